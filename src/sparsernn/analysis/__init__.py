@@ -1,0 +1,1 @@
+"""See it: tables, plots and the one-file report, from plain data."""

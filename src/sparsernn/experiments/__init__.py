@@ -1,0 +1,1 @@
+"""Tasks, recipes and the training loop that reproduce the papers' tables."""

@@ -1,0 +1,1 @@
+"""The recipes: each returns the rows of one table."""

@@ -1,0 +1,1 @@
+"""The tasks: data and a metric each."""

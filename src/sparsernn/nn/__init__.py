@@ -1,0 +1,1 @@
+"""Modules that are sparse by design, or returned by surgery."""

@@ -1,0 +1,1 @@
+"""Run it: CPU kernels for what is left."""

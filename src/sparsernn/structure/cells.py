@@ -1,0 +1,229 @@
+"""The registry of recurrent cells: which gates a cell has and where their rows lie.
+
+A cell of hidden size H with G gates keeps its weights in matrices whose rows are G blocks of H rows, gate after
+gate (`torch.nn.LSTM`: i, f, g, o; `torch.nn.GRU`: r, z, n), or in one matrix for each gate. `recurrent_layers` lists
+every layer and direction of every registered cell in a model as plain data, so that nothing else in this package
+needs to know the layout of a particular class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import nn
+
+Kind = Literal["ih", "hh", "bias"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One kind of recurrent cell.
+
+    `ih`, `hh` and `bias` name parameters relative to the module. A parameter with G*H rows holds all gates stacked in
+    the order of `gates`; parameters with H rows hold one gate each, in that order. `constant` lists the gates that
+    are a constant, activation(bias), once their rows in `ih` and `hh` are zero.
+    """
+
+    name: str
+    gates: tuple[str, ...]
+    ih: tuple[str, ...] = ("weight_ih",)
+    hh: tuple[str, ...] = ("weight_hh",)
+    bias: tuple[str, ...] = ("bias_ih", "bias_hh")
+    activations: tuple[str, ...] = ()
+    constant: tuple[str, ...] = ()
+    hidden: str = "hidden_size"
+    stacked: bool = False  # layers and directions in one module, as in torch.nn.LSTM
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one gate in one parameter: `parameter[start : start + hidden_size]`."""
+
+    gate: str
+    parameter: str
+    start: int
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class RecurrentLayer:
+    """One layer and direction of a recurrent module, by parameter names from the root of the model."""
+
+    name: str  # "encoder.lstm.l0_reverse"; for a cell module its path
+    module: str
+    cell: Cell
+    layer: int
+    reverse: bool
+    input_size: int
+    hidden_size: int
+    proj_size: int  # 0: none
+    rows: tuple[Rows, ...]
+    projection: str | None = None  # weight_hr, proj_size x hidden_size
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        return self.cell.gates
+
+    def parameters(self, kind: Kind | None = None) -> tuple[str, ...]:
+        """Names of the parameters that hold this layer's gate rows, each once (`kind`: only those)."""
+        return tuple(dict.fromkeys(r.parameter for r in self.rows if kind is None or r.kind == kind))
+
+    def matrices(self) -> tuple[str, ...]:
+        """Names of the weight matrices: ih, hh and the projection."""
+        names = self.parameters("ih") + self.parameters("hh")
+        return names + ((self.projection,) if self.projection else ())
+
+    @property
+    def unit_sets(self) -> tuple[str, ...]:
+        """Names of this layer's kinds of units: its own, and with a projection the projected ones as well."""
+        return (self.name, f"{self.name}.projected") if self.proj_size else (self.name,)
+
+
+LSTM = Cell(
+    "LSTM",
+    ("i", "f", "g", "o"),
+    activations=("sigmoid", "sigmoid", "tanh", "sigmoid"),
+    constant=("i", "f", "g", "o"),
+    stacked=True,
+)
+GRU = Cell("GRU", ("r", "z", "n"), activations=("sigmoid", "sigmoid", "tanh"), constant=("r", "z"), stacked=True)
+RNN = Cell("RNN", ("h",), activations=("tanh",), constant=("h",), stacked=True)
+RNN_RELU = Cell("RNN", ("h",), activations=("relu",), constant=("h",), stacked=True)
+
+
+@dataclass
+class _Registry:
+    cells: dict[type[nn.Module], Cell] = field(default_factory=dict)
+
+
+_registry = _Registry()
+
+
+def register_cell(module_type: type[nn.Module], cell: Cell) -> None:
+    """Declare the gates of `module_type`, so that its layers can be sparsified gate by gate and shown.
+
+    Tracing and compaction of a hand-written cell work without this; gate names, `include="recurrent"` and the tables
+    need it. Subclasses inherit the declaration of their nearest registered base.
+    """
+    if not (isinstance(module_type, type) and issubclass(module_type, nn.Module)):
+        raise TypeError(f"register_cell: got {module_type!r}, expected a class derived from torch.nn.Module.")
+    _registry.cells[module_type] = cell
+
+
+def cell_of(module: nn.Module) -> Cell | None:
+    """The declared cell of `module`, or None if its class and bases are unknown."""
+    for base in type(module).__mro__:
+        if base in _registry.cells:
+            cell = _registry.cells[base]
+            if cell.name == "RNN" and getattr(module, "nonlinearity", "tanh") == "relu":
+                relu = _registry.cells.get(base)
+                return Cell(**{**vars(relu), "activations": ("relu",)})
+            return cell
+    return None
+
+
+def plain_parameters(model: nn.Module) -> dict[int, str]:
+    """id(parameter) -> its first name in `model`: shared parameters have one name here."""
+    return {id(p): name for name, p in reversed(list(model.named_parameters(remove_duplicate=False)))}
+
+
+def recurrent_layers(model: nn.Module) -> tuple[RecurrentLayer, ...]:
+    """Every layer and direction of every registered recurrent module of `model`, in the model's own order.
+
+    Layers whose weights are not plain parameters (parametrized or weight-dropped modules) are left out;
+    `unmanaged_modules` names them.
+    """
+    names = plain_parameters(model)
+    return tuple(layer for path, module in model.named_modules() for layer in _layers_of(path, module, names))
+
+
+def unmanaged_modules(model: nn.Module) -> tuple[str, ...]:
+    """Paths of recurrent modules whose weights are not plain parameters of their own."""
+    names = plain_parameters(model)
+    return tuple(
+        path for path, module in model.named_modules() if cell_of(module) and not list(_layers_of(path, module, names))
+    )
+
+
+def _layers_of(path: str, module: nn.Module, names: Mapping[int, str]) -> Iterator[RecurrentLayer]:
+    cell = cell_of(module)
+    if cell is None:
+        return
+    if not cell.stacked or not hasattr(module, "num_layers"):
+        layer = _one_layer(path, module, cell, names, "", 0, False)
+        if layer is not None:
+            yield layer
+        return
+    for index in range(module.num_layers):  # type: ignore[call-overload]
+        for reverse in (False, True) if module.bidirectional else (False,):
+            suffix = f"_l{index}" + ("_reverse" if reverse else "")
+            layer = _one_layer(path, module, cell, names, suffix, index, reverse)
+            if layer is not None:
+                yield layer
+
+
+def _one_layer(
+    path: str, module: nn.Module, cell: Cell, names: Mapping[int, str], suffix: str, index: int, reverse: bool
+) -> RecurrentLayer | None:
+    def parameter(local: str) -> nn.Parameter | None:
+        owner: object = module
+        for part in (local + suffix).split("."):
+            owner = getattr(owner, part, None)
+        return owner if isinstance(owner, nn.Parameter) and id(owner) in names else None
+
+    weights = [(kind, parameter(local)) for kind, locals_ in (("ih", cell.ih), ("hh", cell.hh)) for local in locals_]
+    if not weights or any(p is None for _, p in weights):
+        return None
+    first = weights[0][1]
+    assert first is not None
+    hidden = getattr(module, cell.hidden, None)
+    hidden_size = hidden if isinstance(hidden, int) and not suffix else _hidden_size(first, cell, module, suffix)
+    biases = [("bias", parameter(local)) for local in cell.bias]
+    rows: list[Rows] = []
+    for kind, found in (("ih", weights), ("hh", weights), ("bias", biases)):
+        taken = 0
+        for _, p in (entry for entry in found if entry[0] == kind and entry[1] is not None):
+            assert p is not None
+            name = names[id(p)]
+            if p.shape[0] == len(cell.gates) * hidden_size:
+                rows += [Rows(g, name, n * hidden_size, kind) for n, g in enumerate(cell.gates)]  # type: ignore[arg-type]
+            elif p.shape[0] == hidden_size and taken < len(cell.gates):
+                rows.append(Rows(cell.gates[taken], name, 0, kind))  # type: ignore[arg-type]
+                taken += 1
+            else:
+                raise ValueError(
+                    f"{name} of cell {cell.name} has {p.shape[0]} rows, expected {len(cell.gates)} x {hidden_size} "
+                    f"(all gates stacked) or {hidden_size} (one gate): correct the Cell given to register_cell."
+                )
+    hr = parameter("weight_hr") if getattr(module, "proj_size", 0) else None
+    local_name = suffix.lstrip("_")
+    return RecurrentLayer(
+        name=".".join(part for part in (path, local_name) if part) or cell.name.lower(),
+        module=path,
+        cell=cell,
+        layer=index,
+        reverse=reverse,
+        input_size=first.shape[1],
+        hidden_size=hidden_size,
+        proj_size=0 if hr is None else hr.shape[0],
+        rows=tuple(rows),
+        projection=None if hr is None else names[id(hr)],
+    )
+
+
+def _hidden_size(weight: nn.Parameter, cell: Cell, module: nn.Module, suffix: str) -> int:
+    # Read from the weight, not from module.hidden_size: after surgery the layers of one module may differ in width.
+    return weight.shape[0] // len(cell.gates)
+
+
+for _type, _cell in (
+    (nn.LSTM, LSTM),
+    (nn.GRU, GRU),
+    (nn.RNN, RNN),
+    (nn.LSTMCell, LSTM),
+    (nn.GRUCell, GRU),
+    (nn.RNNCell, RNN),
+):
+    register_cell(_type, _cell)

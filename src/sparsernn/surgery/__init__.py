@@ -1,0 +1,1 @@
+"""Take it out: exact compaction, safe checkpoints, export."""
