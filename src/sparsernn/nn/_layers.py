@@ -1,0 +1,241 @@
+"""What all stacks of recurrent layers share: the call of torch.nn.LSTM, GRU and RNN, layer by layer.
+
+A subclass says how one layer runs (`_run_layer`); this base takes care of padded, unbatched and packed inputs,
+initial and final states, reversal in time and dropout between layers.
+"""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
+
+from ._state import RaggedState, pack_rows
+
+Widths = tuple[tuple[int, ...], ...]
+States = list[Tensor]  # of one layer and direction: [h] or [h, c], each (batch, width)
+
+
+def check_widths(name: str, sizes: Sequence[int | Sequence[int]], directions: int) -> Widths:
+    """One tuple for each layer, one width for each direction; ValueError where it is anything else."""
+    widths = tuple((size,) if isinstance(size, int) else tuple(size) for size in sizes)
+    for layer, row in enumerate(widths):
+        if len(row) != directions or not all(isinstance(w, int) and not isinstance(w, bool) and w > 0 for w in row):
+            raise ValueError(
+                f"{name}[{layer}] is {list(row)}; expected {directions} positive whole number"
+                f"{'s (forward, reverse)' if directions == 2 else ''} for each layer."
+            )
+    if not widths:
+        raise ValueError(f"{name} is empty; expected one entry for each layer.")
+    return widths
+
+
+class LayeredRecurrent(nn.Module, ABC):
+    """Base of the stacks in this package. Shapes and arguments of `forward` are those of torch.nn.LSTM."""
+
+    kind: str = "RNN"  # LSTM, GRU or RNN
+    gates: int = 1
+    input_size: int
+    hidden_sizes: Widths
+    proj_sizes: Widths | None
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_sizes: Sequence[int | Sequence[int]],
+        *,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_sizes: Sequence[int | Sequence[int]] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(input_size, int) or isinstance(input_size, bool) or input_size <= 0:
+            raise ValueError(f"input_size is {input_size!r}; expected a positive whole number.")
+        if not isinstance(dropout, numbers.Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
+            raise ValueError(f"dropout is {dropout!r}; expected a probability, 0 to 1.")
+        directions = 2 if bidirectional else 1
+        self.input_size = input_size
+        self.hidden_sizes = check_widths("hidden_sizes", hidden_sizes, directions)
+        self.proj_sizes = None if proj_sizes is None else check_widths("proj_sizes", proj_sizes, directions)
+        if self.proj_sizes is not None and len(self.proj_sizes) != len(self.hidden_sizes):
+            raise ValueError(
+                f"proj_sizes has {len(self.proj_sizes)} layers and hidden_sizes {len(self.hidden_sizes)}; "
+                "expected as many in both."
+            )
+        self.num_layers = len(self.hidden_sizes)
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        if dropout > 0 and self.num_layers == 1:
+            warnings.warn(
+                f"dropout={dropout} acts between layers, so with one layer it does nothing.", UserWarning, stacklevel=3
+            )
+
+    @property
+    def mode(self) -> str:
+        """ "LSTM", "GRU", "RNN_TANH" or "RNN_RELU", as in torch."""
+        return f"RNN_{self.nonlinearity.upper()}" if self.kind == "RNN" else self.kind
+
+    def __getattr__(self, name: str) -> Any:
+        # hidden_size and proj_size are no properties: nn.Module would hide their AttributeError behind its own.
+        if name in ("hidden_size", "proj_size") and "hidden_sizes" in self.__dict__:
+            sizes = self.hidden_sizes if name == "hidden_size" else self.proj_sizes
+            if sizes is None:
+                return 0
+            widths = {width for row in sizes for width in row}
+            if len(widths) == 1:
+                return widths.pop()
+            raise AttributeError(
+                f"{type(self).__name__} has no one {name}: its layers have widths {[list(row) for row in sizes]}.\n"
+                f"Read {name}s, or take the width from the tensor that the module returns."
+            )
+        return super().__getattr__(name)
+
+    def output_widths(self, layer: int) -> tuple[int, ...]:
+        """Width of each direction of what `layer` hands on: projected where there is a projection."""
+        return (self.proj_sizes or self.hidden_sizes)[layer]
+
+    def layer_input_size(self, layer: int) -> int:
+        return self.input_size if layer == 0 else sum(self.output_widths(layer - 1))
+
+    def suffixes(self) -> list[list[str]]:
+        """Endings of the parameter names, by layer and direction: [["_l0", "_l0_reverse"], ...]."""
+        ends = ("", "_reverse") if self.bidirectional else ("",)
+        return [[f"_l{layer}{end}" for end in ends] for layer in range(self.num_layers)]
+
+    def extra_repr(self) -> str:
+        text = f"{self.input_size}, {_short(self.hidden_sizes)}"
+        if self.proj_sizes is not None:
+            text += f", proj_sizes={_short(self.proj_sizes)}"
+        for name, default in (("bias", True), ("batch_first", False), ("dropout", 0.0), ("bidirectional", False)):
+            if getattr(self, name) != default:
+                text += f", {name}={getattr(self, name)}"
+        return text + (", nonlinearity=relu" if self.mode == "RNN_RELU" else "")
+
+    @abstractmethod
+    def _run_layer(
+        self, layer: int, x: Tensor, batch_sizes: Tensor | None, states: list[States], backwards: Tensor | None
+    ) -> tuple[Tensor, list[States]]:
+        """Output of one layer, all directions side by side, and each direction's final states.
+
+        x: (time, batch, features), or (batch, time, features) with batch_first; with `batch_sizes` the data of a
+        PackedSequence, and `backwards` the order of its rows in which every sequence runs from its end.
+        """
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """As torch.nn.LSTM (GRU, RNN); states of unequal widths are `RaggedState`s, also accepted as `hx`."""
+        packed = isinstance(input, PackedSequence)
+        batch_sizes = sorted_indices = unsorted_indices = backwards = None
+        unbatched = False
+        if packed:
+            x, batch_sizes, sorted_indices, unsorted_indices = input
+            batch = int(batch_sizes[0])
+        else:
+            x = input
+            if x.dim() not in (2, 3):
+                raise ValueError(f"{self.kind}: Expected input to be 2D or 3D, got {x.dim()}D instead")
+            unbatched = x.dim() == 2
+            if unbatched:
+                x = x.unsqueeze(0 if self.batch_first else 1)
+            batch = x.size(0) if self.batch_first else x.size(1)
+        self._check_input(x, packed)
+        states = self._initial_states(hx, x, batch, unbatched, sorted_indices)
+        if batch_sizes is not None and self.bidirectional:
+            backwards = backward_order(batch_sizes).to(x.device)
+        ends: list[States] = []
+        directions = 2 if self.bidirectional else 1
+        for layer in range(self.num_layers):
+            own = states[layer * directions : (layer + 1) * directions]
+            x, last = self._run_layer(layer, x, batch_sizes, own, backwards)
+            ends += last
+            if self.dropout and layer < self.num_layers - 1:
+                x = F.dropout(x, self.dropout, self.training)
+        finals = tuple(self._final_state(list(rows), unbatched, unsorted_indices) for rows in zip(*ends))
+        state = finals if self.kind == "LSTM" else finals[0]
+        if packed:
+            return PackedSequence(x, batch_sizes, sorted_indices, unsorted_indices), state
+        return (x.squeeze(0 if self.batch_first else 1) if unbatched else x), state
+
+    def _check_input(self, x: Tensor, packed: bool) -> None:
+        dtype = getattr(self, "weight_ih_l0").dtype  # noqa: B009 (a parameter registered by name)
+        if x.dtype != dtype and not torch._C._is_any_autocast_enabled():
+            raise ValueError(
+                f"{type(self).__name__} got an input of {x.dtype}, its weights are {dtype}.\n"
+                f"Convert input: input.to({dtype}), or convert model: model.to({x.dtype})"
+            )
+        if x.dim() != (2 if packed else 3):
+            raise RuntimeError(f"input must have {2 if packed else 3} dimensions, got {x.dim()}")
+        if x.size(-1) != self.input_size:
+            raise RuntimeError(
+                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {x.size(-1)}"
+            )
+
+    def _initial_states(self, hx: Any, x: Tensor, batch: int, unbatched: bool, order: Tensor | None) -> list[States]:
+        """[h] or [h, c] for each layer and direction, each (batch, width), in the order of the packed batch."""
+        outputs = [w for layer in range(self.num_layers) for w in self.output_widths(layer)]
+        cells = [w for row in self.hidden_sizes for w in row]
+        kinds = [("h_0", outputs), ("c_0", cells)] if self.kind == "LSTM" else [("h_0", outputs)]
+        if hx is None:
+            zeros = [[torch.zeros(batch, w, dtype=x.dtype, device=x.device) for w in widths] for _, widths in kinds]
+            return [list(rows) for rows in zip(*zeros)]
+        if self.kind == "LSTM":
+            if not isinstance(hx, (tuple, list)) or len(hx) != 2:
+                raise RuntimeError(f"LSTM: expected the states as a pair (h_0, c_0), got {type(hx).__name__}.")
+            given = hx
+        else:
+            given = (hx,)
+        found = [_rows(name, value, widths, batch, unbatched) for (name, widths), value in zip(kinds, given)]
+        if order is not None:
+            found = [[row.index_select(0, order) for row in rows] for rows in found]
+        return [list(rows) for rows in zip(*found)]
+
+    def _final_state(self, rows: list[Tensor], unbatched: bool, order: Tensor | None) -> Tensor | RaggedState:
+        if order is not None:
+            rows = [row.index_select(0, order) for row in rows]
+        return pack_rows([row.squeeze(0) for row in rows] if unbatched else rows)
+
+
+def _short(widths: Widths) -> list[int | list[int]]:
+    return [list(row) if row[1:] else row[0] for row in widths]
+
+
+def _rows(name: str, value: Any, widths: list[int], batch: int, unbatched: bool) -> list[Tensor]:
+    """The rows of a state given as tensor, `RaggedState` or sequence of tensors, each (batch, width), checked."""
+    if not isinstance(value, (Tensor, RaggedState, tuple, list)):
+        raise RuntimeError(f"{name}: expected a tensor or a RaggedState, got {type(value).__name__}.")
+    rows = [row.unsqueeze(0) if unbatched else row for row in (value.unbind(0) if isinstance(value, Tensor) else value)]
+    expected = [(batch, width) for width in widths]
+    got = [tuple(row.shape) for row in rows]
+    if got != expected:
+        if unbatched:
+            expected, got = [shape[1:] for shape in expected], [shape[1:] for shape in got]
+        raise RuntimeError(
+            f"Expected {name} with rows of shapes {expected} (one a layer and direction), got {got}.\n"
+            "Pass the state that the module returned, a list of such rows, or none for zeros."
+        )
+    return rows
+
+
+def backward_order(batch_sizes: Tensor) -> Tensor:
+    """Row numbers of packed data that make every sequence run from its last step to its first.
+
+    batch_sizes: (time,), on the CPU, never rising. The packed layout stays the same, since no length changes; the
+    order is its own inverse.
+    """
+    steps = torch.arange(len(batch_sizes))
+    time = torch.repeat_interleave(steps, batch_sizes)
+    offsets = batch_sizes.cumsum(0) - batch_sizes
+    place = torch.arange(len(time)) - offsets[time]
+    # Sequence b is as long as the number of steps that hold more than b sequences.
+    lengths = (batch_sizes.unsqueeze(0) > torch.arange(int(batch_sizes[0])).unsqueeze(1)).sum(1)
+    return offsets[lengths[place] - 1 - time] + place

@@ -1,0 +1,197 @@
+"""The states of a stack whose layers or directions differ in width: rows that no one tensor can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+
+class RaggedState:
+    """h_n or c_n of a stack with unequal widths: one row for each layer and direction, in torch's order.
+
+    Row n has shape (batch, width n), or (width n,) for an unbatched call. Indexing and iterating give those rows as
+    plain tensors: `h_n[-1]`, `h_n[0]`, `h_n[-1, :, :]`, `torch.cat((h_n[-2], h_n[-1]), dim=1)`. A slice of rows that
+    have one width is a plain tensor, else a `RaggedState`. `view(num_layers, num_directions, batch, -1)` splits the
+    first axis. `detach`, `to`, `clone` and `index_select(1, index)` act on every row. Whatever needs one width for
+    all rows raises TypeError.
+    """
+
+    def __init__(self, rows: Sequence[Tensor]) -> None:
+        self.rows = tuple(rows)
+        if not self.rows or not all(isinstance(row, Tensor) for row in self.rows):
+            got = ", ".join(type(row).__name__ for row in self.rows) or "none"
+            raise TypeError(f"RaggedState needs one tensor for each layer and direction; got {got}.")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The last size of each row."""
+        return tuple(row.shape[-1] for row in self.rows)
+
+    @property
+    def device(self) -> torch.device:
+        return self.rows[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.rows[0].dtype
+
+    @property
+    def requires_grad(self) -> bool:
+        return any(row.requires_grad for row in self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.rows)
+
+    def __repr__(self) -> str:
+        return f"RaggedState(widths={self.widths}, dtype={self.dtype}, device={self.device})"
+
+    def dim(self) -> int:
+        return self.rows[0].dim() + 1
+
+    def size(self, dim: int) -> int:
+        """Size along the first axis (rows) or, of a batched state, the second (batch)."""
+        axis = dim + self.dim() if dim < 0 else dim
+        if axis == 0:
+            return len(self.rows)
+        if axis == 1 and self.dim() == 3:
+            return self.rows[0].shape[0]
+        self._refuse(f"size({dim})")
+
+    def __getitem__(self, index: Any) -> Any:
+        first, *rest = index if isinstance(index, tuple) else (index,)
+        if isinstance(first, int) and not isinstance(first, bool):
+            if not -len(self.rows) <= first < len(self.rows):
+                raise IndexError(f"row {first} of a state with {len(self.rows)} rows (one a layer and direction).")
+            row = self.rows[first]
+            return row[tuple(rest)] if rest else row
+        # Of several rows only the batch may be indexed: their last axes have different widths and meanings.
+        width = rest[self.dim() - 2 :]
+        if (
+            not isinstance(first, slice)
+            or any(part is None or part is Ellipsis for part in rest)
+            or not all(isinstance(part, slice) and part == slice(None) for part in width)
+        ):
+            self._refuse(f"index {index!r}")
+        rows = self.rows[first]
+        if not rows:
+            raise IndexError(f"slice {first!r} leaves none of the {len(self.rows)} rows.")
+        return pack_rows([row[tuple(rest)] for row in rows] if rest else rows)
+
+    def view(self, *sizes: int) -> RaggedLayers:
+        """(num_layers, num_directions, batch, -1): the rows by layer and direction.
+
+        The last size may also be the width before surgery, which no row exceeds.
+        """
+        shape = list(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], Sequence) else list(sizes)
+        batch = self.rows[0].shape[:-1]
+        if len(shape) != 2 + len(batch) + 1 or shape[2:-1] not in ([*batch], [-1]):
+            self._refuse(f"view({str(shape)[1:-1]})")
+        layers, directions, *_ = shape
+        if layers == -1 and directions > 0:
+            layers = len(self.rows) // directions
+        if directions == -1 and layers > 0:
+            directions = len(self.rows) // layers
+        if layers * directions != len(self.rows) or not (shape[-1] == -1 or shape[-1] >= max(self.widths)):
+            self._refuse(f"view({str(shape)[1:-1]})")
+        return RaggedLayers([self.rows[n * directions : (n + 1) * directions] for n in range(layers)])
+
+    reshape = view
+
+    def index_select(self, dim: int, index: Tensor) -> RaggedState:
+        """Pick along the batch axis (dim 1)."""
+        if dim != 1 or self.dim() != 3:
+            self._refuse(f"index_select(dim={dim})")
+        return self._each(lambda row: row.index_select(0, index))
+
+    def detach(self) -> RaggedState:
+        return self._each(lambda row: row.detach())
+
+    def clone(self) -> RaggedState:
+        return self._each(lambda row: row.clone())
+
+    def contiguous(self) -> RaggedState:
+        return self._each(lambda row: row.contiguous())
+
+    def to(self, *args: Any, **kwargs: Any) -> RaggedState:
+        return self._each(lambda row: row.to(*args, **kwargs))
+
+    def cpu(self) -> RaggedState:
+        return self._each(lambda row: row.cpu())
+
+    def cuda(self) -> RaggedState:
+        return self._each(lambda row: row.cuda())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> RaggedState:
+        return RaggedState([change(row) for row in self.rows])
+
+    def __getattr__(self, name: str) -> Any:
+        # Only reached for names that this class lacks. Dunder lookups (copy, pickle) must fail plainly.
+        if name.startswith("__") or not hasattr(Tensor, name):
+            raise AttributeError(f"RaggedState has no attribute {name!r}")
+        raise AttributeError(_sentence(self, name), name=name, obj=self)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        state = next((a for a in _flat((args, kwargs or {})) if isinstance(a, RaggedState)), None)
+        name = torch.overrides.resolve_name(func) or getattr(func, "__name__", str(func))
+        raise TypeError(_sentence(state, name) if state is not None else f"{name} does not take a RaggedState.")
+
+    def __add__(self, other: object) -> NoReturn:
+        self._refuse("Arithmetic")
+
+    __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __add__
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise TypeError(_sentence(self, what))
+
+
+class RaggedLayers:
+    """What `RaggedState.view(num_layers, num_directions, batch, -1)` gives: [layer] and [layer, direction]."""
+
+    def __init__(self, layers: Sequence[Sequence[Tensor]]) -> None:
+        self.layers = tuple(tuple(rows) for rows in layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Tensor | RaggedState]:
+        return (pack_rows(rows) for rows in self.layers)
+
+    def __getitem__(self, index: Any) -> Any:
+        first, *rest = index if isinstance(index, tuple) else (index,)
+        if not isinstance(first, int) or isinstance(first, bool):
+            raise TypeError(
+                f"Layers of unequal widths can't be indexed with {first!r}: take one layer by its number, [-1] or [0]."
+            )
+        state = pack_rows(self.layers[first])
+        return state[tuple(rest)] if rest else state
+
+
+def pack_rows(rows: Sequence[Tensor]) -> Tensor | RaggedState:
+    """One tensor (rows, ...) where all rows have one shape, else a `RaggedState`."""
+    if all(row.shape == rows[0].shape for row in rows):
+        return torch.stack(tuple(rows))
+    return RaggedState(rows)
+
+
+def _sentence(state: RaggedState, what: str) -> str:
+    return (
+        f"{what} needs one width, but the layers and directions of this state have widths {list(state.widths)}.\n"
+        "Take rows by their number (state[-1], state[0]) or iterate over them; each is a plain tensor."
+    )
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (tuple, list)):
+        yield value
+        return
+    for part in value:
+        yield from _flat(part)
