@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import _VF, Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 from torch.nn import init
 
 from ..structure.cells import GRU, LSTM, RNN, register_cell
+from ._fused import reverse, run_fused
 from ._layers import LayeredRecurrent, States
 from ._state import RaggedState as RaggedState
 
@@ -119,21 +119,18 @@ class _Ragged(LayeredRecurrent):
     def _fused(
         self, x: Tensor, batch_sizes: Tensor | None, states: States, weights: list[Tensor], both: bool
     ) -> tuple[Tensor, list[Tensor]]:
-        """One layer by torch's kernel. states: (directions, batch, width) each; the same comes back."""
-        kernel = {"LSTM": _VF.lstm, "GRU": _VF.gru}.get(self.mode) or getattr(_VF, self.mode.lower())
-        width = states[-1].size(-1)
-        if self.proj_sizes is not None and states[0].size(-1) >= width:
-            # The kernels know a projection by its being narrower than the cell: zero cells, which stay zero, widen it.
-            states, weights = _widen_cells(states, weights, states[0].size(-1) + 1 - width, both)
-        hx = tuple(states) if self.kind == "LSTM" else states[0]
-        options = (self.bias, 1, 0.0, self.training, both)
-        if batch_sizes is None:
-            y, *finals = kernel(x, hx, weights, *options, self.batch_first)
-        else:
-            y, *finals = kernel(x, batch_sizes, hx, weights, *options)
-        if self.kind == "LSTM" and finals[1].size(-1) != width:
-            finals[1] = finals[1][..., :width]
-        return y, finals
+        return run_fused(
+            self.mode,
+            x,
+            batch_sizes,
+            states,
+            weights,
+            bias=self.bias,
+            projected=self.proj_sizes is not None,
+            training=self.training,
+            both=both,
+            batch_first=self.batch_first,
+        )
 
 
 class RaggedLSTM(_Ragged):
@@ -181,29 +178,9 @@ class RaggedRNN(_Ragged):
         self.nonlinearity = nonlinearity
 
 
-def reverse(x: Tensor, backwards: Tensor | None, batch_first: bool) -> Tensor:
-    """Every sequence from its last step to its first; packed data by the order `backwards`."""
-    if backwards is not None:
-        return x.index_select(0, backwards)
-    return x.flip(1 if batch_first else 0)
-
-
 def _refuse_projection(name: str, options: dict[str, Any]) -> None:
     if options.get("proj_sizes") is not None:
         raise ValueError(f"{name} got proj_sizes; only an LSTM has projections.")
-
-
-def _widen_cells(states: States, weights: list[Tensor], more: int, both: bool) -> tuple[States, list[Tensor]]:
-    """Add `more` cells that are zero for ever: gates of zero weight and bias, a zero column of weight_hr."""
-    width = states[1].size(-1)
-
-    def widen(weight: Tensor) -> Tensor:
-        by_gate = weight.unflatten(0, (4, width))
-        return F.pad(by_gate, (0, 0) * (weight.dim() - 1) + (0, more)).flatten(0, 1)
-
-    count = len(weights) // (2 if both else 1)
-    wide = [F.pad(weight, (0, more)) if n % count == count - 1 else widen(weight) for n, weight in enumerate(weights)]
-    return [states[0], F.pad(states[1], (0, more))], wide
 
 
 def _flatten(module: _Ragged, layer: int, direction: int, weights: list[Any], both: bool) -> None:

@@ -1,0 +1,106 @@
+"""Which rows of a dense layer a gated stack keeps, and what it keeps instead of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Folding:
+    """Of one layer and direction. `order`: its rows (gate * width + unit), living ones first, then the scaled ones
+    (a GRU's n without a product), then the constant ones; each kind in rising order."""
+
+    end: str
+    width: int
+    living: tuple[int, ...]  # how many units of each gate
+    scaled: int
+    order: Tensor
+
+    def tensors(self, source: Any) -> dict[str, Tensor]:
+        """The parameters and the buffer of the gated layer, by name, from the dense module `source`."""
+        rows = sum(self.living)
+        found = {"rows" + self.end: self.order}
+        for name in ("weight_ih", "weight_hh"):
+            found[name + self.end] = getattr(source, name + self.end)[self.order[:rows]]
+        if source.bias:
+            bias_ih, bias_hh = getattr(source, "bias_ih" + self.end), getattr(source, "bias_hh" + self.end)
+            own = self.order[: rows + self.scaled]
+            found |= {"bias_ih" + self.end: bias_ih[own], "bias_hh" + self.end: bias_hh[own]}
+            constants = self.order[rows + self.scaled :]
+            found["bias_constant" + self.end] = _constants(bias_ih, bias_hh, self.width, len(self.living))[constants]
+        if hasattr(source, "weight_hr" + self.end):
+            found["weight_hr" + self.end] = getattr(source, "weight_hr" + self.end)
+        return found
+
+
+def first_order(width: int, living: tuple[int, ...], scaled: int) -> list[int]:
+    """The `order` in which the first units of each gate live and the next ones of the last gate are scaled."""
+    first = [g * width + k for g, n in enumerate(living) for k in range(n)]
+    first += [(len(living) - 1) * width + living[-1] + k for k in range(scaled)]
+    return first + sorted(set(range(len(living) * width)) - set(first))
+
+
+def is_order(rows: list[int], width: int, living: tuple[int, ...], scaled: int) -> bool:
+    """Whether `rows` can be the `order` of a `Folding` with these counts."""
+    count = sum(living)
+    kinds = (rows[:count], rows[count : count + scaled], rows[count + scaled :])
+    return (
+        sorted(rows) == list(range(len(living) * width))
+        and all(kind == sorted(kind) for kind in kinds)
+        and [sum(row // width == g for row in kinds[0]) for g in range(len(living))] == list(living)
+        and all(row >= (len(living) - 1) * width for row in kinds[1])
+    )
+
+
+def fold(source: Any, end: str, gates: tuple[str, ...], constant: Mapping[str, Tensor]) -> Folding:
+    """Which rows of the layer named by `end` ("_l0_reverse") of a dense module can go; see `GatedLSTM.from_dense`."""
+    unknown = set(constant) - set(gates)
+    if unknown:
+        raise ValueError(f"{end[1:]} has the gates {', '.join(gates)}; constant names {sorted(unknown)}.")
+    weight_ih, weight_hh = getattr(source, "weight_ih" + end).detach(), getattr(source, "weight_hh" + end).detach()
+    width = len(weight_ih) // len(gates)
+    empty = ~(weight_ih.ne(0).any(1) | weight_hh.ne(0).any(1))
+    gone = empty.clone()
+    for g, gate in enumerate(gates):
+        if gate in constant:
+            mask = constant[gate]
+            if mask.shape != (width,) or mask.dtype != torch.bool:
+                raise ValueError(
+                    f"constant gate {gate} of {end[1:]} is {mask.dtype} {tuple(mask.shape)}; expected bool ({width},)."
+                )
+            place = slice(g * width, (g + 1) * width)
+            wrong = mask.to(empty.device) & ~empty[place]
+            if wrong.any():
+                raise ValueError(
+                    f"Gate {gate} of unit {int(wrong.nonzero()[0])} in {end[1:]} was given as constant, "
+                    f"but its rows of weight_ih{end} and weight_hh{end} are not all zero."
+                )
+            gone[place] = mask.to(gone.device)
+    scaled = torch.zeros_like(gone)
+    if gates == ("r", "z", "n") and source.bias:
+        bias_hn = getattr(source, "bias_hh" + end).detach()[2 * width :]
+        scaled[2 * width :] = gone[2 * width :] & ~gone[:width] & bias_hn.ne(0)
+    kinds = (~gone, scaled, gone & ~scaled)
+    return Folding(
+        end,
+        width,
+        tuple((~gone).view(len(gates), width).sum(1).tolist()),
+        int(scaled.sum()),
+        torch.cat([kind.nonzero().squeeze(1) for kind in kinds]),
+    )
+
+
+def _constants(bias_ih: Tensor, bias_hh: Tensor, width: int, gates: int) -> Tensor:
+    """What goes into the activation of each row once its product is zero."""
+    total = bias_ih + bias_hh
+    if gates == 3:
+        # Torch puts the bias of the state's product inside the reset: n = tanh(b_in + r * b_hn). Where r is not
+        # constant this is only used if b_hn is zero.
+        n = bias_ih[2 * width :] + torch.sigmoid(total[:width]) * bias_hh[2 * width :]
+        total = torch.cat([total[: 2 * width], n])
+    return total

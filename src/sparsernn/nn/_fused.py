@@ -1,0 +1,62 @@
+"""One layer through torch's own kernels, by weights rather than by module."""
+
+from __future__ import annotations
+
+from torch import _VF, Tensor
+from torch.nn import functional as F
+
+
+def run_fused(
+    mode: str,
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    states: list[Tensor],
+    weights: list[Tensor],
+    *,
+    bias: bool,
+    projected: bool,
+    training: bool,
+    both: bool,
+    batch_first: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    """Output and final states of one layer, one direction or two of equal width (`both`).
+
+    states: [h] or [h, c], each (directions, batch, width); the same comes back. weights: weight_ih, weight_hh, the
+    biases and weight_hr, those that exist, for each direction.
+    """
+    kernel = {"LSTM": _VF.lstm, "GRU": _VF.gru}.get(mode) or getattr(_VF, mode.lower())
+    width = states[-1].size(-1)
+    if projected and states[0].size(-1) >= width:
+        # The kernels know a projection by its being narrower than the cell: zero cells, which stay zero, widen it.
+        states, weights = _widen_cells(states, weights, states[0].size(-1) + 1 - width, both)
+    hx = tuple(states) if mode == "LSTM" else states[0]
+    options = (bias, 1, 0.0, training, both)
+    if batch_sizes is None:
+        y, *finals = kernel(x, hx, weights, *options, batch_first)
+    else:
+        y, *finals = kernel(x, batch_sizes, hx, weights, *options)
+    if finals[-1].size(-1) != width:
+        finals[-1] = finals[-1][..., :width]
+    return y, finals
+
+
+def reverse(x: Tensor, backwards: Tensor | None, batch_first: bool) -> Tensor:
+    """Every sequence from its last step to its first; packed data by the order `backwards`."""
+    if backwards is not None:
+        return x.index_select(0, backwards)
+    return x.flip(1 if batch_first else 0)
+
+
+def _widen_cells(
+    states: list[Tensor], weights: list[Tensor], more: int, both: bool
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Add `more` cells that are zero for ever: gates of zero weight and bias, a zero column of weight_hr."""
+    width = states[1].size(-1)
+
+    def widen_gates(weight: Tensor) -> Tensor:
+        by_gate = weight.unflatten(0, (4, width))
+        return F.pad(by_gate, (0, 0) * (weight.dim() - 1) + (0, more)).flatten(0, 1)
+
+    count = len(weights) // (2 if both else 1)
+    wide = [F.pad(w, (0, more)) if n % count == count - 1 else widen_gates(w) for n, w in enumerate(weights)]
+    return [states[0], F.pad(states[1], (0, more))], wide

@@ -1,0 +1,306 @@
+"""LSTM, GRU and RNN stacks that compute only the gates that depend on anything.
+
+A gate (g, k) whose rows in weight_ih and weight_hh are zero is the constant activation(bias) (Lobacheva et al.,
+arXiv 1911.05585, section 3). These modules hold the rows of the other gates only, and the constants. A GRU's
+n = tanh(b_in + r * b_hn) is constant if b_hn is zero or r is constant as well; otherwise ("scaled") it is computed
+from r without a product with x or h.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import init
+
+from ._folding import first_order, fold, is_order
+from ._fused import reverse, run_fused
+from ._gated_steps import GatedWeights, run_steps
+from ._layers import LayeredRecurrent, States
+from .ragged import RaggedGRU, RaggedLSTM, RaggedRNN
+
+
+class _Gated(LayeredRecurrent):
+    gate_names: ClassVar[tuple[str, ...]] = ()
+    dense_types: ClassVar[tuple[type[nn.Module], ...]] = ()
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_sizes: Sequence[int | Sequence[int]],
+        living: Sequence[Sequence[Sequence[int]]],
+        *,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_sizes: Sequence[int | Sequence[int]] | None = None,
+        scaled: Sequence[Sequence[int]] | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            input_size,
+            hidden_sizes,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            proj_sizes=proj_sizes,
+        )
+        self.living = tuple(tuple(tuple(counts) for counts in row) for row in living)
+        self.scaled = tuple(tuple(0 for _ in row) for row in self.hidden_sizes)
+        if scaled is not None:
+            self.scaled = tuple(tuple(row) for row in scaled)
+        self._check_counts()
+
+        def register(name: str, *shape: int) -> None:
+            self.register_parameter(name, nn.Parameter(torch.empty(*shape, device=device, dtype=dtype)))
+
+        for layer, ends in enumerate(self.suffixes()):
+            for direction, end in enumerate(ends):
+                width, output = self.hidden_sizes[layer][direction], self.output_widths(layer)[direction]
+                rows, scales = sum(self.living[layer][direction]), self.scaled[layer][direction]
+                register("weight_ih" + end, rows, self.layer_input_size(layer))
+                register("weight_hh" + end, rows, output)
+                if bias:
+                    register("bias_ih" + end, rows + scales)
+                    register("bias_hh" + end, rows + scales)
+                    register("bias_constant" + end, self.gates * width - rows - scales)
+                if self.proj_sizes is not None:
+                    register("weight_hr" + end, output, width)
+                order = first_order(width, self.living[layer][direction], scales)
+                self.register_buffer("rows" + end, torch.tensor(order, device=device))
+        self.reset_parameters()
+
+    def _check_counts(self) -> None:
+        shape = [len(row) for row in self.hidden_sizes]
+        if [len(row) for row in self.living] != shape or [len(row) for row in self.scaled] != shape:
+            raise ValueError(
+                f"living and scaled need one entry for each of the layers and directions {shape}; "
+                f"got {[len(row) for row in self.living]} and {[len(row) for row in self.scaled]}."
+            )
+        for layer, row in enumerate(self.living):
+            for direction, counts in enumerate(row):
+                width, scaled = self.hidden_sizes[layer][direction], self.scaled[layer][direction]
+                if len(counts) != self.gates or not all(type(n) is int and 0 <= n <= width for n in counts):
+                    raise ValueError(
+                        f"living[{layer}][{direction}] is {list(counts)}; expected the number of living units of each "
+                        f"of the gates {', '.join(self.gate_names)}, 0 to {width}."
+                    )
+                most = width - counts[-1] if self.kind == "GRU" and self.bias else 0
+                if type(scaled) is not int or not 0 <= scaled <= most:
+                    raise ValueError(f"scaled[{layer}][{direction}] is {scaled}; expected 0 to {most}.")
+
+    def reset_parameters(self) -> None:
+        """Uniform in ±1/sqrt(width) of the own layer and direction, as torch does."""
+        for layer, ends in enumerate(self.suffixes()):
+            for direction, end in enumerate(ends):
+                bound = 1 / math.sqrt(self.hidden_sizes[layer][direction])
+                for name, weight in self.named_parameters():
+                    if name.endswith(end):
+                        init.uniform_(weight, -bound, bound)
+
+    def flatten_parameters(self) -> None:
+        """Nothing: only layers without a constant gate run through a fused kernel."""
+
+    def check_rows(self) -> None:
+        """Raise ValueError unless the buffers `rows_l0`, ... list every row once, each kind in rising order."""
+        for layer, ends in enumerate(self.suffixes()):
+            for direction, end in enumerate(ends):
+                width, living = self.hidden_sizes[layer][direction], self.living[layer][direction]
+                if not is_order(getattr(self, "rows" + end).tolist(), width, living, self.scaled[layer][direction]):
+                    raise ValueError(f"rows{end} does not list the rows of {width} units' gates with {living} living.")
+
+    def _weights(self, layer: int, direction: int, end: str) -> GatedWeights:
+        weight_ih, scaled = getattr(self, "weight_ih" + end), self.scaled[layer][direction]
+        width = self.hidden_sizes[layer][direction]
+        constants = self.gates * width - len(weight_ih) - scaled
+        return GatedWeights(
+            self.mode,
+            width,
+            self.living[layer][direction],
+            scaled,
+            getattr(self, "rows" + end),
+            weight_ih,
+            getattr(self, "weight_hh" + end),
+            getattr(self, "bias_ih" + end, None),
+            getattr(self, "bias_hh" + end, None),
+            getattr(self, "bias_constant" + end) if self.bias else weight_ih.new_zeros(constants),
+            getattr(self, "weight_hr" + end, None),
+        )
+
+    def _run_layer(
+        self, layer: int, x: Tensor, batch_sizes: Tensor | None, states: list[States], backwards: Tensor | None
+    ) -> tuple[Tensor, list[States]]:
+        outputs, last = [], []
+        for direction, end in enumerate(self.suffixes()[layer]):
+            seen = reverse(x, backwards, self.batch_first) if direction else x
+            y, finals = self._run_direction(self._weights(layer, direction, end), seen, batch_sizes, states[direction])
+            outputs.append(reverse(y, backwards, self.batch_first) if direction else y)
+            last.append(finals)
+        return torch.cat(outputs, -1), last
+
+    def _run_direction(
+        self, w: GatedWeights, x: Tensor, batch_sizes: Tensor | None, states: States
+    ) -> tuple[Tensor, States]:
+        if len(w.weight_ih) == self.gates * w.width:
+            parts = (w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh, w.weight_hr)
+            y, finals = run_fused(
+                w.mode,
+                x,
+                batch_sizes,
+                [state.unsqueeze(0) for state in states],
+                [part for part in parts if part is not None],
+                bias=self.bias,
+                projected=w.weight_hr is not None,
+                training=self.training,
+                both=False,
+                batch_first=self.batch_first,
+            )
+            return y, [final.squeeze(0) for final in finals]
+        if batch_sizes is not None:
+            return run_steps(w, x, batch_sizes.tolist(), states)
+        x = x.transpose(0, 1) if self.batch_first else x
+        steps, batch = x.shape[:2]
+        if steps == 0:
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+        y, finals = run_steps(w, x.flatten(0, 1), [batch] * steps, states)
+        y = y.unflatten(0, (steps, batch))
+        return (y.transpose(0, 1) if self.batch_first else y), finals
+
+    @classmethod
+    def from_dense(cls, layer: nn.Module, constant: Mapping[str, Mapping[str, Tensor]] | None = None) -> Self:
+        """The same function as `layer`, a torch.nn module or one of `nn.ragged` of the same kind, without its
+        constant gates.
+
+        constant: "l0" or "l0_reverse" -> gate -> bool (width,), True where the gate is constant; its rows of
+        weight_ih and weight_hh must be zero, else ValueError. A layer or gate that is not named: every gate whose rows
+        are all zero. For a GRU's n, True means that the product goes; whether it is then constant or scaled is found.
+        """
+        if not isinstance(layer, cls.dense_types):
+            raise TypeError(
+                f"{cls.__name__}.from_dense: got {type(layer).__name__}, "
+                f"expected {' or '.join(t.__name__ for t in cls.dense_types)}."
+            )
+        source: Any = layer
+        ends = [f"_l{n}{end}" for n in range(source.num_layers) for end in ("", "_reverse")[: 1 + source.bidirectional]]
+        unknown = set(constant or ()) - {end[1:] for end in ends}
+        if unknown:
+            raise ValueError(f"constant names {sorted(unknown)}; the layers are {', '.join(end[1:] for end in ends)}.")
+        folds = [fold(source, end, cls.gate_names, (constant or {}).get(end[1:], {})) for end in ends]
+        step = 1 + source.bidirectional
+        by_layer = [folds[n : n + step] for n in range(0, len(folds), step)]
+        sizes = [[f.width for f in row] for row in by_layer]
+        projected = hasattr(source, "weight_hr_l0")
+        options: dict[str, Any] = {"nonlinearity": source.nonlinearity} if cls is GatedRNN else {}
+        if projected:
+            options["proj_sizes"] = [[len(getattr(source, "weight_hr" + f.end)) for f in row] for row in by_layer]
+        if cls is GatedGRU:
+            options["scaled"] = [[f.scaled for f in row] for row in by_layer]
+        weight = source.weight_ih_l0
+        small = cls(
+            source.input_size,
+            sizes,
+            [[f.living for f in row] for row in by_layer],
+            bias=source.bias,
+            batch_first=source.batch_first,
+            dropout=source.dropout,
+            bidirectional=source.bidirectional,
+            device=weight.device,
+            dtype=weight.dtype,
+            **options,
+        )
+        with torch.no_grad():
+            for folding in folds:
+                for name, value in folding.tensors(source).items():
+                    getattr(small, name).copy_(value)
+        return small.train(source.training)
+
+    def to_dense(self) -> nn.Module:
+        """The ragged stack of the same function, with zero rows where gates are constant."""
+        options: dict[str, Any] = {"nonlinearity": getattr(self, "nonlinearity")} if self.kind == "RNN" else {}  # noqa: B009
+        if self.proj_sizes is not None:
+            options["proj_sizes"] = self.proj_sizes
+        weight = getattr(self, "weight_ih_l0")  # noqa: B009
+        dense = self.dense_types[1](
+            self.input_size,
+            self.hidden_sizes,
+            bias=self.bias,
+            batch_first=self.batch_first,
+            dropout=self.dropout,
+            bidirectional=self.bidirectional,
+            device=weight.device,
+            dtype=weight.dtype,
+            **options,
+        )
+        with torch.no_grad():
+            for end in [end for ends in self.suffixes() for end in ends]:
+                rows, living = getattr(self, "rows" + end), len(getattr(self, "weight_ih" + end))
+                for name in ("weight_ih", "weight_hh"):
+                    getattr(dense, name + end).zero_()[rows[:living]] = getattr(self, name + end)
+                if self.bias:
+                    own = len(getattr(self, "bias_ih" + end))
+                    for name in ("bias_ih", "bias_hh"):
+                        getattr(dense, name + end).zero_()[rows[:own]] = getattr(self, name + end)
+                    getattr(dense, "bias_ih" + end)[rows[own:]] = getattr(self, "bias_constant" + end)
+                if self.proj_sizes is not None:
+                    getattr(dense, "weight_hr" + end).copy_(getattr(self, "weight_hr" + end))
+        return dense.train(self.training)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, living={[list(map(list, row)) for row in self.living]}"
+
+
+class GatedLSTM(_Gated):
+    """An LSTM stack without its constant gates, made by `from_dense`; called like torch.nn.LSTM.
+
+    `living`: for each layer and direction how many units of each gate (i, f, g, o) are computed. `weight_ih_l0`,
+    `weight_hh_l0`, `bias_ih_l0` and `bias_hh_l0` hold the rows of those gates only, in torch's order;
+    `bias_constant_l0` what goes into the activation of the others; the buffer `rows_l0` says which rows of a
+    torch.nn.LSTM these are (gate * width + unit). Layers without a constant gate run through torch's kernel.
+    """
+
+    kind = "LSTM"
+    gates = 4
+    gate_names = ("i", "f", "g", "o")
+    dense_types = (nn.LSTM, RaggedLSTM)
+
+
+class GatedGRU(_Gated):
+    """A GRU stack without its constant gates (r, z, n); see `GatedLSTM`.
+
+    `scaled`: for each layer and direction the number of units with n = tanh(b_in + r * b_hn), which need no product;
+    their two biases follow those of the living rows in `bias_ih_l0` and `bias_hh_l0`.
+    """
+
+    kind = "GRU"
+    gates = 3
+    gate_names = ("r", "z", "n")
+    dense_types = (nn.GRU, RaggedGRU)
+
+
+class GatedRNN(_Gated):
+    """An RNN stack (tanh or relu) without its constant units; see `GatedLSTM`."""
+
+    kind = "RNN"
+    gates = 1
+    gate_names = ("h",)
+    dense_types = (nn.RNN, RaggedRNN)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_sizes: Sequence[int | Sequence[int]],
+        living: Sequence[Sequence[Sequence[int]]],
+        *,
+        nonlinearity: str = "tanh",
+        **options: Any,
+    ) -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(f"nonlinearity is {nonlinearity!r}; expected 'tanh' or 'relu'.")
+        super().__init__(input_size, hidden_sizes, living, **options)
+        self.nonlinearity = nonlinearity
