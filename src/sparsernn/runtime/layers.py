@@ -1,0 +1,106 @@
+"""`accelerate`: the same model with its recurrent layers on compiled kernels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
+from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
+from ..structure.cells import cell_of, unmanaged_modules
+from .engine import Engine
+from .modules import CELLS, RAGGED, STACKS, Accelerated
+
+Precision = Literal["float32"]
+
+_CLASSES: dict[type[nn.Module], type[nn.Module]] = {**STACKS, **CELLS, **RAGGED}
+_GATED = (GatedLSTM, GatedGRU, GatedRNN)
+_RAGGED = (RaggedLSTM, RaggedGRU, RaggedRNN)
+
+
+def accelerate(model: nn.Module, precision: Precision = "float32") -> Any:
+    """A new model that computes what `model` does, its recurrent layers on kernels compiled for this processor.
+
+    For inference on the CPU: `model` must be in eval mode, in float32, and is left as it is. The new model has the
+    same class, modules, parameter names and forward; its parameters don't require gradients. Weights that are zero
+    cost no time where the packing can use it. Beside its own attributes it has `explain()` (which module runs how)
+    and `stream(batch=1)` (step by step, see `sparsernn.runtime.stream`).
+
+    Raises TypeError for something that is no module, ValueError for an unknown precision, and RuntimeError for a model
+    in training mode, on another device, in another dtype, or without a recurrent layer that can be accelerated.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"accelerate: got {type(model).__name__}, expected a torch.nn.Module.")
+    if precision not in get_args(Precision):
+        raise ValueError(f"accelerate: precision is {precision!r}; expected {', '.join(get_args(Precision))}.")
+    if model.training:
+        raise RuntimeError(
+            "accelerate: the model is in training mode; accelerated models only infer: call model.eval()."
+        )
+    found = [(path, m) for path, m in model.named_modules() if type(m) in _CLASSES or type(m) in _GATED]
+    found = [(path, m) for path, m in found if path not in unmanaged_modules(model)]
+    if not found:
+        raise RuntimeError(_nothing(model))
+    for path, module in found:
+        for name, p in module.named_parameters():
+            if p.device.type != "cpu" or p.dtype != torch.float32:
+                raise RuntimeError(
+                    f"accelerate: {path + '.' if path else ''}{name} is {p.dtype} on {p.device}; "
+                    "the kernels take float32 on the CPU: call model.float().cpu() first."
+                )
+    fast: Any = copy.deepcopy(model).requires_grad_(False)
+    for path, _ in found:
+        module = fast.get_submodule(path)
+        if type(module) in _GATED:
+            # Constant gates become zero rows again, which the packing leaves out by itself.
+            dense = module.to_dense().requires_grad_(False)
+            fast = dense if not path else _replace(fast, path, dense)
+            module = dense
+        module.__class__ = _CLASSES[type(module)]
+        module.__dict__["_engine"] = Engine(precision)
+    fast.__class__ = _accelerated_class(type(fast))
+    return fast
+
+
+def _replace(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)
+    return model
+
+
+def _nothing(model: nn.Module) -> str:
+    others = [f"{path or 'the model'} ({type(m).__name__})" for path, m in model.named_modules() if cell_of(m)]
+    why = f" It has {', '.join(others[:3])}, whose class or weights are not torch's own." if others else ""
+    return (
+        f"accelerate: {type(model).__name__} has no LSTM, GRU or RNN (layer or cell) to accelerate.{why}\n"
+        "Compiled kernels replace torch.nn.LSTM, GRU, RNN, their cells and those of sparsernn.nn."
+    )
+
+
+class AcceleratedModel:
+    """What `accelerate` adds to the model's own class; names that the class has itself stay its own."""
+
+    def explain(self) -> str:
+        """Which module runs in which layout, module by module."""
+        return "\n".join(line for path, module in _engines(self) for line in module._engine.explain(path, module))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # The class is made at run time, so copies and pickles name the model's own class.
+        return _rebuild, (type(self).__mro__[1],), self.__dict__
+
+
+def _engines(model: Any) -> Iterator[tuple[str, Any]]:
+    return ((path, m) for path, m in model.named_modules() if isinstance(m, Accelerated))
+
+
+def _accelerated_class(base: type[nn.Module]) -> type[nn.Module]:
+    return type(base.__name__, (base, AcceleratedModel), {"__module__": base.__module__, "__doc__": base.__doc__})
+
+
+def _rebuild(base: type[nn.Module]) -> nn.Module:
+    made = _accelerated_class(base)
+    return made.__new__(made)

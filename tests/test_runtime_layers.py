@@ -1,0 +1,263 @@
+"""Accelerated modules compute what torch's modules compute in float64."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+from sparsernn.nn.gated import GatedGRU, GatedLSTM
+from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
+from sparsernn.runtime.layers import accelerate
+
+# torch itself warns where it runs a projected LSTM without oneDNN.
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
+
+STACKS = (nn.LSTM, nn.GRU, nn.RNN)
+
+
+def flat(value: object) -> list[Tensor]:
+    if isinstance(value, PackedSequence):
+        return [value.data]
+    if isinstance(value, Tensor):
+        return [value]
+    return [t for part in value for t in flat(part)]  # type: ignore[attr-defined]
+
+
+def agree(fast: nn.Module, model: nn.Module, *arguments: object) -> None:
+    """`fast` is as near to `model` in float64 as contract allows: max(1e-5, 4 times the error of torch's float32)."""
+
+    def double(value: object) -> object:
+        if isinstance(value, PackedSequence):
+            return value.to(torch.float64)
+        if isinstance(value, Tensor):
+            return value.double()
+        return tuple(double(part) for part in value)  # type: ignore[attr-defined]
+
+    with torch.no_grad():
+        want = flat(copy.deepcopy(model).double()(*map(double, arguments)))
+        got, torch_got = flat(fast(*arguments)), flat(model(*arguments))
+    assert [t.shape for t in got] == [t.shape for t in torch_got]
+    assert [t.dtype for t in got] == [t.dtype for t in torch_got]
+    for g, w, t in zip(got, want, torch_got):
+        if g.numel():
+            bound = max(1e-5, 4 * (t - w).abs().max().item())
+            assert (g - w).abs().max().item() <= bound
+
+
+def pruned(model: nn.Module, density: float) -> nn.Module:
+    with torch.no_grad():
+        for p in model.parameters():
+            p *= torch.rand(p.shape) < density
+    return model.eval()
+
+
+def inputs(model: nn.Module, steps: int, batch: int, packing: str, with_state: bool) -> tuple[object, ...]:
+    m: nn.LSTM = model  # type: ignore[assignment]
+    if packing == "packed":
+        lengths = torch.randint(1, steps + 1, (batch,))
+        x: object = pack_padded_sequence(torch.randn(steps, batch, m.input_size), lengths, enforce_sorted=False)
+    elif packing == "unbatched":
+        x, batch = torch.randn(steps, m.input_size), 0
+    else:
+        x = torch.randn(*((batch, steps) if m.batch_first else (steps, batch)), m.input_size)
+    if not with_state:
+        return (x,)
+    count = m.num_layers * (2 if m.bidirectional else 1)
+    size = (count, batch) if batch else (count,)
+    h = torch.randn(*size, m.proj_size or m.hidden_size)
+    return (x, (h, torch.randn(*size, m.hidden_size)) if isinstance(model, nn.LSTM) else h)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("cls", STACKS)
+def test_same_function(cls: type[nn.Module]) -> None:
+    torch.manual_seed(1)
+    for layers, both, first, bias in itertools.product((1, 2), (False, True), (False, True), (False, True)):
+        model = cls(19, 33, layers, bias=bias, batch_first=first, bidirectional=both).eval()  # type: ignore[call-arg]
+        fast = accelerate(model)
+        for packing, with_state in itertools.product(("padded", "packed", "unbatched"), (False, True)):
+            agree(fast, model, *inputs(model, 6, 3, packing, with_state))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_fuzz(data: st.DataObject) -> None:
+    draw = data.draw
+    torch.manual_seed(draw(st.integers(0, 2**31)))
+    cls = draw(st.sampled_from(STACKS))
+    options = {name: draw(st.booleans()) for name in ("bias", "batch_first", "bidirectional")}
+    hidden = draw(st.integers(1, 70))
+    if cls is nn.LSTM and hidden > 1 and draw(st.booleans()):
+        options["proj_size"] = draw(st.integers(1, hidden - 1))
+    if cls is nn.RNN:
+        options["nonlinearity"] = draw(st.sampled_from(("tanh", "relu")))
+    model = pruned(cls(draw(st.integers(1, 70)), hidden, draw(st.integers(1, 2)), **options), draw(st.floats(0, 1)))
+    packing = draw(st.sampled_from(("padded", "packed", "unbatched")))
+    example = inputs(model, draw(st.integers(1, 12)), draw(st.integers(1, 20)), packing, draw(st.booleans()))
+    agree(accelerate(model), model, *example)
+
+
+@pytest.mark.parametrize("cls", (nn.LSTMCell, nn.GRUCell, nn.RNNCell))
+def test_cells(cls: type[nn.Module]) -> None:
+    torch.manual_seed(2)
+    for bias in (True, False):
+        model = cls(21, 37, bias=bias).eval()  # type: ignore[call-arg]
+        fast = accelerate(model)
+        for shape in ((), (1,), (5,)):
+            state = torch.randn(*shape, 37)
+            hx = (state, torch.randn(*shape, 37)) if cls is nn.LSTMCell else state
+            agree(fast, model, torch.randn(*shape, 21))
+            agree(fast, model, torch.randn(*shape, 21), hx)
+        assert [t.shape for t in flat(fast(torch.zeros(0, 21)))] == [t.shape for t in flat(model(torch.zeros(0, 21)))]
+
+
+@pytest.mark.parametrize("cls", (RaggedLSTM, RaggedGRU, RaggedRNN))
+def test_ragged(cls: type[nn.Module]) -> None:
+    torch.manual_seed(3)
+    for first in (True, False):
+        options = {"proj_sizes": [(3, 4), (2, 2)]} if cls is RaggedLSTM and first else {}
+        model = cls(9, [(17, 5), (8, 21)], bidirectional=True, batch_first=first, **options).eval()  # type: ignore[call-arg]
+        fast = accelerate(model)
+        x = torch.randn(4, 6, 9)
+        with torch.no_grad():
+            state = model(x)[1]
+        agree(fast, model, x)
+        with torch.no_grad():
+            got, want = fast(x, state), copy.deepcopy(model)(x, state)
+        for g, w in zip(flat([got[0]]), flat([want[0]])):
+            assert torch.allclose(g, w, atol=1e-5)
+        agree(fast, model, pack_padded_sequence(torch.randn(6, 3, 9), torch.tensor([2, 6, 1]), enforce_sorted=False))
+
+
+def test_gated_modules_become_dense_packings() -> None:
+    torch.manual_seed(4)
+    for cls, dense in ((GatedLSTM, nn.LSTM), (GatedGRU, nn.GRU)):
+        model = dense(12, 40)
+        with torch.no_grad():
+            for name in ("weight_ih_l0", "weight_hh_l0"):
+                getattr(model, name)[40:72] = 0
+        small = nn.Sequential(cls.from_dense(model)).eval()
+        x = torch.randn(7, 2, 12)
+        with torch.no_grad():
+            assert torch.allclose(accelerate(small)(x)[0], model.eval()(x)[0], atol=1e-5)
+
+
+class Tagger(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 8)
+        self.lstm = nn.LSTM(8, 24, 2, batch_first=True, bidirectional=True, dropout=0.3)
+        self.head = nn.Linear(48, 5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        self.lstm.flatten_parameters()
+        return self.head(self.lstm(self.embedding(tokens))[0])
+
+
+def test_the_original_is_untouched_and_the_copy_is_the_same_class() -> None:
+    model = Tagger().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fast = accelerate(model)
+    assert isinstance(fast, Tagger) and isinstance(fast.lstm, nn.LSTM)
+    assert type(model.lstm) is nn.LSTM and all(p.requires_grad for p in model.parameters())
+    tokens = torch.randint(11, (3, 7))
+    want = model(tokens).detach()
+    assert torch.allclose(fast(tokens), want, atol=1e-5)
+    assert list(fast.state_dict()) == list(before)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    for again in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        assert torch.equal(again(tokens), fast(tokens)) and "dense panel" in again.explain()
+
+
+def test_changed_weights_are_packed_again() -> None:
+    model, other = Tagger().eval(), Tagger().eval()
+    fast = accelerate(model)
+    tokens = torch.randint(11, (3, 7))
+    fast(tokens)
+    fast.load_state_dict(other.state_dict())
+    assert torch.allclose(fast(tokens), other(tokens), atol=1e-5)
+
+
+def test_batches_of_none_and_sequences_of_none() -> None:
+    for cls in STACKS:
+        model = cls(5, 7).eval()
+        fast = accelerate(model)
+        got, want = fast(torch.zeros(3, 0, 5)), model(torch.zeros(3, 0, 5))
+        assert [t.shape for t in flat(got)] == [t.shape for t in flat(want)]
+        for shape in ((0, 2, 5), (0, 0, 5), (0, 5)):
+            with pytest.raises(RuntimeError, match="length to be larger than 0"):
+                fast(torch.zeros(*shape))
+
+
+def test_views_and_strides_are_read_in_place() -> None:
+    model = nn.GRU(6, 10, batch_first=True).eval()
+    fast = accelerate(model)
+    big = torch.randn(9, 4, 8)
+    for x in (big.transpose(0, 1)[..., :6], big.permute(1, 0, 2)[:, ::2, 1:7], big[:1, :, :6].expand(9, 4, 6)):
+        agree(fast, model, x)
+    agree(fast, model, torch.randn(4, 6, 9).transpose(1, 2))
+
+
+def test_long_sequences_go_through_the_workspace_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sparsernn.runtime import engine
+
+    torch.manual_seed(5)
+    for first, packing in itertools.product((False, True), ("padded", "packed")):
+        model = nn.LSTM(7, 20, bidirectional=True, batch_first=first).eval()
+        example = inputs(model, 23, 5, packing, True)
+        with torch.no_grad():
+            whole = flat(accelerate(model)(*example))
+            with monkeypatch.context() as patch:
+                patch.setattr(engine, "GATES_BYTES", 8 * 4 * 128)
+                pieces = flat(accelerate(model)(*example))
+        assert all(torch.equal(a, b) for a, b in zip(whole, pieces))
+
+
+@pytest.mark.parametrize("cls", STACKS)
+def test_a_row_of_nan_stays_alone(cls: type[nn.Module]) -> None:
+    model = cls(6, 18, 2).eval()  # type: ignore[call-arg]
+    fast = accelerate(model)
+    x = torch.randn(5, 7, 6)
+    clean = fast(x)[0]
+    for bad in (float("nan"), float("inf")):
+        broken = x.clone()
+        broken[2, 3, 1] = bad
+        out = fast(broken)[0]
+        assert torch.equal(torch.cat([out[:, :3], out[:, 4:]], 1), torch.cat([clean[:, :3], clean[:, 4:]], 1))
+        assert torch.equal(out[:2], clean[:2])
+        assert torch.equal(out[2:, 3].isfinite(), model(broken)[0][2:, 3].isfinite())
+
+
+def test_sentences() -> None:
+    model = Tagger()
+    with pytest.raises(RuntimeError, match=r"call model.eval\(\)"):
+        accelerate(model)
+    model.eval()
+    with pytest.raises(ValueError, match="precision is 'float16'"):
+        accelerate(model, "float16")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="got str, expected"):
+        accelerate("model")  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="no LSTM, GRU or RNN"):
+        accelerate(nn.Linear(3, 3).eval())
+    with pytest.raises(RuntimeError, match="float64"):
+        accelerate(Tagger().eval().double())
+    fast = accelerate(nn.LSTM(4, 5).eval())
+    with pytest.raises(RuntimeError, match="no gradients"):
+        fast(torch.zeros(2, 3, 4, requires_grad=True))
+    with pytest.raises(RuntimeError, match="float64"):
+        fast(torch.zeros(2, 3, 4).double())
+    with pytest.raises(RuntimeError, match="Expected 4, got 6"):
+        fast(torch.zeros(2, 3, 6))
+    with pytest.raises(RuntimeError, match="Expected hidden"):
+        fast(torch.zeros(2, 3, 4), (torch.zeros(1, 2, 5), torch.zeros(1, 3, 5)))
+    with pytest.raises(RuntimeError, match="only infers"):
+        fast.train()(torch.zeros(2, 3, 4))
