@@ -1,0 +1,168 @@
+"""From what the tracer recorded to plain data: classes, unit sets, and why units have to stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from .cells import RecurrentLayer
+from .channels import ROW, UNIT, Channels, Reason
+from .classes import Classes, PlaneMap
+
+DEFAULT_ROWS = ("row",)
+
+
+def declare_cells(channels: Channels, layers: Sequence[RecurrentLayer], numbers: Mapping[str, int]) -> None:
+    """Units of registered cells that are not torch's own: the rows of all gates of a unit are one class."""
+    for layer in layers:
+        if _torch_block(channels, layer, numbers) is not None:
+            continue
+        parts = []
+        for rows in layer.rows:
+            planes = channels.planes.get((numbers[rows.parameter], 0))
+            if planes is None:
+                break
+            parts.append(planes.owner[rows.start : rows.start + layer.hidden_size])
+        else:
+            if parts and all((p != 0).all() for p in parts):
+                for other in parts[1:]:
+                    channels.union(parts[0], other)
+                channels.kind[parts[0]] = UNIT
+
+
+def build(
+    channels: Channels,
+    names: Sequence[str],
+    layers: Sequence[RecurrentLayer],
+    kept_weights: Mapping[int, Reason],
+) -> tuple[Classes, dict[int, list[Reason]]]:
+    """Classes of channels, and the reasons that keep a class by its number. `names[number]` is a parameter's name."""
+    roots = channels.find(np.arange(channels.count))
+    roots[0] = 0
+    used = np.unique(roots[1:])
+    number_of = np.full(channels.count, -1, dtype=np.int64)
+    number_of[used] = np.arange(len(used))
+    channel_class = number_of[roots]
+    channel_class[0] = -1
+    reasons: dict[int, list[Reason]] = {}
+
+    def keep(ids: np.ndarray, reason: Reason) -> None:
+        for c in np.unique(channel_class[ids[ids != 0]]).tolist():
+            known = reasons.setdefault(c, [])
+            if reason not in known and len(known) < 4:
+                known.append(reason)
+
+    for ids, reason in channels.reasons:
+        keep(ids.numpy(), reason)
+    for (number, _), planes in channels.planes.items():
+        if number in kept_weights:
+            keep(planes.channel, kept_weights[number])
+    weight_sides = np.zeros(channels.count, dtype=bool)  # rows of a linear layer that a unit is multiplied with
+    dots = []
+    for a, b, reason in channels.dots:
+        row_a, row_b = channels.kind[a] == ROW, channels.kind[b] == ROW
+        bad = ~(row_a | row_b) | channels.shifted[a] & row_a | channels.shifted[b] & row_b
+        keep(a[bad], reason)
+        weight_sides[a[row_a & ~row_b & ~bad]] = True
+        weight_sides[b[row_b & ~bad]] = True
+        dots.append((torch.from_numpy(a[~bad]), torch.from_numpy(b[~bad])))
+    recurrent = _recurrent(channels, channel_class, len(used))
+    planes = {}
+    for (number, axis), p in channels.planes.items():
+        outgoing = p.read | weight_sides[p.owner] & (p.owner != 0)
+        planes[names[number], axis] = PlaneMap(
+            classes=torch.from_numpy(channel_class[p.channel]),
+            owner=torch.from_numpy(np.where(p.owner == 0, -1, p.owner)),
+            read=torch.from_numpy(p.read),
+            value=torch.from_numpy(p.value),
+            outgoing=torch.from_numpy(outgoing),
+            sites=tuple(p.sites),
+        )
+    free = torch.from_numpy(recurrent)
+    free[list(reasons)] = False
+    classes = Classes(
+        count=len(used),
+        free=free,
+        channel_class=torch.from_numpy(channel_class),
+        shifted=torch.from_numpy(channels.shifted.copy()),
+        planes=planes,
+        dots=tuple(dots),
+        sets=_unit_sets(channels, channel_class, names, layers, recurrent),
+    )
+    return classes, reasons
+
+
+def _recurrent(channels: Channels, channel_class: np.ndarray, count: int) -> np.ndarray:
+    """bool (count,): the class has a recurrent unit, or its value feeds back into rows of its own."""
+    found = np.zeros(count, dtype=bool)
+    found[channel_class[channels.kind == UNIT]] = True
+    for (number, axis), planes in channels.planes.items():
+        reading = channel_class[planes.channel[planes.read]]
+        for (other, other_axis), owned in channels.planes.items():
+            if other == number and other_axis != axis:
+                owners = channel_class[owned.owner[owned.owner != 0]]
+                found[np.intersect1d(reading, owners)] = True
+    return found
+
+
+def _torch_block(channels: Channels, layer: RecurrentLayer, numbers: Mapping[str, int]) -> int | None:
+    hidden = layer.parameters("hh")
+    key = ("unit", numbers[hidden[0]]) if hidden else None
+    return channels.first(key) if key is not None else None
+
+
+def _unit_sets(
+    channels: Channels,
+    channel_class: np.ndarray,
+    names: Sequence[str],
+    layers: Sequence[RecurrentLayer],
+    recurrent: np.ndarray,
+) -> dict[str, torch.Tensor]:
+    numbers = {name: n for n, name in enumerate(names)}
+    sets: dict[str, torch.Tensor] = {}
+    for layer in layers:
+        base = _torch_block(channels, layer, numbers)
+        if base is not None:
+            sets[layer.name] = torch.from_numpy(channel_class[base : base + layer.hidden_size].copy())
+            if layer.proj_size:
+                start = channels.first(("projected", numbers[layer.parameters("hh")[0]]))
+                assert start is not None
+                sets[layer.unit_sets[1]] = torch.from_numpy(channel_class[start : start + layer.proj_size].copy())
+            continue
+        planes = channels.planes.get((numbers[layer.rows[0].parameter], 0))
+        start = layer.rows[0].start
+        owner = None if planes is None else planes.owner[start : start + layer.hidden_size]
+        reached = owner is not None and (owner != 0).all()
+        sets[layer.name] = torch.from_numpy(
+            channel_class[owner].copy() if reached and owner is not None else np.full(layer.hidden_size, -1)
+        )
+        for projected in layer.unit_sets[1:]:
+            sets[projected] = torch.full((layer.proj_size,), -1)
+    taken = np.zeros(len(recurrent), dtype=bool)
+    for classes in sets.values():
+        taken[classes[classes >= 0].numpy()] = True
+    sets.update(_hand_written(channels, channel_class, names, recurrent & ~taken))
+    return sets
+
+
+def _hand_written(
+    channels: Channels, channel_class: np.ndarray, names: Sequence[str], left: np.ndarray
+) -> dict[str, torch.Tensor]:
+    """Unit sets of cells without a declaration, named after the parameter through which the units feed back."""
+    sets: dict[str, torch.Tensor] = {}
+    left = left.copy()
+    for (number, axis), planes in channels.planes.items():
+        owners = [p.owner[p.owner != 0] for (n, a), p in channels.planes.items() if n == number and a != axis]
+        if not owners:
+            continue
+        own = np.unique(channel_class[np.concatenate(owners)])
+        here = channel_class[planes.channel[planes.read]]
+        fed = here[np.isin(here, own) & left[here]]
+        fed = fed[np.sort(np.unique(fed, return_index=True)[1])]
+        if len(fed):
+            name = names[number].removesuffix(".weight")
+            sets[name] = torch.from_numpy(fed.copy())
+            left[fed] = False
+    return sets

@@ -1,0 +1,215 @@
+"""Products and look-ups with weights: linear, matmul, einsum, convolution, embedding, batch normalisation, attention."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .channels import ROW
+from .contract import contract
+from .recurrent import distinct_rows
+from .shadow import Shadow, collapse
+
+if TYPE_CHECKING:
+    from .tracer import Tracer
+
+LOWER, UPPER = string.ascii_lowercase, string.ascii_uppercase
+
+
+def _get(args: Sequence[Any], kwargs: dict[str, Any], position: int, name: str, default: Any = None) -> Any:
+    return args[position] if len(args) > position else kwargs.get(name, default)
+
+
+def product(tracer: Tracer, equation: str, a: Tensor, b: Tensor) -> Tensor | None:
+    return contract(tracer, equation, tracer.shadow(a), tracer.shadow(b), (a.shape, b.shape))
+
+
+def add_bias(tracer: Tracer, label: Tensor | None, bias: Tensor | None, shape: torch.Size) -> Tensor | None:
+    """Add a bias (a parameter, another activation, or a constant) to a product's output."""
+    if bias is None:
+        return label
+    shadow = tracer.shadow(bias)
+    if label is None:
+        tracer.keep_weights(shadow.weights)
+        return tracer.combine([shadow.label], shape)
+    if shadow.is_weight:
+        for weight in shadow.weights:
+            tracer.own_along(label, weight, additive=True)
+        return label
+    if shadow.label is None and not shadow.zero:
+        tracer.channels.shift(label)
+        tracer.keep(label, "its bias is not a parameter")
+    return tracer.combine([label, shadow.label], shape)
+
+
+def linear(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Tensor | None:
+    x, weight, bias = (_get(args, kwargs, n, name) for n, name in enumerate(("input", "weight", "bias")))
+    batch = UPPER[: x.dim() - 1]
+    equation = f"{batch}k,nk->{batch}n" if weight.dim() == 2 else f"{batch}k,k->{batch}"
+    return add_bias(tracer, product(tracer, equation, x, weight), bias, result.shape)
+
+
+def matmul(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Tensor | None:
+    a, b = _get(args, kwargs, 0, "input"), _get(args, kwargs, 1, "other", kwargs.get("mat2"))
+    return product(tracer, _matmul_equation(a, b), a, b)
+
+
+def rmatmul(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Tensor | None:
+    return product(tracer, _matmul_equation(args[1], args[0]), args[1], args[0])
+
+
+def _matmul_equation(a: Tensor, b: Tensor) -> str:
+    batch = UPPER[: max(a.dim(), b.dim(), 2) - 2]
+    left = "k" if a.dim() == 1 else batch[len(batch) - (a.dim() - 2) :] + "ik"
+    right = "k" if b.dim() == 1 else batch[len(batch) - (b.dim() - 2) :] + "kj"
+    out = batch + ("i" if a.dim() > 1 else "") + ("j" if b.dim() > 1 else "")
+    return f"{left},{right}->{out}"
+
+
+def outer(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Tensor | None:
+    return product(tracer, "i,j->ij", args[0], args[1])
+
+
+def addmm(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Tensor | None:
+    bias, a, b = args[:3]
+    if kwargs.get("beta", 1) == 0:
+        bias = None
+    return add_bias(tracer, product(tracer, _matmul_equation(a, b), a, b), bias, result.shape)
+
+
+def einsum(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
+    operands = list(args[1]) if len(args) == 2 and isinstance(args[1], (list, tuple)) else list(args[1:])
+    if not isinstance(args[0], str) or len(operands) != 2:
+        return NotImplemented
+    equation = args[0].replace(" ", "")
+    if "->" not in equation:
+        letters = [c for c in equation if c.isalpha()]
+        once = sorted(c for c in set(letters) if letters.count(c) == 1)
+        equation += "->" + ("..." if "..." in equation else "") + "".join(once)
+    left, out = equation.split("->")
+    sides = left.split(",")
+    free = [c for c in UPPER + LOWER if c not in equation]
+    widest = max(x.dim() - len(s.replace("...", "")) for x, s in zip(operands, sides))
+    filled = []
+    for x, side in zip(operands, sides):
+        count = x.dim() - len(side.replace("...", ""))
+        filled.append(side.replace("...", "".join(free[widest - count : widest])))
+    out = out.replace("...", "".join(free[:widest]))
+    if any(len(set(s)) != len(s) for s in (*filled, out)):
+        return NotImplemented
+    return product(tracer, f"{filled[0]},{filled[1]}->{out}", *operands)
+
+
+def bilinear(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
+    x1, x2, weight, bias = (_get(args, kwargs, n, k) for n, k in enumerate(("input1", "input2", "weight", "bias")))
+    number = tracer.numbers.get(id(weight))
+    if number is None:
+        return NotImplemented
+    for axis, x in ((1, x1), (2, x2)):
+        label = tracer.label(x)
+        if label is not None:
+            for row in distinct_rows(label):
+                tracer.read(number, axis, np.arange(len(row)), row)
+    return add_bias(tracer, _rows(tracer, number, 0, result, -1), bias, result.shape)
+
+
+def _rows(tracer: Tracer, number: int, axis: int, result: Tensor, at: int) -> Tensor:
+    """The label of an output whose axis `at` is computed by the planes of a weight along `axis`."""
+    size = tracer.shapes[number][axis]
+    ids = tracer.channels.block(("row", number, axis), size, ROW) + np.arange(size)
+    tracer.own(number, axis, np.arange(size), ids, value=True)
+    view = [1] * result.dim()
+    view[at] = size
+    return torch.from_numpy(ids).view(view).expand(result.shape)
+
+
+def convolution(tracer: Tracer, args: Any, kwargs: Any, result: Tensor, transposed: bool = False) -> Any:
+    x, weight, bias = (_get(args, kwargs, n, k) for n, k in enumerate(("input", "weight", "bias")))
+    groups = _get(args, kwargs, 6, "groups", 1)
+    shadow, label = tracer.shadow(weight), tracer.label(x)
+    spatial = weight.dim() - 2
+    at = x.dim() - spatial - 1  # the channel axis
+    ones = [1] * spatial
+    if label is not None:
+        label, agree = collapse(label, range(at + 1, x.dim()))
+        label = label.view(label.shape[: at + 1])
+        if not agree:
+            tracer.keep(label, "a convolution along the units")
+            label = None
+    batch, kernel = UPPER[:at], LOWER[:spatial]
+    if groups == 1:
+        axes = "kn" if transposed else "nk"
+        equation = f"{batch}x,{axes.replace('k', 'x').replace('n', 'y')}{kernel}->{batch}y"
+        out = contract(tracer, equation, Shadow(label), shadow, (x.shape[: at + 1], weight.shape))
+    elif groups == weight.shape[0] == x.shape[at] and weight.shape[1] == 1 and label is not None:
+        for part in shadow.weights:  # depthwise: each channel has a filter of its own
+            tracer.own_along(label, tuple(p[:, 0].reshape(len(p), -1)[:, 0] for p in part), additive=False)
+        out = label
+    else:
+        tracer.keep(label, "a grouped convolution")
+        tracer.keep_weights(shadow.weights)
+        return None
+    out = add_bias(tracer, out, bias, torch.Size([*x.shape[:at], result.shape[at]]))
+    return None if out is None else out.view(*out.shape, *ones).expand(result.shape)
+
+
+def transposed_convolution(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
+    return convolution(tracer, args, kwargs, result, transposed=True)
+
+
+def embedding(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
+    index, weight = _get(args, kwargs, 0, "input"), _get(args, kwargs, 1, "weight")
+    tracer.keep(tracer.shadow(index).label, "its value is used as an index")
+    number = tracer.numbers.get(id(weight))
+    return NotImplemented if number is None else _rows(tracer, number, 1, result, -1)
+
+
+def batch_norm(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
+    names = ("input", "running_mean", "running_var", "weight", "bias")
+    x, *statistics = (_get(args, kwargs, n, k) for n, k in enumerate(names))
+    label = tracer.label(x)
+    if label is None:
+        return None
+    merged, agree = collapse(label, [a for a in range(x.dim()) if a != 1])
+    if not agree:
+        return NotImplemented
+    tracer.channels.shift(label)
+    for tensor in statistics:
+        if tensor is not None:
+            for weight in tracer.shadow(tensor).weights:
+                view = [1, -1] + [1] * (x.dim() - 2)
+                tracer.own_along(merged.expand(merged.shape), tuple(p.view(view) for p in weight), additive=True)
+    return label
+
+
+def attention(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
+    """scaled_dot_product_attention: queries and keys are multiplied unit by unit, values are averaged over time."""
+    q, k, v = (_get(args, kwargs, n, name) for n, name in enumerate(("query", "key", "value")))
+    batch = UPPER[: q.dim() - 2]
+    product(tracer, f"{batch}qd,{batch}kd->{batch}qk", q, k)
+    label = tracer.label(v)
+    if label is None:
+        return None
+    merged, agree = collapse(label, [v.dim() - 2])
+    return merged.expand(result.shape) if agree else NotImplemented
+
+
+PRODUCTS: dict[str, Callable[..., Any]] = {
+    "linear": linear,
+    **dict.fromkeys(("matmul", "__matmul__", "mm", "bmm", "mv", "dot", "vdot", "inner"), matmul),
+    "__rmatmul__": rmatmul,
+    **dict.fromkeys(("outer", "ger"), outer),
+    **dict.fromkeys(("addmm", "baddbmm", "addmv"), addmm),
+    "einsum": einsum,
+    "bilinear": bilinear,
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolution),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d"), transposed_convolution),
+    "embedding": embedding,
+    "batch_norm": batch_norm,
+    "scaled_dot_product_attention": attention,
+}

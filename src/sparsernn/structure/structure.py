@@ -1,0 +1,173 @@
+"""`Structure`: what `trace` found, as plain data, and the questions that the other rooms ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .cells import RecurrentLayer
+from .classes import Classes
+from .groups import Level, Member, Role, SliceGroups
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Units (int64 indices) of a unit set that have to stay: why, by which operation, at which source line."""
+
+    unit_set: str
+    units: Tensor
+    reason: str
+    operation: str
+    where: str
+
+    @property
+    def is_plain(self) -> bool:
+        """Kept by the meaning of the model, not because something could not be followed."""
+        return "not followed" not in self.reason and "check failed" not in self.reason and self.operation != "unknown"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The recurrent layers of a model, their units, and who reads them. Holds no reference to the model.
+
+    `unit_sets` maps a name ("lstm.l0", "lstm.l0_reverse", "lstm.l0.projected", "cell") to its number of units; `ties`
+    are (a, b, operation, where): units of a and b that go together. `parameters` is `dict(model.named_parameters())`
+    in every method.
+    """
+
+    layers: tuple[RecurrentLayer, ...]
+    unit_sets: Mapping[str, int]
+    kept: tuple[Kept, ...]
+    notes: tuple[str, ...]
+    ties: tuple[tuple[str, str, str, str], ...]
+    classes: Classes
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def groups(self, level: Level = "unit") -> SliceGroups:
+        """Groups of parameter slices: "unit" (only units that may go) or "gate" (one row block entry a gate and unit)."""
+        if level == "unit":
+            return self._unit_groups()
+        if level == "gate":
+            return self._gate_groups()
+        raise ValueError(f'groups: got level {level!r}, expected "unit" or "gate".')
+
+    def dead(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Unit set -> bool (size,): the units that `compact` would take out for these values."""
+        dead = torch.cat([self.classes.dead(parameters), torch.zeros(1, dtype=torch.bool)])
+        return {name: dead[of_unit] for name, of_unit in self.classes.sets.items()}
+
+    def removable(self) -> dict[str, Tensor]:
+        """Unit set -> bool (size,): the units that may go once nothing reads them."""
+        free = torch.cat([self.classes.free, torch.zeros(1, dtype=torch.bool)])
+        return {name: free[of_unit] for name, of_unit in self.classes.sets.items()}
+
+    def constant_gates(self, parameters: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """Layer -> gate -> bool (hidden_size,): gates whose incoming rows are zero, so that they are act(bias).
+
+        Columns of dead units don't count. Only gates that the cell declares constant in that case appear (a GRU's n
+        is not one: it still sees r).
+        """
+        gone = self.classes.gone(self.classes.dead(parameters))
+        found: dict[str, dict[str, Tensor]] = {}
+        for layer in self.layers:
+            gates: dict[str, Tensor] = {}
+            for rows in layer.rows:
+                if rows.kind == "bias" or rows.gate not in layer.cell.constant:
+                    continue
+                weight = parameters[rows.parameter].detach()[rows.start : rows.start + layer.hidden_size]
+                columns = gone.get((rows.parameter, 1))
+                if columns is not None:
+                    weight = weight[:, ~columns.to(weight.device)]
+                zero = (weight == 0).all(dim=1).cpu()
+                gates[rows.gate] = gates.get(rows.gate, torch.ones_like(zero)) & zero
+            found[layer.name] = gates
+        return found
+
+    def readers(self, unit_set: str, unit: int) -> list[tuple[str, int, int]]:
+        """(parameter, axis, index) of every plane through which unit `unit` of `unit_set` is read."""
+        c = int(self.classes.sets[unit_set][unit])
+        return [
+            (name, axis, int(index))
+            for (name, axis), p in self.classes.planes.items()
+            for index in torch.nonzero((p.classes == c) & p.outgoing)[:, 0]
+        ]
+
+    def explain(self) -> str:
+        """A text for people: for each unit set how many units may go, who reads them, and why the rest stays."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        removable = self.removable()
+        for name, size in self.unit_sets.items():
+            may = int(removable[name].sum())
+            yield f"{name}: {size} units, {may} may go once nothing reads them"
+            of_unit = self.classes.sets[name]
+            for (parameter, axis), p in self.classes.planes.items():
+                hit = torch.isin(p.classes, of_unit[of_unit >= 0]) & p.outgoing & (p.classes >= 0)
+                if bool(hit.any()):
+                    at = torch.nonzero(hit)[:, 0]
+                    site = f" ({p.sites[0][0]} at {p.sites[0][1]})" if p.sites else ""
+                    yield f"  read by {parameter}, {_AXIS.get(axis, f'axis {axis}')} {_span(at)}{site}"
+            for a, b, operation, where in self.ties:
+                if name in (a, b):
+                    yield f"  tied with {b if name == a else a}: they go together ({operation} at {where})"
+            for k in self.kept:
+                if k.unit_set == name:
+                    yield f"  {len(k.units)} stay: {k.reason} ({k.operation} at {k.where}){_ADVICE.get(k.reason, '')}"
+        yield from (f"note: {note}" for note in self.notes)
+
+    def _unit_groups(self) -> SliceGroups:
+        free = torch.nonzero(self.classes.free)[:, 0]
+        number = torch.full((self.classes.count + 1,), -1)
+        number[free] = torch.arange(len(free))
+        units = {name: number[of_unit] for name, of_unit in self.classes.sets.items()}
+        scopes = [""] * len(free)
+        for name in reversed(list(units)):
+            for g in units[name][units[name] >= 0].tolist():
+                scopes[g] = name
+        members = []
+        for (name, axis), p in self.classes.planes.items():
+            group = number[p.classes]
+            out, owned = p.outgoing, ~p.outgoing & (p.owner >= 0)
+            dims = len(self.shapes[name])
+            role: Role = "bias" if dims == 1 else "incoming"
+            for chosen, part in ((out, "outgoing"), (owned, role)):
+                if bool((chosen & (group >= 0)).any()):
+                    members.append(Member(name, axis, torch.where(chosen, group, -1), part))  # type: ignore[arg-type]
+        return SliceGroups("unit", len(free), tuple(members), tuple(scopes), units)
+
+    def _gate_groups(self) -> SliceGroups:
+        members: list[Member] = []
+        scopes: list[str] = []
+        units: dict[str, Tensor] = {}
+        merged: dict[tuple[str, Role], Tensor] = {}
+        for layer in self.layers:
+            first = {gate: len(scopes) + n * layer.hidden_size for n, gate in enumerate(layer.gates)}
+            scopes += [layer.name] * (len(layer.gates) * layer.hidden_size)
+            for gate, start in first.items():
+                units[f"{layer.name} {gate}"] = start + torch.arange(layer.hidden_size)
+            for rows in layer.rows:
+                role: Role = "bias" if rows.kind == "bias" else "incoming"
+                size = self.shapes[rows.parameter][0]
+                group = merged.setdefault((rows.parameter, role), torch.full((size,), -1))
+                group[rows.start : rows.start + layer.hidden_size] = first[rows.gate] + torch.arange(layer.hidden_size)
+        members = [Member(name, 0, group, role) for (name, role), group in merged.items()]
+        return SliceGroups("gate", len(scopes), tuple(members), tuple(scopes), units)
+
+
+_AXIS = {0: "row", 1: "column"}
+_ADVICE = {
+    "a state handed to the caller": "; if it is only fed back into the model, pass carried_states=True",
+}
+
+
+def _span(index: Tensor) -> str:
+    values = index.tolist()
+    if len(values) == 1:
+        return str(values[0])
+    if values == list(range(values[0], values[-1] + 1)):
+        return f"{values[0]}..{values[-1]}"
+    return f"{values[0]}..{values[-1]} ({len(values)} of them)"

@@ -1,0 +1,213 @@
+"""`trace`: every recurrent layer of a model, its units, and who reads each of them, found by running the model."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import examples
+from .build import build, declare_cells
+from .cells import RecurrentLayer, recurrent_layers, unmanaged_modules
+from .channels import Channels, Reason
+from .check import shake
+from .classes import Classes
+from .groups import Level, SliceGroups
+from .structure import Kept, Structure
+from .tracer import Tracer
+
+
+def trace(
+    model: nn.Module, example_inputs: Any, strict: bool = False, *, carried_states: bool = False, check: bool = True
+) -> Structure:
+    """Find the recurrent units of `model` and their readers by running it once on each example.
+
+    The model itself is not changed: a copy runs in eval mode without gradients, and random state is restored.
+
+    - `example_inputs`: a tensor, a tuple of arguments, a dict of keywords, or a list of such examples.
+    - `strict`: raise RuntimeError where an operation can't be followed, instead of keeping the units.
+    - `carried_states`: states (h_n, c_n) that the model returns are only ever fed back into it.
+    - `check`: prove the result by numbers as well (a few more runs in float64).
+
+    Raises TypeError for anything but a module, ValueError for a model without recurrent layers and for examples that
+    the model can't take.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"trace: got {type(model).__name__}, expected a torch.nn.Module and example inputs for it.")
+    model = unwrap(model)
+    calls = examples.calls(example_inputs)
+    layers = recurrent_layers(model)
+    with quiet():
+        recorded = _record(model, calls, layers, carried_states)
+        structure = _assemble(recorded, layers, model)
+        if not structure.unit_sets:
+            raise ValueError(
+                f"{type(model).__name__} has no recurrent layer: expected torch.nn.LSTM, GRU, RNN, a cell, or a "
+                "hand-written cell whose value feeds back into its own rows."
+            )
+        if check and bool(structure.classes.free.any()):
+            culprits = shake(model, calls, structure)
+            if culprits:
+                recorded = replace(recorded, failed=culprits)
+                structure = _assemble(recorded, layers, model)
+    if strict and structure.kept:
+        worst = [k for k in structure.kept if not k.is_plain]
+        if worst:
+            k = worst[0]
+            raise RuntimeError(
+                f"{k.unit_set}: {len(k.units)} units can't be followed: {k.reason} ({k.operation} at {k.where}).\n"
+                "Without strict=True they are kept."
+            )
+    return structure
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    channels: Channels
+    names: tuple[str, ...]
+    kept_weights: Mapping[int, Reason]
+    untouched: tuple[str, ...]  # parameters that no operation used
+    failed: frozenset[int] = frozenset()
+
+
+def _record(
+    model: nn.Module, calls: list[examples.Call], layers: tuple[RecurrentLayer, ...], carried: bool
+) -> _Recorded:
+    constants: list[Tensor] = []
+    while True:
+        channels, kept, strangers, used = Channels(), {}, [], set()
+        names: tuple[str, ...] = ()
+        for number, call in enumerate(calls, start=1):
+            tracer = _run_one(model, call, number, channels, constants, carried)
+            names = tracer.names
+            kept.update({n: r for n, r in tracer.kept_weights.items() if n not in kept})
+            used |= tracer.used
+            strangers += [t for t in tracer.strangers if not any(t is c for c in constants)]
+        fresh = [t for t in strangers if not any(t is c for c in constants)]
+        if not fresh or constants:
+            # What is new again in a second run was made on the way by something that torch did not show us.
+            if fresh:
+                reason = Reason("a tensor came from outside torch's own operations", "unknown", strangers_site(fresh))
+                channels.keep(torch.arange(1, channels.count), reason)
+            break
+        constants = strangers
+    declare_cells(channels, layers, {name: n for n, name in enumerate(names)})
+    untouched = tuple(name for n, name in enumerate(names) if n and n not in used)
+    return _Recorded(channels, names, kept, untouched)
+
+
+def strangers_site(tensors: Iterable[Tensor]) -> str:
+    return ", ".join(sorted({f"float{list(t.shape)}" for t in tensors})[:3])
+
+
+def _run_one(
+    model: nn.Module, call: examples.Call, number: int, channels: Channels, constants: list[Tensor], carried: bool
+) -> Tracer:
+    twin = copy.deepcopy(model).eval()
+    named = [(n, t) for n, t in (*twin.named_parameters(), *twin.named_buffers()) if t is not None]
+    names, tensors = [n for n, _ in named], [t for _, t in named]
+    args, kwargs = examples.fresh(call)
+    loose = [t for m in twin.modules() for t in examples.tensors_in({k: v for k, v in vars(m).items() if k[0] != "_"})]
+    inputs = list(examples.tensors_in((args, kwargs)))
+    tracer = Tracer(names, tensors, channels, [*constants, *loose, *inputs])
+    with tracer:
+        result = examples.run(twin, (args, kwargs), number)
+    for tensor in examples.tensors_in(result):
+        if not tracer.store.is_known(tensor):
+            tracer.strangers.append(tensor)
+            continue
+        shadow = tracer.store.get(tensor)
+        if shadow.label is not None and not (carried and shadow.state):
+            text = "a state handed to the caller" if shadow.state else "handed to the caller"
+            channels.keep(shadow.label, Reason(text, "output", type(model).__name__))
+    return tracer
+
+
+def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn.Module) -> Structure:
+    classes, reasons = build(recorded.channels, recorded.names, layers, recorded.kept_weights)
+    for c in recorded.failed:
+        reasons.setdefault(c, []).append(
+            Reason("the numeric check failed: its readers are not all known", "check", "trace")
+        )
+        classes.free[c] = False
+    kept: list[Kept] = []
+    for name, of_unit in classes.sets.items():
+        never = torch.nonzero(of_unit < 0)[:, 0]
+        if len(never):
+            kept.append(Kept(name, never, "no example reached it", "none", "example_inputs"))
+        found: dict[Reason, list[int]] = {}
+        for unit, c in enumerate(of_unit.tolist()):
+            if c >= 0 and not bool(classes.free[c]):
+                found.setdefault(reasons.get(c, [_UNKNOWN])[0], []).append(unit)
+        kept += [Kept(name, torch.tensor(units), r.text, r.operation, r.where) for r, units in found.items()]
+    ties = tuple(
+        (a, b, operation, where)
+        for (ka, kb), (operation, where) in recorded.channels.ties.items()
+        if (a := _block_name(ka, recorded.names, layers)) and (b := _block_name(kb, recorded.names, layers)) and a != b
+    )
+    notes = [f"{path}: its weights are not plain parameters, so it is kept" for path in unmanaged_modules(model)]
+    unused = _unused_modules(model, recorded.untouched)
+    if unused:
+        notes.append(f"no example reached {', '.join(unused)}: pass a list of examples that covers every branch")
+        warnings.warn(f"trace: {notes[-1]}.", stacklevel=4)
+    return Structure(
+        layers=layers,
+        unit_sets={name: len(of_unit) for name, of_unit in classes.sets.items()},
+        kept=tuple(kept),
+        notes=tuple(notes),
+        ties=ties,
+        classes=classes,
+        shapes={n: tuple(t.shape) for n, t in (*model.named_parameters(), *model.named_buffers())},
+    )
+
+
+_UNKNOWN = Reason("nothing feeds back into it", "none", "?")
+
+
+def _block_name(key: Any, names: tuple[str, ...], layers: tuple[RecurrentLayer, ...]) -> str:
+    kind, number, *_ = key
+    for layer in layers:
+        if kind in ("unit", "projected") and names[number] in layer.parameters("hh"):
+            return layer.unit_sets[kind == "projected" and len(layer.unit_sets) > 1]
+    return names[number] if kind in ("row", "parameter") else ""
+
+
+def _unused_modules(model: nn.Module, untouched: tuple[str, ...]) -> list[str]:
+    """Leaf modules none of whose own parameters was used."""
+    unused = set(untouched)
+    found = []
+    for path, module in model.named_modules():
+        own = [f"{path}.{n}" if path else n for n, _ in module.named_parameters(recurse=False)]
+        if own and all(n in unused for n in own):
+            found.append(path or type(module).__name__)
+    return found
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside DistributedDataParallel or DataParallel; FSDP is refused."""
+    if type(model).__name__ == "FullyShardedDataParallel":
+        raise TypeError(
+            "FullyShardedDataParallel splits each weight over the ranks, so units can't be seen: "
+            "sparsify the model before it is wrapped."
+        )
+    if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+        return model.module
+    return model
+
+
+@contextmanager
+def quiet():
+    """No gradients, random state restored, compiled parts run as plain Python."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    stance = torch.compiler.set_stance("force_eager") if hasattr(torch.compiler, "set_stance") else suppress()
+    with torch.no_grad(), torch.random.fork_rng(devices=devices), stance:
+        yield
+
+
+__all__ = ["Classes", "Kept", "Level", "SliceGroups", "Structure", "trace"]

@@ -1,0 +1,240 @@
+"""The tracer: follows channels through any forward pass, one torch function at a time.
+
+It runs the model as it is (Python control flow included) under a torch function mode and keeps a shadow for every
+tensor. What it knows is in `operations` (names), `contract` (products) and `recurrent` (layers and cells); every other
+operation that touches a channel keeps it, with the operation's name and the user's source line.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode, resolve_name
+from torch.utils._pytree import tree_iter
+
+from . import rules
+from .channels import PLAIN, ROW, Channels, Reason, narrow_expanded, pairs
+from .operations import VALUE_FREE, ZEROS
+from .shadow import NONE, OPAQUE, Shadow, ShadowStore, Weight, fit, varies, weight_shadow
+
+_HERE = str(Path(__file__).parent)
+_TORCH = str(Path(torch.__file__).parent)
+
+
+class Tracer(TorchFunctionMode):
+    """Use as a context manager round one forward pass; `channels` collects over several passes."""
+
+    def __init__(
+        self, names: Sequence[str], tensors: Sequence[Tensor], channels: Channels, constants: Iterable[Tensor]
+    ):
+        super().__init__()
+        self.channels = channels
+        self.names = ("",) + tuple(names)  # number 0 is "no parameter"
+        self.shapes: list[tuple[int, ...]] = [()] + [tuple(t.shape) for t in tensors]
+        self.store = ShadowStore()
+        self.numbers = {id(tensor): number for number, tensor in enumerate(tensors, start=1)}
+        for number, tensor in enumerate(tensors, start=1):
+            self.store.know(tensor, weight_shadow(number, tensor.shape))
+        for tensor in constants:
+            if not self.store.is_known(tensor):
+                self.store.know(tensor)
+        self.strangers: list[Tensor] = []  # float tensors that came from nowhere
+        self.kept_weights: dict[int, Reason] = {}
+        self.operation = ""
+        self.used: set[int] = set()  # parameters that some operation used
+
+    def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = operation_name(func)
+        if name in VALUE_FREE:
+            result = func(*args, **kwargs)
+            for tensor in _tensors(result):
+                if name != "grad.get":
+                    self.store.know(tensor, Shadow(zero=name in ZEROS))
+            return result
+        self.operation = name
+        before = self._snapshot(args, kwargs)
+        result = func(*args, **kwargs)
+        if before:
+            rules.follow(self, name, func, args, kwargs, result)
+        for tensor in _tensors(result):
+            if not self.store.is_known(tensor):
+                self.store.know(tensor)
+        return result
+
+    def _snapshot(self, args: Any, kwargs: Any) -> bool:
+        """Whether any argument carries something; floats never seen before are noted."""
+        carries = False
+        for tensor in _tensors((args, kwargs)):
+            if not self.store.is_known(tensor):
+                if tensor.is_floating_point() and tensor.numel():
+                    self.strangers.append(tensor)
+                self.store.know(tensor)
+            carries = carries or self.store.carries(tensor)
+            if id(tensor) in self.numbers:
+                self.used.add(self.numbers[id(tensor)])
+        return carries
+
+    # What the rules call.
+
+    def shadow(self, value: object) -> Shadow:
+        return self.store.get(value) if isinstance(value, Tensor) else NONE
+
+    def label(self, value: object) -> Tensor | None:
+        return self.as_activation(self.shadow(value))
+
+    def site(self) -> tuple[str, str]:
+        return self.operation, source_line()
+
+    def reason(self, text: str) -> Reason:
+        return Reason(text, *self.site())
+
+    def keep(self, label: Tensor | None, text: str) -> None:
+        if label is not None:
+            self.channels.keep(label, self.reason(text))
+
+    def keep_weights(self, weights: Iterable[Weight]) -> None:
+        """Weights that went through an unknown operation: whatever owns or reads them stays."""
+        for weight in weights:
+            for number in torch.unique(narrow_expanded(weight[0])[0]).tolist():
+                if number > 0:
+                    text = f"{self.names[number]} is used by an operation that is not followed"
+                    self.kept_weights.setdefault(number, self.reason(text))
+
+    def read(self, parameter: int, axis: int, index: np.ndarray, ids: np.ndarray) -> None:
+        size = self.shapes[parameter][axis]
+        self.channels.touch(parameter, axis, size, index, ids, own=False, site=self.site())
+
+    def own(self, parameter: int, axis: int, index: np.ndarray, ids: np.ndarray, value: bool) -> None:
+        self.channels.touch(parameter, axis, self.shapes[parameter][axis], index, ids, own=True, value=value)
+
+    def row_block(self, parameter: int, axis: int) -> int:
+        return self.channels.block(("row", parameter, axis), self.shapes[parameter][axis], ROW)
+
+    def dot(self, a: np.ndarray, b: np.ndarray) -> None:
+        self.channels.dot(a, b, self.reason("a dot product of two activations"))
+
+    def as_activation(self, shadow: Shadow) -> Tensor | None:
+        """The label; where a parameter stands among the activations (a learned state), its own channels."""
+        label = shadow.label
+        for weight in shadow.weights:
+            own = self._parameter_channels(weight)
+            if own is not None:
+                label = own if label is None else torch.where(label == 0, own, label)
+        return label
+
+    def _parameter_channels(self, weight: Weight) -> Tensor | None:
+        number, *parts = weight
+        label: Tensor | None = None
+        for value in torch.unique(narrow_expanded(number)[0]).tolist():
+            if value in (0, OPAQUE):
+                continue
+            axes = range(len(self.shapes[value]))
+            last = [a for a in axes if parts[a].dim() and parts[a].shape[-1] > 1 and parts[a].stride(-1) != 0]
+            if len(last) > 1:
+                self.keep_weights([weight])
+                continue
+            axis = last[0] if last else len(self.shapes[value]) - 1
+            if axis < 0:
+                continue
+            size = self.shapes[value][axis]
+            base = self.channels.block(("parameter", value, axis), size, PLAIN)
+            here = parts[axis] + base
+            one = narrow_expanded(number)[0].numel() == 1
+            here = here if one else torch.where(number == value, here, 0)
+            ids = np.unique(narrow_expanded(here)[0].numpy())
+            ids = ids[ids != 0]
+            self.own(value, axis, ids - base, ids, value=True)
+            label = here if label is None else torch.where(label == 0, here, label)
+        return label
+
+    def combine(self, labels: Sequence[Tensor | None], shape: torch.Size) -> Tensor | None:
+        """One label for an element-by-element operation: equal positions are tied."""
+        result: Tensor | None = None
+        for label in labels:
+            if label is None:
+                continue
+            other = (
+                label.view((1,) * (len(shape) - label.dim()) + tuple(label.shape))
+                if label.dim() < len(shape)
+                else label
+            )
+            result = other if result is None else self._pair(result, other, shape)
+        return None if result is None else result.expand(shape)
+
+    def _pair(self, a: Tensor, b: Tensor, shape: torch.Size) -> Tensor:
+        a_is_spread = any(shape[d] > 1 and not varies(a, d) and varies(b, d) for d in range(len(shape)))
+        b_is_spread = any(shape[d] > 1 and not varies(b, d) and varies(a, d) for d in range(len(shape)))
+        if a_is_spread and b_is_spread:
+            self.keep(a, "an outer product of activations")
+            self.keep(b, "an outer product of activations")
+            return torch.zeros(1, dtype=torch.long).expand(shape)
+        for spread, label, other in ((a_is_spread, a, b), (b_is_spread, b, a)):
+            if spread:
+                self.keep(label, "one value is combined with every unit of another layer")
+                return other
+        wide_a, wide_b = a.expand(shape), b.expand(shape)
+        left, right = pairs(wide_a, wide_b)
+        self.channels.union(left, right, self.site())
+        small_a, small_b = narrow_expanded(wide_a, wide_b)
+        return torch.where(small_a != 0, small_a, small_b).expand(shape)
+
+    def own_along(self, label: Tensor, weight: Weight, *, additive: bool) -> None:
+        """`label` is combined element by element with a weight: its channels own the weight's planes."""
+        shape = label.shape
+        label, number, *parts = narrow_expanded(label, *(fit(p, shape) for p in weight))
+        flat, numbers = label.reshape(-1).numpy(), number.reshape(-1).numpy()
+        for value in np.unique(numbers):
+            if value == 0:
+                continue
+            chosen = (numbers == value) & (flat != 0)
+            if value == OPAQUE or not chosen.any():
+                continue
+            ids = flat[chosen]
+            index = [parts[a].reshape(-1).numpy()[chosen] for a in range(len(self.shapes[value]))]
+            found = self._owning_axis(ids, index)
+            if found is None:
+                self.keep(label, f"combined with {self.names[value]} in a way that is not followed")
+                self.keep_weights([weight])
+            elif found >= 0:
+                self.own(int(value), found, index[found], ids, value=additive)
+
+    def _owning_axis(self, ids: np.ndarray, index: Sequence[np.ndarray]) -> int | None:
+        """The axis of the parameter along which the channels change; -1: one scalar for all; None: unclear."""
+        count = len(np.unique(ids))
+        for axis, at in enumerate(index):
+            if len(np.unique(at)) == 1 and count > 1:
+                continue
+            if len(np.unique(np.stack([at, ids], 1), axis=0)) == len(np.unique(at)) == count:
+                return axis
+        return -1 if count > 1 and all(len(np.unique(at)) == 1 for at in index) else None
+
+
+def operation_name(func: Callable) -> str:
+    """The short name of a torch function: "cat", "__getitem__", "shape.get"."""
+    name = getattr(func, "__name__", None) or ""
+    if name in ("__get__", "__set__", "__delete__"):
+        full = resolve_name(func) or name
+        return full.split(".")[-2] + "." + name.strip("_")
+    return name or (resolve_name(func) or repr(func)).split(".")[-1]
+
+
+def source_line() -> str:
+    """file.py:line of the nearest caller outside torch and this package."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith((_HERE, _TORCH)) and "importlib" not in file and not file.startswith("<frozen"):
+            return f"{Path(file).name}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return "?"
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_iter(tree) if isinstance(leaf, Tensor)]
