@@ -1,0 +1,217 @@
+"""Contract 1: `compact` returns the same function in smaller modules, for any dead set of any architecture."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from sparsernn.surgery.compact import compact
+from torch import nn
+
+from sparsernn.structure.cells import recurrent_layers
+
+from .architecture import HAND, Architecture, Slice, difference, run, set_slices
+from .architectures import ARCHITECTURES
+from .test_declarations import sizes
+
+REMOVABLE = [name for name, one in ARCHITECTURES.items() if set(one.readers) - one.either]
+Units = dict[str, set[int]]
+
+
+def removable(architecture: Architecture, model: nn.Module) -> Units:
+    """The units that may go, by the declarations."""
+    size = sizes(architecture, model)
+    return {
+        s: set(range(size[s])) - architecture.kept_units(s, size[s])[1]
+        for s in architecture.readers
+        if s not in architecture.either
+    }
+
+
+def kill(architecture: Architecture, model: nn.Module, share: float, seed: int) -> tuple[Units, set[Slice]]:
+    """Zero every reader of a random `share` of the removable units; the units that are dead by that."""
+    generator = torch.Generator().manual_seed(seed)
+    free = removable(architecture, model)
+    zeroed: set[Slice] = set()
+    for unit_set, units in free.items():
+        for unit in units:
+            if torch.rand((), generator=generator) < share:
+                zeroed |= architecture.slices(unit_set, unit)
+    set_slices(dict(model.named_parameters()), frozenset(zeroed), 0.0)
+    dead = {s: {k for k in units if architecture.slices(s, k) <= zeroed} for s, units in free.items()}
+    return dead, zeroed
+
+
+def quiet_compact(model: nn.Module, example: Any, **options: Any) -> nn.Module:
+    """`compact` where it may have to say that nothing can go."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return compact(model, example, **options)
+
+
+def widths(model: nn.Module) -> dict[str, int]:
+    found = {}
+    for layer in recurrent_layers(model):
+        found[layer.name] = layer.hidden_size
+        if layer.proj_size:
+            found[f"{layer.name}.projected"] = layer.proj_size
+    return found
+
+
+def assert_sizes(architecture: Architecture, model: nn.Module, small: nn.Module, dead: Units) -> None:
+    """Every dead unit is gone, and nothing else; the last unit of a layer and direction stays."""
+    before, after = sizes(architecture, model), widths(small)
+    used_up = {s for s, units in dead.items() if len(units) == before[s]}
+    for unit_set, width in after.items():
+        gone = dead.get(unit_set, set())
+        shown = unit_set not in architecture.readers or any(
+            one[0] not in architecture.silent for one in architecture.slices(unit_set, 0)
+        )
+        tied = {s for s in dead for k in dead[s] if any(_same(architecture, s, k, unit_set, j) for j in gone)}
+        most = max(1, before[unit_set] - len(gone)) + len((tied - {unit_set}) & used_up)
+        least = max(1, before[unit_set] - len(gone)) if shown else 1
+        assert least <= width <= most, f"{unit_set}: {width} units of {before[unit_set]}, {len(gone)} dead"
+    if used_up:
+        return
+    ours, theirs = dict(model.named_parameters()), dict(small.named_parameters())
+    assert list(ours) == list(theirs)
+    gone_slices = {one for s, units in dead.items() for k in units for one in architecture.slices(s, k)}
+    for parameter, axis in {(p, a) for p, a, _ in gone_slices if p not in architecture.silent}:
+        count = len({index for p, a, index in gone_slices if (p, a) == (parameter, axis)})
+        assert theirs[parameter].shape[axis] == ours[parameter].shape[axis] - count, f"{parameter}, axis {axis}"
+
+
+def _same(architecture: Architecture, a: str, k: int, b: str, j: int) -> bool:
+    return architecture.slices(a, k) == architecture.slices(b, j)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_same_function_in_smaller_modules(name, share):
+    architecture = ARCHITECTURES[name]
+    model = architecture.model()
+    dead, _ = kill(architecture, model, share, seed=1)
+    examples = architecture.examples()
+    expected = run(model, examples)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    make = compact if any(dead.values()) else quiet_compact
+    small = make(model, examples[0])
+    assert small is not model
+    assert difference(run(small, examples), expected) <= 1e-10
+    assert_sizes(architecture, model, small, dead)
+    if HAND in dead and any(dead.values()):
+        assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
+    # The model that was given is as it was.
+    after = model.state_dict()
+    assert list(after) == list(before) and all(torch.equal(after[key], before[key]) for key in before)
+    assert difference(run(model, examples), expected) == 0
+    # A second time there is nothing left to do.
+    again = quiet_compact(small, examples[0])
+    assert [(n, p.shape) for n, p in again.named_parameters()] == [(n, p.shape) for n, p in small.named_parameters()]
+    assert difference(run(again, examples), expected) <= 1e-10
+
+
+@pytest.mark.parametrize("name", REMOVABLE)
+def test_in_float32_names_modes_and_flags_stay(name):
+    architecture = ARCHITECTURES[name]
+    model = architecture.model(torch.float32)
+    dead, _ = kill(architecture, model, 0.4, seed=2)
+    if not any(dead.values()):
+        dead, _ = kill(architecture, model, 1.0, seed=2)
+    examples = architecture.examples(torch.float32)
+    expected = run(model, examples)
+    frozen = list(dict(model.named_parameters()))[::2]
+    for key, p in model.named_parameters():
+        p.requires_grad_(key not in frozen)
+    model.train()
+    next(model.children(), model).eval()  # a part of the model that the user holds in eval mode
+    modes = {path: module.training for path, module in model.named_modules()}
+    small = compact(model, examples[0])
+    ours = {path: module.training for path, module in small.named_modules()}
+    assert all(ours[path] == mode for path, mode in modes.items())
+    assert {path: module.training for path, module in model.named_modules()} == modes
+    assert {key: p.requires_grad for key, p in small.named_parameters()} == {
+        key: key not in frozen for key in dict(model.named_parameters())
+    }
+    assert set(small.state_dict()) == set(model.state_dict())
+    assert type(small) is type(model) or isinstance(model, nn.LSTM | nn.GRU | nn.RNN)
+    assert all(p.dtype == torch.float32 and p.is_leaf for p in small.parameters())
+    small.eval()
+    assert difference(run(small, examples), expected) <= 1e-5
+    assert difference(run(copy.deepcopy(small), examples), expected) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["tagger", "layer_norm_head", "plain_lstm"])
+def test_nothing_to_remove_is_said(name):
+    architecture = ARCHITECTURES[name]
+    with pytest.warns(UserWarning) as caught:
+        compact(architecture.model(), architecture.examples()[0])
+    assert any("unit" in str(one.message) for one in caught)
+
+
+def test_tied_weights_stay_tied():
+    architecture = ARCHITECTURES["tied_language_model"]
+    model = architecture.model()
+    kill(architecture, model, 0.5, seed=3)
+    small: Any = compact(model, architecture.examples()[0])
+    assert small.encoder.weight is small.decoder.weight
+    assert small.encoder.weight.shape[1] < 7
+
+
+def test_hooks_of_the_user_stay():
+    architecture = ARCHITECTURES["last_step"]
+    model: Any = architecture.model()
+    kill(architecture, model, 0.5, seed=4)
+    seen: list[torch.Size] = []
+    model.gru.register_forward_hook(lambda module, args, output: seen.append(output[0].shape))
+    small = compact(model, architecture.examples()[0])
+    seen.clear()
+    run(small, architecture.examples()[0])
+    assert len(seen) == 1 and seen[0][-1] < 8
+
+
+@pytest.mark.parametrize("name", ["tagger", "residual_stack", "hand_lstm", "general_attention", "batch_norm_features"])
+def test_gradients_are_those_of_the_large_model(name):
+    """The norm of the gradient at what is left is the same in both: dead units take no part in it."""
+    architecture = ARCHITECTURES[name]
+    model = architecture.model()
+    _, zeroed = kill(architecture, model, 0.4, seed=5)
+    example = architecture.examples()[0]
+    arguments = example if isinstance(example, tuple) else (example,)
+    small = compact(model, example)
+    for one in (model, small):
+        one(*arguments).square().sum().backward()
+    gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+    set_slices(gradients, frozenset(one for one in zeroed if one[0] in gradients), 0.0)
+    for key, p in small.named_parameters():
+        assert p.grad is not None
+        torch.testing.assert_close(p.grad.norm(), gradients[key].norm(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.AdamW, lambda p: torch.optim.SGD(p, 0.1, momentum=0.9)])
+@pytest.mark.parametrize("name", ["tagger", "residual_from_second"])
+def test_training_goes_on_where_it_was(name, make):
+    """A step of the small model with the carried-over optimizer is the masked step of the large one."""
+    architecture = ARCHITECTURES[name]
+    model = architecture.model()
+    example = architecture.examples()[0]
+    optimizer = make(model.parameters())
+
+    def step(one: nn.Module, opt: torch.optim.Optimizer) -> None:
+        opt.zero_grad()
+        one(example).square().mean().backward()
+        opt.step()
+
+    step(model, optimizer)
+    _, zeroed = kill(architecture, model, 0.4, seed=6)
+    twin, twin_optimizer = copy.deepcopy((model, optimizer))
+    small = compact(model, example, optimizer=optimizer)
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {id(p) for p in small.parameters()}
+    for _ in range(3):
+        step(twin, twin_optimizer)
+        set_slices(dict(twin.named_parameters()), frozenset(zeroed), 0.0)
+        step(small, optimizer)
+    assert difference(run(small, architecture.examples()), run(twin, architecture.examples())) <= 1e-10

@@ -1,0 +1,81 @@
+"""Random recurrent layers and glue: readers as the model's own ledger has them, and the same function after surgery."""
+
+from __future__ import annotations
+
+import random
+import warnings
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sparsernn.surgery.compact import compact
+
+from sparsernn.structure.trace import trace
+
+from .architecture import difference, renew, run, set_slices
+from .compose import INPUT, Composer
+from .test_compact import widths
+from .test_readers import found_slices
+
+# Seeds that once failed stay here for good.
+FAILED_ONCE: list[tuple[int, int, float]] = []
+
+quick = settings(
+    max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+long = settings(max_examples=10_000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+cases = {"seed": st.integers(0, 2**32 - 1), "steps": st.integers(0, 7), "share": st.sampled_from([0.0, 0.3, 0.7, 1.0])}
+
+
+def check(seed: int, steps: int, share: float) -> None:
+    model, ledger = Composer(seed).compose(steps)
+    torch.manual_seed(seed)
+    renew(model)
+    model.double().eval()
+    example = torch.randn(2, 4, INPUT, dtype=torch.float64)
+    others = [torch.randn(1, 2, INPUT, dtype=torch.float64), torch.randn(3, 6, INPUT, dtype=torch.float64)]
+    readers = ledger.readers()
+    structure = trace(model, example)
+    for unit_set, expected in readers.items():
+        assert found_slices(structure, unit_set) == expected, f"{unit_set} of {model.log}"
+
+    draw = random.Random(seed)
+    zeroed: set = set()
+    for slices in {one for units in readers.values() for one in units if one}:
+        if draw.random() < share:
+            zeroed |= slices
+    set_slices(dict(model.named_parameters()), frozenset(zeroed), 0.0)
+    expected_outputs = run(model, example), *(run(model, one) for one in others)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        small = compact(model, example)
+    for one, expected_output in zip([example, *others], expected_outputs):
+        assert difference(run(small, one), expected_output) <= 1e-10, model.log
+    after, before = widths(small), widths(model)
+    for unit_set, units in readers.items():
+        dead = sum(one is not None and one <= zeroed for one in units)
+        # Ties and rows that go with their units may free more; the last unit of a layer and direction stays.
+        if dead < len(units):
+            assert after[unit_set] <= before[unit_set] - dead, f"{unit_set} of {model.log}"
+        assert after[unit_set] >= 1
+        if not zeroed:
+            assert after[unit_set] == before[unit_set]
+
+
+@quick
+@given(**cases)
+def test_composed_models(seed, steps, share):
+    check(seed, steps, share)
+
+
+@pytest.mark.nightly
+@long
+@given(**cases)
+def test_composed_models_at_length(seed, steps, share):
+    check(seed, steps, share)
+
+
+@pytest.mark.parametrize(("seed", "steps", "share"), [pytest.param(*one, id=str(one)) for one in FAILED_ONCE])
+def test_seeds_that_once_failed(seed, steps, share):
+    check(seed, steps, share)

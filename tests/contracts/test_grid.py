@@ -1,0 +1,147 @@
+"""Every cell kind x layers x direction x bias x batch_first x proj_size, padded and packed, with random dead units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sparsernn.surgery.compact import compact
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from .architecture import difference, inside, lengths_of, merge, reads, renew, run, set_slices
+from .test_compact import quiet_compact, widths
+
+KINDS = ["LSTM", "LSTM projected", "GRU", "RNN tanh", "RNN relu"]
+CELLS = ["LSTMCell", "GRUCell", "RNNCell tanh", "RNNCell relu"]
+HIDDEN, PROJ, INPUT = 6, 4, 3
+
+fuzz = settings(
+    max_examples=6,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+class Net(nn.Module):
+    """A recurrent module of any kind with a head; packed if lengths are given."""
+
+    def __init__(self, kind: str, layers: int, bidirectional: bool, bias: bool, batch_first: bool):
+        super().__init__()
+        name, _, variant = kind.partition(" ")
+        extra = {"projected": {"proj_size": PROJ}, "tanh": {"nonlinearity": "tanh"}, "relu": {"nonlinearity": "relu"}}
+        self.rnn = getattr(nn, name)(
+            INPUT,
+            HIDDEN,
+            layers,
+            bias=bias,
+            batch_first=batch_first,
+            bidirectional=bidirectional,
+            **extra.get(variant, {}),
+        )
+        width = PROJ if variant == "projected" else HIDDEN
+        self.fc = nn.Linear(width * (1 + bidirectional), 2)
+        self.batch_first = batch_first
+
+    def forward(self, x, lengths=None, state=None):
+        if lengths is None:
+            return self.fc(self.rnn(x, state)[0])
+        packed = pack_padded_sequence(x, lengths, self.batch_first, enforce_sorted=False)
+        return self.fc(pad_packed_sequence(self.rnn(packed, state)[0], self.batch_first)[0])
+
+
+def example(net: Any, batch: int, length: int, packed: bool, with_state: bool) -> tuple[Any, ...]:
+    torch.manual_seed(batch * 10 + length)
+    x = torch.randn(*((batch, length) if net.batch_first else (length, batch)), INPUT, dtype=torch.float64)
+    rows = net.rnn.num_layers * (1 + net.rnn.bidirectional)
+    h = torch.randn(rows, batch, net.rnn.proj_size or HIDDEN, dtype=torch.float64)
+    c = torch.randn(rows, batch, HIDDEN, dtype=torch.float64)
+    state = None if not with_state else (h, c) if isinstance(net.rnn, nn.LSTM) else h
+    return x, lengths_of(batch, length) if packed else None, state
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("kind", KINDS)
+@fuzz
+@given(data=st.data())
+def test_dead_units_leave_and_nothing_else_changes(kind, layers, bidirectional, data):
+    bias, batch_first, packed, with_state = (
+        data.draw(st.booleans(), label=name) for name in ("bias", "batch_first", "packed", "with_state")
+    )
+    torch.manual_seed(data.draw(st.integers(0, 999), label="seed"))
+    net = Net(kind, layers, bidirectional, bias, batch_first).double().eval()
+    renew(net)
+    proj = PROJ if kind == "LSTM projected" else 0
+    end = ".projected" if proj else ""
+    readers = merge(
+        inside("rnn", HIDDEN, layers, bidirectional, proj),
+        {f"rnn.l{layers - 1}{end}": [reads("fc.weight")]},
+        {f"rnn.l{layers - 1}_reverse{end}": [reads("fc.weight", 1, proj or HIDDEN)]} if bidirectional else {},
+    )
+    dead = {
+        name: data.draw(st.sets(st.integers(0, (PROJ if name.endswith("projected") else HIDDEN) - 1)), label=name)
+        for name in readers
+    }
+    parameters = dict(net.named_parameters())
+    for name, units in dead.items():
+        set_slices(parameters, [one for k in units for read in readers[name] for one in read.slices(k)], 0.0)
+    examples = [example(net, *size, packed, with_state) for size in ((3, 5), (1, 2), (4, 7))]
+    expected = [run(net, one) for one in examples]
+    small = (compact if any(dead.values()) else quiet_compact)(net, examples[0])
+    for one, theirs in zip(examples, expected):
+        assert difference(run(small, one), theirs) <= 1e-10
+    before, after = widths(net), widths(small)
+    # Without a bias a layer whose whole input is dead may turn out to be always zero: then more may go.
+    cascade = not bias and not with_state and any(len(units) == before[name] for name, units in dead.items())
+    for name, width in before.items():
+        expected_width = max(1, width - len(dead[name]))
+        assert 1 <= after[name] <= expected_width if cascade else after[name] == expected_width
+
+
+class CellNet(nn.Module):
+    def __init__(self, kind: str, bias: bool):
+        super().__init__()
+        name, _, nonlinearity = kind.partition(" ")
+        self.cell = getattr(nn, name)(INPUT, HIDDEN, bias, **({"nonlinearity": nonlinearity} if nonlinearity else {}))
+        self.fc = nn.Linear(HIDDEN, 2)
+
+    def forward(self, x, state=None):
+        outs = []
+        for x_t in x:
+            state = self.cell(x_t, state)
+            outs.append(self.fc(state[0] if isinstance(state, tuple) else state))
+        return torch.stack(outs)
+
+
+@pytest.mark.parametrize("kind", CELLS)
+@fuzz
+@given(
+    bias=st.booleans(),
+    with_state=st.booleans(),
+    dead=st.sets(st.integers(0, HIDDEN - 1)),
+    seed=st.integers(0, 999),
+)
+def test_dead_units_of_cells_leave(kind, bias, with_state, dead, seed):
+    torch.manual_seed(seed)
+    net = CellNet(kind, bias).double().eval()
+    renew(net)
+    slices = [(name, 1, k) for k in dead for name in ("cell.weight_hh", "fc.weight")]
+    set_slices(dict(net.named_parameters()), slices, 0.0)
+
+    def inputs(batch: int, length: int) -> tuple[Any, ...]:
+        h, c = torch.randn(2, batch, HIDDEN, dtype=torch.float64)
+        state = None if not with_state else (h, c) if kind == "LSTMCell" else h
+        return torch.randn(length, batch, INPUT, dtype=torch.float64), state
+
+    examples = [inputs(3, 4), inputs(1, 6)]
+    expected = [run(net, one) for one in examples]
+    small = (compact if dead else quiet_compact)(net, examples[0])
+    for one, theirs in zip(examples, expected):
+        assert difference(run(small, one), theirs) <= 1e-10
+    assert widths(small)["cell"] == max(1, HIDDEN - len(dead))
