@@ -1,0 +1,217 @@
+"""Put the tensors of a saved model into a dense one, after every size, name and tie has been compared."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from ._container import DTYPES, NAMES, Fault, OpenTensors, short
+from ._rebuild import SIZES, STACKS, Shapes, build_stack, check_sizes, describe
+from .attachments import attachment_of
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place of a model that holds a tensor. `role`: parameter, buffer, or cache (a buffer that is not persistent)."""
+
+    name: str
+    module: nn.Module
+    local: str
+    tensor: Tensor
+    role: str
+
+
+def slots(model: nn.Module, swapped: Mapping[int, nn.Module] | None = None) -> Iterator[Slot]:
+    """Every place of `model` that holds a tensor, shared ones too; `swapped`: id(module) -> what stands for it."""
+    for place, module in model.named_modules(remove_duplicate=False):
+        module = (swapped or {}).get(id(module), module)
+        start = place + "." if place else ""
+        for local, parameter in module._parameters.items():
+            if parameter is not None:
+                yield Slot(start + local, module, local, parameter, "parameter")
+        for local, buffer in module._buffers.items():
+            if buffer is not None:
+                role = "cache" if local in module._non_persistent_buffers_set else "buffer"
+                yield Slot(start + local, module, local, buffer, role)
+
+
+class Loader:
+    def __init__(self, model: nn.Module, header: dict[str, Any], file: OpenTensors) -> None:
+        self.model, self.file = model, file
+        self.modules = _mapping(header, "modules", dict)
+        self.tensors = _mapping(header, "tensors", dict)
+        self.ties = _mapping(header, "ties", str)
+        self.attached = _mapping(header, "attached", list)
+        self.dense = dict(model.named_modules())
+        self.stacks: dict[int, nn.Module] = {}  # id(dense module) -> ragged or gated stack
+        self.new: set[int] = set()  # ids of those stacks
+        self.exact: Shapes = {}
+
+    def build(self) -> nn.Module:
+        self._check_modules()
+        self._check_container()
+        places = self._check_places()
+        values = self.file.read()
+        made: dict[str, Tensor] = {}
+        memo: dict[int, Any] = dict(self.stacks)
+        for slot, owner in places:
+            if owner not in made:
+                made[owner] = self._tensor(slot, values[owner])
+            if id(slot.module) in self.new:
+                kind: dict[str, Any] = slot.module._parameters if slot.role == "parameter" else slot.module._buffers
+                kind[slot.local] = made[owner]
+            else:
+                memo[id(slot.tensor)] = made[owner]
+        for place, module in self.dense.items():
+            stack: Any = self.stacks.get(id(module))
+            if hasattr(stack, "check_rows"):
+                try:
+                    stack.check_rows()
+                except ValueError as error:
+                    raise Fault(f"tensors.{place}", str(error)) from None
+        # The memo puts every new tensor and module wherever the model refers to the old one, ties included, and
+        # spares copies of the dense tensors.
+        small = copy.deepcopy(self.model, memo)
+        for place, record in self.modules.items():
+            module = small.get_submodule(place)
+            for name in SIZES.get(record["class"], (None, ()))[1]:
+                setattr(module, name, record[name])
+            if isinstance(module, nn.RNNBase):
+                module.flatten_parameters()
+        self._attach(small, values)
+        return small
+
+    def _check_modules(self) -> None:
+        wanted = {place for place, module in self.dense.items() if describe(module) is not None}
+        if missing := sorted(wanted - self.modules.keys()):
+            raise Fault(f"modules.{missing[0]}", "missing, but the model has such a module: another architecture.")
+        for place, record in self.modules.items():
+            field = f"modules.{place}"
+            module = self.dense.get(place)
+            if module is None:
+                raise Fault(field, "the model has no such module: build the class that was saved.")
+            tag = record.get("class")
+            if isinstance(tag, str) and tag in STACKS:
+                with warnings.catch_warnings():  # what a constructor has to say, the dense one has said
+                    warnings.simplefilter("ignore")
+                    stack = build_stack(field, record, module)
+                self.stacks[id(module)] = stack
+                self.new.add(id(stack))
+                parts = [*stack.named_parameters(), *stack.named_buffers()]
+                shapes = {name: tuple(tensor.shape) for name, tensor in parts}
+            elif isinstance(tag, str) and tag in SIZES:
+                shapes = check_sizes(field, record, module)
+            else:
+                raise Fault(f"{field}.class", f"got {short(tag)}, expected one of {', '.join([*SIZES, *STACKS])}.")
+            start = place + "." if place else ""
+            self.exact |= {start + name: shape for name, shape in shapes.items()}
+
+    def _check_container(self) -> None:
+        """The JSON's shapes and dtypes are those of the safetensors header."""
+        stored = {name for name in self.file.shapes if not name.startswith(".")}
+        if odd := sorted(stored ^ self.tensors.keys()):
+            raise Fault(f"tensors.{odd[0]}", "stands in only one of the two headers (JSON and safetensors).")
+        for name, record in self.tensors.items():
+            dtype = NAMES.get(record.get("dtype")) if isinstance(record.get("dtype"), str) else None
+            if dtype is None or DTYPES[dtype] != self.file.dtypes[name]:
+                got = short(record.get("dtype"))
+                raise Fault(f"tensors.{name}.dtype", f"got {got}, but the data are {self.file.dtypes[name]}.")
+            shape = record.get("shape")
+            if not isinstance(shape, list) or [type(n) for n in shape] != [int] * len(shape):
+                raise Fault(f"tensors.{name}.shape", f"got {short(shape)}, expected a list of whole numbers.")
+            if tuple(shape) != self.file.shapes[name]:
+                found = list(self.file.shapes[name])
+                raise Fault(f"tensors.{name}.shape", f"got {short(shape)}, but the data are {short(found)}.")
+
+    def _check_places(self) -> list[tuple[Slot, str]]:
+        """Where each tensor of the file goes: a place of the model, and the name under which the value is stored."""
+        found: list[tuple[Slot, str]] = []
+        names: set[str] = set()
+        by_tensor: dict[int, str] = {}
+        by_owner: dict[str, int] = {}
+        for slot in slots(self.model, self.stacks):
+            owner = self.ties.get(slot.name, slot.name)
+            record = self.tensors.get(owner)
+            if record is None:
+                if slot.role == "cache":
+                    continue
+                raise Fault(f"tensors.{slot.name}", "missing, but the model has it: another architecture.")
+            names.add(slot.name)
+            if slot.role == "cache" and not _is_part(record["shape"], slot.tensor.shape):
+                continue  # made anew by the model at some other size
+            self._check_tensor(slot, record)
+            if id(slot.module) not in self.new:
+                same = by_tensor.setdefault(id(slot.tensor), owner), by_owner.setdefault(owner, id(slot.tensor))
+                if same != (owner, id(slot.tensor)):
+                    raise Fault(f"ties.{slot.name}", "the model shares other tensors than the file does.")
+            found.append((slot, owner))
+        for name in [*self.tensors, *self.ties]:
+            if name not in names and self.tensors.get(name, {}).get("role") != "cache":
+                raise Fault(f"tensors.{name}", "the model has no such parameter or buffer: another architecture.")
+        return found
+
+    def _check_tensor(self, slot: Slot, record: dict[str, Any]) -> None:
+        field, shape, dense = f"tensors.{slot.name}", tuple(record["shape"]), tuple(slot.tensor.shape)
+        if record.get("role") != slot.role:
+            raise Fault(f"{field}.role", f"got {short(record.get('role'))}, but the model has a {slot.role} there.")
+        dtype = NAMES[record["dtype"]]
+        if dtype != slot.tensor.dtype and not (dtype.is_floating_point and slot.tensor.is_floating_point()):
+            raise Fault(f"{field}.dtype", f"got {record['dtype']}, but the model has {slot.tensor.dtype} there.")
+        exact = self.exact.get(slot.name)
+        if exact is not None and shape != exact:
+            raise Fault(f"{field}.shape", f"got {list(shape)}, but the recorded sizes give {list(exact)}.")
+        if not _is_part(shape, dense):
+            raise Fault(f"{field}.shape", f"got {list(shape)}, which is no part of the model's {list(dense)}.")
+
+    def _tensor(self, slot: Slot, value: Tensor) -> Tensor:
+        dense: Tensor | None = slot.tensor
+        if slot.tensor.is_meta:
+            # Of a new stack: device and requires_grad are those of the dense module in its place.
+            place = slot.name.rpartition(".")[0]
+            own = self.dense[place]._parameters if place in self.dense else {}
+            dense = own.get(slot.local) if own.get(slot.local) is not None else next(iter(own.values()), None)
+        if dense is not None and not dense.is_meta:
+            value = value.to(dense.device)
+        if slot.role != "parameter":
+            return value
+        return nn.Parameter(value, requires_grad=value.is_floating_point() and (dense is None or dense.requires_grad))
+
+    def _attach(self, small: nn.Module, values: dict[str, Tensor]) -> None:
+        modules = dict(small.named_modules())
+        for place, items in self.attached.items():
+            if place not in modules:
+                raise Fault(f"attached.{place}", "the model has no such module.")
+            for n, item in enumerate(items):
+                field = f"attached.{place}[{n}]"
+                tag, data = (item.get("tag"), item.get("data")) if isinstance(item, dict) else (None, None)
+                kind = attachment_of(tag) if isinstance(tag, str) else None
+                if kind is None or not isinstance(data, dict):
+                    raise Fault(f"{field}.tag", f"got {short(tag)}, which this version does not know.")
+                try:
+                    kind.from_json(_with_tensors(data, values)).attach(modules[place])
+                except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+                    raise Fault(f"{field}.data", f"{type(error).__name__}: {error}") from None
+
+
+def _is_part(shape: Sequence[int], dense: Sequence[int]) -> bool:
+    return len(shape) == len(dense) and all(min(1, most) <= n <= most for n, most in zip(shape, dense))
+
+
+def _mapping(header: dict[str, Any], field: str, kind: type) -> dict[str, Any]:
+    value = header.get(field)
+    if not isinstance(value, dict) or not all(isinstance(part, kind) for part in value.values()):
+        raise Fault(field, f"got {short(value)}, expected an object of {kind.__name__} values.")
+    return value
+
+
+def _with_tensors(value: Any, values: dict[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"$tensor"}:
+            return values[value["$tensor"]]
+        return {key: _with_tensors(part, values) for key, part in value.items()}
+    return [_with_tensors(part, values) for part in value] if isinstance(value, list) else value

@@ -1,0 +1,151 @@
+"""The classes whose sizes a saved model records, and how each is made again at those sizes.
+
+The table is fixed: a file names an entry of it and never a class. Every size is checked against the dense module
+that the caller built, which surgery only ever makes narrower, before anything of that size is made.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
+from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
+from ._container import Fault, short
+
+Shapes = dict[str, tuple[int, ...]]
+
+SIZES: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
+    "LSTM": (nn.LSTM, ("input_size", "hidden_size", "proj_size")),
+    "GRU": (nn.GRU, ("input_size", "hidden_size")),
+    "RNN": (nn.RNN, ("input_size", "hidden_size")),
+    "LSTMCell": (nn.LSTMCell, ("input_size", "hidden_size")),
+    "GRUCell": (nn.GRUCell, ("input_size", "hidden_size")),
+    "RNNCell": (nn.RNNCell, ("input_size", "hidden_size")),
+    "Linear": (nn.Linear, ("in_features", "out_features")),
+    "Bilinear": (nn.Bilinear, ("in1_features", "in2_features", "out_features")),
+    "Embedding": (nn.Embedding, ("num_embeddings", "embedding_dim")),
+    "EmbeddingBag": (nn.EmbeddingBag, ("num_embeddings", "embedding_dim")),
+    "BatchNorm1d": (nn.BatchNorm1d, ("num_features",)),
+    "Conv1d": (nn.Conv1d, ("in_channels", "out_channels")),
+    "ConvTranspose1d": (nn.ConvTranspose1d, ("in_channels", "out_channels")),
+    "PReLU": (nn.PReLU, ("num_parameters",)),
+}
+STACKS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (RaggedLSTM, RaggedGRU, RaggedRNN, GatedLSTM, GatedGRU, GatedRNN)
+}
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def describe(module: nn.Module) -> dict[str, Any] | None:
+    """The record of `module` in a file, or None for a class that is not in the table."""
+    for tag, kind in STACKS.items():
+        if isinstance(module, kind):
+            stack: Any = module
+            names = ["input_size", "hidden_sizes", "proj_sizes"]
+            names += ["living", "scaled"] if tag.startswith("Gated") else []
+            return {"class": tag} | {name: getattr(stack, name) for name in names}
+    for tag, (kind, names) in SIZES.items():
+        if isinstance(module, kind):
+            return {"class": tag} | {name: getattr(module, name) for name in names}
+    return None
+
+
+def check_sizes(field: str, record: dict[str, Any], module: nn.Module) -> Shapes:
+    """Shapes of the parameters and buffers of a plain module at the recorded sizes."""
+    tag = record["class"]
+    kind, names = SIZES[tag]
+    if not isinstance(module, kind):
+        raise Fault(f"{field}.class", f"{tag}, but the model has a {type(module).__name__} there.")
+    for name in names:
+        check_size(f"{field}.{name}", record.get(name), getattr(module, name))
+    return _shapes(tag, record, module)
+
+
+def check_size(field: str, size: object, dense: int) -> int:
+    """`size`, if it is a whole number from 1 to the dense module's (0 stays 0)."""
+    if type(size) is not int or not min(1, dense) <= size <= dense:
+        raise Fault(field, f"got {short(size)}, expected a whole number from {min(1, dense)} to {dense}.")
+    return size
+
+
+def build_stack(field: str, record: dict[str, Any], module: nn.Module) -> nn.Module:
+    """The ragged or gated stack of `record`, on the meta device: no memory is taken for it."""
+    tag = record["class"]
+    dense: Any = module
+    kind = STACKS[tag].kind
+    if not isinstance(module, (getattr(nn, kind), STACKS["Ragged" + kind], STACKS["Gated" + kind])):
+        raise Fault(f"{field}.class", f"{tag}, but the model has a {type(module).__name__} there.")
+    check_size(f"{field}.input_size", record.get("input_size"), dense.input_size)
+    directions = 2 if dense.bidirectional else 1
+    limits = {"hidden_sizes": "hidden_size", "proj_sizes": "proj_size"}
+    for name, one in limits.items():
+        sizes = record.get(name)
+        most = getattr(dense, name, None) or ([[getattr(dense, one, 0)] * directions] * dense.num_layers)
+        if name == "proj_sizes" and not most[0][0]:
+            if sizes is not None:
+                raise Fault(f"{field}.{name}", f"got {short(sizes)}, but the model has no projection there.")
+            continue
+        check_table(f"{field}.{name}", sizes, dense.num_layers, directions)
+        for layer, row in enumerate(sizes):  # type: ignore[arg-type]
+            for direction, size in enumerate(row):
+                check_size(f"{field}.{name}[{layer}][{direction}]", size, most[layer][direction])
+    options = {name: getattr(dense, name) for name in ("bias", "batch_first", "dropout", "bidirectional")}
+    options |= {"nonlinearity": dense.nonlinearity} if kind == "RNN" else {}
+    options |= {"proj_sizes": record["proj_sizes"]} if record.get("proj_sizes") else {}
+    if tag.startswith("Gated"):
+        for name in ("living", "scaled"):
+            check_table(f"{field}.{name}", record.get(name), dense.num_layers, directions)
+        for layer, row in enumerate(record["living"]):
+            for direction, counts in enumerate(row):
+                if not isinstance(counts, list):
+                    raise Fault(f"{field}.living[{layer}][{direction}]", f"got {short(counts)}, expected a list.")
+        options |= {"living": record["living"], "scaled": record["scaled"]}
+    try:
+        stack = STACKS[tag](record["input_size"], record["hidden_sizes"], device="meta", **options)
+    except ValueError as error:
+        raise Fault(field, str(error)) from None
+    return stack.train(module.training)
+
+
+def check_table(field: str, value: object, layers: int, directions: int) -> None:
+    if (
+        not isinstance(value, list)
+        or [len(row) if isinstance(row, list) else -1 for row in value] != [directions] * layers
+    ):
+        raise Fault(field, f"got {short(value)}, expected {layers} lists of {directions}.")
+
+
+def _shapes(tag: str, sizes: dict[str, Any], module: Any) -> Shapes:
+    """Shape of each own parameter and buffer of a module of class `tag`."""
+    if tag in ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"):
+        return _recurrent_shapes(GATES[tag.removesuffix("Cell")], sizes, module)
+    values = [sizes[name] for name in SIZES[tag][1]]
+    if tag in ("Embedding", "EmbeddingBag"):
+        return {"weight": tuple(values)}
+    if tag == "BatchNorm1d":
+        return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), tuple(values))
+    if tag == "PReLU":
+        return {"weight": tuple(values)}
+    if tag in ("Conv1d", "ConvTranspose1d"):
+        a, b = values if tag == "ConvTranspose1d" else reversed(values)
+        if b % module.groups:
+            raise Fault(tag, f"{b} channels can't be shared out among {module.groups} groups.")
+        return {"weight": (a, b // module.groups, *module.kernel_size), "bias": (sizes["out_channels"],)}
+    *inputs, out = values
+    return {"weight": (out, *inputs), "bias": (out,)}
+
+
+def _recurrent_shapes(gates: int, sizes: dict[str, Any], module: Any) -> Shapes:
+    hidden, output = sizes["hidden_size"], sizes.get("proj_size") or sizes["hidden_size"]
+    layers, directions = getattr(module, "num_layers", 1), 1 + bool(getattr(module, "bidirectional", False))
+    found: Shapes = {}
+    for layer in range(layers):
+        for end in ("", "_reverse")[:directions]:
+            suffix = f"_l{layer}{end}" if hasattr(module, "num_layers") else ""
+            found["weight_ih" + suffix] = (gates * hidden, output * directions if layer else sizes["input_size"])
+            found["weight_hh" + suffix] = (gates * hidden, output)
+            found["bias_ih" + suffix] = found["bias_hh" + suffix] = (gates * hidden,)
+            found["weight_hr" + suffix] = (output, hidden)
+    return found

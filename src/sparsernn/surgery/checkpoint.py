@@ -1,0 +1,112 @@
+"""Save a compacted model and load it into a freshly built dense one, without ever running what a file says.
+
+The file is safetensors; a JSON text in its metadata holds the format version, the sizes of every module whose class
+is in a fixed table, shape and dtype of every parameter and buffer, which of them are shared, and what surgery
+attached to modules. `load` compares all of that with the dense model before it makes anything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from .. import __version__
+from ._container import DTYPES, FORMAT, Fault, read_container, write_container
+from ._loading import Loader, slots
+from ._rebuild import describe
+from .attachments import attachment_of, attachments
+
+
+class CheckpointError(ValueError):
+    """A saved model that is damaged, foreign, too new, or of another architecture. Names file and field."""
+
+
+def save(model: nn.Module, path: str | Path) -> None:
+    """Write `model` to `path` (safetensors), atomically: sizes, parameters, buffers and what surgery attached.
+
+    Tensors shared by several places are stored once and stay shared. Raises TypeError for a model with parts that
+    such a file can't hold (tensor types, extra state, attachments of an unknown class).
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"save: got {type(model).__name__}, expected a torch.nn.Module.")
+    owners: dict[int, str] = {}
+    values: dict[str, Tensor] = {}
+    tensors: dict[str, dict[str, Any]] = {}
+    ties: dict[str, str] = {}
+    for slot in slots(model):
+        owner = owners.setdefault(id(slot.tensor), slot.name)
+        if owner != slot.name:
+            ties[slot.name] = owner
+            continue
+        values[slot.name] = _plain(slot.name, slot.tensor)
+        dtype = str(slot.tensor.dtype).removeprefix("torch.")
+        tensors[slot.name] = {"shape": list(slot.tensor.shape), "dtype": dtype, "role": slot.role}
+    modules: dict[str, Any] = {}
+    attached: dict[str, list[dict[str, Any]]] = {}
+    for place, module in model.named_modules():
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            raise TypeError(f"{place or 'the model'} has an extra state (get_extra_state), which is not saved here.")
+        record = describe(module)
+        if record is not None:
+            modules[place] = record
+        for item in attachments(module):
+            if attachment_of(item.tag) is not type(item):
+                raise TypeError(f"{place}: {type(item).__name__} is no registered attachment; see register_attachment.")
+            data = _without_tensors(item.to_json(), values)
+            attached.setdefault(place, []).append({"tag": item.tag, "data": data})
+    header = {
+        "format": FORMAT,
+        "sparsernn": __version__,
+        "model": type(model).__name__,
+        "modules": modules,
+        "tensors": tensors,
+        "ties": ties,
+        "attached": attached,
+    }
+    write_container(Path(path), header, values)
+
+
+def load(model: nn.Module, path: str | Path) -> nn.Module:
+    """A new model of the class of `model` with the modules, sizes and weights saved in `path`.
+
+    `model` is freshly built and dense, as it was before surgery; it stays as it is. The result has its devices,
+    `requires_grad`, training mode and everything that `save` does not hold, and the dtypes of the file. Raises
+    FileNotFoundError, or CheckpointError naming the field that is wrong.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"load: got {type(model).__name__}, expected a freshly built torch.nn.Module.")
+    if any(attachments(module) for module in model.modules()):
+        raise ValueError(
+            "load: the model has been compacted already; give one that is freshly built: load(MyModel(), path)."
+        )
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; save(model, path) writes one.")
+    try:
+        header, file = read_container(path)
+        return Loader(model, header, file).build()
+    except Fault as fault:
+        raise CheckpointError(f"{path}: {fault}") from None
+
+
+def _plain(name: str, tensor: Tensor) -> Tensor:
+    if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
+        raise TypeError(f"{name} is of a lazy module and has no size yet; run the model once first.")
+    if tensor.dtype not in DTYPES or tensor.layout != torch.strided or tensor.is_meta:
+        raise TypeError(f"{name} is a {tensor.dtype} tensor ({tensor.layout}, {tensor.device}), which can't be saved.")
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _without_tensors(value: Any, values: dict[str, Tensor]) -> Any:
+    """`value` with each tensor moved to `values` under a name that no parameter can have."""
+    if isinstance(value, Tensor):
+        name = f".attached.{len(values)}"
+        values[name] = _plain(name, value)
+        return {"$tensor": name}
+    if isinstance(value, dict):
+        return {key: _without_tensors(part, values) for key, part in value.items()}
+    return [_without_tensors(part, values) for part in value] if isinstance(value, (list, tuple)) else value
