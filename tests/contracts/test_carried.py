@@ -14,6 +14,8 @@ from .architecture import Architecture, difference, leaves
 from .architectures import ARCHITECTURES
 from .test_compact import kill, quiet_compact, widths
 
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
+
 CARRIED = {name: dataclasses.replace(one, readers=one.carried) for name, one in ARCHITECTURES.items() if one.carried}
 
 

@@ -17,6 +17,8 @@ from .architecture import HAND, Architecture, Slice, difference, run, set_slices
 from .architectures import ARCHITECTURES
 from .test_declarations import sizes
 
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
+
 REMOVABLE = [name for name, one in ARCHITECTURES.items() if set(one.readers) - one.either]
 Units = dict[str, set[int]]
 

@@ -10,6 +10,8 @@ from sparsernn.structure.cells import recurrent_layers
 from .architecture import HAND, Architecture, Slice, difference, run, set_slices
 from .architectures import ARCHITECTURES
 
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
+
 DECLARED = [name for name, one in ARCHITECTURES.items() if one.readers]
 
 

@@ -18,6 +18,8 @@ from .compose import INPUT, Composer
 from .test_compact import widths
 from .test_readers import found_slices
 
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
+
 # Seeds that once failed stay here for good.
 FAILED_ONCE: list[tuple[int, int, float]] = []
 

@@ -15,6 +15,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from .architecture import difference, inside, lengths_of, merge, reads, renew, run, set_slices
 from .test_compact import quiet_compact, widths
 
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
+
 KINDS = ["LSTM", "LSTM projected", "GRU", "RNN tanh", "RNN relu"]
 CELLS = ["LSTMCell", "GRUCell", "RNNCell tanh", "RNNCell relu"]
 HIDDEN, PROJ, INPUT = 6, 4, 3

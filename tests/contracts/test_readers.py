@@ -15,6 +15,8 @@ from .architecture import HAND, Slice, cast, difference, leaves, run, set_slices
 from .architectures import ARCHITECTURES
 from .test_declarations import owned, perturb, sizes
 
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
+
 FILES = {path.name for path in (Path(__file__).parent / "architectures").glob("*.py")}
 
 
@@ -86,6 +88,20 @@ def test_every_reader_is_found_and_no_other(name):
             assert needed <= theirs <= ours, f"{unit_set} {unit}"
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_groups_add_up(name):
+    """The groups' sums of squares are those of the slices, taken one by one, and of parameters alone."""
+    model, structure = ARCHITECTURES[name].model(), structure_of(name)
+    parameters = dict(model.named_parameters())
+    groups = structure.groups("unit")
+    squares = groups.squares(parameters, ["outgoing"])
+    for unit_set in structure.unit_sets:
+        for unit, slices in enumerate(found_slices(structure, unit_set)):
+            if slices is not None:
+                total = sum(float(parameters[p].detach().select(a, k).square().sum()) for p, a, k in slices)
+                assert abs(float(squares[groups.units[unit_set][unit]].detach()) - total) <= 1e-9 * max(1.0, total)
+
+
 @pytest.mark.parametrize("name", [name for name, one in ARCHITECTURES.items() if one.kept])
 def test_what_stays_is_named_with_operation_and_line(name):
     architecture, structure = ARCHITECTURES[name], structure_of(name)
@@ -153,7 +169,7 @@ def test_tracing_leaves_everything_as_it_was(name):
         assert found_slices(again, unit_set) == found_slices(first, unit_set)
 
 
-@pytest.mark.parametrize("name", ["custom_function", "spectrum_of_units", "through_numpy"])
+@pytest.mark.parametrize("name", ["custom_operation", "spectrum_of_units", "through_numpy"])
 def test_strict_raises_where_something_cannot_be_followed(name):
     architecture = ARCHITECTURES[name]
     with pytest.raises((RuntimeError, ValueError, TypeError), match=r"unknown\.py:\d+") as caught:

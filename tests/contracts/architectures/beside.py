@@ -220,10 +220,11 @@ ARCHITECTURES = [
         "two_branches",
         TwoBranches,
         lambda b, t: [(features(b, t),), {"x": features(b, t), "slow": True}],
-        merge(
-            inside("fast", 6),
-            inside("slow", 6, 2),
-            {"fast.l0": [reads("fc.weight")], "slow.l1": [reads("fc.weight")]},
+        # One column of the head reads a unit of either branch, so it can only go with both.
+        tie(
+            merge(inside("fast", 6), inside("slow", 6, 2), {"fast.l0": [reads("fc.weight")]}),
+            "fast.l0",
+            "slow.l1",
         ),
     ),
 ]

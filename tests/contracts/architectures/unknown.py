@@ -33,6 +33,18 @@ class Below(nn.Module):
         return self.head(self.rnn(self.low(x)[0])[0])
 
 
+@torch.library.custom_op("contracts::squash", mutates_args=())
+def squash(x: torch.Tensor) -> torch.Tensor:
+    return x / (1 + x.norm(dim=-1, keepdim=True))
+
+
+class CustomOperation(Below):
+    """An operation that the user brought along."""
+
+    def head(self, y):
+        return self.fc(squash(y))
+
+
 class CustomFunction(Below):
     def head(self, y):
         return self.fc(Softsign.apply(y))
@@ -132,10 +144,21 @@ def _kept(pattern: str) -> dict:
 
 ARCHITECTURES = [
     Architecture(
-        "custom_function", CustomFunction, features, **_kept("not followed|unknown|never seen|unseen|Softsign")
+        "custom_function",
+        CustomFunction,
+        features,
+        merge(
+            inside("low", 6),
+            {"low.l0": [reads("rnn.weight_ih_l0")]},
+            inside("rnn", 7),
+            {"rnn.l0": [reads("fc.weight")]},
+        ),
+        either=frozenset({"low.l0", "rnn.l0"}),
     ),
-    Architecture("through_numpy", ThroughNumpy, features, **_kept("numpy|not followed|unknown|never seen|unseen")),
-    Architecture("through_lists", ThroughLists, features, **_kept("tolist|tensor|not followed|unknown|unseen")),
+    Architecture("custom_operation", CustomOperation, features, **_kept("squash")),
+    # A tensor that comes out of nowhere may have come from any unit.
+    Architecture("through_numpy", ThroughNumpy, features, **_kept("numpy"), either=frozenset({"low.l0"})),
+    Architecture("through_lists", ThroughLists, features, **_kept("tolist"), either=frozenset({"low.l0"})),
     Architecture("sorted_units", SortedUnits, features, **_kept("sort")),
     Architecture("spectrum_of_units", SpectrumOfUnits, features, **_kept("fft")),
     Architecture("variance", Variance, features, **_kept("std")),
