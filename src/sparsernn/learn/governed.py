@@ -1,0 +1,69 @@
+"""Which weights and layers a sparsifier governs: `include="recurrent"`, `"all"` or name patterns."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from ..structure.cells import RecurrentLayer, recurrent_layers, unmanaged_modules
+
+Include = str | Iterable[str]
+
+
+@dataclass(frozen=True)
+class Governed:
+    """`weights`: names of the 2-D parameters that count for the density; `layers`: those whose units may go."""
+
+    weights: tuple[str, ...]
+    layers: tuple[RecurrentLayer, ...]
+
+
+def governed(model: nn.Module, include: Include) -> Governed:
+    """Find what `include` selects.
+
+    "recurrent": the matrices of recurrent layers (ih, hh, hr); "all": every 2-D parameter; otherwise one or several
+    shell patterns that are matched with parameter names ("encoder.*", "*weight_hh*").
+
+    Raises ValueError if nothing is selected and TypeError if `include` holds anything but strings.
+    """
+    parameters = dict(model.named_parameters())
+    layers = recurrent_layers(model)
+    matrices = tuple(name for name, p in parameters.items() if p.dim() == 2)
+    recurrent = tuple(dict.fromkeys(name for layer in layers for name in layer.matrices()))
+    if include == "recurrent":
+        if not layers:
+            raise ValueError(_no_layers(model))
+        return Governed(recurrent, layers)
+    if include == "all":
+        if not matrices:
+            raise ValueError("The model has no 2-D parameters, expected at least one weight matrix to sparsify.")
+        return Governed(matrices, layers)
+    patterns = (include,) if isinstance(include, str) else tuple(include)
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f'include is {include!r}, expected "recurrent", "all" or patterns of parameter names.')
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in matrices):
+            near = difflib.get_close_matches(pattern, matrices, 3, 0.3) or list(matrices[:3])
+            raise ValueError(
+                f'include="{pattern}" matches no weight matrix of the model.\n'
+                f'Give "recurrent", "all" or a pattern such as {", ".join(near)}.'
+            )
+    chosen = tuple(name for name in matrices if any(fnmatchcase(name, pattern) for pattern in patterns))
+    return Governed(chosen, tuple(layer for layer in layers if set(layer.matrices()) & set(chosen)))
+
+
+def _no_layers(model: nn.Module) -> str:
+    unmanaged = unmanaged_modules(model)
+    if unmanaged:
+        return (
+            f"The weights of {', '.join(unmanaged)} are not plain parameters (parametrized or weight-dropped).\n"
+            "Remove the parametrization before sparsifying, or give include= patterns of plain weights."
+        )
+    return (
+        f"{type(model).__name__} has no recurrent layers (nn.LSTM, nn.GRU, nn.RNN, their cells or registered ones).\n"
+        'Give include="all" or name patterns for other weights, or declare your cell with register_cell.'
+    )

@@ -1,0 +1,296 @@
+"""L1 and group lasso: a penalty on weights, blocks, gates and units, by its strength or by the size to reach."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..structure.groups import Level as LevelName
+from .governed import Include
+from .levels import Slices, scored, sums
+from .options import check_goal, check_update, strengths
+from .penalty import Groups, Penalty, SelfWeights
+from .proximal import is_adaptive, shrink_groups, shrink_weights, step_metric
+from .scores import Magnitude, Score
+from .select import protected
+from .sparsifier import Sparsifier
+from .target import Budget, Ramp, SoftTopK
+from .units import make_level
+
+_COARSE_FIRST: tuple[LevelName, ...] = ("unit", "gate", "block", "weight")
+
+
+class GroupLasso(Sparsifier):
+    """Learn which groups can go, either down to a size (`target`) or under a penalty (`strength`).
+
+    Arguments:
+        model: any module with recurrent layers.
+        example_inputs: arguments of one forward pass (level "unit" runs the model once to find each unit's readers).
+        target: share of the governed weights that is kept at the end, counted as `compact` would leave them; needs
+            `steps`. The budget is met with the last group that goes, so the result lies at most one group below it.
+        steps: number of optimizer steps of the whole run, fine-tuning included.
+        strength: factor of the penalty sum_g ||w_g||. Published strengths belong to a loss that is summed over time
+            and averaged over the batch; a loss averaged over T time steps as well needs strength / T (T = 35 for
+            Wen's Penn Treebank runs, arXiv 1709.05027). A mapping {level: strength} sets several levels apart.
+        level: "unit", or several of "weight", "block", "gate" and "unit".
+        update: with `strength`. "proximal": after each optimizer step the exact proximal step, in the metric of that
+            step (Adam and its kin included), on what reads a unit: disjoint groups, and exactly what `compact` looks
+            at. Several levels are applied one after the other, fine before coarse. "subgradient": Wen's method: the
+            gradient of sqrt(1e-8 + sum w^2), added to the loss's, and elementwise zeroing below `threshold`.
+        threshold: with "subgradient": weights smaller than this become zero after each step (1e-4 by default).
+        groups: with "subgradient": "full" (incoming rows, own column, readers, as published) or "outgoing".
+        self_weights: with "subgradient": count a unit's weights on itself "twice", as published, or "once".
+        score: with `target`: which groups go first (`Magnitude()` by default).
+        ramp: with `target`: when they go (`Ramp()`).
+        include: "recurrent", "all" or patterns of parameter names: whose weights or units are governed. A unit's
+            group has all its readers in any case.
+        carried_states: states that the model returns are only fed back into it, so their units may go.
+
+    All units of the model compete with each other by the root mean square of what reads them; one unit of each layer
+    and direction always stays.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        *,
+        target: float | None = None,
+        steps: int | None = None,
+        strength: float | Mapping[str, float] | None = None,
+        level: LevelName | Sequence[LevelName] = "unit",
+        update: Literal["proximal", "subgradient"] = "proximal",
+        threshold: float | None = None,
+        groups: Groups = "full",
+        self_weights: SelfWeights = "twice",
+        score: Score | None = None,
+        ramp: Ramp | None = None,
+        include: Include = "recurrent",
+        carried_states: bool = False,
+    ) -> None:
+        kind = type(self).__name__
+        names: tuple[LevelName, ...] = (level,) if isinstance(level, str) else tuple(level)  # type: ignore[assignment]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"{kind}: level is {level!r}, expected one level or several different ones.")
+        check_goal(kind, target, steps, strength)
+        check_update(kind, target, update, threshold, groups, self_weights)
+        super().__init__(model, include)
+        # Unknown names come last, where make_level names them.
+        ordered = sorted(names, key=lambda name: _COARSE_FIRST.index(name) if name in _COARSE_FIRST else 9)
+        self.levels = [
+            make_level(name, self._root, example_inputs, self._governed, include, carried_states=carried_states)
+            for name in ordered
+        ]
+        self.update = update
+        self.threshold = 1e-4 if threshold is None else float(threshold)
+        self.strengths = strengths(kind, strength, ordered)
+        self._penalties = [Penalty(each, groups, self_weights) for each in self.levels]
+        self._course: SoftTopK | None = None
+        if target is not None:
+            assert steps is not None
+            weights = {name: self._parameters[name] for name in self._governed.weights}
+            budget = Budget(self.levels, weights, Magnitude() if score is None else score)
+            with torch.no_grad():
+                least = budget.smallest(self._parameters)
+            if least > target:
+                raise ValueError(
+                    f"{kind}: target={target} cannot be reached: {least:.4g} of the governed weights stay in any case "
+                    "(units that are kept, one unit a layer and direction).\nSee trace(...).explain()."
+                )
+            self._course = SoftTopK(budget, Ramp() if ramp is None else ramp, float(target), steps)
+        self._decision: dict[str, Tensor] | None = None  # masks of the present choice, made when asked for
+
+    def _touched(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for level in self.levels for name in level.parameters))
+
+    def _check_optimizer(self, optimizer: Optimizer) -> None:
+        if self._course is not None:
+            return
+        if self.update == "subgradient":
+            if is_adaptive(optimizer):
+                warnings.warn(
+                    f"{type(optimizer).__name__} divides the penalty's gradient by the size of all gradients, which "
+                    'undoes most of it: use update="proximal", target= or SGD.',
+                    stacklevel=3,
+                )
+            return
+        known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        frozen = [n for level in self.levels for n in scored(level) if id(self._parameters[n]) not in known]
+        if frozen:
+            raise ValueError(
+                f"{type(optimizer).__name__} does not train {frozen[0]}, so the penalty can never bring its slices to "
+                "zero.\nTrain it as well, or use target=, which sets them to zero itself."
+            )
+
+    def penalty(self) -> Tensor:
+        """strength * sum of the group norms, a scalar.
+
+        With update="subgradient" it may be added to the loss (the sum over time, averaged over the batch, for
+        published strengths); without that its gradient is added before each step. With "proximal" it has no
+        gradient, since the step after the optimizer's does the work. Zero with `target`.
+        """
+        if self._course is not None:
+            return super().penalty()
+        if self.update == "proximal":
+            with torch.no_grad():
+                return self._penalty()
+        value = self._penalty()
+        if value.requires_grad:
+            value.register_hook(self._backward_reached)
+        return value
+
+    def _penalty(self) -> Tensor:
+        if self.update == "subgradient":
+            values = [s * p.value(self._parameters) for s, p in zip(self.strengths, self._penalties)]
+        else:
+            norms = [
+                sums(level.parts, {n: self._parameters[n] ** 2 for n in scored(level)}).sqrt() for level in self.levels
+            ]
+            values = [s * norm.sum() for s, norm in zip(self.strengths, norms)]
+        return torch.stack([v.to(values[0].device) for v in values]).sum()
+
+    def _add_gradient(self, scale: Tensor | float) -> Tensor | None:
+        if self._course is not None or self.update != "subgradient":
+            return None
+        values = [s * p.add_gradient(self._parameters, scale * s) for s, p in zip(self.strengths, self._penalties)]
+        return torch.stack([v.to(values[0].device) for v in values]).sum()
+
+    def _watch(self, scale: Tensor | float) -> None:
+        if self._course is None or self._course.frozen or not self._course.budget.score.watches:
+            return
+        for name in dict.fromkeys(name for level in self.levels for name in scored(level)):
+            gradient = self._parameters[name].grad
+            if gradient is not None:
+                dense = gradient.to_dense() if gradient.is_sparse else gradient
+                self._course.budget.score.watch(name, self._parameters[name], dense / scale)
+
+    def _advance(self) -> None:
+        self._decision = None
+        if self._course is not None:
+            if self._course.advance(self.steps_done, self._parameters):
+                assert self._course.gone is not None
+                self._hold(self._course.budget.masks(self._course.gone, self._parameters))
+        elif self.update == "subgradient":
+            for name in dict.fromkeys(part.parameter for penalty in self._penalties for part in penalty.parts):
+                weight = self._parameters[name]
+                weight.masked_fill_(weight.abs() < self.threshold, 0)
+        else:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        if self._optimizer is None:
+            raise RuntimeError(
+                f'{type(self).__name__}: update="proximal" takes its step size from the optimizer: attach it first.'
+            )
+        names = dict.fromkeys(name for level in self.levels for name in scored(level))
+        metrics = {name: step_metric(self._optimizer, self._parameters[name]) for name in names}
+        for level, strength in zip(reversed(self.levels), reversed(self.strengths)):
+            if level.name == "weight":
+                for name in level.parameters:
+                    shrink_weights(self._parameters[name], metrics[name], strength)
+            else:
+                shrink_groups(level.parts, self._parameters, {n: metrics[n] for n in scored(level)}, strength)
+
+    def _decided(self) -> Mapping[str, Tensor]:
+        course = self._course
+        if course is None:
+            return {name: self._parameters[name].detach() != 0 for name in self._governed.weights}
+        if course.gone is None or course.frozen:
+            return self._held
+        if self._decision is None:
+            self._decision = course.budget.masks(course.gone, self._parameters)
+        return self._decision
+
+    def _conclude(self) -> None:
+        course = self._course
+        if course is None:
+            self._clear_dead_units()
+        elif not course.frozen:
+            warnings.warn(
+                f"{type(self).__name__}.finish() after {self.steps_done} of {course.steps} steps: the target "
+                f"{course.target} is not reached yet, {self.density():.4g} of the weights are kept.",
+                stacklevel=3,
+            )
+            if course.gone is not None:
+                self._hold(course.budget.masks(course.gone, self._parameters))
+
+    def _clear_dead_units(self) -> None:
+        """Zero what units compute that nobody reads; that may leave further units without readers."""
+        for level in self.levels:
+            before = -1
+            while isinstance(level, Slices) and level.name == "unit":
+                squares = sums(level.parts, {n: self._parameters[n] ** 2 for n in scored(level)})
+                gone = (squares == 0) & ~protected(squares, level.keep_one)
+                if int(gone.sum()) == before:
+                    break
+                before = int(gone.sum())
+                for name, mask in level.masks(gone, self._parameters).items():
+                    self._parameters[name].masked_fill_(~mask, 0)
+
+    def _extra_state(self) -> dict[str, Any]:
+        memory = {} if self._course is None else self._course.budget.score.memory
+        return {
+            "levels": [level.name for level in self.levels],
+            "counts": [level.count for level in self.levels],
+            "course": None if self._course is None else self._course.state_dict(),
+            "score": {name: value.clone() for name, value in memory.items()},
+        }
+
+    def _load_extra_state(self, state: Mapping[str, Any]) -> None:
+        own = {"levels": [level.name for level in self.levels], "counts": [level.count for level in self.levels]}
+        if any(state.get(key) != value for key, value in own.items()):
+            raise ValueError(
+                f"The state is of levels {state.get('levels')} with {state.get('counts')} groups, this "
+                f"{type(self).__name__} has {own['levels']} with {own['counts']}: build it as in the saved run."
+            )
+        if (state["course"] is None) != (self._course is None):
+            raise ValueError(
+                f"{type(self).__name__}: one of target= and strength= was given in the saved run, now the other."
+            )
+        if self._course is not None:
+            self._course.frozen = bool(state["course"]["frozen"])
+            self._course.gone = [out.clone() for out in state["course"]["gone"]] or None
+            memory = {n: v.to(self._parameters[n].device, copy=True) for n, v in state["score"].items()}
+            self._course.budget.score.memory = memory
+        self._decision = None
+
+
+class L1(GroupLasso):
+    """`GroupLasso` on single weights: strength * sum |w|, or the smallest weights go until `target` is left.
+
+    With update="subgradient" and SGD this is Wen's non-structured baseline (arXiv 1709.05027, appendix A: strength
+    1e-4 on all weights but the embedding, threshold 2e-4).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any = None,
+        *,
+        target: float | None = None,
+        steps: int | None = None,
+        strength: float | None = None,
+        update: Literal["proximal", "subgradient"] = "proximal",
+        threshold: float | None = None,
+        score: Score | None = None,
+        ramp: Ramp | None = None,
+        include: Include = "recurrent",
+    ) -> None:
+        super().__init__(
+            model,
+            example_inputs,
+            target=target,
+            steps=steps,
+            strength=strength,
+            level="weight",
+            update=update,
+            threshold=threshold,
+            score=score,
+            ramp=ramp,
+            include=include,
+        )

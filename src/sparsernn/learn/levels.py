@@ -1,0 +1,205 @@
+"""Levels: at which grain weights go (weight, block, gate, unit), behind one interface.
+
+A level numbers its groups 0..count-1. It combines scores of single weights into scores of groups, turns "these
+groups are gone" into masks, and knows how many weights are left after each further group.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..structure.blocks import tiles
+from ..structure.cells import RecurrentLayer
+from ..structure.groups import Level as LevelName
+from ..structure.groups import Role, SliceGroups
+from .governed import Governed
+from .parts import Part, SlicePart, TilePart
+from .scores import Reduce
+
+Parameters = Mapping[str, Tensor]
+ROLES: tuple[Role, ...] = ("incoming", "outgoing", "bias", "state")
+
+
+class Level(ABC):
+    """What all levels have. `parts` hold each group's own weights: a group is removable once they are zero."""
+
+    name: LevelName
+    count: int
+    parts: Sequence[Part]
+    parameters: tuple[str, ...]  # all that masks may touch
+    keep_one: tuple[Tensor, ...] = ()  # sets of groups of which one has to stay
+
+    def combine(self, elements: Parameters, reduce: Reduce) -> Tensor:
+        """Scores of the groups, (count,), from the scores of single weights."""
+        if reduce == "norm":
+            elements = {name: value * value for name, value in elements.items()}
+        total = sums(self.parts, elements)
+        sizes = sums(self.parts, {name: torch.ones_like(value) for name, value in elements.items()})
+        mean = total / sizes.clamp_min(1)
+        return mean.sqrt() if reduce == "norm" else mean
+
+    @abstractmethod
+    def masks(self, gone: Tensor, parameters: Parameters) -> dict[str, Tensor]:
+        """Parameter name -> bool mask (True kept) once the groups in `gone` (bool, (count,)) are out."""
+
+    @abstractmethod
+    def scopes(self, scope: str) -> list[Tensor]:
+        """Numbers of the groups that compete with each other, one tensor a scope ("matrix", "layer", "model")."""
+
+    @abstractmethod
+    def left(self, order: Tensor, present: Parameters) -> Tensor:
+        """How many weights are left after the first r groups of `order` are out, int64, r = 0..len(order).
+
+        `present`: names of the governed weights -> bool, True where a weight is left before.
+        """
+
+
+def scored(level: Level) -> tuple[str, ...]:
+    """Names of the parameters whose weights say how important a group is."""
+    return tuple(dict.fromkeys(part.parameter for part in level.parts))
+
+
+def sums(parts: Sequence[Part], values: Parameters) -> Tensor:
+    """Sum of `values` over each group, (count,), on the device of the first part."""
+    total: Tensor | None = None
+    for part in parts:
+        each = part.sums(part.narrow(values[part.parameter]))
+        total = each if total is None else total + each.to(total.device)
+    assert total is not None, "a level has at least one part"
+    return total
+
+
+def zero(level: Level, gone: Tensor, parameters: Parameters) -> None:
+    """Zero, in place, just the slices whose being zero makes the groups in `gone` removable."""
+    for part in level.parts:
+        value = parameters[part.parameter]
+        part.multiply(value, part.spread((~gone).to(value.device, value.dtype), 1.0))
+
+
+class Elements(Level):
+    """Single weights (height 1) or blocks of `height` x 1 weights."""
+
+    def __init__(
+        self,
+        governed: Governed,
+        layers: tuple[RecurrentLayer, ...],
+        parameters: Parameters,
+        height: int = 1,
+        keep_diagonal: bool = False,
+    ) -> None:
+        self.name: LevelName = "weight" if height == 1 else "block"
+        self.parameters = governed.weights
+        self._tiles = tiles(governed.weights, parameters, layers, height)
+        self._counts = [tile.count for tile in self._tiles]
+        self.count = sum(self._counts)
+        firsts = [sum(self._counts[:n]) for n in range(len(self._counts))]
+        self.parts = [TilePart(tile, first, self.count) for tile, first in zip(self._tiles, firsts)]
+        layer_of = {name: layer.name for layer in reversed(layers) for name in layer.matrices()}
+        self._layer = [layer_of.get(name, name.rpartition(".")[0]) for name in governed.weights]
+        # The diagonal of each gate's recurrent matrix is no group's: neither counted nor masked.
+        self._diagonals = _diagonals(layers, parameters, governed.weights) if keep_diagonal else {}
+
+    def combine(self, elements: Parameters, reduce: Reduce) -> Tensor:
+        if self.name == "weight":
+            flat = [elements[name].reshape(-1) for name in self.parameters]
+            return torch.cat([value.to(flat[0].device) for value in flat])
+        off = {n: v.masked_fill(self._diagonal(n, v), 0) if n in self._diagonals else v for n, v in elements.items()}
+        return super().combine(off, reduce)
+
+    def masks(self, gone: Tensor, parameters: Parameters) -> dict[str, Tensor]:
+        masks = {}
+        for tile, part in zip(self._tiles, gone.split(self._counts)):
+            parameter = parameters[tile.parameter]
+            mask = ~tile.expand(part.to(parameter.device)).view(parameter.shape)
+            if tile.parameter in self._diagonals:
+                mask |= self._diagonal(tile.parameter, parameter)
+            masks[tile.parameter] = mask
+        return masks
+
+    def scopes(self, scope: str) -> list[Tensor]:
+        keys = {"matrix": list(self.parameters), "layer": self._layer, "model": [""] * len(self._tiles)}[scope]
+        numbers = torch.arange(self.count).split(self._counts)
+        found: dict[str, list[Tensor]] = {}
+        for key, tile, part in zip(keys, self._tiles, numbers):
+            if tile.parameter in self._diagonals and tile.height == 1:
+                part = part[~self._diagonals[tile.parameter].reshape(-1)]
+            found.setdefault(key, []).append(part)
+        return [torch.cat(part) for part in found.values()]
+
+    def left(self, order: Tensor, present: Parameters) -> Tensor:
+        return _running(sums(self.parts, {n: p.long() for n, p in present.items()}), order, present)
+
+    def _diagonal(self, name: str, like: Tensor) -> Tensor:
+        return self._diagonals[name].to(like.device)
+
+
+class Slices(Level):
+    """Gates (rows of ih and hh) or units (all that computes and all that reads a hidden unit)."""
+
+    def __init__(self, groups: SliceGroups, parameters: Parameters) -> None:
+        self.name = groups.level
+        self.groups = groups
+        self.count = groups.count
+        self.parameters = tuple(dict.fromkeys(member.parameter for member in groups.members))
+        self._all = [SlicePart.of(member, groups.count, parameters[member.parameter]) for member in groups.members]
+        self.parts = self.of_roles("outgoing" if groups.level == "unit" else "incoming")
+        # A set of which some units stay in any case needs no guard.
+        sets = groups.units.values() if groups.level == "unit" else ()
+        self.keep_one = tuple(units for units in sets if len(units) and bool((units >= 0).all()))
+
+    def of_roles(self, *roles: Role) -> list[SlicePart]:
+        """The parts of these roles; those of several roles are not disjoint (a unit's weights on itself)."""
+        return [part for part in self._all if part.member.role in roles]
+
+    def masks(self, gone: Tensor, parameters: Parameters) -> dict[str, Tensor]:
+        return self.groups.mask(parameters, gone, ROLES if self.name == "unit" else ("incoming",))
+
+    def scopes(self, scope: str) -> list[Tensor]:
+        if scope == "model":
+            return [torch.arange(self.count)]
+        found: dict[str, list[int]] = {}
+        for number, layer in enumerate(self.groups.scopes):
+            found.setdefault(layer, []).append(number)
+        return [torch.tensor(numbers) for numbers in found.values()]
+
+    def left(self, order: Tensor, present: Parameters) -> Tensor:
+        if self.name == "gate":
+            parts = [part for part in self.parts if part.parameter in present]
+            sizes = sums(parts, {n: p.long() for n, p in present.items()}) if parts else torch.zeros(self.count)
+            return _running(sizes.long(), order, present)
+        # Rows and columns of one matrix both shrink: the weights left are those of its smaller shape.
+        total = torch.zeros(len(order) + 1, dtype=torch.long)
+        for name, weights in present.items():
+            sides = []
+            for axis, size in enumerate(weights.shape):
+                cut = torch.zeros(self.count, dtype=torch.long)
+                for part in self._all:
+                    member = part.member
+                    if member.parameter == name and member.axis == axis and not member.within:
+                        cut += (part.slots < size).sum(1)
+                sides.append(size - torch.cat([cut.new_zeros(1), cut[order.cpu()].cumsum(0)]))
+            total += torch.stack(sides).prod(0)
+        return total
+
+
+def _running(sizes: Tensor, order: Tensor, present: Parameters) -> Tensor:
+    gone = sizes[order].cumsum(0)
+    return sum(int(p.sum()) for p in present.values()) - torch.cat([gone.new_zeros(1), gone])
+
+
+def _diagonals(
+    layers: tuple[RecurrentLayer, ...], parameters: Parameters, weights: tuple[str, ...]
+) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for layer in layers:
+        for row in layer.rows:
+            # With a projection the recurrent matrix of a gate is not square and has no diagonal.
+            if row.kind == "hh" and row.parameter in weights and layer.proj_size == 0:
+                empty = torch.zeros(parameters[row.parameter].shape, dtype=torch.bool)
+                number = torch.arange(layer.hidden_size)
+                found.setdefault(row.parameter, empty)[row.start + number, number] = True
+    return found

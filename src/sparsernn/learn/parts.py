@@ -1,0 +1,132 @@
+"""Parts: one parameter's share in many groups, as one reduction and one broadcast.
+
+A level (levels.py) is a list of parts. Every sum over groups is a sum over parts of whole-tensor reductions, and
+every group-wise factor is spread over whole tensors, so that no Python loop runs over groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..structure.blocks import Tiles
+from ..structure.groups import Member
+
+
+class Part(Protocol):
+    @property
+    def parameter(self) -> str: ...
+
+    def narrow(self, value: Tensor) -> Tensor:
+        """What of a tensor shaped like the parameter lies in this part."""
+        ...
+
+    def sums(self, value: Tensor) -> Tensor:
+        """Sum of a narrowed tensor over each group, (count,)."""
+        ...
+
+    def spread(self, groups: Tensor, neutral: float) -> Tensor:
+        """Each group's value at its place, broadcastable with a narrowed tensor; `neutral` outside all groups."""
+        ...
+
+    def multiply(self, value: Tensor, factor: Tensor) -> None:
+        """Multiply this part of a tensor shaped like the parameter, in place."""
+        ...
+
+    def add_product(self, total: Tensor, value: Tensor, factor: Tensor) -> None:
+        """Add value * factor to this part of `total`, in place; both are shaped like the parameter."""
+        ...
+
+
+@dataclass(frozen=True)
+class TilePart:
+    """Blocks of one matrix: groups first..first+tile.count-1 of `count`."""
+
+    tile: Tiles
+    first: int
+    count: int
+
+    @property
+    def parameter(self) -> str:
+        return self.tile.parameter
+
+    def narrow(self, value: Tensor) -> Tensor:
+        return value
+
+    def sums(self, value: Tensor) -> Tensor:
+        own = self.tile.sums(value)
+        return torch.nn.functional.pad(own, (self.first, self.count - self.first - len(own)))
+
+    def spread(self, groups: Tensor, neutral: float) -> Tensor:
+        return self.tile.expand(groups[self.first : self.first + self.tile.count])
+
+    def multiply(self, value: Tensor, factor: Tensor) -> None:
+        value.mul_(factor)
+
+    def add_product(self, total: Tensor, value: Tensor, factor: Tensor) -> None:
+        total.addcmul_(value, factor)
+
+
+@dataclass(frozen=True)
+class SlicePart:
+    """Hyperplanes of one parameter along one axis."""
+
+    member: Member
+    slots: Tensor  # int64 (count, m): where each group's hyperplanes lie, padded with the size of the axis
+    dimensions: int  # of the parameter
+
+    @classmethod
+    def of(cls, member: Member, count: int, parameter: Tensor) -> SlicePart:
+        return cls(member, _slots(member.group.cpu(), count), parameter.dim())
+
+    @property
+    def parameter(self) -> str:
+        return self.member.parameter
+
+    def narrow(self, value: Tensor) -> Tensor:
+        return self.member.narrow(value)
+
+    def sums(self, value: Tensor) -> Tensor:
+        other = [axis for axis in range(value.dim()) if axis != self.member.axis]
+        along = value.sum(other) if other else value
+        # A gather in fixed order, not a scatter: the same bits on every rank and in every run, on CUDA too.
+        padded = torch.cat([along, along.new_zeros(1)])
+        return padded[self.slots.to(along.device)].sum(1)
+
+    def spread(self, groups: Tensor, neutral: float) -> Tensor:
+        padded = torch.cat([groups, groups.new_full((1,), neutral)])  # group -1 finds the last place
+        shape = [-1 if axis == self.member.axis else 1 for axis in range(self.dimensions)]
+        return padded[self.member.group.to(groups.device)].view(shape)
+
+    def multiply(self, value: Tensor, factor: Tensor) -> None:
+        if self.member.within:
+            place = self._place(value)
+            value[place] = value[place] * factor
+        else:
+            value.mul_(factor)
+
+    def add_product(self, total: Tensor, value: Tensor, factor: Tensor) -> None:
+        if self.member.within:
+            place = self._place(value)
+            total[place] = total[place] + value[place] * factor
+        else:
+            total.addcmul_(value, factor)
+
+    def _place(self, value: Tensor) -> tuple[Tensor, ...]:
+        every = [torch.arange(size) for size in value.shape]
+        chosen = [self.member.within.get(axis, index).to(value.device) for axis, index in enumerate(every)]
+        return torch.meshgrid(*chosen, indexing="ij")
+
+
+def _slots(group: Tensor, count: int) -> Tensor:
+    position = torch.arange(len(group))[group >= 0]
+    chosen = group[group >= 0]
+    order = torch.argsort(chosen, stable=True)
+    many = torch.bincount(chosen, minlength=count)
+    slots = torch.full((count, max([1, *many.tolist()])), len(group))
+    first = many.cumsum(0) - many
+    slots[chosen[order], torch.arange(len(chosen)) - first[chosen[order]]] = position[order]
+    return slots

@@ -1,0 +1,102 @@
+"""Wen's penalty, verbatim: the sum over groups of sqrt(1e-8 + sum w^2), its value and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .levels import Level, Slices
+from .parts import Part, SlicePart
+
+EPSILON = 1e-8  # inside the root, as in the authors' code (arXiv 1709.05027)
+Groups = Literal["full", "outgoing"]
+SelfWeights = Literal["twice", "once"]
+
+
+class Penalty:
+    """The penalty of one level: |w| for single weights, a group norm for all others.
+
+    `groups`: for units, "full" (incoming rows, own column and all readers, as published) or "outgoing" (own column
+    and readers only). `self_weights`: the weights of a unit on itself lie in its rows and in its column; "twice" adds
+    their squares in both places, as the authors' code does, "once" counts each weight once.
+    """
+
+    def __init__(self, level: Level, groups: Groups = "full", self_weights: SelfWeights = "twice") -> None:
+        self.level = level
+        self.parts: Sequence[Part] = level.parts
+        self._overlaps: list[tuple[str, Tensor, Tensor, Tensor]] = []
+        if isinstance(level, Slices) and level.name == "unit" and groups == "full":
+            self.parts = level.of_roles("incoming", "outgoing")
+            if self_weights == "once":
+                self._overlaps = [o for o in _overlaps(level.of_roles("incoming", "outgoing")) if len(o[1])]
+
+    def value(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The penalty, a scalar, differentiable."""
+        if self.level.name == "weight":
+            values = [parameters[name].abs().sum() for name in self.level.parameters]
+            return torch.stack([v.to(values[0].device) for v in values]).sum()
+        return (self.squares(parameters) + EPSILON).sqrt().sum()
+
+    def squares(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Sum of squares of each group, (count,), in at least float32."""
+        total: Tensor | None = None
+        for part in self.parts:
+            value = _wide(part.narrow(parameters[part.parameter]))
+            each = part.sums(value * value)
+            total = each if total is None else total + each.to(total.device)
+        assert total is not None
+        for name, rows, columns, group in self._overlaps:
+            value = _wide(parameters[name][rows.to(total.device), columns.to(total.device)])
+            total = total.index_add(0, group.to(total.device), -(value * value))
+        return total
+
+    def add_gradient(self, parameters: Mapping[str, Tensor], scale: Tensor | float) -> Tensor:
+        """Add `scale` times the gradient to `.grad` of the parameters; return the penalty's value."""
+        for name in dict.fromkeys(part.parameter for part in self.parts):
+            if parameters[name].grad is None:
+                parameters[name].grad = torch.zeros_like(parameters[name])
+        if self.level.name == "weight":
+            for name in self.level.parameters:
+                _grad(parameters, name).add_(parameters[name].sign() * scale)
+            return self.value(parameters)
+        norms = (self.squares(parameters) + EPSILON).sqrt()
+        pull = scale / norms
+        for part in self.parts:
+            value = parameters[part.parameter]
+            share = part.spread(pull.to(value.device, value.dtype), 0.0)
+            part.add_product(_grad(parameters, part.parameter), value, share)
+        for name, rows, columns, group in self._overlaps:
+            value = parameters[name]
+            place = rows.to(value.device), columns.to(value.device)
+            _grad(parameters, name)[place] -= value[place] * pull.to(value.device, value.dtype)[group.to(value.device)]
+        return norms.sum()
+
+
+def _grad(parameters: Mapping[str, Tensor], name: str) -> Tensor:
+    gradient = parameters[name].grad
+    assert gradient is not None
+    if gradient.is_sparse:
+        gradient = parameters[name].grad = gradient.to_dense()
+    return gradient
+
+
+def _wide(value: Tensor) -> Tensor:
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+
+def _overlaps(parts: Sequence[SlicePart]) -> list[tuple[str, Tensor, Tensor, Tensor]]:
+    """(parameter, rows, columns, group) of the elements that lie in a group by their row and by their column."""
+    found = []
+    for a in parts:
+        for b in parts:
+            if a.parameter != b.parameter or (a.member.axis, b.member.axis) != (0, 1):
+                continue
+            rows = a.slots[:, :, None].expand(-1, -1, b.slots.shape[1])
+            columns = b.slots[:, None, :].expand(-1, a.slots.shape[1], -1)
+            there = (rows < len(a.member.group)) & (columns < len(b.member.group))
+            group = torch.arange(len(rows))[:, None, None].expand_as(rows)
+            found.append((a.parameter, rows[there], columns[there], group[there]))
+    return found

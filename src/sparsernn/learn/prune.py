@@ -1,0 +1,146 @@
+"""Pruning: the lowest scores go, at once, in rounds or on a ramp, and stay away."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..structure.groups import Level as LevelName
+from .governed import Include
+from .levels import scored
+from .schedules import OneShot, Schedule
+from .scores import Magnitude, Score
+from .select import lowest, protected
+from .sparsifier import Sparsifier
+from .units import make_level
+
+Scope = Literal["matrix", "layer", "model"]
+
+
+class Prune(Sparsifier):
+    """Remove exactly round(sparsity n) of the n groups in each scope and hold them at zero.
+
+    Arguments:
+        model: any module with recurrent layers.
+        example_inputs: arguments of one forward pass; used by level="unit" only, None elsewhere is fine.
+        sparsity: share of groups that goes, 0 to 1.
+        level: "weight", "block" (16x1, tiled within each gate), "gate" (rows of ih and hh; the gate becomes a
+            constant) or "unit" (with all its readers; `compact` then takes it out). At least one unit of each layer
+            and direction stays.
+        score: what goes first (`Magnitude`, `StandardDeviation`, `Random`, `Taylor`, `Movement`).
+        scope: what competes: the groups of one matrix (gates and units: of one layer and direction), of one layer
+            and direction, or of the whole model.
+        schedule: `OneShot` (after the first step), `Iterative` or `Gradual`. What has gone never comes back.
+        include: "recurrent", "all" or patterns of parameter names: whose weights or units are governed.
+        keep_diagonal: levels "weight" and "block": keep the diagonals of the gates' recurrent matrices; they are
+            neither counted nor masked (as LPCNet does, arXiv 1810.11846).
+        carried_states: level "unit": states that the model returns are only fed back into it, so their units may go.
+
+    Wang's and See's variants (arXiv 1606.09274): class-blind is scope="model", class-uniform scope="matrix" and
+    class-distribution scope="model" with score=StandardDeviation().
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        sparsity: float = 0.9,
+        *,
+        level: LevelName = "weight",
+        score: Score | None = None,
+        scope: Scope = "matrix",
+        schedule: Schedule | None = None,
+        include: Include = "recurrent",
+        keep_diagonal: bool = False,
+        carried_states: bool = False,
+    ) -> None:
+        if not isinstance(sparsity, (int, float)) or not 0 <= sparsity <= 1:
+            raise ValueError(f"Prune: sparsity is {sparsity!r}, expected a share between 0 and 1 (0.9 removes 90%).")
+        if scope not in ("matrix", "layer", "model"):
+            raise ValueError(f'Prune: scope is {scope!r}, expected "matrix", "layer" or "model".')
+        self.score = Magnitude() if score is None else score
+        self.schedule: Schedule = OneShot() if schedule is None else schedule
+        if not isinstance(self.score, Score):
+            raise TypeError(f"Prune: score is {score!r}, expected a score such as Magnitude().")
+        if not callable(getattr(self.schedule, "sparsity", None)):
+            raise TypeError(f"Prune: schedule is {schedule!r}, expected OneShot(), Iterative(...) or Gradual(...).")
+        super().__init__(model, include)
+        self.sparsity = float(sparsity)
+        self.scope = scope
+        self.level = make_level(
+            level,
+            self._root,
+            example_inputs,
+            self._governed,
+            include,
+            carried_states=carried_states,
+            keep_diagonal=keep_diagonal,
+        )
+        self._scopes = self.level.scopes(scope)
+        self._gone = torch.zeros(self.level.count, dtype=torch.bool)
+        self._share: float | None = None  # sparsity reached so far
+
+    def _touched(self) -> tuple[str, ...]:
+        return self.level.parameters
+
+    def _watch(self, scale: Tensor | float) -> None:
+        if not self.score.watches:
+            return
+        for name in scored(self.level):
+            gradient = self._parameters[name].grad
+            if gradient is not None:
+                dense = gradient.to_dense() if gradient.is_sparse else gradient
+                self.score.watch(name, self._parameters[name], dense / scale)
+
+    def _advance(self) -> None:
+        share = self.schedule.sparsity(self.steps_done, self.sparsity)
+        if share is not None:
+            self._prune(share)
+
+    def _prune(self, share: float) -> None:
+        elements = {name: self.score.elements(name, self._parameters[name]) for name in scored(self.level)}
+        scores = self.level.combine(elements, self.score.reduce)
+        if not bool(torch.isfinite(scores).all()):
+            raise ValueError(
+                f"Prune: scores after step {self.steps_done} are not finite, so weights or gradients hold NaN or "
+                "infinity.\nNothing was pruned: look at the training first."
+            )
+        gone = self._gone.to(scores.device)
+        scores = scores.masked_fill(gone, -torch.inf)  # what has gone stays away
+        stay = protected(scores, self.level.keep_one)
+        chosen = torch.zeros_like(gone)
+        for numbers in self._scopes:
+            numbers = numbers.to(scores.device)
+            free = numbers[~stay[numbers]]
+            chosen[free[lowest(scores[free], round(share * len(numbers)))]] = True
+        self._gone = chosen
+        self._share = share
+        self._hold(self.level.masks(chosen, self._parameters))
+
+    def _conclude(self) -> None:
+        if self.steps_done == 0 and self._share is None:
+            self._prune(self.sparsity)
+        elif (self._share or 0.0) < self.sparsity:
+            warnings.warn(
+                f"Prune.finish() after {self.steps_done} steps: sparsity is {self._share or 0.0:.3g} and not yet "
+                f"{self.sparsity:.3g}, since {self.schedule} has not come to its end.",
+                stacklevel=3,
+            )
+
+    def _extra_state(self) -> dict[str, Any]:
+        memory = {name: value.clone() for name, value in self.score.memory.items()}
+        return {"level": self.level.name, "gone": self._gone.cpu().clone(), "share": self._share, "score": memory}
+
+    def _load_extra_state(self, state: Mapping[str, Any]) -> None:
+        if state.get("level") != self.level.name or state["gone"].shape != self._gone.shape:
+            raise ValueError(
+                f"The state is of level {state.get('level')!r} with {len(state.get('gone', ()))} groups, "
+                f"this Prune has level {self.level.name!r} with {self.level.count}: build it as in the saved run."
+            )
+        self._gone = state["gone"].clone()
+        self._share = state["share"]
+        self.score.memory = {n: v.to(self._parameters[n].device, copy=True) for n, v in state["score"].items()}

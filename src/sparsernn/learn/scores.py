@@ -1,0 +1,120 @@
+"""Scores: how important a weight or a group of weights is; what scores lowest goes first.
+
+A score says something about single weights (`elements`, a tensor shaped like the parameter); blocks, gates and units
+combine their elements by `reduce`. Scores that need gradients `watch` them before each optimizer step. A new score
+overrides `elements` and, if it has a memory, `watch`; tensors in `memory` are saved and resumed.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Reduce = Literal["norm", "sum"]
+
+
+class Score:
+    """Base of all scores.
+
+    `reduce` says how a group is scored from its n elements e: "norm", sqrt(sum e^2 / n); "sum", sum e / n. The
+    division makes short blocks and layers of different width comparable.
+    """
+
+    reduce: Reduce = "norm"
+    watches = False  # True: needs gradients
+
+    def __init__(self) -> None:
+        self.memory: dict[str, Tensor] = {}  # parameter name -> what was gathered from gradients
+
+    def elements(self, name: str, weight: Tensor) -> Tensor:
+        """Score of each weight of parameter `name`, shaped like it."""
+        raise TypeError(f"{type(self).__name__} defines no elements(name, weight), which every score needs.")
+
+    def watch(self, name: str, weight: Tensor, gradient: Tensor) -> None:
+        """Called before each optimizer step with the unscaled gradient of each parameter that may be pruned."""
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if k != "memory")
+        return f"{type(self).__name__}({shown})"
+
+
+class Magnitude(Score):
+    """|w| (Han et al., arXiv 1506.02626); groups by their root mean square."""
+
+    def elements(self, name: str, weight: Tensor) -> Tensor:
+        return weight.abs()
+
+
+class StandardDeviation(Score):
+    """|w| / std of its matrix.
+
+    With scope="model" this is the "class-distribution" pruning of See et al. (arXiv 1606.09274): one threshold in
+    units of each matrix's own standard deviation. ("class-blind" is Magnitude with scope="model", "class-uniform"
+    Magnitude with scope="matrix".)
+    """
+
+    def elements(self, name: str, weight: Tensor) -> Tensor:
+        return weight.abs() / weight.std().clamp_min(torch.finfo(weight.dtype).tiny)
+
+
+class Random(Score):
+    """A fixed random number for each weight: the control that every score must beat.
+
+    The numbers depend on `seed` and the parameter's name only, not on the device.
+    """
+
+    reduce: Reduce = "sum"
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def elements(self, name: str, weight: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed * 2**32 + zlib.crc32(name.encode()))
+        return torch.rand(weight.shape, generator=generator).to(weight.device)
+
+
+class Movement(Score):
+    """-sum of w dL/dw over the steps: weights that training moves towards zero go (Sanh et al., arXiv 2005.07683).
+
+    Meant for fine-tuning with a gradual schedule; needs the gradients of some steps before it can tell anything.
+    """
+
+    reduce: Reduce = "sum"
+    watches = True
+
+    def elements(self, name: str, weight: Tensor) -> Tensor:
+        return self.memory[name] if name in self.memory else torch.zeros_like(weight)
+
+    def watch(self, name: str, weight: Tensor, gradient: Tensor) -> None:
+        if name not in self.memory:
+            self.memory[name] = torch.zeros_like(weight)
+        self.memory[name].addcmul_(weight, gradient, value=-1)
+
+
+class Taylor(Score):
+    """Root of the running mean of (w dL/dw)^2: the first-order change of the loss without the weight (Molchanov et
+    al., arXiv 1906.10771).
+
+    `decay` of the running mean, 0 to 1.
+    """
+
+    watches = True
+
+    def __init__(self, decay: float = 0.99) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"Taylor: decay is {decay}, expected 0 <= decay < 1.")
+        super().__init__()
+        self.decay = decay
+
+    def elements(self, name: str, weight: Tensor) -> Tensor:
+        return self.memory[name].sqrt() if name in self.memory else torch.zeros_like(weight)
+
+    def watch(self, name: str, weight: Tensor, gradient: Tensor) -> None:
+        change = weight * gradient
+        if name not in self.memory:
+            self.memory[name] = torch.zeros_like(weight)
+        self.memory[name].mul_(self.decay).addcmul_(change, change, value=1 - self.decay)

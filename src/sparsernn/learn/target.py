@@ -1,0 +1,156 @@
+"""Reaching a size in one run: soft top-k on a cubic ramp, then frozen and fine-tuned.
+
+Steering a penalty's strength on how many groups are zero answers late and winds up. So the groups are picked
+directly: now and then the lowest-scoring ones are zeroed, as many as the budget of that moment demands; they go on
+receiving gradients and may come back, until the choice is frozen and the rest of the steps fine-tunes what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .levels import Level, scored, zero
+from .scores import Score
+from .select import lowest, protected
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """When what goes, in shares of all steps: the budget falls from `begin` to `end` and is frozen at `freeze`.
+
+    Between them the share kept is target + (1 - target) (1 - a)^3 with a rising from 0 to 1, renewed every `every`
+    steps (the cubic of Zhu & Gupta, arXiv 1710.01878).
+    """
+
+    begin: float = 0.0
+    end: float = 0.4
+    freeze: float = 0.5
+    every: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin <= self.end <= self.freeze <= 1:
+            raise ValueError(
+                f"Ramp: got begin={self.begin}, end={self.end}, freeze={self.freeze}, "
+                "expected 0 <= begin <= end <= freeze <= 1 (shares of all steps)."
+            )
+        if not isinstance(self.every, int) or self.every < 1:
+            raise ValueError(f"Ramp: every is {self.every!r}, expected a whole number of steps, at least 1.")
+
+    def freeze_step(self, steps: int) -> int:
+        return max(1, round(self.freeze * steps))
+
+    def share(self, step: int, steps: int, target: float) -> float | None:
+        """The share of weights to keep after `step` of `steps`; None: nothing is decided at this step."""
+        if step >= self.freeze_step(steps):
+            return target
+        if step % self.every or step < self.begin * steps:
+            return None
+        width = (self.end - self.begin) * steps
+        done = min(1.0, (step - self.begin * steps) / width) if width else 1.0
+        return target + (1 - target) * (1 - done) ** 3
+
+
+class Budget:
+    """Chooses the groups that go, so that at most a given share of the governed weights stays.
+
+    With several levels, coarse before fine, each takes an equal factor of the share: units keep share^(1/3) of all
+    weights, gates then share^(2/3), and single weights make the total exact.
+    """
+
+    def __init__(self, levels: Sequence[Level], governed: Mapping[str, Tensor], score: Score) -> None:
+        self.levels = levels
+        self.score = score
+        self._shapes = {name: weight.shape for name, weight in governed.items()}
+        self.total = sum(weight.numel() for weight in governed.values())
+
+    def smallest(self, parameters: Mapping[str, Tensor]) -> float:
+        """The smallest share that can be reached: some units are kept in any case."""
+        masks = self.masks(self._choose(parameters, 0.0), parameters)
+        return sum(int(masks[n].sum()) if n in masks else s.numel() for n, s in self._shapes.items()) / self.total
+
+    def choose(self, parameters: Mapping[str, Tensor], share: float) -> list[Tensor]:
+        """Which groups go, bool (count,) for each level."""
+        return self._choose(parameters, share)
+
+    def masks(self, gone: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Parameter name -> bool mask once `gone` is out at every level."""
+        masks: dict[str, Tensor] = {}
+        for level, out in zip(self.levels, gone):
+            for name, mask in level.masks(out, parameters).items():
+                masks[name] = masks[name] & mask if name in masks else mask
+        return masks
+
+    def zero(self, gone: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> None:
+        for level, out in zip(self.levels, gone):
+            zero(level, out, parameters)
+
+    def _choose(self, parameters: Mapping[str, Tensor], share: float) -> list[Tensor]:
+        chosen: list[Tensor] = []
+        present: dict[str, Tensor] = {
+            n: torch.ones(s, dtype=torch.bool, device=parameters[n].device) for n, s in self._shapes.items()
+        }
+        for number, level in enumerate(self.levels, 1):
+            budget = self.total * share ** (number / len(self.levels))
+            elements = {name: self.score.elements(name, parameters[name]) for name in scored(level)}
+            scores = level.combine(elements, self.score.reduce)
+            if not bool(torch.isfinite(scores).all()):
+                raise ValueError(
+                    "The weights hold NaN or infinity, so nothing can be chosen to go: look at the training first."
+                )
+            gone = self._exactly(scores, present, budget) if level.name == "weight" else None
+            if gone is None:
+                gone = _walk(level, scores, present, budget)
+            chosen.append(gone)
+            if number < len(self.levels):
+                for name, mask in level.masks(gone, parameters).items():
+                    if name in present:
+                        present[name] &= mask
+        return chosen
+
+    def _exactly(self, scores: Tensor, present: Mapping[str, Tensor], budget: float) -> Tensor:
+        there = torch.cat([mask.reshape(-1).to(scores.device) for mask in present.values()])
+        return lowest(scores.masked_fill(~there, -torch.inf), self.total - round(budget))
+
+
+def _walk(level: Level, scores: Tensor, present: Mapping[str, Tensor], budget: float) -> Tensor:
+    """Take groups out in the order of their scores until at most `budget` weights are left."""
+    stay = protected(scores, level.keep_one)
+    order = torch.argsort(scores, stable=True)
+    order = order[~stay[order]]
+    left = level.left(order, present)
+    gone = torch.zeros_like(stay)
+    gone[order[: int((left > budget).sum())]] = True
+    return gone
+
+
+@dataclass
+class SoftTopK:
+    """The state of one run towards `target`: which groups are out, and whether that is final."""
+
+    budget: Budget
+    ramp: Ramp
+    target: float
+    steps: int
+    gone: list[Tensor] | None = None
+    frozen: bool = False
+
+    def advance(self, step: int, parameters: Mapping[str, Tensor]) -> bool:
+        """After an optimizer step: zero what is due; True if the choice has just become final."""
+        if self.frozen:
+            return False
+        share = self.ramp.share(step, self.steps, self.target)
+        if share is None:
+            return False
+        self.gone = self.budget.choose(parameters, share)
+        self.frozen = step >= self.ramp.freeze_step(self.steps)
+        self.budget.zero(self.gone, parameters)
+        return self.frozen
+
+    def state_dict(self) -> dict[str, Any]:
+        gone = [] if self.gone is None else [out.cpu().clone() for out in self.gone]
+        return {"frozen": self.frozen, "gone": gone}

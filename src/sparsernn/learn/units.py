@@ -1,0 +1,90 @@
+"""Unit groups from a trace, restricted to the layers that `include` governs; and the level of any name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..structure.blocks import BLOCK_HEIGHT, gate_groups
+from ..structure.cells import recurrent_layers
+from ..structure.groups import Level as LevelName
+from ..structure.groups import SliceGroups
+from .governed import Governed, Include
+from .levels import Elements, Level, Slices
+
+
+def make_level(
+    name: LevelName,
+    model: nn.Module,
+    example_inputs: Any,
+    chosen: Governed,
+    include: Include = "recurrent",
+    *,
+    carried_states: bool = False,
+    keep_diagonal: bool = False,
+) -> Level:
+    """The level `name` of `model`. Only units need `example_inputs`: the model is run once to find their readers.
+
+    Raises ValueError for an unknown name, for a model none of whose units can go and for example inputs of None
+    where they are needed.
+    """
+    if name not in get_args(LevelName):
+        raise ValueError(f'level is {name!r}, expected one of "weight", "block", "gate" and "unit".')
+    if keep_diagonal and name not in ("weight", "block"):
+        raise ValueError(f'keep_diagonal=True goes with level="weight" or "block", got level="{name}".')
+    parameters: dict[str, Tensor] = dict(model.named_parameters())
+    if name == "gate":
+        if not chosen.layers:
+            raise ValueError('level="gate" needs a recurrent layer, and include= selects none.')
+        return Slices(gate_groups(chosen.layers, parameters), parameters)
+    if name != "unit":
+        height = BLOCK_HEIGHT if name == "block" else 1
+        return Elements(chosen, recurrent_layers(model), parameters, height, keep_diagonal)
+    return Slices(unit_groups(model, example_inputs, chosen, include, carried_states), parameters)
+
+
+def unit_groups(
+    model: nn.Module, example_inputs: Any, chosen: Governed, include: Include, carried_states: bool = False
+) -> SliceGroups:
+    """The units of the governed layers that may go, each with its readers wherever they are."""
+    from ..structure.trace import trace
+
+    if example_inputs is None:
+        raise ValueError(
+            'level="unit" has to run the model once to find who reads each unit: give example_inputs '
+            "(a tensor, a tuple of arguments or a dict of keywords), got None."
+        )
+    structure = trace(model, example_inputs, carried_states=carried_states)
+    groups = structure.groups("unit")
+    if include != "all":
+        wanted = {name for layer in chosen.layers for name in layer.unit_sets}
+        groups = restricted(groups, wanted)
+    if groups.count == 0:
+        reasons = list(dict.fromkeys(f"{kept.reason} ({kept.where})" for kept in structure.kept))[:2]
+        raise ValueError(
+            f"No unit of the governed layers can go: {'; '.join(reasons) or 'no example reached them'}.\n"
+            "See trace(model, example_inputs).explain(); states that are only fed back into the model may go with "
+            "carried_states=True."
+        )
+    return groups
+
+
+def restricted(groups: SliceGroups, unit_sets: set[str]) -> SliceGroups:
+    """Only those groups that have a unit in one of `unit_sets`, numbered anew."""
+    keep = torch.zeros(groups.count + 1, dtype=torch.bool)
+    for name, numbers in groups.units.items():
+        if name in unit_sets:
+            keep[numbers] = True
+    keep[-1] = False  # the place of group -1
+    number = torch.where(keep, keep.cumsum(0) - 1, -1)
+    members = tuple(replace(m, group=number[m.group]) for m in groups.members)
+    return SliceGroups(
+        groups.level,
+        int(keep.sum()),
+        tuple(m for m in members if bool((m.group >= 0).any())),
+        tuple(scope for scope, kept in zip(groups.scopes, keep.tolist()) if kept),
+        {name: number[numbers] for name, numbers in groups.units.items() if name in unit_sets},
+    )
