@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .architecture import Slice
 
 INPUT = 3
+Step = Callable[[nn.ModuleDict, list[Tensor]], Tensor]
 
 
 @dataclass
@@ -83,13 +84,13 @@ class Composed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.parts = nn.ModuleDict()
-        self.steps: list[Callable[[list[Tensor]], Tensor]] = []
+        self.steps: list[Step] = []  # no module is bound in them, so that a deep copy runs its own
         self.log: list[str] = []
 
     def forward(self, x: Tensor) -> Tensor:
         tensors = [x]
         for step in self.steps:
-            tensors.append(step(tensors))
+            tensors.append(step(self.parts, tensors))
         return tensors[-1]
 
 
@@ -112,12 +113,12 @@ class Composer:
 
     # Each step below: build modules, say what the forward does, and write down what it reads and ties.
 
-    def module(self, name: str, module: nn.Module) -> tuple[str, nn.Module]:
+    def module(self, name: str, module: nn.Module) -> tuple[str, str]:
         key = f"{name}{len(self.model.steps)}"
         self.model.parts[key] = module
-        return f"parts.{key}", module
+        return f"parts.{key}", key
 
-    def add(self, what: str, step: Callable[[list[Tensor]], Tensor], labels: list[int]) -> None:
+    def add(self, what: str, step: Step, labels: list[int]) -> None:
         self.model.log.append(what)
         self.model.steps.append(step)
         self.labels.append(labels)
@@ -139,7 +140,7 @@ class Composer:
             bias=draw.random() < 0.8,
             **({"proj_size": proj} if proj else {}),
         )
-        path, _ = self.module("rnn", rnn)
+        path, key = self.module("rnn", rnn)
         for layer in range(layers):
             out: list[int] = []
             for end in ("", "_reverse") if both else ("",):
@@ -155,11 +156,11 @@ class Composer:
         if draw.random() < 0.25:  # the last layer's final states, at every time step
             self.add(
                 f"h_n of {kind}",
-                lambda ts: (
+                lambda m, ts: (
                     (
-                        torch.cat(list(rnn(ts[at])[1][0][-1 - both :]), -1)
+                        torch.cat(list(m[key](ts[at])[1][0][-1 - both :]), -1)
                         if kind == "LSTM"
-                        else torch.cat(list(rnn(ts[at])[1][-1 - both :]), -1)
+                        else torch.cat(list(m[key](ts[at])[1][-1 - both :]), -1)
                     )
                     .unsqueeze(1)
                     .expand(-1, ts[at].shape[1], -1)
@@ -167,13 +168,13 @@ class Composer:
                 source,
             )
         else:
-            self.add(f"{kind} {hidden} x {layers}", lambda ts: rnn(ts[at])[0], source)
+            self.add(f"{kind} {hidden} x {layers}", lambda m, ts: m[key](ts[at])[0], source)
 
     def linear(self) -> None:
         at, out = self.latest(), self.random.choice([2, 3, 4])
-        path, fc = self.module("fc", nn.Linear(len(self.labels[at]), out))
+        path, key = self.module("fc", nn.Linear(len(self.labels[at]), out))
         self.ledger.read(self.labels[at], f"{path}.weight")
-        self.add("linear", lambda ts: fc(ts[at]), self.ledger.new(out))
+        self.add("linear", lambda m, ts: m[key](ts[at]), self.ledger.new(out))
 
     def pointwise(self) -> None:
         at = self.latest()
@@ -190,18 +191,18 @@ class Composer:
                 ("folded", lambda x: x.reshape(-1, x.shape[-1]).view_as(x)),
             ]
         )
-        self.add(name, lambda ts: op(ts[at]), self.labels[at])
+        self.add(name, lambda m, ts: op(ts[at]), self.labels[at])
 
     def slice_units(self) -> None:
         at, size = self.latest(), len(self.labels[-1])
         start = self.random.randrange(size)
         stop = self.random.randrange(start, size) + 1
         negative = start - size
-        self.add("slice", lambda ts: ts[at][..., negative:][..., : stop - start], self.labels[at][start:stop])
+        self.add("slice", lambda m, ts: ts[at][..., negative:][..., : stop - start], self.labels[at][start:stop])
 
     def concat(self) -> None:
         at, other = self.latest(), self.random.randrange(len(self.labels))
-        self.add("concat", lambda ts: torch.cat([ts[at], ts[other]], -1), self.labels[at] + self.labels[other])
+        self.add("concat", lambda m, ts: torch.cat([ts[at], ts[other]], -1), self.labels[at] + self.labels[other])
 
     def _partner(self) -> int:
         same = [n for n, labels in enumerate(self.labels) if len(labels) == len(self.labels[-1])]
@@ -210,50 +211,50 @@ class Composer:
     def residual(self) -> None:
         at, other = self.latest(), self._partner()
         self.ledger.tie(self.labels[at], self.labels[other])
-        self.add("residual", lambda ts: ts[at] + ts[other], self.labels[at])
+        self.add("residual", lambda m, ts: ts[at] + ts[other], self.labels[at])
 
     def product(self) -> None:
         at, other = self.latest(), self._partner()
         self.ledger.tie(self.labels[at], self.labels[other])
-        self.add("product", lambda ts: ts[at] * torch.sigmoid(ts[other]), self.labels[at])
+        self.add("product", lambda m, ts: ts[at] * torch.sigmoid(ts[other]), self.labels[at])
 
     def mixture(self) -> None:
         at, other = self.latest(), self._partner()
         self.ledger.tie(self.labels[at], self.labels[other])
-        self.add("mixture", lambda ts: torch.stack([ts[at], ts[other]]).mean(0), self.labels[at])
+        self.add("mixture", lambda m, ts: torch.stack([ts[at], ts[other]]).mean(0), self.labels[at])
 
     def permute(self) -> None:
         at, size = self.latest(), len(self.labels[-1])
         order = self.random.sample(range(size), size)
-        self.add("permute", lambda ts: ts[at][..., order], [self.labels[at][n] for n in order])
+        self.add("permute", lambda m, ts: ts[at][..., order], [self.labels[at][n] for n in order])
 
     def shift(self) -> None:
         at = self.latest()
-        self.add("shift", lambda ts: F.pad(ts[at], (0, 0, 1, 0))[:, :-1], self.labels[at])
+        self.add("shift", lambda m, ts: F.pad(ts[at], (0, 0, 1, 0))[:, :-1], self.labels[at])
 
     def conv(self) -> None:
         at, out = self.latest(), self.random.choice([2, 3])
-        path, conv = self.module("conv", nn.Conv1d(len(self.labels[at]), out, 3, padding=1))
+        path, key = self.module("conv", nn.Conv1d(len(self.labels[at]), out, 3, padding=1))
         self.ledger.read(self.labels[at], f"{path}.weight")
-        self.add("conv", lambda ts: conv(ts[at].transpose(1, 2)).transpose(1, 2), self.ledger.new(out))
+        self.add("conv", lambda m, ts: m[key](ts[at].transpose(1, 2)).transpose(1, 2), self.ledger.new(out))
 
     def norm(self) -> None:
         at, size = self.latest(), len(self.labels[-1])
         if self.random.random() < 0.5:
-            _, norm = self.module("norm", nn.LayerNorm(size))
+            _, key = self.module("norm", nn.LayerNorm(size))
             self.ledger.keep(self.labels[at])
-            self.add("layer norm", lambda ts: norm(ts[at]), self.ledger.new(size))
+            self.add("layer norm", lambda m, ts: m[key](ts[at]), self.ledger.new(size))
             self.ledger.unsure.update(self.labels[-1])
         else:
-            _, norm = self.module("norm", nn.BatchNorm1d(size))
-            self.add("batch norm", lambda ts: norm(ts[at].mT).mT, self.labels[at])
+            _, key = self.module("norm", nn.BatchNorm1d(size))
+            self.add("batch norm", lambda m, ts: m[key](ts[at].mT).mT, self.labels[at])
 
     def gate(self) -> None:
         at, size = self.latest(), len(self.labels[-1])
-        path, fc = self.module("gate", nn.Linear(size, size))
+        path, key = self.module("gate", nn.Linear(size, size))
         self.ledger.read(self.labels[at], f"{path}.weight")
         self.ledger.tie(self.labels[at], self.ledger.new(size))
-        self.add("gate", lambda ts: torch.sigmoid(fc(ts[at])) * ts[at], self.labels[at])
+        self.add("gate", lambda m, ts: torch.sigmoid(m[key](ts[at])) * ts[at], self.labels[at])
 
     def finish(self) -> None:
         self.linear() if self.random.random() < 0.85 else self.ledger.keep(self.labels[-1])
