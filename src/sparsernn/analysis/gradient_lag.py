@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from ..structure.cells import GRU, LSTM, RNN, RNN_RELU, RecurrentLayer
+from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
+from ..structure.cells import GRU, LSTM, RNN_RELU, RecurrentLayer
+from ..structure.examples import calls, fresh, run
 from .gates import KINDS
 
-_KNOWN = (LSTM, GRU, RNN, RNN_RELU)
+_KNOWN = (nn.RNNBase, nn.RNNCellBase, RaggedLSTM, RaggedGRU, RaggedRNN)
 
 
 def gradient_lag(
@@ -35,24 +37,26 @@ def gradient_lag(
     """layer -> {"kinds": {kind: {"units", "norm": [at lag 0, 1, ...], "mean_lag"}}, "steps"} as plain data.
 
     `lags`: the longest lag in time steps (shorter sequences give fewer); `units`: at most so many units of a kind,
-    evenly spaced; `sequences`: at most so many sequences of the example (of the first, if it is a list). `model` is
-    copied and run in eval mode. A reverse direction looks at its last step, the first of the sequence. Dead units are
-    left out. Layers that the gradient can't be taken for map to {"skipped": sentence}. Raises ValueError if `lags`,
-    `units` or `sequences` is less than 1.
+    evenly spaced; `sequences`: at most so many sequences of the example (of a list, the first one that reaches the
+    layer). `model` is copied and run in eval mode; the layer starts from a zero state. A reverse direction looks at
+    its last step, the first of the sequence. Dead units are left out. Layers that the gradient can't be taken for map
+    to {"skipped": sentence}. Raises ValueError if `lags`, `units` or `sequences` is less than 1, or the model can't
+    run on the example.
     """
     for name, value in (("lags", lags), ("units", units), ("sequences", sequences)):
         if value < 1:
             raise ValueError(f"gradient_lag: got {name}={value}, expected at least 1.")
-    first = example_inputs[0] if isinstance(example_inputs, list) and example_inputs else example_inputs
     twin = copy.deepcopy(model)
     twin.eval()
-    inputs = _record(twin, first, {layer.module for layer in layers}, sequences)
+    known = {layer.module for layer in layers if isinstance(twin.get_submodule(layer.module), _KNOWN)}
+    inputs = _record(twin, example_inputs, known, sequences)
     parameters = {name: p.detach() for name, p in twin.named_parameters()}
     result: dict[str, Any] = {}
     outputs: dict[tuple[str, int, bool], Tensor] = {}
     for layer in layers:
-        if layer.cell not in _KNOWN:
-            result[layer.name] = {"skipped": f"the equations of cell {layer.cell.name} are not known here"}
+        if layer.module not in known:
+            kind = type(twin.get_submodule(layer.module)).__name__
+            result[layer.name] = {"skipped": f"the equations of {kind} are not known here"}
             continue
         if layer.module not in inputs:
             result[layer.name] = {"skipped": "no example reached this layer"}
@@ -68,38 +72,33 @@ def gradient_lag(
     return result
 
 
-def _record(model: nn.Module, example: Any, paths: set[str], sequences: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """module path -> (input (T, B, I), lengths (B,)) of one run; cells in a loop give one step a call."""
+def _record(model: nn.Module, example_inputs: Any, paths: set[str], sequences: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """module path -> (input (T, B, I), lengths (B,)) of its first run; cells in a loop give one step a call."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
     steps: dict[str, list[Tensor]] = {}
 
     def hook(path: str):
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            x: Any = args[0] if args else kwargs.get("input", kwargs.get("x"))
-            if not hasattr(module, "num_layers"):
-                x_BI = x.detach() if x.dim() == 2 else x.detach()[None]
-                steps.setdefault(path, []).append(x_BI[:sequences])
+            x: Any = args[0] if args else kwargs["input"]
+            if isinstance(module, nn.RNNCellBase):
+                steps.setdefault(path, []).append(x.detach()[:sequences] if x.dim() == 2 else x.detach()[None])
             elif path not in seen:
-                seen[path] = _time_first(x, bool(getattr(module, "batch_first", False)), sequences)
+                seen[path] = _time_first(x, bool(module.batch_first), sequences)
 
         return note
 
     handles = [model.get_submodule(path).register_forward_pre_hook(hook(path), with_kwargs=True) for path in paths]
-    args, kwargs = (), {}
-    example = copy.deepcopy(example)
-    if isinstance(example, dict):
-        kwargs = example
-    else:
-        args = example if isinstance(example, tuple) and not isinstance(example, PackedSequence) else (example,)
     try:
         with torch.no_grad(), torch.random.fork_rng():
-            model(*args, **kwargs)
+            for number, call in enumerate(calls(example_inputs), 1):
+                steps.clear()
+                run(model, fresh(call), number)
+                for path, found in steps.items():
+                    x_TBI = torch.stack([x for x in found if x.shape == found[0].shape])
+                    seen.setdefault(path, (x_TBI, torch.full((x_TBI.shape[1],), len(x_TBI))))
     finally:
         for handle in handles:
             handle.remove()
-    for path, found in steps.items():
-        x_TBI = torch.stack([x for x in found if x.shape == found[0].shape])
-        seen[path] = (x_TBI, torch.full((x_TBI.shape[1],), len(x_TBI)))
     return seen
 
 

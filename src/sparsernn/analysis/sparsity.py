@@ -27,8 +27,9 @@ def inspect(model: nn.Module, example_inputs: Any) -> Report:
     takes. The report holds a copy of what it shows, so that it stays true when training goes on; only
     `gradient_lag` runs the model again. Raises what `trace` raises.
     """
-    from ..structure.trace import trace
+    from ..structure.trace import trace, unwrap
 
+    model = unwrap(model)
     return inspect_structure(model, trace(model, example_inputs), example_inputs)
 
 

@@ -17,7 +17,7 @@ from .tables import Count, Layer
 
 _PLAIN_WIDTH = 110  # where there is no terminal: in files and pipes
 # Columns that a narrow terminal goes without: below so many columns, which.
-_DISPENSABLE = {104: "Share", 92: "Kind", 82: "Bytes"}
+_DISPENSABLE = {104: "Share", 92: "Kind", 82: "Bytes", 64: "Constant\ngates", 54: "Not\nzero"}
 
 
 def render(found: Snapshot, verdict: str, width: int = _PLAIN_WIDTH) -> RenderableType:

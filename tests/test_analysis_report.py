@@ -1,0 +1,347 @@
+"""Figures and the one-file report: they exist, they say what was given, and nothing in them can do harm."""
+
+import io
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from analysis_models import TOKENS, kill_units, make_constant, tagger
+from sparsernn.analysis import plots
+from sparsernn.analysis.columns import label, show
+from sparsernn.analysis.extras import merge_seeds
+from sparsernn.analysis.sparsity import inspect
+
+EVIL = "<script>alert('1')</script> & $\\frac{1}$ \"quoted\""
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Parses a page; keeps tags, attributes, text, and what was left open or closed without being open."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.wrong, self.tags, self.text, self.attributes = [], [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *a) for a in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *a) for a in attrs]
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+
+    def values(self, name):
+        return [value for _, key, value in self.attributes if key == name]
+
+
+@pytest.fixture(scope="module")
+def report():
+    model = tagger()
+    kill_units(model, [1, 4])
+    make_constant(model, 0, [0])
+    return inspect(model, TOKENS)
+
+
+EXTRAS = {
+    "command": "sparsernn run shakespeare --seed 0",
+    "runs": [
+        {
+            "row": "dense",
+            "seed": 0,
+            "measured": {"test_bpc": 2.2, "weights": 900, "ms": 5.0},
+            "paper": {"test_bpc": 2.1},
+        },
+        {"row": "equal size", "seed": 0, "measured": {"test_bpc": 2.4, "weights": 300, "ms": 2.0}},
+        {"row": "sparse", "seed": 0, "measured": {"test_bpc": 2.25, "weights": 300, "ms": 0.5, "units": [3, 4]}},
+        {"row": "sparse", "seed": 1, "measured": {"test_bpc": 2.35, "weights": 300, "ms": 0.5, "units": [3, 4]}},
+    ],
+    "layer_times": {"rnn.l0": {"before": 2.0, "after": 0.3}, "head": {"before": 0.5, "after": 0.4}},
+    "history": {"step": [0, 10, 20], "loss": [3.0, None, 2.0], "kept": [1.0, 0.5, 0.4], "target": [0.4] * 3},
+    "benchmark": [{"work": "one step", "against": "torch", "ratio": 14.2, "spread": 0.05, "max_error": 3e-7}],
+    "checks": {"same outputs": "3.1e-7 at most", "seeds": 2},
+}
+
+
+def written(report, folder, **extras):
+    return report.html(folder / "report.html", **extras).read_text(encoding="utf-8")
+
+
+@pytest.mark.smoke
+def test_page_is_well_formed_and_has_every_section_with_data(report, tmp_path):
+    text = written(report, tmp_path, **EXTRAS, gradient_lag=report.gradient_lag(3))
+    page = Page(text)
+    assert page.wrong == [] and page.open == []
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    for reference in re.findall(r'(?:href="#|url\(#|aria-labelledby=")([^")]+)', text):
+        assert reference in ids
+    headings = re.findall(r"<h2[^>]*><span>\d+</span>([^<]+)</h2>", text)
+    assert headings == [
+        "Quality against size and speed",
+        "Layers",
+        "Weights and units",
+        "Kinds of cells",
+        "Training",
+        "Times",
+        "Checks",
+    ]
+    words = " ".join(page.text)
+    for shown in ("2 of 6 units can go", "sparsernn run shakespeare --seed 0", "2.3 ± 0.07071", "paper 2.1", "14.2x"):
+        assert shown in words
+    # 0.4 of 0.7 ms are the head's: it has become the layer to look at.
+    assert "After compaction head takes 57% of the time" in words
+
+
+def test_sections_without_data_are_absent(report, tmp_path):
+    headings = re.findall(r"<h2[^>]*><span>\d+</span>([^<]+)</h2>", written(report, tmp_path))
+    assert headings == ["Layers", "Weights and units", "Kinds of cells"]
+
+
+def test_reasons_have_a_section_of_their_own(tmp_path):
+    torch.manual_seed(0)
+    report = inspect(nn.LSTM(5, 6), torch.randn(7, 4, 5))
+    words = " ".join(Page(written(report, tmp_path)).text)
+    assert "What can't go, and why" in words
+    assert report.snapshot.kept[0].reason in words
+
+
+def test_page_needs_no_network_and_no_script(report, tmp_path):
+    text = written(report, tmp_path, **EXTRAS, gradient_lag=report.gradient_lag(3))
+    page = Page(text)
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    assert not re.search(r"https?://|//[a-z]|@import|javascript:", text)
+    for name in ("src", "href", "xlink:href", "data", "action", "srcset"):
+        assert all(value.startswith(("#", "data:image/png;base64,")) for value in page.values(name))
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert text.isprintable() or all(c.isprintable() or c in "\n\t" for c in text)
+
+
+def test_every_string_is_escaped(tmp_path):
+    class Holder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.add_module(EVIL, nn.LSTM(5, 6))
+
+        def forward(self, x):
+            return self._modules[EVIL](x)[0]
+
+    torch.manual_seed(0)
+    report = inspect(Holder(), torch.randn(7, 4, 5))
+    extras = {
+        "title": EVIL,
+        "verdict": EVIL,
+        "command": EVIL,
+        "runs": [{"row": EVIL, "measured": {EVIL: EVIL, "test_bpc": 1.0, "weights": 10}, "paper": {EVIL: 3}}] * 2,
+        "layer_times": {EVIL: {"before": 1.0, "after": 1.0}},
+        "gradient_lag": {**report.gradient_lag(2), EVIL: {"skipped": EVIL}},
+        "history": {"loss": [1.0, 2.0], EVIL: [1.0, 2.0]},
+        "benchmark": [{EVIL: EVIL}],
+        "checks": {EVIL: EVIL},
+    }
+    page = Page(written(report, tmp_path, **extras))
+    assert page.wrong == [] and page.open == []
+    assert "script" not in page.tags
+    assert any(EVIL in text for text in page.text)
+    for figure in (report.plot_weights(), report.plot_groups(), report.plot_gates(), report.plot_gradient_lag(2)):
+        figure.savefig(io.BytesIO(), format="png")
+
+
+def test_figures_are_described_and_pages_fit_a_phone(report, tmp_path):
+    text = written(report, tmp_path, **EXTRAS)
+    page = Page(text)
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
+    assert page.tags.count("figure") == page.tags.count("figcaption") > 0
+    described = [value for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"]
+    assert len(described) == page.tags.count("svg") and all(described)
+    # A table may be wider than the screen; then its own box scrolls, which the keyboard can reach.
+    assert text.count("<table>") == len(
+        re.findall(r'<div class="scroll" tabindex="0" role="region"[^>]*>\s*<table>', text)
+    )
+    assert page.tags.count("caption") == page.tags.count("table")
+    assert "prefers-color-scheme: dark" in text
+    # Colours of figures are names that the style sheet defines for light and dark surroundings.
+    names = set(re.findall(r"var\(--([a-z]+)\)", text))
+    for name in names:
+        assert text.count(f"--{name}: #") == 2
+
+
+def test_text_has_contrast_in_both_schemes(report, tmp_path):
+    text = written(report, tmp_path)
+    schemes = [
+        dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root \{(.*?)\}", text, re.S)
+    ]
+    assert len(schemes) == 2
+    for scheme in schemes:
+        for name in ("ink", "muted", "accent"):
+            for ground in ("ground", "sheet"):
+                assert contrast(scheme[name], scheme[ground]) >= 4.5  # WCAG 2.2, AA
+        for name in ("second", "third", "fourth"):
+            assert contrast(scheme[name], scheme["ground"]) >= 3
+
+
+def contrast(one, other):
+    def luminance(colour):
+        parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_same_report_same_bytes(report, tmp_path):
+    assert written(report, tmp_path, **EXTRAS) == written(report, tmp_path, **EXTRAS)
+
+
+def test_a_failed_write_leaves_the_old_file(report, tmp_path):
+    path = report.html(tmp_path / "report.html")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="lengths"):
+        report.html(path, history={"step": [1, 2], "loss": [1.0]})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize(
+    ("extras", "fragment"),
+    [
+        ({"runs": ["dense"]}, "runs[0] is str"),
+        ({"runs": [{"row": "dense", "measured": 3}]}, "expected a dict of metrics"),
+        ({"layer_times": {"rnn.l0": 3.0}}, "layer_times['rnn.l0']"),
+        ({"layer_times": {"rnn.l0": {"before": float("nan")}}}, "layer_times['rnn.l0']"),
+        ({"history": {"loss": [1.0, "two"]}}, "history['loss'] contains 'two'"),
+        ({"history": {"loss": [1.0], "kept": []}}, "lengths"),
+        ({"gradient_lag": {"rnn.l0": 3}}, "report.gradient_lag()"),
+        ({"benchmark": [3]}, "benchmark[0] is int"),
+        ({"checks": ["fine"]}, "checks[0] is str"),
+    ],
+)
+def test_data_of_another_form_is_refused_in_a_sentence(report, tmp_path, extras, fragment):
+    with pytest.raises(ValueError) as caught:
+        report.html(tmp_path / "report.html", **extras)
+    assert fragment in str(caught.value) and "expected" in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_named(report, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        report.html(tmp_path / "nowhere" / "report.html")
+
+
+def test_a_missing_extra_is_a_sentence(report, tmp_path, monkeypatch):
+    import importlib
+
+    real = importlib.import_module
+
+    def without(name, *rest):
+        if name.split(".")[0] in ("matplotlib", "jinja2"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    for call in (lambda: report.html(tmp_path / "report.html"), report.plot_weights, report.plot_gates):
+        with pytest.raises(ImportError, match=r"pip install 'sparsernn\[train\]'"):
+            call()
+    assert "units can go" in str(report)
+
+
+def test_figures_leave_pyplot_alone(report):
+    import matplotlib as mpl
+    from matplotlib import _pylab_helpers
+
+    before, backend = dict(mpl.rcParams), mpl.get_backend(auto_select=False)
+    figures = [report.plot_weights(), report.plot_weights(sort=True), report.plot_groups(), report.plot_gates()]
+    for figure in (*figures, report.plot_gradient_lag(3)):
+        for form in ("png", "svg"):
+            out = io.BytesIO()
+            figure.savefig(out, format=form)
+            assert len(out.getvalue()) > 1000
+    assert dict(mpl.rcParams) == before and mpl.get_backend(auto_select=False) == backend
+    assert _pylab_helpers.Gcf.get_all_fig_managers() == []
+
+
+def test_weights_figure_draws_each_weight_in_its_place(report):
+    (layer,) = report.snapshot.recurrent
+    drawn = plots._matrix_of(layer, report.snapshot.masks, torch.arange(6), sort=False)
+    masks = report.snapshot.masks
+    assert torch.equal(drawn[:5], masks["rnn.weight_ih_l0"].T)
+    assert torch.equal(drawn[5:], masks["rnn.weight_hh_l0"].T)
+    # Dead units 1 and 4: a white column in each gate, a white row among the hidden units.
+    for unit in (1, 4):
+        assert not drawn[:, [gate * 6 + unit for gate in range(4)]].any()
+        assert not drawn[5 + unit].any()
+    order = torch.tensor([5, 3, 2, 0, 4, 1])
+    moved = plots._matrix_of(layer, masks, order, sort=True)
+    columns = torch.cat([gate * 6 + order for gate in range(4)])
+    assert torch.equal(moved[:5], drawn[:5, columns])
+    assert torch.equal(moved[5:], drawn[5:, columns][order])
+
+
+@pytest.mark.parametrize("size", [10, 97, 400])
+def test_reduced_images_keep_the_share_of_weights(size):
+    mask = np.random.default_rng(0).random((400, 333)) < 0.1
+    shares = plots._shares(mask, size)
+    assert max(shares.shape) <= size and shares.min() >= 0 and shares.max() <= 1
+    # Pixels differ in area by at most one row and column.
+    assert shares.mean() == pytest.approx(mask.mean(), rel=0.15)
+    assert (plots._shares(np.ones((400, 333), bool), size) == 1).all()
+
+
+def test_a_single_dead_unit_stays_visible_in_a_large_layer():
+    dead = np.zeros((1, 6000), bool)
+    dead[0, 1234] = True
+    marks = plots._shares(dead, 900) > 0
+    assert marks.sum() == 1
+    assert abs(int(np.flatnonzero(marks[0])[0]) - 1234 * 900 / 6000) <= 1
+
+
+def test_seeds_of_one_row_are_averaged():
+    rows = merge_seeds(EXTRAS["runs"])
+    assert [(row["number"], row["row"], row["seeds"]) for row in rows] == [
+        (1, "dense", 1), (2, "equal size", 1), (3, "sparse", 2),
+    ]  # fmt: skip
+    assert rows[2]["measured"]["test_bpc"] == pytest.approx(2.3)
+    assert rows[2]["spread"]["test_bpc"] == pytest.approx(0.1 / math.sqrt(2))
+    assert rows[2]["measured"]["units"] == [3, 4]
+    assert rows[0]["paper"] == {"test_bpc": 2.1}
+
+
+def test_values_are_written_by_their_names():
+    assert show("test_accuracy", 0.8387) == "83.9%"
+    assert show("max_error", 3.1e-7) == "3.1e-07"
+    assert show("weights", 66_034_000) == "66.0M"
+    assert show("weights", 9_999) == "9,999"
+    assert show("speedup", 10.59) == "10.6x"
+    assert show("file_size", 1_500_000) == "1.50 MB"
+    assert (show("ok", True), show("ok", None), show("test_bpc", float("nan"))) == ("yes", "–", "nan")
+    assert (label("test_bpc"), label("ms_fast"), label("f1")) == ("Test bits per character", "ms, fast", "F1")
+
+
+def test_a_long_history_is_thinned_without_moving_its_mean(report, tmp_path):
+    from sparsernn.analysis.charts import _thinned
+
+    steps = list(range(100_000))
+    values = [math.sin(s / 1e4) if s % 3 else None for s in steps]
+    at, thinned = _thinned(steps, values)
+    assert len(at) == len(thinned) <= 500
+    assert np.abs(thinned - np.sin(at / 1e4)).max() < 0.02
+    text = written(report, tmp_path, history={"step": steps, "loss": values})
+    assert len(text) < 600_000
