@@ -41,15 +41,26 @@ class Workspace:
         f[Field.H], f[Field.STATE_STRIDE] = self.state.data_ptr(), units * BYTES
         f[Field.C] = rows * units * BYTES
         f[Field.RECURRENT], f[Field.RECURRENT_STRIDE] = f[Field.H], units * BYTES
-        self.recurrent = self.h
+        self.recurrent, self.recurrent_buffer = self.h, self.state[0]
+        self.projected: Tensor | None = None
         if layer.hr is not None:
             width = -(-w.output_size // WIDTH) * WIDTH
             self.projected = torch.zeros(rows, width)
-            self.recurrent = self.projected[:, : w.output_size]
+            self.recurrent, self.recurrent_buffer = self.projected[:, : w.output_size], self.projected
             f[Field.RECURRENT], f[Field.RECURRENT_STRIDE] = self.projected.data_ptr(), width * 4
             f[Field.PROJECT_KERNEL], f[Field.PROJECT_PLAN] = layer.hr.kernel, layer.hr.plan
             f[Field.PROJECT_LANES] = w.output_size
         self.address = ctypes.addressof(f)
+
+    def clear(self) -> None:
+        """Back to a state of zeros."""
+        self.state.zero_()
+        if self.projected is not None:
+            self.projected.zero_()
+
+    def states(self) -> list[Tensor]:
+        """[h] or [h, c] as views, each (rows, width)."""
+        return [self.recurrent] if self.c is None else [self.recurrent, self.c]
 
 
 class PackedLayer:
@@ -92,13 +103,10 @@ class PackedLayer:
         total = steps * rows if packing is None else x.shape[0]
         space = self.workspace(rows, total)
         if state is None:
-            space.state.zero_()
-            if self.hr is not None:
-                space.projected.zero_()
+            space.clear()
         else:
-            space.recurrent.copy_(state[0])
-            if space.c is not None:
-                space.c.copy_(state[1])
+            for own, given in zip(space.states(), state):
+                own.copy_(given)
         f = space.fields
         f[Field.STEPS], f[Field.ROWS], f[Field.REVERSE] = steps, rows, self.weights.reverse
         f[Field.SIZES], f[Field.STARTS] = (0, 0) if packing is None else (packing[0].data_ptr(), packing[1].data_ptr())
@@ -106,7 +114,7 @@ class PackedLayer:
         place = 0 if out is None else out.data_ptr()
         f[Field.OUT], f[Field.OUT_TIME], f[Field.OUT_ROW] = place, out_strides[0] * 4, out_strides[1] * 4
         self._run(space.address)
-        final = [space.recurrent.clone()] + ([space.c.clone()] if space.c is not None else [])
+        final = [own.clone() for own in space.states()]
         self._spare.append(space)
         return final
 

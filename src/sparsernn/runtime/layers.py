@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from ..structure.cells import cell_of, unmanaged_modules
 from .engine import Engine
 from .modules import CELLS, RAGGED, STACKS, Accelerated
+from .stream import Stream, make_stream
 
 Precision = Literal["float32"]
 
@@ -87,6 +88,16 @@ class AcceleratedModel:
     def explain(self) -> str:
         """Which module runs in which layout, module by module."""
         return "\n".join(line for path, module in _engines(self) for line in module._engine.explain(path, module))
+
+    def stream(self, batch: int = 1, example: Tensor | None = None) -> Stream:
+        """The model step by step for `batch` rows, see `Stream`.
+
+        For a model that is a chain of Embedding, Linear, elementwise (relu, tanh, sigmoid; dropout is none in
+        inference) and one-directional recurrent layers, found by running it once and verified against that run.
+        `example`: an input to run it on, where the one made up from its first layer does not fit.
+        Raises RuntimeError with the reason for any other model.
+        """
+        return make_stream(cast(nn.Module, self), batch, example)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class is made at run time, so copies and pickles name the model's own class.

@@ -1,0 +1,274 @@
+"""Streaming: one time step at a time, with its own state and no allocation."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from .compiled import address, function
+from .engine import PackedLayer, Workspace
+from .fields import Field
+from .modules import Accelerated
+from .pack import WIDTH, Arrangement, Packed, pack_panels, unit_rows
+from .recording import NotAChain, Part, record
+from .weights import layer_weights
+
+TABLE_BYTES = 8 << 20  # an embedding and the product behind it become one table up to this size
+_PROBE_STEPS = 5
+_ELEMENTWISE = {"relu": "chain.relu", "tanh": "chain.hyperbolic", "sigmoid": "chain.logistic"}
+
+
+class Stream:
+    """A model running step by step: `step(x)`, `reset()`, `state`.
+
+    Streams are made by `fast.stream(batch)`. Each has its own state and buffers, so several can run side by side, one
+    in each thread; the weights are those of the moment it was made.
+    """
+
+    def __init__(self, parts: Sequence[tuple[str, Part]], batch: int) -> None:
+        self.batch = batch
+        self._kept: list[Any] = []
+        self._spaces: list[Workspace] = []
+        self._inputs: list[tuple[Any, int]] = []  # the fields that take the address of x, and where
+        operations: list[int] = []
+        buffer: Tensor | None = None  # (batch, padded width): output of the part before
+        width = 0
+        waiting: nn.Embedding | None = None
+        self.tokens = isinstance(parts[0][1], nn.Embedding)
+        first = parts[0][1]
+        self.features = 0 if self.tokens else _input_size(first)
+        self._stop = torch.zeros(1, dtype=torch.int64)
+        self._tokens = torch.zeros(batch, dtype=torch.int64)
+        for (name, part), (_, following) in zip(parts, [*parts[1:], ("", "")]):
+            if isinstance(part, nn.Embedding):
+                if part.max_norm is not None or buffer is not None or waiting is not None:
+                    raise NotAChain(f"{name} is an Embedding that is not the first part, or has max_norm")
+                fields = [0, self._tokens.data_ptr(), batch, part.num_embeddings, self._stop.data_ptr()]
+                operations += self._operation(address("chain.tokens"), fields, 0)
+                if _table_fits(part, following):
+                    waiting = part
+                else:
+                    buffer = self._lookup(part, operations)
+            elif isinstance(part, str):
+                if waiting is not None or buffer is None:
+                    raise NotAChain(f"{name} comes before the first layer")
+                out = torch.zeros_like(buffer)
+                fields = [buffer.data_ptr(), out.data_ptr(), buffer.numel() // WIDTH]
+                operations += self._operation(address(_ELEMENTWISE[part]), fields)
+                self._kept += [buffer, out]
+                buffer = out
+            elif isinstance(part, nn.Linear):
+                packed, out = self._linear(part)
+                packed = self._table(waiting, packed, out.shape[1]) if waiting is not None else packed
+                fields = [packed.kernel, packed.plan, *self._source(buffer, waiting), batch, out.data_ptr()]
+                place = 2 if buffer is None and waiting is None else -1
+                operations += self._operation(address("chain.product"), [*fields, out.shape[1] * 4], place)
+                buffer, width, waiting = out, part.out_features, None
+            elif isinstance(part, Accelerated):
+                for layers in part._engine.layers(part, batch):  # type: ignore[arg-type]
+                    if len(layers) > 1:
+                        raise NotAChain(f"{name} is bidirectional: it needs the whole sequence")
+                    buffer, width = self._layer(layers[0], buffer, waiting, operations)
+                    waiting = None
+            else:
+                raise NotAChain(f"{name} is a {type(part).__name__}")
+        if buffer is None:
+            raise NotAChain("it has no layer")
+        self.output_size = width
+        self._output = buffer[:, :width]
+        self._operations = torch.tensor(operations, dtype=torch.int64)
+        self._arguments = (self._operations.data_ptr(), len(operations) // 2, self._stop.data_ptr())
+        self._run = function("chain.chain", 3)
+        ((self._fields, self._place),) = self._inputs
+        self._stopped = (ctypes.c_int64 * 1).from_address(self._stop.data_ptr())
+        self._last = first.num_embeddings - 1 if isinstance(first, nn.Embedding) else 0
+        self._shape = torch.Size((batch,) if self.tokens else (batch, self.features))
+        self._dtype = torch.int64 if self.tokens else torch.float32
+
+    def step(self, x: Tensor) -> Tensor:
+        """One time step: the model's output for `x`, (batch, output features).
+
+        x: (batch,) int64 token numbers where the model begins with an Embedding, else (batch, features) float32.
+        The result is the stream's own memory and is overwritten by the next step: clone() it to keep it.
+        """
+        if not isinstance(x, Tensor) or x.shape != self._shape or x.dtype != self._dtype or not x.is_contiguous():
+            x = self._checked(x)
+        self._fields[self._place] = x.data_ptr()
+        self._run(*self._arguments)
+        if self._stopped[0]:
+            self._stopped[0] = 0
+            raise IndexError(f"step: a token of {x.tolist()} is outside of the embedding's rows, 0 to {self._last}.")
+        return self._output
+
+    def reset(self) -> None:
+        """Back to the state of zeros."""
+        for space in self._spaces:
+            space.clear()
+
+    @property
+    def state(self) -> list[tuple[Tensor, ...]]:
+        """A copy of the state, one (h,) or (h, c) for each recurrent layer, each (batch, width). Can be assigned."""
+        return [tuple(s.clone() for s in space.states()) for space in self._spaces]
+
+    @state.setter
+    def state(self, value: Sequence[Sequence[Tensor]]) -> None:
+        want = [[tuple(s.shape) for s in space.states()] for space in self._spaces]
+        got = [[tuple(s.shape) for s in states] for states in value]
+        if got != want:
+            raise ValueError(f"state: got tensors of shapes {got}, expected {want}, one row a recurrent layer.")
+        for space, states in zip(self._spaces, value):
+            for own, given in zip(space.states(), states):
+                own.copy_(given)
+
+    def _checked(self, x: Any) -> Tensor:
+        shape = f"{tuple(self._shape)} {str(self._dtype).removeprefix('torch.')}"
+        if not isinstance(x, Tensor):
+            raise TypeError(f"step: got {type(x).__name__}, expected a tensor of {shape}.")
+        if x.device.type != "cpu" or tuple(x.shape) != tuple(self._shape):
+            raise ValueError(
+                f"step: got {tuple(x.shape)} on {x.device}, expected {shape} on the CPU: one time step, no time axis."
+            )
+        if x.dtype != self._dtype and (x.is_floating_point() or not self.tokens):
+            raise TypeError(f"step: got {x.dtype}, expected {self._dtype}.")
+        self._kept_input = x.to(self._dtype).contiguous()
+        return self._kept_input
+
+    def _operation(self, kernel: int, fields: list[int], place: int = -1) -> list[int]:
+        """A kernel and its fields; x, the input of the whole, comes at `place` where that is not -1."""
+        array = (ctypes.c_int64 * len(fields))(*fields)
+        self._kept.append(array)
+        if place >= 0:
+            self._inputs.append((array, place))
+        return [kernel, ctypes.addressof(array)]
+
+    def _source(self, buffer: Tensor | None, waiting: nn.Embedding | None) -> tuple[int, int]:
+        """Address and stride of a part's input; the first part's address comes with each step."""
+        if buffer is not None:
+            return buffer.data_ptr(), buffer.stride(0) * 4
+        return (0, self.features * 4) if waiting is None else (self._tokens.data_ptr(), 8)
+
+    def _linear(self, part: nn.Linear) -> tuple[Packed, Tensor]:
+        rows, where = unit_rows(part.out_features, 1, (0,), 1)
+        bias = torch.zeros(rows.numel())
+        if part.bias is not None:
+            bias[: part.out_features] = part.bias.detach()
+        packed = pack_panels(part.weight.detach(), Arrangement(rows, where, bias, len(bias)))
+        out = torch.zeros(self.batch, len(bias))
+        self._kept += [packed, out]
+        return packed, out
+
+    def _layer(
+        self, layer: PackedLayer, buffer: Tensor | None, waiting: nn.Embedding | None, operations: list[int]
+    ) -> tuple[Tensor, int]:
+        space = Workspace(layer, self.batch, self.batch)
+        f = space.fields
+        if waiting is not None:
+            packed = self._table(waiting, layer.ih, layer.gates_width)
+            f[Field.INPUT_KERNEL], f[Field.INPUT_PLAN] = packed.kernel, packed.plan
+        f[Field.STEPS], f[Field.ROWS] = 1, self.batch
+        f[Field.X], f[Field.X_ROW] = self._source(buffer, waiting)
+        if buffer is None and waiting is None:
+            self._inputs.append((f, Field.X))
+        self._spaces.append(space)
+        self._kept.append(layer)
+        operations += [address("sequence.layer"), space.address]
+        return space.recurrent_buffer, layer.weights.output_size
+
+    def _lookup(self, embedding: nn.Embedding, operations: list[int]) -> Tensor:
+        """An embedding too large for a table: its row is copied."""
+        weight = embedding.weight.detach().contiguous()
+        out = torch.zeros(self.batch, -(-weight.shape[1] // WIDTH) * WIDTH)
+        fields = [self._tokens.data_ptr(), self.batch, weight.data_ptr(), weight.shape[1], out.data_ptr()]
+        operations += self._operation(address("chain.lookup"), [*fields, out.stride(0) * 4])
+        self._kept += [weight, out]
+        return out
+
+    def _table(self, embedding: nn.Embedding, packed: Packed, width: int) -> Packed:
+        """The product of every row of the embedding, worked out once: a step looks its row up."""
+        vectors = embedding.weight.detach().contiguous()
+        count, size = vectors.shape
+        rows = torch.empty(count, width)
+        fields = [packed.kernel, packed.plan, vectors.data_ptr(), size * 4, count, rows.data_ptr(), width * 4]
+        array = (ctypes.c_int64 * 7)(*fields)
+        function("chain.product", 1)(ctypes.addressof(array))
+        plan = torch.tensor([rows.data_ptr(), width // WIDTH])
+        self._kept += [rows, plan]
+        return Packed("table", address("chain.table"), plan.data_ptr(), rows.numel() * 4, ())
+
+
+def _table_fits(embedding: nn.Embedding, following: Part) -> bool:
+    if isinstance(following, nn.Linear):
+        width = following.out_features
+    elif isinstance(following, Accelerated):
+        width = 4 * max(weights.hidden_size for weights in layer_weights(cast(nn.Module, following)))
+    else:
+        return False
+    return embedding.num_embeddings * width * 4 <= TABLE_BYTES
+
+
+def _input_size(part: Part) -> int:
+    if isinstance(part, nn.Linear):
+        return part.in_features
+    return int(getattr(part, "input_size", 0))
+
+
+def make_stream(model: nn.Module, batch: int, example: Tensor | None = None) -> Stream:
+    """The stream of an accelerated model; RuntimeError where the model is not a chain that can run step by step."""
+    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
+        raise ValueError(f"stream: batch is {batch!r}, expected a whole number from 1 on.")
+    why = ""
+    for x in [example] if example is not None else _examples(model, batch):
+        try:
+            parts, whole = record(model, x)
+            if not any(isinstance(part, Accelerated) for _, part in parts):
+                raise NotAChain("it has no recurrent layer in its chain")
+            stream = Stream(parts, batch)
+            _verify(stream, x, whole, _batch_first(model))
+            stream.reset()
+            return stream
+        except NotAChain as error:
+            why = str(error)
+            break
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+            # The likeliest input's failure is the one to tell.
+            why = why or (str(error).splitlines()[0] if str(error) else type(error).__name__)
+    raise RuntimeError(
+        f"stream: {type(model).__name__} can't run step by step: {why or 'no input was found for it'}.\n"
+        "A stream takes a chain of Embedding, Linear, elementwise and one-directional recurrent layers."
+    )
+
+
+def _batch_first(model: nn.Module) -> bool:
+    return any(isinstance(m, Accelerated) and getattr(m, "batch_first", False) for m in model.modules())
+
+
+def _examples(model: nn.Module, batch: int) -> list[Tensor]:
+    """Inputs that the model may take, likeliest first."""
+    shape = (batch, _PROBE_STEPS) if _batch_first(model) else (_PROBE_STEPS, batch)
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            found.append(torch.randint(module.num_embeddings, shape, generator=generator))
+        elif size := _input_size(module):
+            found.append(torch.randn(*shape, size, generator=generator))
+    return found
+
+
+def _verify(stream: Stream, x: Tensor, whole: Tensor, batch_first: bool) -> None:
+    time = 1 if batch_first else 0
+    outputs = [stream.step(step.contiguous()).clone() for step in x.unbind(time)]
+    if whole.numel() == outputs[0].numel():
+        got, want = outputs[-1], whole.reshape(outputs[-1].shape)
+    elif whole.numel() == len(outputs) * outputs[0].numel():
+        got = torch.stack(outputs, time)
+        want = whole.reshape(got.shape)
+    else:
+        raise NotAChain(f"its output {tuple(whole.shape)} is not one row of {stream.output_size} for each step")
+    size = max(1.0, float(want.abs().max()))
+    if not float((got - want).abs().max()) <= 1e-4 * size:
+        raise NotAChain("step by step it gives other numbers than over the whole sequence")
