@@ -280,19 +280,34 @@ def test_figures_leave_pyplot_alone(report):
 
 def test_weights_figure_draws_each_weight_in_its_place(report):
     (layer,) = report.snapshot.recurrent
-    drawn = plots._matrix_of(layer, report.snapshot.masks, torch.arange(6), sort=False)
+    drawn = plots._matrix_of(layer, report.snapshot, torch.arange(6), sort=False)
     masks = report.snapshot.masks
     assert torch.equal(drawn[:5], masks["rnn.weight_ih_l0"].T)
     assert torch.equal(drawn[5:], masks["rnn.weight_hh_l0"].T)
-    # Dead units 1 and 4: a white column in each gate, a white row among the hidden units.
-    for unit in (1, 4):
-        assert not drawn[:, [gate * 6 + unit for gate in range(4)]].any()
-        assert not drawn[5 + unit].any()
     order = torch.tensor([5, 3, 2, 0, 4, 1])
-    moved = plots._matrix_of(layer, masks, order, sort=True)
+    moved = plots._matrix_of(layer, report.snapshot, order, sort=True)
     columns = torch.cat([gate * 6 + order for gate in range(4)])
     assert torch.equal(moved[:5], drawn[:5, columns])
     assert torch.equal(moved[5:], drawn[5:, columns][order])
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize("projection", [0, 3])
+def test_dead_units_are_white_strips_whatever_their_own_rows_hold(projection):
+    model = tagger(proj_size=projection)
+    with torch.no_grad():
+        if projection:
+            model.rnn.weight_hr_l0[:, [1, 4]] = 0
+        else:
+            model.head.weight[:, [1, 4]] = 0
+            model.rnn.weight_hh_l0[:, [1, 4]] = 0
+    found = inspect(model, TOKENS).snapshot
+    drawn = plots._matrix_of(found.recurrent[0], found, torch.arange(6), sort=False)
+    expected = torch.ones(5 + (projection or 6), 24, dtype=torch.bool)
+    expected[:, [gate * 6 + unit for gate in range(4) for unit in (1, 4)]] = False
+    if not projection:
+        expected[[5 + 1, 5 + 4]] = False
+    assert torch.equal(drawn, expected)
 
 
 @pytest.mark.parametrize("size", [10, 97, 400])

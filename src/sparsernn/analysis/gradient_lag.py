@@ -31,8 +31,8 @@ def gradient_lag(
     kinds: Mapping[str, tuple[str, ...]],
     lags: int = 50,
     *,
-    units: int = 64,
-    sequences: int = 8,
+    units: int = 32,
+    sequences: int = 4,
 ) -> dict[str, Any]:
     """layer -> {"kinds": {kind: {"units", "norm": [at lag 0, 1, ...], "mean_lag"}}, "steps"} as plain data.
 

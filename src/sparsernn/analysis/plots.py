@@ -44,7 +44,7 @@ def weights_figure(
 
 def _panel_height(layer: RecurrentLayer) -> float:
     rows, columns = layer.input_size + (layer.proj_size or layer.hidden_size), len(layer.gates) * layer.hidden_size
-    return float(np.clip(6.4 * rows / columns, 1.3, 5.0)) + _ROOM_FOR_LABELS
+    return float(np.clip(6.4 * rows / columns, 1.3, 4.2)) + _ROOM_FOR_LABELS
 
 
 def _weights_panel(axes: Axes, layer: RecurrentLayer, found: Snapshot, sort: bool, most_pixels: int) -> None:
@@ -52,8 +52,8 @@ def _weights_panel(axes: Axes, layer: RecurrentLayer, found: Snapshot, sort: boo
     order = torch.arange(units)
     if sort:
         order = sorted_units(found.kinds[layer.name], found.alive[layer.name])
-    kept_RC = _matrix_of(layer, found.masks, order, sort)
-    dead_H = found.dead.get(layer.name, torch.zeros(units, dtype=torch.bool))[order]
+    kept_RC = _matrix_of(layer, found, order, sort)
+    dead_H = _dead(found, layer.name, units)[order]
     rows, columns = kept_RC.shape
     image = axes.inset_axes((0.0, 0.0, 1.0, 1.0))
     _image(image, _shares(kept_RC.numpy(), most_pixels), (0, columns, rows, 0), ACCENT)
@@ -77,23 +77,33 @@ def _weights_panel(axes: Axes, layer: RecurrentLayer, found: Snapshot, sort: boo
         part.patch.set_alpha(0)
         for spine in part.spines.values():
             spine.set(visible=part is image, color=MUTED, linewidth=0.8)
-    density = float(kept_RC.float().mean()) if kept_RC.numel() else 1.0
-    title = f"{layer.name}: {int(dead_H.sum())} of {units} units dead, {density:.1%} of the weights not zero"
+    title = f"{layer.name}: {int(dead_H.sum()):,} of {units:,} units dead"
     axes.set_title(plain(title), loc="left", fontsize=9.5, color=INK, fontweight="bold", pad=24)
 
 
-def _matrix_of(layer: RecurrentLayer, masks: Mapping[str, Tensor], order: Tensor, sort: bool) -> Tensor:
-    """bool (I + H, G H): all matrices of the layer side by side, transposed, so that gates stand next to each other."""
+def _matrix_of(layer: RecurrentLayer, found: Snapshot, order: Tensor, sort: bool) -> Tensor:
+    """bool (I + H, G H): all matrices of the layer side by side, transposed, so that gates stand next to each other.
+
+    What compaction takes out is False: the columns of dead units in each gate, and their rows among the hidden ones.
+    """
+    dead_H = _dead(found, layer.name, layer.hidden_size)
     halves = []
     for kind in ("ih", "hh"):
         blocks = [
-            masks[rows.parameter][rows.start : rows.start + layer.hidden_size][order]
+            found.masks[rows.parameter][rows.start : rows.start + layer.hidden_size] & ~dead_H[:, None]
             for rows in sorted((r for r in layer.rows if r.kind == kind), key=lambda r: layer.gates.index(r.gate))
         ]
-        half_RC = torch.cat(blocks).T
-        # With a projection the recurrent rows are projected units, which have an order of their own.
-        halves.append(half_RC[order] if sort and kind == "hh" and not layer.proj_size else half_RC)
+        half_RC = torch.cat([block[order] for block in blocks]).T
+        if kind == "hh":
+            read = layer.unit_sets[-1]  # with a projection the recurrent rows are projected units
+            half_RC = half_RC & ~_dead(found, read, len(half_RC))[:, None]
+            half_RC = half_RC[order] if sort and read == layer.name else half_RC
+        halves.append(half_RC)
     return torch.cat(halves)
+
+
+def _dead(found: Snapshot, name: str, size: int) -> Tensor:
+    return found.dead.get(name, torch.zeros(size, dtype=torch.bool))
 
 
 def _shares(kept_RC: np.ndarray[Any, Any], most: int) -> np.ndarray[Any, Any]:
@@ -144,7 +154,7 @@ def _histogram(axes: Axes, name: str, values: np.ndarray[Any, Any]) -> None:
     if zero:
         axes.bar(-width * 1.5, zero, width * 1.5, align="edge", color=PALETTE["second"])
         place = (-width * 0.7, zero)
-        text = f"{zero} at zero"
+        text = f"{zero:,} at zero"
         axes.annotate(text, place, (6, 0), textcoords="offset points", fontsize=8.5, color=INK, va="top")
     dress(axes, title=name, x="2-norm of a unit's group of weights", y="units")
 
@@ -179,7 +189,7 @@ def _gates_panel(axes: Axes, layer: RecurrentLayer, kinds: tuple[str, ...], aliv
     from matplotlib.patches import Patch
 
     counts = kind_counts(kinds)
-    handles = [Patch(color=KIND_COLOURS[kind], label=f"{kind} {number}") for kind, number in counts.items()]
+    handles = [Patch(color=KIND_COLOURS[kind], label=f"{kind} {number:,}") for kind, number in counts.items()]
     legend(axes, handles=handles, loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=len(handles), borderaxespad=0)
 
 

@@ -93,7 +93,7 @@ class Report:
             "notes": list(found.notes),
         }
 
-    def gradient_lag(self, lags: int = 50, *, units: int = 64, sequences: int = 8) -> dict[str, Any]:
+    def gradient_lag(self, lags: int = 50, *, units: int = 32, sequences: int = 4) -> dict[str, Any]:
         """How long each kind of unit remembers: see `sparsernn.analysis.gradient_lag.gradient_lag`."""
         from .gradient_lag import gradient_lag
 
@@ -128,7 +128,7 @@ class Report:
 
         return gates_figure(self.snapshot)
 
-    def plot_gradient_lag(self, lags: int = 50, *, units: int = 64, sequences: int = 8) -> Figure:
+    def plot_gradient_lag(self, lags: int = 50, *, units: int = 32, sequences: int = 4) -> Figure:
         """Norm of the gradient of h_t with respect to the input `lag` steps before, by kind of unit."""
         from .plots import lag_figure
 

@@ -70,7 +70,7 @@ def layers(found: Snapshot, extras: Extras) -> dict[str, Any]:
                 t[k] / total if k in t and total else None for k, total in (("before", before_ms), ("after", after_ms))
             ]
         else:
-            shares = [a.mult_adds / max(1, now.mult_adds), b.mult_adds / max(1, after.mult_adds)]
+            shares = [a.mult_adds / now.mult_adds, b.mult_adds / after.mult_adds] if a.mult_adds else [None, None]
         rows.append(
             [
                 {"value": layer.name, "note": layer.kind if layer.kind != layer.name else ""},
@@ -88,7 +88,7 @@ def layers(found: Snapshot, extras: Extras) -> dict[str, Any]:
         "Layers",
         _dominating(found.layers, extras, after_ms),
         tables=[table(columns, rows, "Layers, now and after compaction")],
-        details=[_details(layer) for layer in found.layers if layer.matrices],
+        details=[_details(found.layers)],
     )
 
 
@@ -110,35 +110,33 @@ def _dominating(layers: Sequence[Layer], extras: Extras, after_ms: float) -> str
     return f"After compaction {name} takes {share:.0%} of the {of}: a further gain has to come from there first."
 
 
-def _details(layer: Layer) -> dict[str, Any]:
-    columns = [
-        Column("Matrix"),
-        Column("Gate"),
-        *numbers("Shape", "Weights", "Not zero", "Constant", "Mult-adds", "Bytes"),
-    ]
+def _details(layers: Sequence[Layer]) -> dict[str, Any]:
+    columns = [Column("Matrix"), Column("Gate")]
+    columns += numbers("Shape", "Weights", "Not zero", "Constant", "Multiply-adds", "Bytes")
     rows = []
-    for m in layer.matrices:
-        shape = " × ".join(map(str, m.shape)) or "1"
-        share = words.percent(m.now.density) if m.now.weights else ""
-        weights = change(m.now.weights, m.compact.weights) if m.now.weights else ""
-        adds = change(m.now.mult_adds, m.compact.mult_adds) if m.now.mult_adds else ""
+    for m in (matrix for layer in layers for matrix in layer.matrices):
+        weights = m.now.weights > 0
         rows.append(
             [
                 m.parameter,
-                "all" if m.gates else "",
-                shape,
-                weights,
-                share,
                 "",
-                adds,
+                " × ".join(map(str, m.shape)) or "1",
+                change(m.now.weights, m.compact.weights) if weights else "",
+                words.percent(m.now.density) if weights else "",
+                "",
+                change(m.now.mult_adds, m.compact.mult_adds) if m.now.mult_adds else "",
                 change(m.now.bytes, m.compact.bytes, words.size),
             ]
         )
         for gate in m.gates:
-            density = gate.nonzero / gate.weights if gate.weights else 1.0
-            rows.append(["", gate.gate, "", f"{gate.weights:,}", words.percent(density), f"{gate.constant:,}", "", ""])
-    note = f"{words.plural(layer.unused_inputs, 'input')} that no weight reads. " if layer.unused_inputs else ""
-    return {"summary": f"{layer.name}, matrix by matrix", "text": note, "table": table(columns, rows, layer.name)}
+            density = words.percent(gate.nonzero / gate.weights) if gate.weights else ""
+            rows.append(["", gate.gate, "", f"{gate.weights:,}", density, f"{gate.constant:,}", "", ""])
+    unread = [f"{words.plural(x.unused_inputs, 'input')} of {x.name}" for x in layers if x.unused_inputs]
+    return {
+        "summary": "Every matrix and gate",
+        "text": f"No weight reads {words.listing(unread)}." if unread else "",
+        "table": table(columns, rows, "Every matrix and gate"),
+    }
 
 
 def weights(found: Snapshot, draw: Draw) -> dict[str, Any] | None:

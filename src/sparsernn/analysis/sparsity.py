@@ -156,8 +156,8 @@ def _matrix(name: str, part: Part, value: Tensor, left: Tensor | None, gates: tu
     now = _count(part, value.numel(), int(value.count_nonzero()), value)
     compact = now
     if left is not None:
-        nonzero = int((value.cpu() != 0).logical_and(left).sum())
-        compact = _count(part, int(left.sum()), nonzero, value)
+        nonzero = int((value.cpu() != 0).logical_and(left).count_nonzero())
+        compact = _count(part, int(left.count_nonzero()), nonzero, value)
     return Matrix(name, part, tuple(value.shape), str(value.dtype).removeprefix("torch."), now, compact, gates)
 
 
