@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ class RaggedState:
     first axis. `detach`, `to`, `clone` and `index_select(1, index)` act on every row. Whatever needs one width for
     all rows raises TypeError.
     """
+
+    is_ragged_state: ClassVar[bool] = True  # stands for one tensor wherever outputs are counted
 
     def __init__(self, rows: Sequence[Tensor]) -> None:
         self.rows = tuple(rows)

@@ -33,15 +33,15 @@ class Classes:
     dots: tuple[tuple[Tensor, Tensor], ...]  # pairs of channels whose product has to be zero
     sets: Mapping[str, Tensor]  # unit set -> class of each unit, -1: never reached
 
-    def dead(self, parameters: Mapping[str, Tensor]) -> Tensor:
+    def dead(self, parameters: Mapping[str, Tensor], only: Tensor | None = None) -> Tensor:
         """bool (count,): classes that can be taken out without changing the function.
 
         Dead: nothing is read from it any more (each reading plane is zero on the rows that stay), or its value is
         always zero. Taking a class out may free others: iterated to the fixed point. At least one unit of each unit
-        set stays.
+        set stays. `only` (bool (count,)): the others stay whatever they are.
         """
         dead = torch.zeros(self.count, dtype=torch.bool)
-        spared = torch.zeros(self.count, dtype=torch.bool)
+        spared = torch.zeros(self.count, dtype=torch.bool) if only is None else ~only
         nonzero = {
             name: (parameters[name].detach() != 0).cpu() for name in {n for n, _ in self.planes} if name in parameters
         }

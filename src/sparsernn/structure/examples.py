@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -70,6 +69,20 @@ def _describe(value: Any) -> str:
     return type(value).__name__
 
 
+def leaves_in(value: Any) -> Iterator[Any]:
+    """The outputs of a model one by one: tensors, and states of unequal widths as one each."""
+    if getattr(value, "is_ragged_state", False):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from leaves_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from leaves_in(item)
+    else:
+        yield from tensors_in(value)
+
+
 def tensors_in(value: Any, _depth: int = 0) -> Iterator[Tensor]:
     """Every tensor in a nest of lists, tuples, mappings, dataclasses and plain objects, in order."""
     if isinstance(value, Tensor):
@@ -82,7 +95,6 @@ def tensors_in(value: Any, _depth: int = 0) -> Iterator[Tensor]:
     elif isinstance(value, (list, tuple, set, frozenset)):
         for item in value:
             yield from tensors_in(item, _depth + 1)
-    elif dataclasses.is_dataclass(value) or (hasattr(value, "__dict__") and not isinstance(value, type)):
-        if not callable(value):
-            for item in vars(value).values():
-                yield from tensors_in(item, _depth + 1)
+    elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable(value):
+        for item in vars(value).values():
+            yield from tensors_in(item, _depth + 1)

@@ -1,4 +1,4 @@
-"""Products and look-ups with weights: linear, matmul, einsum, convolution, embedding, batch normalisation, attention."""
+"""Products and look-ups with weights: linear, matmul, einsum, convolution, embedding, norms, attention."""
 
 from __future__ import annotations
 

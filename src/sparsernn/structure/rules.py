@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from .tracer import Tracer
 
 ADDITIVE = frozenset(
-    ["add", "subtract", "sub", "rsub", "__add__", "__radd__", "__iadd__", "__sub__", "__rsub__", "__isub__", "maximum", "minimum", "fmax", "fmin", "where", "lerp", "max", "min"]
+    """add subtract sub rsub __add__ __radd__ __iadd__ __sub__ __rsub__ __isub__ maximum minimum fmax fmin where lerp
+    max min""".split()
 )
 ZERO_REDUCTIONS = frozenset(
-    ["sum", "nansum", "mean", "nanmean", "amax", "amin", "max", "min", "median", "norm", "vector_norm", "cumsum", "cummax", "cummin", "sort", "topk"]
+    """sum nansum mean nanmean amax amin max min median norm vector_norm cumsum cummax cummin sort topk""".split()
 )
-OVERWRITE = frozenset(["fill_", "zero_", "normal_", "uniform_", "random_", "bernoulli_", "exponential_", "log_normal_", "cauchy_"])
+OVERWRITE = frozenset("""fill_ zero_ normal_ uniform_ random_ bernoulli_ exponential_ log_normal_ cauchy_""".split())
 SCATTER = frozenset(["scatter", "index_copy"])
 
 
@@ -39,10 +40,8 @@ def follow(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, re
     if name in OVERWRITE:
         tracer.store.write(args[0], None)
         return
-    in_place = (
-        (name.startswith("__i")
-        and name.strip("_") not in ("invert", "index", "int", "iter"))
-        or (name.endswith("_") and not name.endswith("__"))
+    in_place = (name.startswith("__i") and name.strip("_") not in ("invert", "index", "int", "iter")) or (
+        name.endswith("_") and not name.endswith("__")
     )
     plain = name[:-1] if name.endswith("_") and not name.endswith("__") else name
     if kwargs.get("out") is not None:

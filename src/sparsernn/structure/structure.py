@@ -12,6 +12,8 @@ from .cells import RecurrentLayer
 from .classes import Classes
 from .groups import Level, Member, Role, SliceGroups
 
+State = Tensor | tuple[Tensor, ...]  # class of each unit of a state that the model hands out; a tuple has one a row
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -45,9 +47,11 @@ class Structure:
     ties: tuple[tuple[str, str, str, str], ...]
     classes: Classes
     shapes: Mapping[str, tuple[int, ...]]
+    unused: frozenset[str]  # parameters and buffers that no operation on the examples used
+    states: Mapping[tuple[int, int], State]  # (example, place among the outputs) -> a carried state's units
 
     def groups(self, level: Level = "unit") -> SliceGroups:
-        """Groups of parameter slices: "unit" (only units that may go) or "gate" (one row block entry a gate and unit)."""
+        """Groups of parameter slices: "unit" (only units that may go) or "gate" (one for each gate and unit)."""
         if level == "unit":
             return self._unit_groups()
         if level == "gate":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterable, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,8 @@ from .channels import Channels, Reason
 from .check import shake
 from .classes import Classes
 from .groups import Level, SliceGroups
-from .structure import Kept, Structure
+from .shadow import varies
+from .structure import Kept, State, Structure
 from .tracer import Tracer
 
 
@@ -73,6 +74,7 @@ class _Recorded:
     names: tuple[str, ...]
     kept_weights: Mapping[int, Reason]
     untouched: tuple[str, ...]  # parameters that no operation used
+    states: Mapping[tuple[int, int], State]  # channels of the states handed out, with carried_states
     failed: frozenset[int] = frozenset()
 
 
@@ -83,11 +85,13 @@ def _record(
     while True:
         channels, kept, strangers, used = Channels(), {}, [], set()
         names: tuple[str, ...] = ()
+        states: dict[tuple[int, int], State] = {}
         for number, call in enumerate(calls, start=1):
             tracer = _run_one(model, call, number, channels, constants, carried)
             names = tracer.names
             kept.update({n: r for n, r in tracer.kept_weights.items() if n not in kept})
             used |= tracer.used
+            states |= tracer.states
             strangers += [t for t in tracer.strangers if not any(t is c for c in constants)]
         fresh = [t for t in strangers if not any(t is c for c in constants)]
         if not fresh or constants:
@@ -99,7 +103,7 @@ def _record(
         constants = strangers
     declare_cells(channels, layers, {name: n for n, name in enumerate(names)})
     untouched = tuple(name for n, name in enumerate(names) if n and n not in used)
-    return _Recorded(channels, names, kept, untouched)
+    return _Recorded(channels, names, kept, untouched, states)
 
 
 def strangers_site(tensors: Iterable[Tensor]) -> str:
@@ -118,15 +122,40 @@ def _run_one(
     tracer = Tracer(names, tensors, channels, [*constants, *loose, *inputs])
     with tracer:
         result = examples.run(twin, (args, kwargs), number)
-    for tensor in examples.tensors_in(result):
-        if not tracer.store.is_known(tensor):
-            tracer.strangers.append(tensor)
-            continue
-        shadow = tracer.store.get(tensor)
-        if shadow.label is not None and not (carried and shadow.state):
-            text = "a state handed to the caller" if shadow.state else "handed to the caller"
-            channels.keep(shadow.label, Reason(text, "output", type(model).__name__))
+    for place, leaf in enumerate(examples.leaves_in(result)):
+        rows = [_hand_out(tracer, tensor, carried, type(model).__name__) for tensor in examples.tensors_in(leaf)]
+        if rows and all(row is not None for row in rows):
+            table = (
+                _units_of(rows[0])
+                if len(rows) == 1 and isinstance(leaf, Tensor)
+                else tuple(r[(0,) * (r.dim() - 1)] for r in rows)
+            )
+            tracer.states[number, place] = table
     return tracer
+
+
+def _hand_out(tracer: Tracer, tensor: Tensor, carried: bool, owner: str) -> Tensor | None:
+    """Keep what is handed to the caller; the label of a carried state (its units may go)."""
+    if not tracer.store.is_known(tensor):
+        tracer.strangers.append(tensor)
+        return None
+    shadow = tracer.store.get(tensor)
+    if shadow.label is None:
+        return None
+    if carried and shadow.state:
+        return shadow.label
+    text = "a state handed to the caller" if shadow.state else "handed to the caller"
+    tracer.channels.keep(shadow.label, Reason(text, "output", owner))
+    return None
+
+
+def _units_of(label: Tensor) -> Tensor | tuple[Tensor, ...]:
+    """Channels along the last axis of a state: one vector, or one for each layer and direction."""
+    if label.dim() == 3:
+        return tuple(row[0].clone() for row in label)
+    if label.dim() == 2 and varies(label, 0):
+        return tuple(row.clone() for row in label)
+    return label[(0,) * (label.dim() - 1)].clone()
 
 
 def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn.Module) -> Structure:
@@ -163,8 +192,14 @@ def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn
         notes=tuple(notes),
         ties=ties,
         classes=classes,
+        unused=frozenset(recorded.untouched),
+        states={at: _classes_of(state, classes.channel_class) for at, state in recorded.states.items()},
         shapes={n: tuple(t.shape) for n, t in (*model.named_parameters(), *model.named_buffers())},
     )
+
+
+def _classes_of(state: State, channel_class: Tensor) -> State:
+    return channel_class[state] if isinstance(state, Tensor) else tuple(channel_class[row] for row in state)
 
 
 _UNKNOWN = Reason("nothing feeds back into it", "none", "?")
@@ -205,7 +240,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 def quiet():
     """No gradients, random state restored, compiled parts run as plain Python."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    stance = torch.compiler.set_stance("force_eager") if hasattr(torch.compiler, "set_stance") else suppress()
+    stance = torch.compiler.set_stance("force_eager") if hasattr(torch.compiler, "set_stance") else nullcontext()
     with torch.no_grad(), torch.random.fork_rng(devices=devices), stance:
         yield
 

@@ -47,6 +47,7 @@ class Tracer(TorchFunctionMode):
         self.strangers: list[Tensor] = []  # float tensors that came from nowhere
         self.kept_weights: dict[int, Reason] = {}
         self.operation = ""
+        self.states: dict[tuple[int, int], Any] = {}  # (example, place) -> channels of a state handed out
         self.used: set[int] = set()  # parameters that some operation used
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -7,7 +7,7 @@ looks the tag up here, so that no class named in a file is ever imported.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 from torch import nn
 
@@ -30,10 +30,12 @@ class Attachment(Protocol):
     def attach(self, module: nn.Module) -> None: ...
 
 
+Kind = TypeVar("Kind", bound=Attachment)
+
 _known: dict[str, type[Attachment]] = {}
 
 
-def register_attachment(kind: type[Attachment]) -> type[Attachment]:
+def register_attachment(kind: type[Kind]) -> type[Kind]:
     """Make a class of attachments known to `save` and `load`; usable as a decorator. Its tag is part of the format."""
     if _known.setdefault(kind.tag, kind) is not kind:
         raise ValueError(f"The tag {kind.tag!r} belongs to {_known[kind.tag].__name__}; give {kind.__name__} another.")

@@ -1,0 +1,156 @@
+"""Dense-width adapters: parameters shrink, and the user's code never sees another shape.
+
+Every module with narrowed weights takes its inputs in the dense width (and picks the units that are left) and hands
+out its outputs in the dense width (with zeros for the units that are gone). Used where plain narrowing fails: widths
+kept in a dict or a config object, sums with tensors of a fixed width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from ..nn.ragged import RaggedState
+from ..structure.classes import Plane
+from .attachments import attachments, register_attachment, remember
+from .narrow import STACKS, kept_index
+
+Axis = tuple[int, int, list[int]]  # (dimension of the activation, dense width, the indices that are left)
+
+
+@register_attachment
+class DenseWidths:
+    """Pre-hook and hook of one module. `inputs[n]` is the axis of positional argument n, `output` that of the result,
+    `states` those of the final states of a recurrent module (for each state and row the units that are left)."""
+
+    tag: ClassVar[str] = "dense_widths"
+
+    def __init__(self, inputs: Mapping[int, Axis], output: Axis | None, states: list[list[Axis]] | None = None) -> None:
+        self.inputs = {int(n): _axis(a) for n, a in inputs.items()}
+        self.output = None if output is None else _axis(output)
+        self.states = None if states is None else [[_axis(a) for a in rows] for rows in states]
+
+    def to_json(self) -> dict[str, Any]:
+        def plain(axis: tuple[int, int, Tensor]) -> list[Any]:
+            return [axis[0], axis[1], axis[2].tolist()]
+
+        return {
+            "inputs": {str(n): plain(a) for n, a in self.inputs.items()},
+            "output": None if self.output is None else plain(self.output),
+            "states": None if self.states is None else [[plain(a) for a in rows] for rows in self.states],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        return cls({int(n): tuple(a) for n, a in data["inputs"].items()}, data["output"], data["states"])  # type: ignore[misc]
+
+    def attach(self, module: nn.Module) -> None:
+        module.register_forward_pre_hook(self.gather)
+        module.register_forward_hook(self.scatter)
+        remember(module, self)
+
+    def gather(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(_pick(a, self.inputs[n]) if n in self.inputs else a for n, a in enumerate(args))
+
+    def scatter(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
+        if self.states is None:
+            return result if self.output is None else _spread(result, self.output)
+        if isinstance(result, Tensor):  # GRUCell, RNNCell
+            return _spread(result, self.states[0][0])
+        if isinstance(module, STACKS):
+            y, finals = result
+            y = y if self.output is None else _spread(y, self.output)
+            if isinstance(finals, tuple):
+                return y, tuple(_spread_rows(f, rows) for f, rows in zip(finals, self.states))
+            return y, _spread_rows(finals, self.states[0])
+        return tuple(_spread(s, rows[0]) for s, rows in zip(result, self.states))  # LSTMCell
+
+
+def _axis(axis: Any) -> tuple[int, int, Tensor]:
+    dim, dense, kept = axis
+    index = torch.as_tensor(kept, dtype=torch.long)
+    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < dense:
+        raise ValueError(f"dense widths: an index lies outside 0..{dense - 1}.")
+    return int(dim), int(dense), index
+
+
+def _pick(value: Any, axis: tuple[int, int, Tensor]) -> Any:
+    dim, dense, kept = axis
+    if isinstance(value, PackedSequence):
+        return value._replace(data=_pick(value.data, axis))
+    if isinstance(value, Tensor) and -value.dim() <= dim < value.dim() and value.shape[dim] == dense:
+        return value.index_select(dim, kept.to(value.device))
+    return value
+
+
+def _spread(value: Any, axis: tuple[int, int, Tensor]) -> Any:
+    dim, dense, kept = axis
+    if isinstance(value, PackedSequence):
+        return value._replace(data=_spread(value.data, axis))
+    shape = list(value.shape)
+    shape[dim] = dense
+    return value.new_zeros(shape).index_copy(dim, kept.to(value.device), value)
+
+
+def _spread_rows(state: Any, rows: list[tuple[int, int, Tensor]]) -> Tensor:
+    parts = list(state) if isinstance(state, RaggedState) else state.unbind(0)
+    return torch.stack([_spread(part, axis) for part, axis in zip(parts, rows)])
+
+
+def adapt(
+    model: nn.Module, names: Mapping[int, str], gone: Mapping[Plane, Tensor], layers: Any, dead: Mapping[str, Tensor]
+) -> None:
+    """Attach `DenseWidths` to every module whose weights were narrowed. `names[id(parameter)]` is its name."""
+    for path, module in model.named_modules():
+        if any(isinstance(a, DenseWidths) for a in attachments(module)):
+            raise TypeError(f"{path} has dense-width adapters of an earlier compaction.")
+        stacked = isinstance(module, (*STACKS, nn.RNNCellBase))
+        mine = [layer for layer in layers if layer.module == path and stacked]
+        found = _recurrent(mine, gone, dead) if mine else _leaf(module, names, gone)
+        if found is not None and (found.inputs or found.output or found.states):
+            found.attach(module)
+
+
+def _cut(plane: Plane | None, gone: Mapping[Plane, Tensor], dim: int) -> Axis | None:
+    mask = None if plane is None else gone.get(plane)
+    return None if mask is None else (dim, len(mask), kept_index(mask).tolist())
+
+
+def _leaf(module: nn.Module, names: Mapping[int, str], gone: Mapping[Plane, Tensor]) -> DenseWidths | None:
+    weight = module._parameters.get("weight")
+    name = None if weight is None else names.get(id(weight))
+    if name is None:
+        return None
+    spatial = 0 if weight is None else -(weight.dim() - 1)
+    table: dict[type[nn.Module], tuple[dict[int, tuple[int, int]], tuple[int, int]]] = {
+        nn.Linear: ({0: (1, -1)}, (0, -1)),
+        nn.Bilinear: ({0: (1, -1), 1: (2, -1)}, (0, -1)),
+        nn.Embedding: ({}, (1, -1)),
+        nn.modules.batchnorm._BatchNorm: ({0: (0, 1)}, (0, 1)),
+        nn.PReLU: ({0: (0, 1)}, (0, 1)),
+        nn.modules.conv._ConvTransposeNd: ({0: (0, spatial)}, (1, spatial)),
+        nn.modules.conv._ConvNd: ({0: (1, spatial)}, (0, spatial)),
+    }
+    for kind, (inputs, (axis, dim)) in table.items():
+        if isinstance(module, kind):
+            taken = {n: _cut((name, a), gone, d) for n, (a, d) in inputs.items()}
+            return DenseWidths({n: a for n, a in taken.items() if a is not None}, _cut((name, axis), gone, dim))
+    return None
+
+
+def _recurrent(layers: Any, gone: Mapping[Plane, Tensor], dead: Mapping[str, Tensor]) -> DenseWidths:
+    source = _cut((layers[0].parameters("ih")[0], 1), gone, -1)
+    last = [layer for layer in layers if layer.layer == layers[-1].layer]
+    mask = torch.cat([dead[layer.unit_sets[-1]] for layer in last])
+    output: Axis | None = (-1, len(mask), kept_index(mask).tolist()) if bool(mask.any()) else None
+    sets = [[layer.unit_sets[-1] for layer in layers]]
+    if layers[0].cell.name == "LSTM":
+        sets.append([layer.name for layer in layers])
+    states: list[list[Axis]] | None = None
+    if any(bool(dead[name].any()) for rows in sets for name in rows):
+        states = [[(-1, len(dead[n]), kept_index(dead[n]).tolist()) for n in rows] for rows in sets]
+    return DenseWidths({} if source is None else {0: source}, output, states)

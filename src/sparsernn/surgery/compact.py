@@ -1,0 +1,166 @@
+"""`compact`: take dead units out exactly. The same function, in smaller modules."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..structure import examples
+from ..structure.structure import Structure
+from ..structure.trace import quiet, trace, unwrap
+from .adapters import adapt
+from .attributes import changed_widths, update_attributes
+from .gates import fold_gates
+from .guards import guard_unreached
+from .narrow import fit_modules, narrow_tensors
+from .optimizers import repoint, repoint_plan
+from .verify import mismatch
+
+
+def compact(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    gates: bool = False,
+    carried_states: bool = False,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> nn.Module:
+    """A new model with the same function and without its dead units; the model given is not changed.
+
+    A unit is dead if every slice that reads it is zero, or if its value is always zero. Recurrent layers stay plain
+    `torch.nn` modules where their widths stay equal, else they become `sparsernn.nn.ragged` ones under the same path;
+    names, dtype, device, training mode, `requires_grad`, hooks and ties stay.
+
+    - `example_inputs`: as for `trace`. The result is compared with the original on them before it is returned, in
+      float64 within 1e-10.
+    - `gates`: also fold gates whose incoming rows are zero into constants (`sparsernn.nn.gated`).
+    - `carried_states`: states that the model hands out are only fed back into it, so their units may go.
+    - `optimizer`: pointed at the new model's parameters, its state cut in the same way, once the check has passed.
+
+    Warns (UserWarning) where nothing can be removed, and why. Raises ValueError for bad input and RuntimeError where
+    no form of the smaller model passes the check.
+    """
+    model = unwrap(model) if isinstance(model, nn.Module) else model
+    structure = trace(model, example_inputs, carried_states=carried_states)
+    calls = examples.calls(example_inputs)
+    plan = repoint_plan(model, optimizer)
+    parameters = dict(model.named_parameters())
+    dead = structure.classes.dead(parameters)
+    with quiet():
+        small, dead = _smallest(model, structure, dead, calls)
+        if gates:
+            small = fold_gates(model, small, structure, calls, dead)
+    if not bool(dead.any()) and not gates:
+        warnings.warn(_why_nothing(structure), UserWarning, stacklevel=2)
+    if optimizer is not None:
+        repoint(optimizer, plan, small, structure.classes.gone(dead))
+    return small
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What one form of surgery has to work with; `model` is a copy that it may change."""
+
+    model: nn.Module
+    structure: Structure
+    dead: Mapping[str, Tensor]  # unit set -> bool
+    gone: Mapping[tuple[str, int], Tensor]
+
+    def plain(self) -> nn.Module:
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        narrow_tensors(self.model, self.gone)
+        small = fit_modules(self.model, self.structure.layers, self.dead)
+        guard_unreached(small, names, self.structure)
+        return small
+
+    def widths(self, *named: str) -> nn.Module | None:
+        small = self.plain()
+        found = update_attributes(small, changed_widths(self.structure.layers, self.dead), named=named)
+        return small if found else None
+
+    def adapters(self) -> nn.Module:
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        small = self.plain()
+        adapt(small, names, self.gone, self.structure.layers, self.dead)
+        return small
+
+
+# The forms, in the order in which they are tried: plain narrowing, the user's width attributes, dense-width adapters.
+FORMS: tuple[Callable[[_Cut], nn.Module | None], ...] = (
+    _Cut.plain,
+    lambda cut: cut.widths(),
+    lambda cut: cut.widths("hid", "unit", "dim", "width"),
+    _Cut.adapters,
+)
+
+
+def _smallest(
+    model: nn.Module, structure: Structure, dead: Tensor, calls: list[examples.Call]
+) -> tuple[nn.Module, Tensor]:
+    """The smaller model and the classes that are gone from it."""
+    if not bool(dead.any()):
+        return copy.deepcopy(model), dead
+    small, problem = _try_forms(model, structure, dead, calls)
+    if small is not None:
+        return small, dead
+    # Not all at once: what can't be cut stays, the rest goes.
+    done = torch.zeros_like(dead)
+    best: nn.Module | None = None
+    left: list[str] = []
+    for name, of_unit in structure.classes.sets.items():
+        mine = torch.zeros_like(dead)
+        mine[of_unit[of_unit >= 0]] = True
+        if not bool((mine & dead & ~done).any()):
+            continue
+        wider = structure.classes.dead(dict(model.named_parameters()), only=done | (mine & dead))
+        found, _ = _try_forms(model, structure, wider, calls)
+        if found is None:
+            left.append(name)
+        else:
+            best, done = found, wider
+    if best is None:
+        raise RuntimeError(
+            f"compact: no smaller form of {type(model).__name__} computes the same: {problem}.\n"
+            f"The dead units are in {', '.join(left)}; print(srn.trace(model, example_inputs).explain()) shows who "
+            "reads them."
+        )
+    warnings.warn(f"compact: dead units of {', '.join(left)} stay: {problem}.", UserWarning, stacklevel=4)
+    return best, done
+
+
+def _try_forms(
+    model: nn.Module, structure: Structure, dead: Tensor, calls: list[examples.Call]
+) -> tuple[nn.Module | None, str]:
+    padded = torch.cat([dead, torch.zeros(1, dtype=torch.bool)])
+    sets = {name: padded[of_unit] for name, of_unit in structure.classes.sets.items()}
+    gone = structure.classes.gone(dead)
+    first = ""
+    for form in FORMS:
+        try:
+            small = form(_Cut(copy.deepcopy(model), structure, sets, gone))
+            problem = None if small is None else mismatch(model, small, calls, structure, dead)
+        except (RuntimeError, ValueError, TypeError) as error:
+            small, problem = None, str(error).split("\n")[0]
+        if small is not None and problem is None:
+            return small, ""
+        first = first or problem or ""
+    return None, first
+
+
+def _why_nothing(structure: Structure) -> str:
+    if any(bool(mask.any()) for mask in structure.removable().values()):
+        return (
+            "compact: no unit is dead, so nothing was removed. Units die when all that reads them is zero: train with "
+            "GroupLasso or Prune(level='unit'), or see Structure.explain() for who reads them."
+        )
+    reasons = "; ".join(dict.fromkeys(f"{k.unit_set}: {k.reason} ({k.operation} at {k.where})" for k in structure.kept))
+    return f"compact: no unit may be removed, so nothing was. {reasons}"
+
+
+__all__ = ["FORMS", "compact"]
