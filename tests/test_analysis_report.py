@@ -339,6 +339,16 @@ def test_seeds_of_one_row_are_averaged():
     assert rows[0]["paper"] == {"test_bpc": 2.1}
 
 
+def test_speed_and_spread_stand_under_their_time(report, tmp_path):
+    rows = [
+        {"row": "dense", "measured": {"ms_step": 0.4, "speedup_step": 1.0, "spread_step": 0.02}},
+        {"row": "fast", "measured": {"ms_step": 0.04, "speedup_step": 10.0, "spread_step": 0.03}},
+    ]
+    text = written(report, tmp_path, runs=rows)
+    assert "0.04<small>10.0x, spread 3.0%</small>" in text
+    assert "Speedup" not in text
+
+
 def test_values_are_written_by_their_names():
     assert show("test_accuracy", 0.8387) == "83.9%"
     assert show("max_error", 3.1e-7) == "3.1e-07"

@@ -99,6 +99,18 @@ def test_counts_of_a_gru_by_hand():
     assert rnn["kinds"] == {"full": 3, "partial": 1, "leaky": 1, "dead": 1}
 
 
+def test_the_candidate_of_a_gru_is_constant_only_if_nothing_in_it_moves():
+    model = tagger(nn.GRU)
+    make_constant(model, 2, [0, 1, 2, 3])
+    make_constant(model, 0, [1])
+    with torch.no_grad():
+        model.rnn.bias_hh_l0[12 + 2] = 0
+        model.rnn.bias_ih_l0[12 + 3] = 0
+    alive = inspect(model, TOKENS).snapshot.alive["rnn.l0"]
+    # n = tanh(b_in + r b_hn): unit 1 has a constant r, unit 2 no b_hn; in 0 and 3 r still moves it.
+    assert alive[2].tolist() == [True, False, False, True, True, True]
+
+
 def test_directions_have_rows_of_their_own():
     model = tagger(bidirectional=True)
     with torch.no_grad():

@@ -24,7 +24,8 @@ QUALITY = {
     "valid_accuracy": ("valid accuracy", True),
 }
 SIZES = {"weights": "weights", "parameters": "parameters", "nonzero": "weights that are not zero"}
-SPEEDS = {"ms": "ms a batch", "ms_fast": "ms a batch", "ms_compact": "ms a batch", "ms_step": "ms a step"}
+TIMES = dict.fromkeys(("ms", "ms_batch", "ms_fast", "ms_compact"), "milliseconds a batch")
+STEPS = {"ms_step": "milliseconds a streaming step"}
 
 
 def quality_figures(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Figure, str]]:
@@ -36,7 +37,7 @@ def quality_figures(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Figure, str
     if quality is None:
         return []
     figures = []
-    for axis in (SIZES, SPEEDS):
+    for axis in (SIZES, TIMES, STEPS):
         found = next((m for m in axis if sum(_has(r, m) and _has(r, quality) for r in rows) >= 2), None)
         if found:
             name, more = QUALITY[quality]

@@ -27,7 +27,7 @@ def numbers(*labels: str) -> list[Column]:
 
 def free_table(rows: Sequence[Mapping[str, Any]], caption: str) -> dict[str, Any]:
     """A table of rows whose names are not known beforehand; a column of numbers stands right."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = list(dict.fromkeys(name for row in rows for name, value in row.items() if value is not None))
     numeric = {n: all(is_number(row[n]) or row[n] is None for row in rows if n in row) for n in names}
     columns = [Column(label(name), numeric[name]) for name in names]
     return table(columns, [[show(name, row.get(name)) for name in names] for row in rows], caption)
@@ -37,6 +37,9 @@ _LABELS = {
     "max_error": "Largest error",
     "mult_adds": "Multiply-adds",
     "ms": "ms",
+    "milliseconds": "ms",
+    "name": "Model",
+    "file_bytes": "File",
     "f1": "F1",
     "p50": "p50, ms",
     "p99": "p99, ms",
@@ -63,9 +66,9 @@ def show(name: str, value: Any) -> str:
         return ", ".join(show(name, v) for v in value)
     if not is_number(value):
         return str(value)
-    if name in ("ratio", "speedup", "compression", "target"):
+    if name in ("ratio", "compression", "target") or name.startswith("speedup"):
         return words.times(value)
-    if "accuracy" in name or name in ("density", "spread", "share", "roofline"):
+    if "accuracy" in name or name in ("density", "share", "roofline") or name.startswith("spread"):
         return f"{100 * value:.1f}%" if 0 <= value <= 1 else f"{value:.3g}"
     if "bytes" in name or name in ("file_size", "memory"):
         return words.size(value)

@@ -31,15 +31,12 @@ def quality(extras: Extras, draw: Draw) -> dict[str, Any] | None:
         return None
     from .charts import quality_figures
 
-    metrics = list(dict.fromkeys(m for row in extras.runs for part in ("measured", "paper") for m in row[part]))
-    rows = [
-        [str(row["number"]), row["row"]]
-        + [
-            {"value": _measured(row, m), "note": f"paper {show(m, row['paper'][m])}" if m in row["paper"] else ""}
-            for m in metrics
-        ]
-        for row in extras.runs
+    metrics = [
+        metric
+        for metric in dict.fromkeys(m for row in extras.runs for part in ("measured", "paper") for m in row[part])
+        if not _belongs_to_a_time(metric, extras.runs)
     ]
+    rows = [[str(row["number"]), row["row"], *(_measured_cell(row, m) for m in metrics)] for row in extras.runs]
     seeds = max(row["seeds"] for row in extras.runs)
     text = f"Means of up to {seeds} seeds, ± one standard deviation." if seeds > 1 else ""
     columns = [*numbers("#"), Column("Row"), *numbers(*(label(m) for m in metrics))]
@@ -47,11 +44,23 @@ def quality(extras: Extras, draw: Draw) -> dict[str, Any] | None:
     return _section("Quality against size and speed", text, tables=[table(columns, rows, "Runs")], figures=figures)
 
 
-def _measured(row: Mapping[str, Any], metric: str) -> str:
-    if metric not in row["measured"]:
-        return "" if metric in row["paper"] else "–"
-    spread = row["spread"].get(metric)
-    return show(metric, row["measured"][metric]) + (f" ± {show(metric, spread)}" if spread is not None else "")
+def _belongs_to_a_time(metric: str, runs: Sequence[Mapping[str, Any]]) -> bool:
+    """`speedup_batch` and `spread_batch` are shown under `ms_batch`."""
+    first, _, rest = metric.partition("_")
+    return first in ("speedup", "spread") and bool(rest) and any(f"ms_{rest}" in row["measured"] for row in runs)
+
+
+def _measured_cell(row: Mapping[str, Any], metric: str) -> dict[str, str]:
+    measured, notes = row["measured"], []
+    value = show(metric, measured[metric]) if metric in measured else "" if metric in row["paper"] else "–"
+    if metric in row["spread"]:
+        value += f" ± {show(metric, row['spread'][metric])}"
+    if metric.startswith("ms_"):
+        notes = [show(name, measured[name]) for name in (f"speedup_{metric[3:]}",) if name in measured]
+        notes += [f"spread {show(name, measured[name])}" for name in (f"spread_{metric[3:]}",) if name in measured]
+    if metric in row["paper"]:
+        notes.append(f"paper {show(metric, row['paper'][metric])}")
+    return {"value": value, "note": ", ".join(notes)}
 
 
 def layers(found: Snapshot, extras: Extras) -> dict[str, Any]:
@@ -161,8 +170,8 @@ def weights(found: Snapshot, draw: Draw) -> dict[str, Any] | None:
     ]
     return _section(
         "Weights and units",
-        "A unit that is gone leaves with compaction. A unit in use may go once all that reads it is zero. "
-        "Why others can't go is listed below.",
+        "A unit that is gone leaves with compaction. A unit in use may go once all that reads it is zero."
+        + (" Why others can't go is listed below." if found.kept else ""),
         bars=[
             {
                 "name": u.name,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..structure.cells import RecurrentLayer
+from ..structure.cells import GRU, RecurrentLayer
 from .gates import alive_gates, kind_counts, unit_kinds
 from .report import Report, Snapshot
 from .tables import Count, Gate, Layer, Matrix, Part, Reason, Units
@@ -38,8 +38,11 @@ def inspect_structure(model: nn.Module, structure: Structure, example_inputs: An
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     groups = structure.groups("unit")
     dead = {name: gone.cpu() for name, gone in structure.dead(parameters).items()}
-    constant = structure.constant_gates(parameters)
     left = _left(groups, dead, parameters)
+    constant = structure.constant_gates(parameters)
+    for layer in structure.layers:
+        if layer.cell == GRU:
+            constant[layer.name]["n"] = _constant_n(layer, constant[layer.name]["r"], parameters, left)
     alive = {layer.name: alive_gates(layer, constant.get(layer.name, {})) for layer in structure.layers}
     kinds = {
         layer.name: unit_kinds(layer.gates, alive[layer.name], _dead_units(layer.name, layer.hidden_size, dead))
@@ -87,6 +90,22 @@ def _left(groups: SliceGroups, dead: Mapping[str, Tensor], parameters: Mapping[s
         number = number.cpu()
         gone[number[_dead_units(name, len(number), dead) & (number >= 0)]] = True
     return {name: mask.cpu() for name, mask in groups.mask(parameters, gone, _ROLES).items()} if gone.any() else {}
+
+
+def _constant_n(
+    layer: RecurrentLayer, constant_r: Tensor, parameters: Mapping[str, Tensor], left: Mapping[str, Tensor]
+) -> Tensor:
+    """bool (H,): a GRU's n = tanh(b_in + r b_hn) without incoming weights is constant if r is, or if b_hn is zero."""
+    constant = torch.ones(layer.hidden_size, dtype=torch.bool)
+    b_hn = torch.zeros(layer.hidden_size)
+    for rows in (rows for rows in layer.rows if rows.gate == "n"):
+        at = slice(rows.start, rows.start + layer.hidden_size)
+        if rows.kind == "bias":
+            b_hn = parameters[rows.parameter][at].cpu()  # the last one is bias_hh
+        else:
+            weight = (parameters[rows.parameter][at] != 0).cpu()
+            constant &= ~(weight & left[rows.parameter][at] if rows.parameter in left else weight).any(1)
+    return constant & (constant_r.cpu() | (b_hn == 0))
 
 
 def _units(name: str, size: int, groups: SliceGroups, dead: Mapping[str, Tensor]) -> Units:
