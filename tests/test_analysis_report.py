@@ -339,6 +339,13 @@ def test_seeds_of_one_row_are_averaged():
     assert rows[0]["paper"] == {"test_bpc": 2.1}
 
 
+@pytest.mark.parametrize("weights", [0, "many", None, [3, 4]])
+def test_rows_without_a_place_are_left_out_of_the_chart(report, tmp_path, weights):
+    rows = [{"row": str(n), "measured": {"test_bpc": 2.0 + n, "weights": w}} for n, w in enumerate((10, 20, weights))]
+    assert written(report, tmp_path, runs=rows).count("Test bits per character over weights") >= 1
+    assert "Test bits per character over weights" not in written(report, tmp_path, runs=rows[1:])
+
+
 def test_speed_and_spread_stand_under_their_time(report, tmp_path):
     rows = [
         {"row": "dense", "measured": {"ms_step": 0.4, "speedup_step": 1.0, "spread_step": 0.02}},

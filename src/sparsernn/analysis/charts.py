@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .extras import is_number
 from .style import ACCENT, INK, MUTED, PALETTE, SERIES, dress, legend, new_figure
 
 if TYPE_CHECKING:
@@ -24,21 +25,21 @@ QUALITY = {
     "valid_accuracy": ("valid accuracy", True),
 }
 SIZES = {"weights": "weights", "parameters": "parameters", "nonzero": "weights that are not zero"}
-TIMES = dict.fromkeys(("ms", "ms_batch", "ms_fast", "ms_compact"), "milliseconds a batch")
+TIMES: dict[str, str] = dict.fromkeys(("ms", "ms_batch", "ms_fast", "ms_compact"), "milliseconds a batch")
 STEPS = {"ms_step": "milliseconds a streaming step"}
 
 
 def quality_figures(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Figure, str]]:
     """Scatter plots of quality over size and over time, with descriptions; rows carry "number", "measured", "paper".
 
-    A plot appears if two points have both coordinates. Points are numbered as the rows of the table.
+    A plot appears if at least two rows measured both of its quantities. Points are numbered as the rows of the table.
     """
-    quality = next((m for m in QUALITY if sum(_has(r, m) for r in rows)), None)
+    quality = next((m for m in QUALITY if any(m in row["measured"] for row in rows)), None)
     if quality is None:
         return []
     figures = []
     for axis in (SIZES, TIMES, STEPS):
-        found = next((m for m in axis if sum(_has(r, m) and _has(r, quality) for r in rows) >= 2), None)
+        found = next((m for m in axis if len(_points(rows, "measured", m, quality)) >= 2), None)
         if found:
             name, more = QUALITY[quality]
             caption = f"{name[:1].upper()}{name[1:]} over {axis[found]}; {_better(more)}."
@@ -56,7 +57,7 @@ def _scatter(rows: Sequence[Mapping[str, Any]], x: str, x_label: str, y: str) ->
     axes = figure.subplots()
     styles = {"measured": ("o", ACCENT, "measured"), "paper": ("D", PALETTE["second"], "in the paper")}
     for source, (marker, colour, label) in styles.items():
-        points = [(r["number"], r[source][x], r[source][y]) for r in rows if {x, y} <= set(r[source])]
+        points = _points(rows, source, x, y)
         if not points:
             continue
         fill = "none" if source == "paper" else colour
@@ -79,16 +80,18 @@ def _scatter(rows: Sequence[Mapping[str, Any]], x: str, x_label: str, y: str) ->
     return figure
 
 
+def _points(rows: Sequence[Mapping[str, Any]], source: str, x: str, y: str) -> list[tuple[int, float, float]]:
+    """(number, x, y) of the rows that have both; x stands on a logarithmic axis, so it has to be above zero."""
+    numbers = [(row["number"], row[source].get(x), row[source].get(y)) for row in rows]
+    return [(n, a, b) for n, a, b in numbers if is_number(a) and is_number(b) and a > 0]
+
+
 def _places(points: Sequence[tuple[int, float, float]]) -> dict[tuple[float, float], str]:
     """The numbers at each place: rows that measure the same stand together, as in "3, 4"."""
     places: dict[tuple[float, float], list[int]] = {}
     for number, x, y in points:
         places.setdefault((x, y), []).append(number)
     return {place: ", ".join(map(str, numbers)) for place, numbers in places.items()}
-
-
-def _has(row: Mapping[str, Any], metric: str) -> bool:
-    return metric in row["measured"] or metric in row["paper"]
 
 
 def _better(more: bool) -> str:
