@@ -1,1 +1,22 @@
-"""The recipes: each returns the rows of one table."""
+"""The recipes: each is a Python function that makes the rows of one table."""
+
+from __future__ import annotations
+
+import difflib
+
+from ._recipe import Loaded, Recipe, RecipeError, with_changes
+from .reber import RECIPE as REBER
+from .shakespeare import RECIPE as SHAKESPEARE
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (SHAKESPEARE, REBER)}
+
+__all__ = ["RECIPES", "Loaded", "Recipe", "RecipeError", "find", "with_changes"]
+
+
+def find(name: str) -> Recipe:
+    """The recipe `name`. Raises RecipeError, which offers the nearest names, if there is none."""
+    if name in RECIPES:
+        return RECIPES[name]
+    near = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.3) or sorted(RECIPES)
+    offered = " or ".join(near)
+    raise RecipeError(f"There is no recipe {name!r}; did you mean {offered}? `sparsernn list` shows them all.")

@@ -1,0 +1,223 @@
+"""The command line: sparsernn list | run | inspect | bench | report, also as `python -m sparsernn`.
+
+Exit codes: 0 done, 1 the run failed, 2 the command was wrong, 128 + signal if stopped from outside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from ._extras import require
+
+if TYPE_CHECKING:
+    from .experiments.runs import Run
+
+USAGE, FAILED = 2, 1
+RUNS = Path("runs")
+
+
+class UsageError(Exception):
+    """The command cannot be carried out as it was given."""
+
+
+def list_recipes() -> None:
+    """Show the recipes, their scales and how long each takes on two cores."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .experiments.recipes import RECIPES
+
+    table = Table("recipe", "what it shows", "scale: time on two cores")
+    for recipe in RECIPES.values():
+        times = "\n".join(f"{scale}: {recipe.minutes[scale]}" for scale in recipe.scales)
+        table.add_row(recipe.name, recipe.summary, times)
+    Console().print(table)
+
+
+def run_recipe(
+    recipe: str,
+    /,
+    scale: Literal["smoke", "cpu", "paper"] = "cpu",
+    set: tuple[str, ...] = (),
+    seed: int = 0,
+    data: Path | None = None,
+    runs: Path = RUNS,
+    results: Path | None = None,
+) -> None:
+    """Run a recipe: train its rows, show its table, write its report. The same command resumes a run that was stopped.
+
+    Args:
+        recipe: name, as `sparsernn list` shows it.
+        scale: smoke (seconds), cpu (minutes on a laptop) or paper (the published sizes).
+        set: settings to change, each key=value.
+        seed: the one number that decides all random choices.
+        data: folder with data sets; SPARSERNN_DATA otherwise.
+        runs: folder for what a run leaves: checkpoints, models, report.
+        results: folder for the JSON files of the rows; inside the run's folder otherwise.
+    """
+    from .experiments.data import data_folder
+    from .experiments.recipes import RecipeError, find, with_changes
+    from .experiments.runs import Run, run_folder
+
+    try:
+        chosen = find(recipe)
+        settings = with_changes(chosen.settings(scale), set)
+    except RecipeError as error:
+        raise UsageError(str(error)) from None
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: a seed is a whole number from 0 on.")
+    before = dataclasses.asdict(chosen.settings(scale))
+    changed = {key: value for key, value in dataclasses.asdict(settings).items() if value != before[key]}
+    folder = run_folder(runs, recipe, scale, seed, changed)
+    options = [f"--scale {scale}", *(["--set", *map(shlex.quote, set)] if set else []), f"--seed {seed}"]
+    run = Run(
+        recipe=recipe,
+        scale=scale,
+        seed=seed,
+        settings=settings,
+        folder=folder,
+        results=results or folder / "results",
+        data=data_folder(data),
+        command=" ".join(["sparsernn run", recipe, *options]),
+        console=_console(),
+    )
+    run.begin()
+    chosen.run(run)
+
+
+def inspect_run(run: Annotated[str, "positional"], /) -> None:
+    """Show what can be removed from the sparse model of a finished run, and why the rest can't.
+
+    Args:
+        run: a run's folder, or a recipe's name for its newest run.
+    """
+    from .analysis.sparsity import inspect
+
+    recipe, opened = _open(run)
+    found = recipe.load(opened)
+    opened.console.print(inspect(found.models[found.sparsified], found.example_inputs))
+
+
+def bench_run(run: str, /) -> None:
+    """Time the models of a finished run anew, side by side.
+
+    Args:
+        run: a run's folder, or a recipe's name for its newest run.
+    """
+    recipe, opened = _open(run)
+    recipe.bench(opened)
+
+
+def report_run(run: str, /) -> None:
+    """Write the report of a finished run again and say where it is.
+
+    Args:
+        run: a run's folder, or a recipe's name for its newest run.
+    """
+    recipe, opened = _open(run)
+    opened.console.print(f"Report: {recipe.report(opened)}")
+
+
+def _open(name: str) -> tuple[Any, Run]:
+    """The recipe and the run of a folder, or of the newest run of a recipe. Raises UsageError if there is none."""
+    from .experiments.recipes import RECIPES, find
+    from .experiments.runs import Run, RunError, all_runs, describe
+
+    folder = Path(name)
+    if not folder.is_dir() and name in RECIPES:
+        folder = next((f for f in all_runs(RUNS) if f.parent.name == name), folder)
+    if not folder.is_dir():
+        there = [str(f) for f in list(all_runs(RUNS))[:3]]
+        known = f"the newest are {', '.join(there)}" if there else "`sparsernn run` makes one"
+        raise UsageError(f"There is no run {name}; {known}.")
+    try:
+        noted = describe(folder)
+    except RunError as error:
+        raise UsageError(str(error)) from None
+    recipe = find(noted["recipe"])
+    kind = type(recipe.settings(noted["scale"]))
+    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in noted["settings"].items()}
+    try:
+        settings = kind(**lists)
+    except TypeError as error:
+        raise RunError(f"{folder} was made by another version of sparsernn ({error}); run it again.") from None
+    return recipe, Run(
+        recipe=noted["recipe"],
+        scale=noted["scale"],
+        seed=noted["seed"],
+        settings=settings,
+        folder=folder,
+        results=folder / "results",
+        command=noted["command"],
+        console=_console(),
+    )
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    plain = Console()
+    # A table that a pipe cuts to 80 columns could not be read.
+    return plain if plain.is_terminal else Console(width=140)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        tyro = require("tyro", "the command line")
+    except ImportError as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    commands = {
+        "list": list_recipes,
+        "run": run_recipe,
+        "inspect": inspect_run,
+        "bench": bench_run,
+        "report": report_run,
+    }
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("sparsernn").setLevel(logging.INFO)
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            commands, prog="sparsernn", description="Makes recurrent networks small and fast.", args=arguments
+        )
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else (0 if leave.code is None else USAGE)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("Stopped; the same command resumes the run.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return _failed(error)
+    return 0
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong in a sentence if it is one that was foreseen, with a traceback otherwise."""
+    from .experiments.checkpoint import CheckpointError
+    from .experiments.data import DataError
+    from .experiments.results import ResultError
+    from .experiments.runs import RunError
+    from .experiments.signals import Stopped
+    from .experiments.train import Diverged
+
+    if isinstance(error, Stopped):
+        print(error, file=sys.stderr)
+        return 128 + error.signal
+    if isinstance(error, (CheckpointError, DataError, Diverged, ResultError, RunError, ImportError, OSError)):
+        print(error, file=sys.stderr)
+        return FAILED
+    logging.getLogger("sparsernn").error("The run failed: %s: %s", type(error).__name__, error, exc_info=error)
+    return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

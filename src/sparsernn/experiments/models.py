@@ -1,0 +1,61 @@
+"""The models of the recipes: plain PyTorch, as users write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Cell = Literal["lstm", "gru", "rnn"]
+CELLS: dict[str, Callable[[int, int], nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+
+
+class CharacterLSTM(nn.Module):
+    """Next-symbol model: embedding, LSTM, linear layer. x_TB (int64) -> logits_TBV.
+
+    With a state (h, c), each (layers, batch, hidden), the new state is returned beside the logits. In training, each
+    unit of the last layer is dropped for whole sequences (Gal & Ghahramani, arXiv 1512.05287).
+    """
+
+    def __init__(self, symbols: int, embedding: int, hidden: int, layers: int = 1, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(symbols, embedding)
+        self.lstm = nn.LSTM(embedding, hidden, layers)
+        self.head = nn.Linear(hidden, symbols)
+        self.dropout = dropout
+        with torch.no_grad():
+            for name, bias in self.lstm.named_parameters():
+                if name.startswith("bias_ih"):
+                    bias[hidden : 2 * hidden] = 1  # forget gates begin open
+
+    def forward(
+        self, x_TB: Tensor, state: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
+        h_TBH, after = self.lstm(self.embedding(x_TB), state)
+        if self.training and self.dropout:
+            h_TBH = h_TBH * nn.functional.dropout(h_TBH.new_ones(h_TBH.shape[1:]), self.dropout)
+        logits_TBV = self.head(h_TBH)
+        return logits_TBV if state is None else (logits_TBV, after)
+
+    def zero_state(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Zeros (layers, batch, hidden), twice: the state before a text begins."""
+        zeros = self.head.weight.new_zeros(self.lstm.num_layers, batch, self.lstm.hidden_size)
+        return zeros, zeros.clone()
+
+
+class SequenceClassifier(nn.Module):
+    """Class of a padded sequence: (x_TB, lengths_B) -> logits_BC. Packed, so that padding is never looked at."""
+
+    def __init__(self, cell: Cell, symbols: int, embedding: int, hidden: int, classes: int = 2) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(symbols, embedding, padding_idx=0)
+        self.recurrent = CELLS[cell](embedding, hidden)
+        self.head = nn.Linear(hidden, classes)
+
+    def forward(self, x_TB: Tensor, lengths_B: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(self.embedding(x_TB), lengths_B.cpu(), enforce_sorted=False)
+        _, state = self.recurrent(packed)
+        last_LBH = state[0] if isinstance(state, tuple) else state
+        return self.head(last_LBH[-1])

@@ -1,0 +1,226 @@
+"""The rows of the tiny Shakespeare table: how each model is made, measured, loaded and timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...learn.lasso import GroupLasso
+from ...runtime.layers import accelerate
+from ...surgery.checkpoint import load, save
+from ...surgery.compact import compact
+from .. import checkpoint
+from ..models import CharacterLSTM
+from ..results import Result, sizes
+from ..runs import Run
+from ..tasks import shakespeare
+from ..tasks.text import LanguageModelling, Streams, Text, bits_per_symbol
+from ..train import Training, train
+from ._stepping import time_batches, time_steps
+
+ROWS = {
+    "dense": "dense",
+    "direct": "equal-size dense, trained directly",
+    "sparse": "sparse, not compacted",
+    "compact": "compact (torch)",
+    "fast": "compact (sparsernn)",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`target`: share of the recurrent weights kept. `branch`: share of the steps that sparse and dense have in common.
+
+    `bench_batch`, `bench_steps`: the batch that is timed. `threads` 0: as many as torch finds cores.
+    """
+
+    embedding: int = 64
+    hidden: int = 384
+    dropout: float = 0.25
+    direct_dropout: float = 0.0
+    target: float = 0.2
+    branch: float = 0.3
+    steps: int = 4000
+    batch: int = 32
+    length: int = 64
+    learning_rate: float = 3e-3
+    warm_up: int = 200
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: int = 0
+    train_symbols: int = 0  # 0: all
+    test_symbols: int = 0
+    bench_batch: int = 16
+    bench_steps: int = 100
+    bench_rounds: int = 15
+
+    def training(self) -> Training:
+        return Training(
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            warm_up=self.warm_up,
+            precision=_precision() if self.precision == "auto" else self.precision,
+        )
+
+
+def _precision() -> Literal["float32", "bfloat16"]:
+    """bfloat16 where the processor multiplies in it; elsewhere it would be slower than float32."""
+    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+
+
+class Shakespeare:
+    """The rows, each made from what the rows before left in the run's folder."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.settings: Settings = run.settings
+        self.folder: Path = run.folder
+        torch.set_num_threads(self.settings.threads or torch.get_num_threads())
+
+    @cached_property
+    def text(self) -> Text:
+        text, s = shakespeare.load(), self.settings
+        train_N = text.train[: s.train_symbols] if s.train_symbols else text.train
+        test_N = text.test[: s.test_symbols] if s.test_symbols else text.test
+        return Text(text.symbols, train_N, text.valid, test_N)
+
+    @cached_property
+    def example_inputs(self) -> Tensor:
+        x_TB, _, _ = Streams(self.text.test, 4, 16).at(0)
+        return x_TB
+
+    def model(self, hidden: int | None = None, dropout: float | None = None) -> CharacterLSTM:
+        s = self.settings
+        return CharacterLSTM(
+            len(self.text.symbols),
+            s.embedding,
+            s.hidden if hidden is None else hidden,
+            dropout=s.dropout if dropout is None else dropout,
+        )
+
+    def file(self, row: str) -> Path:
+        return self.folder / f"{row}.safetensors"
+
+    def _train(
+        self, row: str, model: CharacterLSTM, sparsify: Callable[[nn.Module], GroupLasso] | None = None, **places: Any
+    ) -> Mapping[str, Any]:
+        s = self.settings
+        objective = LanguageModelling(Streams(self.text.train, s.batch, s.length))
+        history = train(
+            model,
+            objective,
+            s.training(),
+            name=row,
+            seed=self.run.seed,
+            sparsify=sparsify,
+            folder=self.folder / row,
+            **places,
+        )
+        model.eval()
+        save(model, self.file(row))
+        return {**self.measure(model, self.file(row)), "train_seconds": round(history.seconds, 1)}
+
+    def measure(self, model: nn.Module, file: Path) -> dict[str, Any]:
+        units = model.lstm.hidden_size  # type: ignore[union-attr]
+        return {
+            "test_bpc": bits_per_symbol(model, self.text.test),
+            "units": [units],
+            **sizes(model),
+            "file_bytes": file.stat().st_size,
+        }
+
+    def dense(self) -> Mapping[str, Any]:
+        torch.manual_seed(self.run.seed)
+        branch = self.folder / "dense" / "branch.safetensors"
+        return self._train("dense", self.model(), milestones={self.branch_step: branch})
+
+    @property
+    def branch_step(self) -> int:
+        return int(self.settings.branch * self.settings.steps)
+
+    def sparse(self) -> Mapping[str, Any]:
+        s = self.settings
+        begin = self.folder / "dense" / "branch.safetensors" if self.branch_step else None
+        torch.manual_seed(self.run.seed)
+
+        def sparsify(model: nn.Module) -> GroupLasso:
+            return GroupLasso(model, self.example_inputs, target=s.target, steps=s.steps - self.branch_step)
+
+        measured = self._train("sparse", self.model(), sparsify, begin=begin)
+        return {**measured, "density": measured["nonzero"] / measured["weights"]}
+
+    def direct(self) -> Mapping[str, Any]:
+        torch.manual_seed(self.run.seed)
+        return self._train("direct", self.model(self.small_units, self.settings.direct_dropout))
+
+    @property
+    def small_units(self) -> int:
+        """Hidden units of the compact model."""
+        small = self.load("compact")
+        assert isinstance(small, CharacterLSTM)
+        return small.lstm.hidden_size
+
+    def compact(self) -> Mapping[str, Any]:
+        small = compact(self.load("sparse"), self.example_inputs)
+        save(small, self.file("compact"))
+        return self.measure(small, self.file("compact"))
+
+    def fast(self) -> Mapping[str, Any]:
+        return self.measure(accelerate(self.load("compact")), self.file("compact"))
+
+    def load(self, row: str) -> nn.Module:
+        """The model of a row that is done, in eval mode."""
+        if row == "fast":
+            return accelerate(self.load("compact"))
+        model = self.model(self.small_units) if row == "direct" else self.model()
+        return load(model, self.file(row)).eval()
+
+    def timed(self, made: Mapping[str, Result]) -> dict[str, Result]:
+        """The rows with the times of a batch and of a streaming step added."""
+        s = self.settings
+        models = {row: self.load(row) for row in ROWS}
+        x_TB, _, _ = Streams(self.text.test, s.bench_batch, s.bench_steps).at(0)
+        batches = time_batches(models, x_TB, s.bench_rounds)
+        steps = time_steps(models, "fast", s.bench_rounds)
+        # The compact models compute what the sparse one does; how closely, is a figure of the table.
+        exact = time_batches({row: models[row] for row in ("sparse", "compact", "fast")}, x_TB, 1)
+        done = {}
+        for row, result in made.items():
+            figures: dict[str, Any] = {
+                "ms_batch": batches[row].milliseconds,
+                "speedup_batch": batches[row].ratio,
+                "spread_batch": batches[row].spread,
+                "ms_step": steps[row].milliseconds,
+                "speedup_step": steps[row].ratio,
+                "spread_step": steps[row].spread,
+            }
+            if row in exact:
+                figures["max_error"] = exact[row].max_error
+            done[row] = self.run.add(result, figures)
+        return done
+
+    def history(self) -> dict[str, list[float]]:
+        """The course of the sparse row's training, the steps that it shares with the dense one included."""
+        course = checkpoint.read(self.folder / "sparse" / "checkpoint.safetensors")["history"]
+        return {"step": course["step"], "loss": course["loss"], "kept": course["density"], "rate": course["rate"]}
+
+
+SMOKE = Settings(
+    embedding=16,
+    hidden=32,
+    steps=60,
+    batch=8,
+    length=32,
+    warm_up=10,
+    train_symbols=20_000,
+    test_symbols=4_000,
+    precision="float32",
+    bench_rounds=3,
+    bench_steps=20,
+    bench_batch=4,
+)

@@ -1,0 +1,78 @@
+"""One streaming step of a character LSTM, batch 1, state carried, in the ways there are to run it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from ..._benchmark import Row, benchmark
+
+Step = Callable[[Tensor], Tensor]
+
+
+def step_lstm(model: Any) -> Step:
+    """Through the model's own nn.LSTM, a sequence of one."""
+    state = [model.zero_state(1)]
+
+    def step(x_B: Tensor) -> Tensor:
+        logits_TBV, state[0] = model(x_B[None], state[0])
+        return logits_TBV[0]
+
+    return step
+
+
+def step_cell(model: Any) -> Step:
+    """Through nn.LSTMCell with the same weights."""
+    lstm = model.lstm
+    cell = nn.LSTMCell(lstm.input_size, lstm.hidden_size)
+    cell.load_state_dict({name: getattr(lstm, f"{name}_l0") for name in cell.state_dict()})
+    state = [tuple(part[0] for part in model.zero_state(1))]
+
+    def step(x_B: Tensor) -> Tensor:
+        state[0] = cell(model.embedding(x_B), state[0])
+        return model.head(state[0][0])
+
+    return step
+
+
+def time_batches(models: Mapping[str, nn.Module], x_TB: Tensor, rounds: int) -> dict[str, Row]:
+    """Time one batch of each model, one thread; ratios are against the first."""
+    return _timed(models, x_TB, rounds)
+
+
+def time_steps(models: Mapping[str, nn.Module], fast: str, rounds: int) -> dict[str, Row]:
+    """Time one step of each model, one thread; torch's rows are the faster of nn.LSTM and nn.LSTMCell.
+
+    Ratios are against the first model; the model named `fast` runs as a stream.
+    """
+    ways: dict[str, Step] = {}
+    for name, model in models.items():
+        if name == fast:
+            ways[name] = model.stream(batch=1).step  # type: ignore[operator, union-attr]
+        else:
+            ways[f"{name}/lstm"], ways[f"{name}/cell"] = step_lstm(model), step_cell(model)
+    timed = _timed(ways, torch.zeros(1, dtype=torch.long), rounds)
+    best = {
+        name: timed[name]
+        if name == fast
+        else min(timed[f"{name}/lstm"], timed[f"{name}/cell"], key=lambda row: row.milliseconds)
+        for name in models
+    }
+    first = best[next(iter(models))].ratio
+    return {name: Row(name, row.milliseconds, row.ratio / first, row.spread, None) for name, row in best.items()}
+
+
+def _timed(works: Mapping[str, Callable[..., Any]], x: Tensor, rounds: int) -> dict[str, Row]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            quiet = Console(file=io.StringIO())
+            return {row.name: row for row in benchmark(works, x, repeats=rounds, console=quiet).rows}
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,65 @@
+"""Classification of symbol sequences of different lengths: padded batches with lengths, accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PADDING = 0  # symbol number of padding; letters count from 1
+
+
+def padded(strings: Sequence[str], letters: str) -> tuple[Tensor, Tensor]:
+    """`strings` as symbol numbers x_TB, zeros after each end, and their lengths_B."""
+    number = {letter: n + 1 for n, letter in enumerate(letters)}
+    sequences = [torch.tensor([number[letter] for letter in string]) for string in strings]
+    return nn.utils.rnn.pad_sequence(sequences, padding_value=PADDING), torch.tensor([len(s) for s in strings])
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The training objective: mean cross entropy (nats) of the class.
+
+    `x_TN` (padded), `lengths_N`, `classes_N` hold all examples; each epoch goes through them in an order of its own,
+    which depends on `seed` and the epoch alone. The model maps (x_TB, lengths_B) to logits_BC and must not look at
+    the padding.
+    """
+
+    x_TN: Tensor
+    lengths_N: Tensor
+    classes_N: Tensor
+    batch_size: int
+    seed: int = 0
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch of `step`: x_TB cut to its longest sequence, lengths_B, classes_B."""
+        each = max(1, len(self.classes_N) // self.batch_size)
+        epoch, within = divmod(step, each)
+        order = torch.randperm(len(self.classes_N), generator=torch.Generator().manual_seed(self.seed * 7919 + epoch))
+        chosen = order[within * self.batch_size : (within + 1) * self.batch_size][rank::world]
+        lengths_B = self.lengths_N[chosen]
+        return self.x_TN[: int(lengths_B.max()), chosen], lengths_B, self.classes_N[chosen]
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor], state: Any) -> tuple[Tensor, Any]:
+        """Mean loss of the batch, a scalar; no state is carried on."""
+        x_TB, lengths_B, classes_B = batch
+        return nn.functional.cross_entropy(model(x_TB, lengths_B).float(), classes_B), None
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, x_TN: Tensor, lengths_N: Tensor, classes_N: Tensor, *, batch: int = 256) -> float:
+    """Share of sequences whose class is right. The model's training mode is left as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        right = 0
+        for begin in range(0, len(classes_N), batch):
+            lengths_B = lengths_N[begin : begin + batch]
+            logits_BC = model(x_TN[: int(lengths_B.max()), begin : begin + batch], lengths_B)
+            right += int((logits_BC.argmax(1) == classes_N[begin : begin + batch]).sum())
+    finally:
+        model.train(was_training)
+    return right / len(classes_N)
