@@ -7,11 +7,11 @@ import warnings
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from sparsernn.surgery.compact import compact
 
 from sparsernn.structure.trace import trace
+from sparsernn.surgery.compact import compact
 
 from .architecture import difference, renew, run, set_slices
 from .compose import INPUT, Composer
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
 FAILED_ONCE: list[tuple[int, int, float]] = []
 
 common: dict = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
-quick = settings(max_examples=200, derandomize=True, **common)
+quick = settings(max_examples=200, derandomize=True, phases=(Phase.explicit, Phase.generate), **common)
 long = settings(max_examples=10_000, **common)
 cases = {"seed": st.integers(0, 2**32 - 1), "steps": st.integers(0, 7), "share": st.sampled_from([0.0, 0.3, 0.7, 1.0])}
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from sparsernn.surgery.compact import compact
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from sparsernn.surgery.compact import compact
 
 from .architecture import difference, inside, lengths_of, merge, reads, renew, run, set_slices
 from .test_compact import quiet_compact, widths
@@ -26,6 +27,7 @@ fuzz = settings(
     deadline=None,
     derandomize=True,
     database=None,
+    phases=(Phase.explicit, Phase.generate),  # the cases are small as they are
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

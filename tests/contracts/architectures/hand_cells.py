@@ -261,6 +261,7 @@ ARCHITECTURES = [
                 reads("peep", 1),
             ]
         },
+        literal=True,
     ),
     Architecture(
         "layer_norm_cell",

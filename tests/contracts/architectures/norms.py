@@ -171,5 +171,6 @@ ARCHITECTURES = [
         WeightNormHead,
         features,
         _one("rnn", 7, reads("fc.parametrizations.weight.original1")),
+        some_stay=True,
     ),
 ]
