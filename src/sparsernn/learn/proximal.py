@@ -48,7 +48,7 @@ def step_metric(optimizer: Optimizer, parameter: Tensor) -> Metric:
     eps = group.get("eps", 0.0)
     second = state.get("max_exp_avg_sq", state.get("exp_avg_sq"))
     if isinstance(second, Tensor) and second.shape == parameter.shape:  # Adam, AdamW, NAdam, RAdam
-        correction = 1 - group["betas"][1] ** state["step"]
+        correction = 1 - group["betas"][1] ** _count(state["step"])
         return second.sqrt().div_(correction**0.5).add_(eps).div_(rate)
     if isinstance(state.get("square_avg"), Tensor) and isinstance(state.get("acc_delta"), Tensor):  # Adadelta
         return (state["square_avg"] + eps).sqrt_().div_((state["acc_delta"] + eps).sqrt_()).div_(rate)
@@ -58,9 +58,14 @@ def step_metric(optimizer: Optimizer, parameter: Tensor) -> Metric:
             second = (second - state["grad_avg"] ** 2).clamp_min_(0)
         return second.sqrt().add_(eps).div_(rate)
     if isinstance(state.get("sum"), Tensor):  # Adagrad
-        rate = rate / (1 + (state["step"] - 1) * group.get("lr_decay", 0))
+        rate = rate / (1 + (_count(state["step"]) - 1) * group.get("lr_decay", 0))
         return state["sum"].sqrt().add_(eps).div_(rate)
     return 1 / rate
+
+
+def _count(step: Tensor | float) -> Tensor | float:
+    # In double precision, as 1 - 0.999^1 in float32 is off by 1e-5; without waiting for the device.
+    return step.double() if isinstance(step, Tensor) and step.is_cuda else float(step)
 
 
 def shrink_weights(weight: Tensor, metric: Metric, strength: float) -> None:
@@ -121,7 +126,7 @@ def _radius(
         low, high = torch.where(value >= 1, radius, low), torch.where(value < 1, radius, high)
         step = value * (value.sqrt() - 1) / slope.clamp_min(torch.finfo(slope.dtype).tiny)
         new = radius + step
-        new = torch.where((new > low) & (new < high), new, (low + high) / 2)
+        new = torch.where((new >= low) & (new <= high), new, (low + high) / 2)
         new = torch.where(alive, new, 0)
         moved = (new - radius).abs() > tolerance * new
         radius = new

@@ -73,7 +73,8 @@ class Random(Score):
         self.seed = seed
 
     def elements(self, name: str, weight: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 2**32 + zlib.crc32(name.encode()))
+        # torch's CPU generator looks at the low 32 bits of a seed only.
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {name}".encode()))
         return torch.rand(weight.shape, generator=generator).to(weight.device)
 
 
