@@ -212,8 +212,12 @@ def _failed(error: Exception) -> int:
     if isinstance(error, Stopped):
         print(error, file=sys.stderr)
         return 128 + error.signal
-    if isinstance(error, (CheckpointError, DataError, Diverged, ResultError, RunError, ImportError, OSError)):
+    # Every room of the package refuses what it cannot do by a ValueError that is a sentence.
+    if isinstance(
+        error, (CheckpointError, DataError, Diverged, ResultError, RunError, ImportError, OSError, ValueError)
+    ):
         print(error, file=sys.stderr)
+        logging.getLogger("sparsernn").debug("Where it happened:", exc_info=error)
         return FAILED
     logging.getLogger("sparsernn").error("The run failed: %s: %s", type(error).__name__, error, exc_info=error)
     return FAILED

@@ -21,7 +21,7 @@ class Column:
     def cell(self, measured: Mapping[str, Any]) -> str:
         try:
             return self.text(measured)
-        except KeyError:
+        except (KeyError, TypeError):
             return "-"
 
 

@@ -47,6 +47,17 @@ class Training:
     device: Literal["cpu", "any"] = "cpu"
     checkpoint_every: int = 500
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.checkpoint_every < 1 or self.warm_up < 0:
+            raise ValueError(
+                f"steps is {self.steps}, warm_up {self.warm_up}, checkpoint_every {self.checkpoint_every}; "
+                "expected at least 1, 0 and 1."
+            )
+        if not (self.learning_rate > 0 and self.clip > 0 and math.isfinite(self.learning_rate)):
+            raise ValueError(
+                f"learning_rate is {self.learning_rate}, clip {self.clip}; expected numbers greater than zero."
+            )
+
     def rate(self, step: int) -> float:
         """Share of the learning rate that holds at `step`."""
         if step < self.warm_up:

@@ -7,13 +7,15 @@ import difflib
 import io
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ..._extras import require
 from ..runs import Run
+from ..tables import Column
 
 
 class RecipeError(ValueError):
@@ -34,7 +36,8 @@ class Recipe:
     """One table. `scales` maps smoke, cpu and paper (where there is one) to settings, all of one dataclass.
 
     `run` makes the rows and shows the table; `load` brings back the models of a finished run; `bench` times them;
-    `report` writes the report and returns its path. `minutes` is what a scale takes on two cores.
+    `report` writes the report and returns its path. `minutes` is what a scale takes on two cores; `columns` are the
+    table's, `labels` what its rows are called, in their order.
     """
 
     name: str
@@ -44,7 +47,9 @@ class Recipe:
     run: Callable[[Run], None]
     load: Callable[[Run], Loaded]
     bench: Callable[[Run], None]
-    report: Callable[[Run], Any]
+    report: Callable[[Run], Path]
+    columns: Sequence[Column]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self, scale: str) -> Any:
         """The settings of `scale`. Raises RecipeError if the recipe has no such scale."""

@@ -59,6 +59,15 @@ class Settings:
     bench_steps: int = 100
     bench_rounds: int = 15
 
+    def __post_init__(self) -> None:
+        self.training()
+        for name in ("target", "branch", "dropout", "direct_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a share from 0 to below 1.")
+        for name in ("embedding", "hidden", "batch", "length", "bench_batch", "bench_steps", "bench_rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number, at least 1.")
+
     def training(self) -> Training:
         return Training(
             steps=self.steps,

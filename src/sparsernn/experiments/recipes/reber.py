@@ -67,6 +67,18 @@ class Settings:
         unknown = [cell for cell in self.cells if cell not in CELLS]
         if unknown or not self.cells:
             raise ValueError(f"cells is {','.join(self.cells)!r}, expected some of {', '.join(CELLS)}.")
+        self.training()
+        if self.strings < 16 or self.strings % 4:
+            raise ValueError(f"strings is {self.strings}, expected a multiple of 4, at least 16.")
+        for name in ("sparsity", "target"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a share between 0 and 1.")
+        for name in ("embedding", "hidden", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number, at least 1.")
+
+    def training(self) -> Training:
+        return Training(self.steps, self.learning_rate, self.warm_up)
 
 
 class _Reber:
@@ -100,7 +112,7 @@ class _Reber:
     def sparsify(self, method: str) -> Callable[[nn.Module], Sparsifier] | None:
         s = self.settings
         if method == "prune":
-            gradual = Gradual(begin=s.steps // 5, end=s.steps * 3 // 5, every=max(1, s.steps // 50))
+            gradual = Gradual(begin=max(1, s.steps // 5), end=max(2, s.steps * 3 // 5), every=max(1, s.steps // 50))
             return lambda model: Prune(model, self.example_inputs, sparsity=s.sparsity, schedule=gradual)
         if method == "target":
             return lambda model: GroupLasso(model, self.example_inputs, target=s.target, steps=s.steps)
@@ -115,7 +127,7 @@ class _Reber:
         history = train(
             model,
             objective,
-            Training(s.steps, s.learning_rate, s.warm_up),
+            s.training(),
             name=row,
             seed=self.run.seed,
             sparsify=self.sparsify(method),
@@ -203,4 +215,5 @@ RECIPE = Recipe(
     load=loaded,
     bench=bench,
     report=report,
+    columns=COLUMNS,
 )

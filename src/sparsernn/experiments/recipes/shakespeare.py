@@ -126,4 +126,6 @@ RECIPE = Recipe(
     load=loaded,
     bench=bench,
     report=report,
+    columns=COLUMNS,
+    labels=ROWS,
 )

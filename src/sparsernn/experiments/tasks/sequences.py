@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .text import wide
+
 PADDING = 0  # symbol number of padding; letters count from 1
 
 
@@ -46,7 +48,7 @@ class Classification:
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor], state: Any) -> tuple[Tensor, Any]:
         """Mean loss of the batch, a scalar; no state is carried on."""
         x_TB, lengths_B, classes_B = batch
-        return nn.functional.cross_entropy(model(x_TB, lengths_B).float(), classes_B), None
+        return nn.functional.cross_entropy(wide(model(x_TB, lengths_B)), classes_B), None
 
 
 @torch.no_grad()

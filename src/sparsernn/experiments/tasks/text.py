@@ -59,6 +59,11 @@ class Streams:
         return self.text_N[places_TB], self.text_N[places_TB + 1], begin == 0
 
 
+def wide(logits: Tensor) -> Tensor:
+    """`logits` in at least float32: a loss in bfloat16 would lose its last digits."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def cut(state: Any) -> Any:
     """The recurrent state without its history: truncated BPTT ends there."""
     return state.detach() if isinstance(state, Tensor) else tuple(part.detach() for part in state)
@@ -84,7 +89,7 @@ class LanguageModelling:
         if fresh or state is None:
             state = zero_state(model, x_TB.shape[1])
         logits_TBV, state = model(x_TB, state)
-        return nn.functional.cross_entropy(logits_TBV.float().flatten(0, 1), y_TB.flatten()), cut(state)
+        return nn.functional.cross_entropy(wide(logits_TBV).flatten(0, 1), y_TB.flatten()), cut(state)
 
 
 def zero_state(model: nn.Module, batch: int) -> Any:
@@ -110,9 +115,7 @@ def bits_per_symbol(model: nn.Module, text_N: Tensor, *, streams: int = 16, wind
             places_TB = (torch.arange(streams) * reader.length)[None, :] + torch.arange(begin, end)[:, None]
             x_TB, y_TB = text_N[places_TB].to(device), text_N[places_TB + 1].to(device)
             logits_TBV, state = model(x_TB, state)
-            nats += nn.functional.cross_entropy(
-                logits_TBV.float().flatten(0, 1), y_TB.flatten(), reduction="sum"
-            ).item()
+            nats += nn.functional.cross_entropy(wide(logits_TBV).flatten(0, 1), y_TB.flatten(), reduction="sum").item()
             count += y_TB.numel()
     finally:
         model.train(was_training)

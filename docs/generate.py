@@ -1,0 +1,91 @@
+"""Write docs/results.md from the JSON files in results/: `python docs/generate.py`. Same results, same bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from sparsernn._files import write_atomically
+from sparsernn.experiments.recipes import RECIPES
+from sparsernn.experiments.results import Result, collect
+
+ROOT = Path(__file__).resolve().parent.parent
+INTRODUCTION = """# Results
+
+Made by `python docs/generate.py` from the JSON files in `results/`; do not edit. Figures are means over the seeds
+named; each file tells settings, versions, processor and date. Times are of one process, ratios were taken interleaved.
+"""
+
+
+def mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Metric -> mean over the seeds; lists are averaged place by place."""
+    metrics = [metric for metric in rows[0] if all(row.get(metric) is not None for row in rows)]
+    averaged: dict[str, Any] = {}
+    for metric in metrics:
+        values = [row[metric] for row in rows]
+        if len(values) == 1 or not all(isinstance(value, type(values[0])) for value in values):
+            averaged[metric] = values[0]
+        elif isinstance(values[0], list):
+            averaged[metric] = [round(fmean(place)) for place in zip(*values)]
+        else:
+            middle = fmean(values)
+            averaged[metric] = round(middle) if isinstance(values[0], int) else middle
+    return averaged
+
+
+def line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def recipe_section(name: str, scale: str, results: Sequence[Result]) -> str:
+    """One table: rows in the recipe's order, the paper's figures beside ours where there are any."""
+    recipe = RECIPES[name]
+    names = list(dict.fromkeys(r.row for r in results))
+    order = sorted(names, key=lambda row: (list(recipe.labels).index(row) if row in recipe.labels else 10**6, row))
+    papers = list(dict.fromkeys(m for r in results for m in r.paper))
+    titles = ["", *(column.title for column in recipe.columns), *(f"paper: {metric}" for metric in papers)]
+    lines = [line(titles), line(["---"] + ["---:"] * (len(titles) - 1))]
+    for row in order:
+        same = [r for r in results if r.row == row]
+        measured = mean([r.measured for r in same])
+        paper = [str(same[0].paper.get(metric, "-")) for metric in papers]
+        lines.append(line([recipe.labels.get(row, row), *(c.cell(measured) for c in recipe.columns), *paper]))
+    seeds = ", ".join(str(seed) for seed in sorted({r.seed for r in results}))
+    last = max(results, key=lambda r: r.date)
+    note = f"Seeds {seeds}; {last.device}, torch {last.versions['torch']}, {last.date}."
+    command = f"`sparsernn run {name} --scale {scale}`"
+    return "\n".join([f"## {name}, {scale}", "", recipe.summary, f"Again: {command}. {note}", "", *lines, ""])
+
+
+def benchmark_section(path: Path) -> str:
+    """One benchmark file: its rows as they are."""
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    titles = ("work", "against", "ratio", "spread", "max_error", "roofline", "target")
+    lines = [line(titles), line(["---", "---"] + ["---:"] * (len(titles) - 2))]
+    for row in rows:
+        lines.append(line([_short(row.get(title)) for title in titles]))
+    return "\n".join([f"## benchmark {path.stem}", "", *lines, ""])
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def main(results: Path = ROOT / "results", target: Path = ROOT / "docs" / "results.md") -> None:
+    found = collect(results)
+    places = sorted({(r.recipe, r.scale) for r in found if r.recipe in RECIPES})
+    sections = [
+        recipe_section(name, scale, [r for r in found if (r.recipe, r.scale) == (name, scale)])
+        for name, scale in places
+    ]
+    sections += [benchmark_section(path) for path in sorted((results / "benchmarks").glob("*.json"))]
+    write_atomically(target, "\n".join([INTRODUCTION, *sections]))
+
+
+if __name__ == "__main__":
+    main()
