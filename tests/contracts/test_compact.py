@@ -64,6 +64,11 @@ def widths(model: nn.Module) -> dict[str, int]:
     return found
 
 
+def floor(after: dict[str, int], unit_set: str) -> int:
+    """The least width of a unit set: one; for cells with a projection more than projected units (torch's own rule)."""
+    return after.get(f"{unit_set}.projected", 0) + 1
+
+
 def assert_sizes(architecture: Architecture, model: nn.Module, small: nn.Module, dead: Units) -> None:
     """Every dead unit is gone, and nothing else; the last unit of a layer and direction stays."""
     before, after = sizes(architecture, model), widths(small)
@@ -75,10 +80,10 @@ def assert_sizes(architecture: Architecture, model: nn.Module, small: nn.Module,
         )
         # Of each layer and direction that is dead as a whole one unit stays, and with it the units tied to that one.
         staying = [_most_tied(architecture, s, before[s], unit_set, gone) for s in used_up]
-        most = before[unit_set] - len(gone) + sum(staying)
-        least = max(1, before[unit_set] - len(gone)) if shown else 1
+        most = max(floor(after, unit_set), before[unit_set] - len(gone) + sum(staying))
+        least = max(floor(after, unit_set), before[unit_set] - len(gone)) if shown else 1
         assert least <= width <= most, f"{unit_set}: {width} units of {before[unit_set]}, {len(gone)} dead"
-    if used_up:
+    if used_up or any(after.get(s, before[s]) > before[s] - len(units) for s, units in dead.items()):
         return
     ours, theirs = dict(model.named_parameters()), dict(small.named_parameters())
     assert list(ours) == list(theirs)

@@ -15,13 +15,19 @@ from sparsernn.surgery.compact import compact
 
 from .architecture import difference, renew, run, set_slices
 from .compose import INPUT, Composer
-from .test_compact import widths
+from .test_compact import floor, widths
 from .test_readers import found_slices
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
 
 # Seeds that once failed stay here for good.
-FAILED_ONCE: list[tuple[int, int, float]] = []
+FAILED_ONCE = [
+    (394, 2, 0.3),  # expand_as
+    (322, 2, 0.3),  # view_as
+    (91, 3, 0.7),  # a mean over two stacked layers
+    (127, 7, 0.7),  # batch normalisation of a unit that appears twice
+    (380, 4, 0.7),
+]
 
 common: dict = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 quick = settings(max_examples=200, derandomize=True, phases=(Phase.explicit, Phase.generate), **common)
@@ -60,10 +66,12 @@ def check(seed: int, steps: int, share: float) -> None:
         s: sum(sure and one is not None and one <= zeroed for one, sure in zip(units, ledger.sure()[s]))
         for s, units in readers.items()
     }
-    used_up = sum(dead[s] == before[s] for s in dead)
-    for unit_set in readers:
+    used_up = [s for s in dead if dead[s] == before[s]]
+    for unit_set, units in readers.items():
         # Rows that go with their units may free more. The last unit of a layer and direction stays, with its ties.
-        assert 1 <= after[unit_set] <= max(1, before[unit_set] - dead[unit_set] + used_up), f"{unit_set} of {model.log}"
+        stay = sum(max(units.count(one) for one in readers[s]) for s in used_up)
+        most = max(floor(after, unit_set), before[unit_set] - dead[unit_set] + stay)
+        assert 1 <= after[unit_set] <= most, f"{unit_set} of {model.log}"
         if not zeroed:
             assert after[unit_set] == before[unit_set]
 
