@@ -11,8 +11,6 @@ from .cells import RecurrentLayer
 from .channels import ROW, UNIT, Channels, Reason
 from .classes import Classes, PlaneMap
 
-DEFAULT_ROWS = ("row",)
-
 
 def declare_cells(channels: Channels, layers: Sequence[RecurrentLayer], numbers: Mapping[str, int]) -> None:
     """Units of registered cells that are not torch's own: the rows of all gates of a unit are one class."""
@@ -90,6 +88,7 @@ def build(
         planes=planes,
         dots=tuple(dots),
         sets=_unit_sets(channels, channel_class, names, layers, recurrent),
+        wider=tuple((layer.unit_sets[0], layer.unit_sets[1]) for layer in layers if layer.proj_size),
     )
     return classes, reasons
 

@@ -33,7 +33,6 @@ class Cell:
     bias: tuple[str, ...] = ("bias_ih", "bias_hh")
     activations: tuple[str, ...] = ()
     constant: tuple[str, ...] = ()
-    hidden: str = "hidden_size"
     stacked: bool = False  # layers and directions in one module, as in torch.nn.LSTM
 
 
@@ -178,8 +177,8 @@ def _one_layer(
         return None
     first = weights[0][1]
     assert first is not None
-    hidden = getattr(module, cell.hidden, None)
-    hidden_size = hidden if isinstance(hidden, int) and not suffix else _hidden_size(first, cell, module, suffix)
+    # Read from the weight, not from module.hidden_size: after surgery the layers of one module may differ in width.
+    hidden_size = first.shape[0] if len(cell.ih) == len(cell.gates) else first.shape[0] // len(cell.gates)
     biases = [("bias", parameter(local)) for local in cell.bias]
     rows: list[Rows] = []
     for kind, found in (("ih", weights), ("hh", weights), ("bias", biases)):
@@ -211,11 +210,6 @@ def _one_layer(
         rows=tuple(rows),
         projection=None if hr is None else names[id(hr)],
     )
-
-
-def _hidden_size(weight: nn.Parameter, cell: Cell, module: nn.Module, suffix: str) -> int:
-    # Read from the weight, not from module.hidden_size: after surgery the layers of one module may differ in width.
-    return weight.shape[0] // len(cell.gates)
 
 
 for _type, _cell in (

@@ -115,9 +115,13 @@ class Channels:
         *,
         own: bool,
         value: bool = False,
+        read: bool = True,
         site: tuple[str, str] | None = None,
     ) -> None:
-        """Channel ids[i] owns (or else reads) plane index[i] of `parameter` along `axis` (of `size`)."""
+        """Channel ids[i] owns (or else is read by) plane index[i] of `parameter` along `axis` (of `size`).
+
+        `read=False`: it only goes together with the plane, whose values don't matter.
+        """
         real = ids != 0
         index, ids = index[real], ids[real]
         if not len(ids):
@@ -134,7 +138,7 @@ class Channels:
             unowned = planes.owner[index] == 0
             planes.owner[index[unowned]] = ids[unowned]
             planes.value[index] |= value
-        else:
+        elif read:
             planes.read[index] = True
             if site is not None and site not in planes.sites:
                 planes.sites.append(site)

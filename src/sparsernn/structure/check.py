@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from . import examples
-from .classes import Classes
 from .structure import Structure
 
 
@@ -24,19 +23,15 @@ def shake(model: nn.Module, calls: list[examples.Call], structure: Structure) ->
     generator = torch.Generator().manual_seed(0)
     chosen = free[torch.rand(len(free), generator=generator) < 0.5]
     rest = free[~torch.isin(free, chosen)]
-    checker = _Checker(model, calls, classes)
+    checker = _Checker(model, calls, structure)
     return frozenset(c for half in (chosen, rest) if len(half) for c in checker.culprits(half.tolist()))
 
 
 class _Checker:
-    def __init__(self, model: nn.Module, calls: list[examples.Call], classes: Classes) -> None:
-        self.model, self.calls, self.classes = model, calls, classes
-        self.dtype: torch.dtype | None = torch.float64
-        self.tolerance = 1e-10
-        try:
-            self._outputs(self._twin())
-        except ValueError:  # a forward that insists on its own type of numbers
-            self.dtype, self.tolerance = None, 1e-4
+    def __init__(self, model: nn.Module, calls: list[examples.Call], structure: Structure) -> None:
+        self.calls, self.classes, self.states = calls, structure.classes, structure.states
+        self.model = model
+        self._use(torch.float64, 1e-10)
 
     def culprits(self, chosen: list[int]) -> list[int]:
         if self._holds(chosen):
@@ -47,34 +42,46 @@ class _Checker:
         found = self.culprits(chosen[:middle]) + self.culprits(chosen[middle:])
         return found or chosen
 
-    def _twin(self) -> nn.Module:
+    def _use(self, dtype: torch.dtype | None, tolerance: float) -> None:
         twin = copy.deepcopy(self.model).eval()
-        return twin if self.dtype is None else twin.to(self.dtype)
+        self.dtype, self.tolerance = dtype, tolerance
+        self.twin = twin if dtype is None else twin.to(dtype)
+        self.parameters = dict(self.twin.named_parameters())
 
-    def _outputs(self, twin: nn.Module) -> list[Tensor]:
+    def _outputs(self) -> list[Tensor]:
         found: list[Tensor] = []
+        buffers = {name: b.clone() for name, b in self.twin.named_buffers()}
         for number, call in enumerate(self.calls, start=1):
             torch.manual_seed(number)
-            result: Any = examples.run(twin, examples.fresh(call, self.dtype), number)
-            found += [t.detach().clone() for t in examples.tensors_in(result)]
+            result: Any = examples.run(self.twin, examples.fresh(call, self.dtype), number)
+            for place, leaf in enumerate(examples.leaves_in(result)):
+                if (number, place) not in self.states:  # carried states show the units themselves
+                    found += [t.detach().clone() for t in examples.tensors_in(leaf)]
+        for name, b in self.twin.named_buffers():
+            b.data = buffers[name]
         return found
 
     def _holds(self, chosen: list[int]) -> bool:
         mask = torch.zeros(self.classes.count + 1, dtype=torch.bool)
         mask[chosen] = True
-        before, after = self._twin(), self._twin()
-        self._clear(before, mask)
-        self._renew(after, mask)
-        self._clear(after, mask)
+        touched = {name for (name, _), p in self.classes.planes.items() if bool(mask[p.classes].any())}
+        before = {name: self.parameters[name].data.clone() for name in touched if name in self.parameters}
         try:
-            first, second = self._outputs(before), self._outputs(after)
+            self._clear(mask)
+            first = self._outputs()
+            self._renew(mask)
+            self._clear(mask)
+            second = self._outputs()
         except ValueError:
-            return False
-        if len(first) != len(second):
-            return False
-        return all(self._same(a, b, mask) for a, b in zip(first, second))
+            if self.dtype is None:
+                return False
+            self._use(None, 1e-4)  # a forward that insists on its own type of numbers
+            return self._holds(chosen)
+        for name, value in before.items():
+            self.parameters[name].data.copy_(value)
+        return len(first) == len(second) and all(self._same(a, b) for a, b in zip(first, second))
 
-    def _same(self, a: Tensor, b: Tensor, mask: Tensor) -> bool:
+    def _same(self, a: Tensor, b: Tensor) -> bool:
         if a.shape != b.shape:
             return False
         if not a.is_floating_point():
@@ -83,19 +90,20 @@ class _Checker:
         scale = float(a.abs().nan_to_num(0.0, 0.0, 0.0).max()) if a.numel() else 1.0
         return bool(torch.isclose(a, b, rtol=0.0, atol=tolerance * max(1.0, scale), equal_nan=True).all())
 
-    def _clear(self, twin: nn.Module, mask: Tensor) -> None:
-        parameters = dict(twin.named_parameters())
+    def _clear(self, mask: Tensor) -> None:
         for (name, axis), p in self.classes.planes.items():
             hit = torch.nonzero(mask[p.classes] & p.outgoing)[:, 0]
-            if len(hit) and name in parameters:
-                parameters[name].data.index_fill_(axis, hit.to(parameters[name].device), 0.0)
+            if len(hit) and name in self.parameters:
+                value = self.parameters[name].data
+                value.index_fill_(axis, hit.to(value.device), 0.0)
 
-    def _renew(self, twin: nn.Module, mask: Tensor) -> None:
+    def _renew(self, mask: Tensor) -> None:
         generator = torch.Generator().manual_seed(1)
-        parameters = dict(twin.named_parameters())
         for (name, axis), p in self.classes.planes.items():
             hit = torch.nonzero(mask[p.classes] & ~p.outgoing & (p.owner >= 0))[:, 0]
-            value = parameters.get(name)
-            if len(hit) and value is not None and value.is_floating_point():
-                new = torch.randn(value.index_select(axis, hit.to(value.device)).shape, generator=generator)
-                value.data.index_copy_(axis, hit.to(value.device), new.to(value))
+            if len(hit) and name in self.parameters and self.parameters[name].is_floating_point():
+                value = self.parameters[name].data
+                shape = list(value.shape)
+                shape[axis] = len(hit)
+                new = torch.randn(shape, generator=generator, dtype=torch.float32)
+                value.index_copy_(axis, hit.to(value.device), new.to(value))

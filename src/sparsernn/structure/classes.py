@@ -32,6 +32,7 @@ class Classes:
     planes: Mapping[Plane, PlaneMap]
     dots: tuple[tuple[Tensor, Tensor], ...]  # pairs of channels whose product has to be zero
     sets: Mapping[str, Tensor]  # unit set -> class of each unit, -1: never reached
+    wider: tuple[tuple[str, str], ...] = ()  # (a, b): unit set a has to stay wider than b (torch's projections)
 
     def dead(self, parameters: Mapping[str, Tensor], only: Tensor | None = None) -> Tensor:
         """bool (count,): classes that can be taken out without changing the function.
@@ -53,8 +54,19 @@ class Classes:
                     spared[fresh[0]] = True
                     found[fresh[0]] = False
             if bool((found == dead).all()):
-                return dead
+                missing = self._too_narrow(dead)
+                if missing is None:
+                    return dead
+                spared[missing] = True
+                found = torch.zeros_like(dead)  # what the spared units read may be alive again: once more
             dead = found
+
+    def _too_narrow(self, dead: Tensor) -> Tensor | None:
+        for a, b in self.wider:
+            lacking = int((~dead[self.sets[b]]).sum()) + 1 - int((~dead[self.sets[a]]).sum())
+            if lacking > 0:
+                return self.sets[a][dead[self.sets[a]]][:lacking]
+        return None
 
     def gone(self, dead: Tensor) -> dict[Plane, Tensor]:
         """(parameter, axis) -> bool over the index: planes of dead classes."""

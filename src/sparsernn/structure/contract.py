@@ -33,20 +33,23 @@ class Line:
     index: np.ndarray
 
 
-def lines(weight: Weight, shapes: Sequence[tuple[int, ...]]) -> list[Line] | None:
+def lines(weight: Weight, shapes: Sequence[tuple[int, ...]], *, first: bool = False) -> list[Line] | None:
     """Which plane each row of a (rows, columns) matrix of weight elements lies in; None if rows aren't planes.
 
-    `weight` is (number, i0, i1, ...), each (rows, columns); `shapes` the shape of each parameter by number.
+    `weight` is (number, i0, i1, ...), each (rows, columns); `shapes` the shape of each parameter by number. Where a
+    matrix of one element leaves the axis open, it is the last one, with `first` the first.
     """
     number, *parts = (expand_constant(w) for w in weight)
     if _axis_free(number, 0) and _axis_free(number, 1):
-        return _block_lines(int(number[0, 0]), parts, np.arange(number.shape[0]), shapes) if number.numel() else []
+        return (
+            _block_lines(int(number[0, 0]), parts, np.arange(number.shape[0]), shapes, first) if number.numel() else []
+        )
     if _axis_free(number, 1):  # different parameters in different rows
         found: list[Line] = []
         rows = number[:, 0]
         for value in torch.unique(rows).tolist():
             at = torch.nonzero(rows == value)[:, 0]
-            block = _block_lines(value, [p.index_select(0, at) for p in parts], at.numpy(), shapes)
+            block = _block_lines(value, [p.index_select(0, at) for p in parts], at.numpy(), shapes, first)
             if block is None:
                 return None
             found += block
@@ -56,7 +59,9 @@ def lines(weight: Weight, shapes: Sequence[tuple[int, ...]]) -> list[Line] | Non
         columns = number[0]
         for value in torch.unique(columns).tolist():
             at = torch.nonzero(columns == value)[:, 0]
-            block = _block_lines(value, [p.index_select(1, at) for p in parts], np.arange(number.shape[0]), shapes)
+            block = _block_lines(
+                value, [p.index_select(1, at) for p in parts], np.arange(number.shape[0]), shapes, first
+            )
             if block is None:
                 return None
             found += block
@@ -69,7 +74,7 @@ def _axis_free(index: Tensor, axis: int) -> bool:
 
 
 def _block_lines(
-    parameter: int, parts: Sequence[Tensor], positions: np.ndarray, shapes: Sequence[tuple[int, ...]]
+    parameter: int, parts: Sequence[Tensor], positions: np.ndarray, shapes: Sequence[tuple[int, ...]], first: bool
 ) -> list[Line] | None:
     if parameter == OPAQUE:
         return None
@@ -89,7 +94,7 @@ def _block_lines(
         wide = [a for a in candidates if shapes[parameter][a] > 1]
         if not candidates:
             return None
-        axis = (wide or candidates)[-1]
+        axis = (wide or candidates)[0 if first else -1]
     index = parts[axis][:, 0].numpy() if parts[axis].shape[1] else np.zeros(0, dtype=np.int64)
     return [Line(parameter, axis, positions[: len(index)], np.ascontiguousarray(index))]
 
@@ -172,9 +177,8 @@ def _output_rows(
     ids = np.zeros(count, dtype=np.int64)
     owners: list[Line] = []
     for weight in weights:
-        found = lines(_matrix(weight, lw, rows, columns, sizes), tracer.shapes)
-        if found is None:
-            tracer.keep_weights([weight])
+        found = lines(_matrix(weight, lw, rows, columns, sizes), tracer.shapes, first=True)
+        if found is None:  # rows that are no planes (heads and features in two axes): an output of a fixed width
             return None
         owners += found
     for line in owners:
@@ -216,7 +220,8 @@ def _rows(label: Tensor, la: str, inner: list[str], sizes: dict[str, int]) -> np
     for axis in range(len(outer)):
         if moved.shape[axis] > 1 and moved.stride(axis) == 0:
             moved = moved.narrow(axis, 0, 1)
-    flat = moved.reshape(-1, _product(sizes, inner)).numpy()
+    size = _product(sizes, inner)
+    flat = moved.reshape(moved.numel() // max(size, 1), size).numpy()
     return np.unique(flat, axis=0) if len(flat) > 1 else flat
 
 

@@ -9,7 +9,7 @@ VALUE_FREE = frozenset(
     is_sparse.get is_sparse_csr.get is_quantized.get is_nested.get is_meta.get is_mkldnn.get is_leaf.get
     requires_grad.get grad_fn.get grad.get layout.get names.get itemsize.get nbytes.get _base.get output_nr.get
     _version.get is_vulkan.get is_maia.get is_mtia.get is_ipu.get retains_grad.get name.get requires_grad.set
-    zeros ones empty full arange range linspace logspace eye tril_indices triu_indices zeros_like ones_like
+    new zeros ones empty full arange range linspace logspace eye tril_indices triu_indices zeros_like ones_like
     empty_like rand_like randn_like randint_like new_zeros new_ones new_empty rand randn randint randperm
     empty_strided new_empty_strided manual_seed seed _set_grad_enabled get_default_dtype set_default_dtype
     hann_window hamming_window register_hook retain_grad __hash__ _is_view broadcast_shapes

@@ -92,7 +92,10 @@ def _unit(
 def _start(tracer: Tracer, state: Tensor, place: int | None, ids: np.ndarray) -> None:
     """The initial state of one layer and direction: tied to the units, so that it is cut with them."""
     shadow = tracer.shadow(state)
-    label = tracer.as_activation(shadow)
+    # One parameter with the states of several layers can't be cut differently for each: it keeps its width, and a
+    # compacted layer takes states of the dense width.
+    shared = shadow.is_weight and place is not None and state.shape[0] > 1
+    label = None if shared else tracer.as_activation(shadow)
     if label is not None and place is not None:
         label = label[place]
     if label is not None:
@@ -117,7 +120,7 @@ def distinct_rows(label: Tensor) -> np.ndarray:
     small = narrow_expanded(label)[0] if label.stride(-1) != 0 or last == 1 else label
     if small.shape[-1] != last:
         small = small.expand(*small.shape[:-1], last)
-    flat = small.reshape(-1, last)
+    flat = small.reshape(small.numel() // max(last, 1), last)
     merged, agree = collapse(flat, [0])
     return merged.numpy() if agree else np.unique(flat.numpy(), axis=0)
 

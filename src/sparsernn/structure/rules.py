@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map
 
 from . import operations as ops
+from .channels import pairs
 from .products import PRODUCTS
 from .recurrent import CELLS, LAYERS, follow_cell, follow_layer
-from .shadow import NONE, Shadow, Weight, collapse, expand_constant, fit, grow
+from .shadow import NONE, Shadow, Weight, collapse, expand_constant, fit, grow, varies
 
 if TYPE_CHECKING:
     from .tracer import Tracer
@@ -107,8 +108,9 @@ def _shadows(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, 
         return [Shadow(_fit(tracer.label(a), r.shape)) for a, r in zip(tree_iter(args), result)]
     if name == "_weight_norm":
         v, g = args[0], args[1]
-        weights = tuple(tuple(fit(p, v.shape) for p in w) for x in (v, g) for w in tracer.shadow(x).weights)
-        return [Shadow(weights=weights)]
+        scale = tuple(tracer.as_factor(w) for w in tracer.shadow(g).weights)
+        weights = (*tracer.shadow(v).weights, *scale)
+        return [Shadow(weights=tuple(tuple(fit(p, v.shape) for p in w) for w in weights))]
     return None
 
 
@@ -151,8 +153,11 @@ def _move(tracer: Tracer, func: Callable, args: Any, kwargs: Any) -> list[Shadow
     rest, kw = _indices(tracer, (rest, kw))
 
     def run(index: Tensor) -> list[Tensor]:
-        moved = [leaf for leaf in tree_iter(func(index, *rest, **kw)) if isinstance(leaf, Tensor)]
-        return [expand_constant(m) for m in moved]
+        try:
+            moved = func(index, *rest, **kw)
+        except RuntimeError:  # a view that an expanded index does not allow
+            moved = func(index.contiguous(), *rest, **kw)
+        return [expand_constant(leaf) for leaf in tree_iter(moved) if isinstance(leaf, Tensor)]
 
     try:
         label = run(shadow.label) if shadow.label is not None else None
@@ -259,7 +264,10 @@ def _weights_only(
         if not s.weights and not s.zero and not (isinstance(a, (int, float)) and a == 0)
     ]
     if name in ops.ELEMENTWISE_ZERO and not ("div" in name and not shadows[0].weights):
-        return Shadow(weights=weights)
+        # A mask or a scale on a weight is cut with it, but it is the weight itself that has to be zero.
+        main, *factors = (s for s in shadows if s.weights)
+        scaled = tuple(tracer.as_factor(w) for s in factors for w in s.weights)
+        return Shadow(weights=tuple(tuple(fit(p, shape) for p in w) for w in (*main.weights, *scaled)))
     if name in ADDITIVE and not others:
         return Shadow(weights=weights)
     tracer.keep_weights(weights)
@@ -311,6 +319,13 @@ def _along_axes(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) 
     else:
         axes = _axes(name, source, rest, kw)
     merged, agree = collapse(label, axes)
+    elsewhere = any(varies(label, a) for a in range(label.dim()) if a not in axes)
+    if not agree and name in ops.REDUCE and elsewhere:
+        # Several units of one place are merged (two directions averaged): they go together.
+        for axis in axes:
+            for n in range(1, label.shape[axis]):
+                tracer.channels.union(*pairs(label.narrow(axis, 0, 1), label.narrow(axis, n, 1)), tracer.site())
+        agree = True
     if not agree:
         tracer.keep(label, _WHY.get(name, f"{name} over the units mixes them without a weight"))
         return [NONE]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,6 +58,9 @@ def trace(
             if culprits:
                 recorded = replace(recorded, failed=culprits)
                 structure = _assemble(recorded, layers, model)
+    for note in structure.notes:
+        if note.startswith("no example reached"):
+            warnings.warn(f"trace: {note}.", stacklevel=2)
     if strict and structure.kept:
         worst = [k for k in structure.kept if not k.is_plain]
         if worst:
@@ -92,22 +96,16 @@ def _record(
             kept.update({n: r for n, r in tracer.kept_weights.items() if n not in kept})
             used |= tracer.used
             states |= tracer.states
-            strangers += [t for t in tracer.strangers if not any(t is c for c in constants)]
-        fresh = [t for t in strangers if not any(t is c for c in constants)]
-        if not fresh or constants:
+            strangers += [(t, reason) for t, reason in tracer.strangers if not any(t is c for c in constants)]
+        if not strangers or constants:
             # What is new again in a second run was made on the way by something that torch did not show us.
-            if fresh:
-                reason = Reason("a tensor came from outside torch's own operations", "unknown", strangers_site(fresh))
-                channels.keep(torch.arange(1, channels.count), reason)
+            if strangers:
+                channels.keep(torch.arange(1, channels.count), strangers[0][1])
             break
-        constants = strangers
+        constants = [t for t, _ in strangers]
     declare_cells(channels, layers, {name: n for n, name in enumerate(names)})
     untouched = tuple(name for n, name in enumerate(names) if n and n not in used)
     return _Recorded(channels, names, kept, untouched, states)
-
-
-def strangers_site(tensors: Iterable[Tensor]) -> str:
-    return ", ".join(sorted({f"float{list(t.shape)}" for t in tensors})[:3])
 
 
 def _run_one(
@@ -123,21 +121,20 @@ def _run_one(
     with tracer:
         result = examples.run(twin, (args, kwargs), number)
     for place, leaf in enumerate(examples.leaves_in(result)):
-        rows = [_hand_out(tracer, tensor, carried, type(model).__name__) for tensor in examples.tensors_in(leaf)]
-        if rows and all(row is not None for row in rows):
-            table = (
-                _units_of(rows[0])
-                if len(rows) == 1 and isinstance(leaf, Tensor)
-                else tuple(r[(0,) * (r.dim() - 1)] for r in rows)
-            )
-            tracer.states[number, place] = table
+        found = [_hand_out(tracer, tensor, carried, type(model).__name__) for tensor in examples.tensors_in(leaf)]
+        rows = [row for row in found if row is not None]
+        if rows and len(rows) == len(found):
+            one = isinstance(leaf, Tensor)
+            tracer.states[number, place] = _units_of(rows[0]) if one else tuple(r[(0,) * (r.dim() - 1)] for r in rows)
     return tracer
 
 
 def _hand_out(tracer: Tracer, tensor: Tensor, carried: bool, owner: str) -> Tensor | None:
     """Keep what is handed to the caller; the label of a carried state (its units may go)."""
     if not tracer.store.is_known(tensor):
-        tracer.strangers.append(tensor)
+        tracer.strangers.append(
+            (tensor, Reason("made outside torch's own operations, so not followed", "output", owner))
+        )
         return None
     shadow = tracer.store.get(tensor)
     if shadow.label is None:
@@ -181,10 +178,14 @@ def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn
         if (a := _block_name(ka, recorded.names, layers)) and (b := _block_name(kb, recorded.names, layers)) and a != b
     )
     notes = [f"{path}: its weights are not plain parameters, so it is kept" for path in unmanaged_modules(model)]
+    shown = {k.reason for k in kept}
+    lost = dict.fromkeys(
+        r for c, found in reasons.items() for r in found if r.text not in shown and r.operation != "output"
+    )
+    notes += [f"{r.text} ({r.operation} at {r.where}): what it takes in is kept" for r in list(lost)[:8]]
     unused = _unused_modules(model, recorded.untouched)
     if unused:
         notes.append(f"no example reached {', '.join(unused)}: pass a list of examples that covers every branch")
-        warnings.warn(f"trace: {notes[-1]}.", stacklevel=4)
     return Structure(
         layers=layers,
         unit_sets={name: len(of_unit) for name, of_unit in classes.sets.items()},
@@ -240,8 +241,11 @@ def unwrap(model: nn.Module) -> nn.Module:
 def quiet():
     """No gradients, random state restored, compiled parts run as plain Python."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    stance = torch.compiler.set_stance("force_eager") if hasattr(torch.compiler, "set_stance") else nullcontext()
-    with torch.no_grad(), torch.random.fork_rng(devices=devices), stance:
+    # Without dynamo nothing is compiled, and loading it would take seconds.
+    compiled = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
+    stance = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    with torch.no_grad(), torch.random.fork_rng(devices=devices), stance, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="LSTM with projections is not supported")
         yield
 
 

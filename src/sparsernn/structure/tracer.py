@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_iter
 
 from . import rules
-from .channels import PLAIN, ROW, Channels, Reason, narrow_expanded, pairs
+from .channels import PLAIN, ROW, UNIT, Channels, Reason, distinct, narrow_expanded, pairs
 from .operations import VALUE_FREE, ZEROS
 from .shadow import NONE, OPAQUE, Shadow, ShadowStore, Weight, fit, varies, weight_shadow
 
@@ -44,9 +44,10 @@ class Tracer(TorchFunctionMode):
         for tensor in constants:
             if not self.store.is_known(tensor):
                 self.store.know(tensor)
-        self.strangers: list[Tensor] = []  # float tensors that came from nowhere
+        self.strangers: list[tuple[Tensor, Reason]] = []  # float tensors that came from nowhere, and where
         self.kept_weights: dict[int, Reason] = {}
         self.operation = ""
+        self.factors: dict[int, int] = {}  # a number for a parameter where it scales another -> its own number
         self.states: dict[tuple[int, int], Any] = {}  # (example, place) -> channels of a state handed out
         self.used: set[int] = set()  # parameters that some operation used
 
@@ -63,11 +64,17 @@ class Tracer(TorchFunctionMode):
         before = self._snapshot(args, kwargs)
         result = func(*args, **kwargs)
         if before:
-            rules.follow(self, name, func, args, kwargs, result)
+            self._follow(name, func, args, kwargs, result)
         for tensor in _tensors(result):
             if not self.store.is_known(tensor):
                 self.store.know(tensor)
         return result
+
+    def _follow(self, name: str, func: Callable, args: Any, kwargs: Any, result: Any) -> None:
+        try:
+            rules.follow(self, name, func, args, kwargs, result)
+        except Exception as error:  # whatever a rule did not foresee: nothing is known, so the channels stay
+            rules.forget(self, args, kwargs, f"an operation that is not followed ({type(error).__name__}: {error})")
 
     def _snapshot(self, args: Any, kwargs: Any) -> bool:
         """Whether any argument carries something; floats never seen before are noted."""
@@ -75,7 +82,7 @@ class Tracer(TorchFunctionMode):
         for tensor in _tensors((args, kwargs)):
             if not self.store.is_known(tensor):
                 if tensor.is_floating_point() and tensor.numel():
-                    self.strangers.append(tensor)
+                    self.strangers.append((tensor, self.reason("made outside torch's own operations, so not followed")))
                 self.store.know(tensor)
             carries = carries or self.store.carries(tensor)
             if id(tensor) in self.numbers:
@@ -103,20 +110,41 @@ class Tracer(TorchFunctionMode):
     def keep_weights(self, weights: Iterable[Weight]) -> None:
         """Weights that went through an unknown operation: whatever owns or reads them stays."""
         for weight in weights:
-            for number in torch.unique(narrow_expanded(weight[0])[0]).tolist():
+            for value in torch.unique(narrow_expanded(weight[0])[0]).tolist():
+                number = self.factors.get(int(value), int(value))
                 if number > 0:
                     text = f"{self.names[number]} is used by an operation that is not followed"
                     self.kept_weights.setdefault(number, self.reason(text))
 
     def read(self, parameter: int, axis: int, index: np.ndarray, ids: np.ndarray) -> None:
         size = self.shapes[parameter][axis]
-        self.channels.touch(parameter, axis, size, index, ids, own=False, site=self.site())
+        plain = self.factors.get(parameter)
+        if plain is not None:
+            self.channels.touch(plain, axis, size, index, ids, own=False, read=False)
+        else:
+            self.channels.touch(parameter, axis, size, index, ids, own=False, site=self.site())
 
     def own(self, parameter: int, axis: int, index: np.ndarray, ids: np.ndarray, value: bool) -> None:
-        self.channels.touch(parameter, axis, self.shapes[parameter][axis], index, ids, own=True, value=value)
+        value = value and parameter not in self.factors
+        number = self.factors.get(parameter, parameter)
+        self.channels.touch(number, axis, self.shapes[parameter][axis], index, ids, own=True, value=value)
 
     def row_block(self, parameter: int, axis: int) -> int:
+        parameter = self.factors.get(parameter, parameter)
         return self.channels.block(("row", parameter, axis), self.shapes[parameter][axis], ROW)
+
+    def as_factor(self, weight: Weight) -> Weight:
+        """`weight` where it multiplies another weight: cut with it, but never what makes a unit dead."""
+        number = weight[0]
+        for value in torch.unique(narrow_expanded(number)[0]).tolist():
+            if value > 0 and value not in self.factors:
+                alias = next((a for a, n in self.factors.items() if n == value), len(self.shapes))
+                if alias == len(self.shapes):
+                    self.shapes.append(self.shapes[value])
+                    self.names = (*self.names, self.names[value])
+                    self.factors[alias] = value
+                number = torch.where(number == value, alias, number)
+        return (number, *weight[1:])
 
     def dot(self, a: np.ndarray, b: np.ndarray) -> None:
         self.channels.dot(a, b, self.reason("a dot product of two activations"))
@@ -173,9 +201,10 @@ class Tracer(TorchFunctionMode):
         a_is_spread = any(shape[d] > 1 and not varies(a, d) and varies(b, d) for d in range(len(shape)))
         b_is_spread = any(shape[d] > 1 and not varies(b, d) and varies(a, d) for d in range(len(shape)))
         if a_is_spread and b_is_spread:
-            self.keep(a, "an outer product of activations")
-            self.keep(b, "an outer product of activations")
-            return torch.zeros(1, dtype=torch.long).expand(shape)
+            # Every value of one with every value of the other (attention weights of several heads times a memory):
+            # the side without recurrent units stays, the other one is followed.
+            a_is_spread = not self._has_units(a)
+            b_is_spread = not a_is_spread
         for spread, label, other in ((a_is_spread, a, b), (b_is_spread, b, a)):
             if spread:
                 self.keep(label, "one value is combined with every unit of another layer")
@@ -185,6 +214,9 @@ class Tracer(TorchFunctionMode):
         self.channels.union(left, right, self.site())
         small_a, small_b = narrow_expanded(wide_a, wide_b)
         return torch.where(small_a != 0, small_a, small_b).expand(shape)
+
+    def _has_units(self, label: Tensor) -> bool:
+        return bool((self.channels.kind[distinct(label)] == UNIT).any())
 
     def own_along(self, label: Tensor, weight: Weight, *, additive: bool) -> None:
         """`label` is combined element by element with a weight: its channels own the weight's planes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from .adapters import adapt
 from .attributes import changed_widths, update_attributes
 from .gates import fold_gates
 from .guards import guard_unreached
-from .narrow import fit_modules, narrow_tensors
+from .narrow import LEAVES, STACKS, fit_modules, narrow_tensors
 from .optimizers import repoint, repoint_plan
 from .verify import mismatch
 
@@ -84,10 +84,18 @@ class _Cut:
         found = update_attributes(small, changed_widths(self.structure.layers, self.dead), named=named)
         return small if found else None
 
-    def adapters(self) -> nn.Module:
+    def adapters(self, kinds: tuple[type[nn.Module], ...]) -> nn.Module:
+        """Dense-width adapters on the modules of `kinds`; parameters of all others keep their dense width."""
         names = {id(p): name for name, p in self.model.named_parameters()}
-        small = self.plain()
-        adapt(small, names, self.gone, self.structure.layers, self.dead)
+        mine = {names[id(p)] for m in self.model.modules() if isinstance(m, kinds) for p in m.parameters(recurse=False)}
+        buffers = {
+            n
+            for n, _ in self.model.named_buffers()
+            if isinstance(self.model.get_submodule(n.rpartition(".")[0]), kinds)
+        }
+        gone = {plane: mask for plane, mask in self.gone.items() if plane[0] in mine | buffers}
+        small = replace(self, gone=gone).plain()
+        adapt(small, names, gone, self.structure.layers, self.dead)
         return small
 
 
@@ -96,7 +104,8 @@ FORMS: tuple[Callable[[_Cut], nn.Module | None], ...] = (
     _Cut.plain,
     lambda cut: cut.widths(),
     lambda cut: cut.widths("hid", "unit", "dim", "width"),
-    _Cut.adapters,
+    lambda cut: cut.adapters((*STACKS, nn.RNNCellBase, *LEAVES)),
+    lambda cut: cut.adapters((*STACKS, nn.RNNCellBase)),
 )
 
 

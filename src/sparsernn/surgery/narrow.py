@@ -71,7 +71,7 @@ def replace_module(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
 
 
 def _fit_leaf(module: nn.Module) -> None:
-    weight = getattr(module, "weight", None) if isinstance(module, _LEAVES) else None
+    weight = getattr(module, "weight", None) if isinstance(module, LEAVES) else None
     if weight is None:
         return
     if isinstance(module, nn.Linear):
@@ -92,7 +92,7 @@ def _fit_leaf(module: nn.Module) -> None:
         module.num_parameters = len(weight)
 
 
-_LEAVES = (
+LEAVES = (
     nn.Linear,
     nn.Bilinear,
     nn.Embedding,
