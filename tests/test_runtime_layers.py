@@ -15,12 +15,15 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from sparsernn.nn.gated import GatedGRU, GatedLSTM
 from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
+from sparsernn.runtime import costs
 from sparsernn.runtime.layers import accelerate
+from sparsernn.runtime.processor import processor
 
 # torch itself warns where it runs a projected LSTM without oneDNN.
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
 
 STACKS = (nn.LSTM, nn.GRU, nn.RNN)
+KNOWN = [name for name in costs.LAYOUTS if name != "permuted" or processor().permute]
 
 
 def flat(value: object) -> list[Tensor]:
@@ -87,7 +90,7 @@ def test_same_function(cls: type[nn.Module]) -> None:
             agree(fast, model, *inputs(model, 6, 3, packing, with_state))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_fuzz(data: st.DataObject) -> None:
     draw = data.draw
@@ -102,7 +105,18 @@ def test_fuzz(data: st.DataObject) -> None:
     model = pruned(cls(draw(st.integers(1, 70)), hidden, draw(st.integers(1, 2)), **options), draw(st.floats(0, 1)))
     packing = draw(st.sampled_from(("padded", "packed", "unbatched")))
     example = inputs(model, draw(st.integers(1, 12)), draw(st.integers(1, 20)), packing, draw(st.booleans()))
-    agree(accelerate(model), model, *example)
+    forced = draw(st.sampled_from((None, *KNOWN)))
+    with pytest.MonkeyPatch.context() as patch:
+        if forced:
+            patch.setattr(costs, "choose", lambda counts, inputs: costs.Choice(forced, 0.0))
+        agree(accelerate(model), model, *example)
+
+
+@pytest.mark.nightly
+@settings(max_examples=100_000, deadline=None)
+@given(st.data())
+def test_fuzz_for_a_night(data: st.DataObject) -> None:
+    test_fuzz.hypothesis.inner_test(data)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("cls", (nn.LSTMCell, nn.GRUCell, nn.RNNCell))

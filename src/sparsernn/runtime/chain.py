@@ -9,7 +9,7 @@ from .vector import (
     WIDTH,
     at_least,
     call1,
-    call6,
+    call7,
     i64,
     load,
     load_first,
@@ -43,11 +43,11 @@ def tokens(f):
 
 
 def product(f):
-    """Fields: product kernel, plan, x, x_stride, rows, y, y_stride."""
-    call6(i64(f, 0), i64(f, 1), i64(f, 2), i64(f, 3), i64(f, 4), i64(f, 5), i64(f, 6))
+    """Fields: product kernel, plan, x, x_stride, rows, y, y_stride, scratch."""
+    call7(i64(f, 0), i64(f, 1), i64(f, 2), i64(f, 3), i64(f, 4), i64(f, 5), i64(f, 6), i64(f, 7))
 
 
-def table(plan, x, x_stride, count, y, y_stride):
+def table(plan, x, x_stride, count, y, y_stride, scratch):
     """A product kernel whose x are row numbers: row x of a ready-made table goes to y.
 
     Plan: table (address), row width (vectors).

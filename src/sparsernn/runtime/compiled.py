@@ -29,6 +29,7 @@ from .processor import processor
 
 _MODULES = ("products", "sparse", "cells", "sequence", "chain")
 _FORMAT = b"sparsernn kernel 1\n"
+_MEMORY: dict[str, Any] = {"memset": ctypes.memset, "memmove": ctypes.memmove, "memcpy": ctypes.memmove}
 _lock = threading.RLock()
 _engines: list[Any] = []  # code lives as long as its engine
 
@@ -63,7 +64,23 @@ def _compile(name: str) -> tuple[str, bytes]:
     signature = ((types.int64,) * count, types.void)
     compiled = CFunc(kernel, signature, {}, {"nopython": True, "error_model": "numpy", "boundscheck": False})
     compiled.compile()
-    return compiled.native_name, _machine().emit_object(llvm.parse_assembly(compiled.inspect_llvm()))
+    return compiled.native_name, _machine().emit_object(_alone(compiled.inspect_llvm(), compiled.native_name))
+
+
+def _alone(code: str, symbol: str) -> Any:
+    """The module with `symbol` as its only entry: numba's ways of raising errors, which kernels never do, fall away."""
+    module = llvm.parse_assembly(code)
+    for function_ in module.functions:
+        if not function_.is_declaration and function_.name != symbol:
+            function_.linkage = "internal"
+    machine = _machine()
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+    builder.getModulePassManager().run(module, builder)
+    # A symbol that is missing at load time would silently become address zero.
+    needed = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")}
+    if strange := needed - set(_MEMORY):
+        raise RuntimeError(f"The kernel {symbol} depends on {', '.join(sorted(strange))}.")
+    return module
 
 
 def _machine() -> Any:
@@ -73,6 +90,7 @@ def _machine() -> Any:
 
 
 def _load(symbol: str, code: bytes) -> int:
+    _offer_memory_functions()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
@@ -81,6 +99,15 @@ def _load(symbol: str, code: bytes) -> int:
         raise RuntimeError(f"The compiled kernel has no symbol {symbol}: delete the folder {cache_folder()}.")
     _engines.append(engine)
     return found
+
+
+@functools.cache
+def _offer_memory_functions() -> None:
+    # LLVM makes calls of these out of plain loops, and finds only symbols that it was told of.
+    for name, found in _MEMORY.items():
+        place = ctypes.cast(found, ctypes.c_void_p).value
+        assert place
+        llvm.add_symbol(name, place)
 
 
 @functools.cache

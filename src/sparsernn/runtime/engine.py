@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .compiled import address, function
+from .costs import Choice, Matrix
 from .fields import COUNT, Field
-from .pack import BYTES, WIDTH, Arrangement, Packed, pack_panels, slot_row, unit_rows
+from .pack import BYTES, WIDTH, Arrangement, Packed, slot_row, unit_rows
 from .weights import LayerWeights, layer_weights
 
 GATES_BYTES = 4 << 20  # workspace of the hoisted input product; longer sequences go through it in pieces
@@ -35,6 +36,9 @@ class Workspace:
         f[Field.INPUT_KERNEL], f[Field.INPUT_PLAN] = layer.ih.kernel, layer.ih.plan
         f[Field.GATES], f[Field.GATES_STRIDE] = self.gates.data_ptr(), layer.gates_width * 4
         f[Field.CAPACITY] = capacity
+        needed = max(packed.scratch for packed in (layer.ih, layer.hh, layer.hr) if packed is not None)
+        self.scratch = torch.empty(needed, dtype=torch.uint8)
+        f[Field.SCRATCH] = self.scratch.data_ptr()
         f[Field.HIDDEN_KERNEL], f[Field.HIDDEN_PLAN] = layer.hh.kernel, layer.hh.plan
         f[Field.CELL_KERNEL] = layer.cell
         f[Field.UNITS], f[Field.LANES] = units, w.hidden_size
@@ -119,21 +123,37 @@ class PackedLayer:
         return final
 
 
-def pack_layer(
-    weights: LayerWeights, choose: Callable[[Tensor, Arrangement, str], Packed] | None = None
-) -> PackedLayer:
-    """Pack one layer and direction; `choose` packs each matrix (default: dense panels)."""
-    choose = choose or (lambda weight, arrangement, _: pack_panels(weight, arrangement))
-    slots, hidden = weights.slots, weights.hidden_size
-    bias = slot_row(weights.bias_slots())
-    ih = Arrangement(*unit_rows(hidden, len(slots.ih), slots.ih, slots.count), bias, len(bias))
-    hh = Arrangement(*unit_rows(hidden, len(slots.hh), slots.hh, slots.count), None, len(bias))
-    hr = None
-    if weights.hr is not None:
-        zero = torch.zeros(-(-weights.output_size // WIDTH) * WIDTH)
-        arrangement = Arrangement(*unit_rows(weights.output_size, 1, (0,), 1), zero, len(zero))
-        hr = choose(weights.hr, arrangement, "hr")
-    return PackedLayer(weights, choose(weights.ih, ih, "ih"), choose(weights.hh, hh, "hh"), hr)
+class LayerMatrices:
+    """The matrices of one layer and direction, and the packed layers made of them."""
+
+    def __init__(self, weights: LayerWeights) -> None:
+        self.weights = weights
+        slots, hidden = weights.slots, weights.hidden_size
+        bias = slot_row(weights.bias_slots())
+        ih = Arrangement(*unit_rows(hidden, len(slots.ih), slots.ih, slots.count), bias, len(bias))
+        hh = Arrangement(*unit_rows(hidden, len(slots.hh), slots.hh, slots.count), None, len(bias))
+        self.matrices = {"ih": Matrix(weights.ih, ih), "hh": Matrix(weights.hh, hh)}
+        if weights.hr is not None:
+            zero = torch.zeros(-(-weights.output_size // WIDTH) * WIDTH)
+            arrangement = Arrangement(*unit_rows(weights.output_size, 1, (0,), 1), zero, len(zero))
+            self.matrices["hr"] = Matrix(weights.hr, arrangement)
+        self._layers: dict[tuple[str, ...], PackedLayer] = {}
+
+    def choices(self, rows: int, steps: int) -> dict[str, Choice]:
+        """The layout of each matrix: the input product sees all steps at once, the others one."""
+        return {name: m.choose(rows * steps if name == "ih" else rows) for name, m in self.matrices.items()}
+
+    def layer(self, rows: int, steps: int) -> PackedLayer:
+        """Packed for batches of `rows` over `steps` steps."""
+        return self.packed({name: choice.layout for name, choice in self.choices(rows, steps).items()})
+
+    def packed(self, layouts: dict[str, str]) -> PackedLayer:
+        """Packed in the given layouts: matrix ("ih", "hh", "hr") -> name of the layout."""
+        key = tuple(layouts.values())
+        if key not in self._layers:
+            packed = {name: self.matrices[name].packed(layout) for name, layout in layouts.items()}
+            self._layers[key] = PackedLayer(self.weights, packed["ih"], packed["hh"], packed.get("hr"))
+        return self._layers[key]
 
 
 def packing_of(batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,6 +162,9 @@ def packing_of(batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
     starts = torch.zeros(len(sizes) + 1, dtype=torch.int64)
     starts[1:] = sizes.cumsum(0)
     return sizes, starts
+
+
+MANY = 64  # beyond so many inputs a layout's cost grows with their number, so the choice stays
 
 
 class Engine:
@@ -153,37 +176,45 @@ class Engine:
     def __init__(self, precision: str = "float32") -> None:
         self.precision = precision
         self._stamp: tuple[int, ...] = ()
-        self._layers: list[list[PackedLayer]] = []
+        self._matrices: list[list[LayerMatrices]] = []
+        self._layers: dict[tuple[int, int], list[list[PackedLayer]]] = {}
 
     def __reduce__(self) -> tuple[type[Engine], tuple[str]]:
         return Engine, (self.precision,)
 
-    def layers(self, module: nn.Module, rows: int) -> list[list[PackedLayer]]:
-        """The packed layers, by layer and direction, for a batch of `rows`."""
+    def layers(self, module: nn.Module, rows: int, steps: int) -> list[list[PackedLayer]]:
+        """The packed layers, by layer and direction, for a batch of `rows` over `steps` steps."""
+        matrices = self.matrices(module)
+        key = (rows, min(steps, max(1, MANY // max(rows, 1))))
+        if key not in self._layers:
+            self._layers[key] = [[m.layer(max(1, rows), key[1]) for m in directions] for directions in matrices]
+        return self._layers[key]
+
+    def matrices(self, module: nn.Module) -> list[list[LayerMatrices]]:
+        """The module's matrices as they are now, by layer and direction."""
         stamp = tuple(p._version for p in module._parameters.values() if p is not None)
         if stamp != self._stamp:
-            self._layers = _by_layer(pack_layer(weights) for weights in layer_weights(module))
-            self._stamp = stamp
-        return self._layers
+            found: list[list[LayerMatrices]] = []
+            for weights in layer_weights(module):
+                if weights.layer == len(found):
+                    found.append([])
+                found[-1].append(LayerMatrices(weights))
+            self._matrices, self._layers, self._stamp = found, {}, stamp
+        return self._matrices
 
-    def explain(self, path: str, module: nn.Module) -> list[str]:
-        """One line a layer and direction: layouts and sizes."""
+    def explain(self, path: str, module: nn.Module, rows: int, steps: int) -> list[str]:
+        """One line a layer and direction: the layout of each matrix and the predicted microseconds a time step."""
         lines = []
-        for number, directions in enumerate(self.layers(module, 1)):
-            for layer in directions:
-                end = "_reverse" if layer.weights.reverse else ""
-                parts = [("input", layer.ih), ("recurrent", layer.hh)] + (
-                    [("projection", layer.hr)] if layer.hr else []
-                )
-                text = ", ".join(f"{name} {packed.layout} ({packed.bytes / 1024:.0f} KiB)" for name, packed in parts)
-                lines.append(f"{path or type(module).__name__}.l{number}{end}: {text}")
+        names = {"ih": "input", "hh": "recurrent", "hr": "projection"}
+        for number, directions in enumerate(self.matrices(module)):
+            for m in directions:
+                parts, total = [], 0.0
+                for name, choice in m.choices(rows, steps).items():
+                    packed = m.matrices[name].packed(choice.layout)
+                    took = choice.nanoseconds / 1e3 / (steps if name == "ih" else 1)
+                    total += took
+                    parts.append(f"{names[name]} {packed.layout}, {packed.bytes / 1024:.0f} KiB, {took:.2f} us")
+                end = "_reverse" if m.weights.reverse else ""
+                place = f"{path or type(module).__name__}.l{number}{end}"
+                lines.append(f"{place}: {'; '.join(parts)}; together about {total:.2f} us a step")
         return lines
-
-
-def _by_layer(layers: Iterator[PackedLayer]) -> list[list[PackedLayer]]:
-    found: list[list[PackedLayer]] = []
-    for layer in layers:
-        if layer.weights.layer == len(found):
-            found.append([])
-        found[-1].append(layer)
-    return found

@@ -39,6 +39,7 @@ class Field(IntEnum):
     PROJECT_KERNEL = auto()  # 0: no projection
     PROJECT_PLAN = auto()
     PROJECT_LANES = auto()
+    SCRATCH = auto()
     PLACE = auto()  # scratch: the output address and stride of the step at hand
     PLACE_STRIDE = auto()
 

@@ -14,6 +14,7 @@ from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from ..structure.cells import cell_of, unmanaged_modules
 from .engine import Engine
 from .modules import CELLS, RAGGED, STACKS, Accelerated
+from .processor import processor
 from .stream import Stream, make_stream
 
 Precision = Literal["float32"]
@@ -85,9 +86,12 @@ def _nothing(model: nn.Module) -> str:
 class AcceleratedModel:
     """What `accelerate` adds to the model's own class; names that the class has itself stay its own."""
 
-    def explain(self) -> str:
-        """Which module runs in which layout, module by module."""
-        return "\n".join(line for path, module in _engines(self) for line in module._engine.explain(path, module))
+    def explain(self, batch: int = 1, steps: int = 1) -> str:
+        """The layout and the predicted time of each matrix, for a batch of `batch` rows over `steps` time steps."""
+        lines = [f"batch {batch}, {steps} step{'' if steps == 1 else 's'}, {processor().width} floats a vector:"]
+        for path, module in _engines(self):
+            lines += module._engine.explain(path, module, batch, steps)
+        return "\n".join(lines)
 
     def stream(self, batch: int = 1, example: Tensor | None = None) -> Stream:
         """The model step by step for `batch` rows, see `Stream`.

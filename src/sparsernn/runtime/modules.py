@@ -65,7 +65,7 @@ def run_layer(
     else:
         steps, rows = x.shape[time], x.shape[row]
         strides = (x.stride(time), x.stride(row))
-    directions = engine.layers(module, rows)[layer]
+    directions = engine.layers(module, rows, steps)[layer]
     widths = [d.weights.output_size for d in directions]
     out = x.new_empty(*x.shape[:-1], sum(widths))
     out_strides = (0, out.stride(0)) if packing is not None else (out.stride(time), out.stride(row))
@@ -159,7 +159,7 @@ class _Cell(Accelerated):
         if x.stride(-1) != 1:
             x = x.contiguous()
         rows = x.shape[0]
-        layer = self._engine.layers(module, rows)[0][0]
+        layer = self._engine.layers(module, rows, 1)[0][0]
         if rows == 0:
             new = [x.new_zeros(0, module.hidden_size) for _ in layer.weights.state_sizes]
         else:

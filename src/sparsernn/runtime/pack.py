@@ -36,6 +36,7 @@ class Packed:
     kernel: int
     plan: int
     bytes: int
+    scratch: int  # bytes that the kernel needs beside
     kept: tuple[Tensor, ...] = field(repr=False)
 
 
@@ -78,18 +79,118 @@ def pack_panels(weight: Tensor, arrangement: Arrangement) -> Packed:
     return finish("dense panel", "products.panel", packed, len(blocks), weight.shape[1], blocks, arrangement)
 
 
+def pack_blocks(weight: Tensor, arrangement: Arrangement) -> Packed:
+    """WIDTH x 1 blocks: those with a non-zero weight, block row by block row, each list of even length."""
+    chosen = living(weight, arrangement)
+    tall = _blocks_of(weight, arrangement)[chosen]  # (blocks, WIDTH, columns)
+    full = (tall != 0).any(1)
+    # A list of odd length gets one block of zeros, at a column that it has anyway.
+    counts = full.sum(1)
+    odd = (counts % 2 == 1).nonzero().view(-1)
+    block, column = full.nonzero(as_tuple=True)
+    last = counts.cumsum(0) - 1
+    order = torch.cat([block * 2, odd * 2 + 1]).argsort(stable=True)
+    columns = torch.cat([column, column[last[odd]]])[order].to(torch.int32).contiguous()
+    values = torch.cat([tall[block, :, column], tall.new_zeros(len(odd), WIDTH)])[order].contiguous()
+    starts = _starts(counts + counts % 2)
+    return finish(
+        f"{WIDTH}x1 blocks", "sparse.blocks", values, len(chosen), weight.shape[1], chosen, arrangement,
+        columns, starts, scratch=4 * 12 * weight.shape[1],
+    )  # fmt: skip
+
+
+def pack_rows(weight: Tensor, arrangement: Arrangement) -> Packed:
+    """Single weights, row by row, in groups of four: column numbers, then weights."""
+    chosen = living(weight, arrangement)
+    rows = _blocks_of(weight, arrangement)[chosen].reshape(-1, weight.shape[1])
+    row, column = rows.nonzero(as_tuple=True)
+    counts = torch.bincount(row, minlength=len(rows))
+    groups = -(-counts // 4)
+    starts = _starts(groups)
+    place = torch.arange(len(row)) - _starts(counts)[row] + 4 * starts[row]
+    numbers = torch.zeros(4 * int(starts[-1]), dtype=torch.int32)
+    values = torch.zeros(4 * int(starts[-1]))
+    # Padding multiplies the row's own first column by zero.
+    own = torch.repeat_interleave(torch.arange(len(rows)), 4 * groups)
+    if len(column):
+        numbers.copy_(column[_starts(counts)[own].clamp(max=len(column) - 1)])
+    numbers[place], values[place] = column.to(torch.int32), rows[row, column]
+    mixed = torch.cat([numbers.view(-1, 4), values.view(torch.int32).view(-1, 4)], 1).contiguous()
+    return finish(
+        "sparse rows", "sparse.rows", mixed, len(chosen), weight.shape[1], chosen, arrangement,
+        torch.zeros(0), starts, scratch=2 * BYTES * (weight.shape[1] + WIDTH),
+    )  # fmt: skip
+
+
+def pack_permuted(weight: Tensor, arrangement: Arrangement) -> Packed:
+    """Single weights in tables of 2 WIDTH columns, the slots that cost least, and what is left over."""
+    table = 2 * WIDTH
+    chosen = living(weight, arrangement)
+    tall = _blocks_of(weight, arrangement)[chosen]
+    tables = -(-weight.shape[1] // table)
+    padded = tall.new_zeros(len(chosen), WIDTH, tables * table)
+    padded[:, :, : weight.shape[1]] = tall
+    cells = padded.view(len(chosen), WIDTH, tables, table).permute(0, 2, 1, 3)  # (blocks, tables, lanes, columns)
+    full = cells != 0
+    place = full.cumsum(-1) - 1  # the slot of each weight
+    slots = best_slots(torch.bincount(full.sum(-1).view(-1), minlength=1), len(chosen) * tables)
+    values = torch.zeros(len(chosen), tables, slots, WIDTH)
+    lanes = torch.zeros(len(chosen), tables, slots, WIDTH, dtype=torch.uint8)
+    block, number, lane, column = (full & (place < slots)).nonzero(as_tuple=True)
+    slot = place[block, number, lane, column]
+    values[block, number, slot, lane] = cells[block, number, lane, column]
+    lanes[block, number, slot, lane] = column.to(torch.uint8)
+    block, number, lane, column = (full & (place >= slots)).nonzero(as_tuple=True)
+    left = cells[block, number, lane, column].contiguous()
+    more = [
+        lanes, torch.zeros(0), _Number(slots), _starts(torch.bincount(block, minlength=len(chosen))),
+        lane.to(torch.int32), (number * table + column).to(torch.int32), left,
+    ]  # fmt: skip
+    return finish(
+        "permuted weights", "sparse.permuted", values, len(chosen), weight.shape[1], chosen, arrangement, *more,
+        scratch=8 * 4 * tables * table,
+    )  # fmt: skip
+
+
+def best_slots(counts: Tensor, tables: int) -> int:
+    """How many weights a lane of a table has room for, so that slots and what is left over cost least together.
+
+    counts[n]: lanes of tables with n weights. A slot costs about 1.6 cycles a table, a left-over weight 2.5.
+    """
+    n = torch.arange(len(counts))
+    costs = [1.6 * s * tables + 2.5 * float(((n - s).clamp(min=0) * counts).sum()) for s in range(1, len(counts) + 1)]
+    return 1 + min(range(len(costs)), key=costs.__getitem__)
+
+
+class _Number(int):
+    """A field of a plan that is a number and not an address."""
+
+
+def _blocks_of(weight: Tensor, arrangement: Arrangement) -> Tensor:
+    """(blocks, WIDTH, columns), zeros in the padding."""
+    return torch.cat([weight, weight.new_zeros(1, weight.shape[1])])[arrangement.rows]
+
+
+def _starts(counts: Tensor) -> Tensor:
+    """0, counts[0], counts[0] + counts[1], ..."""
+    return torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]).contiguous()
+
+
 def finish(
     layout: str, kernel: str, packed: Tensor, count: int, columns: int, blocks: Tensor, arrangement: Arrangement,
-    *more: Tensor,
+    *more: Tensor | _Number, scratch: int = 0,
 ) -> Packed:  # fmt: skip
-    """Write the plan (the fields of products.py, then the addresses of `more`)."""
+    """Write the plan: the fields of products.py, then the addresses of `more`."""
     where = arrangement.where[blocks].contiguous()
     every = torch.arange(0, arrangement.width * 4, BYTES)
     absent = every[~torch.isin(every, where)].contiguous()
     bias = arrangement.bias
-    kept = [packed, where, absent, *more] + ([] if bias is None else [bias])
+    tensors = [m.contiguous() for m in more if isinstance(m, Tensor)]
+    kept = [packed, where, absent, *tensors] + ([] if bias is None else [bias])
     start = 0 if bias is None else bias.data_ptr()
     numbers = [packed.data_ptr(), count, columns, where.data_ptr(), start, absent.data_ptr(), len(absent)]
-    plan = torch.tensor(numbers + [m.data_ptr() for m in more], dtype=torch.int64)
-    size = packed.numel() * packed.element_size() + sum(m.numel() * m.element_size() for m in more)
-    return Packed(layout, address(kernel), plan.data_ptr(), size, (plan, *kept))
+    rest = iter(tensors)
+    numbers += [next(rest).data_ptr() if isinstance(m, Tensor) else m for m in more]
+    plan = torch.tensor(numbers, dtype=torch.int64)
+    size = sum(t.numel() * t.element_size() for t in (packed, *tensors))
+    return Packed(layout, address(kernel), plan.data_ptr(), size, scratch, (plan, *kept))

@@ -1,7 +1,8 @@
 """Dense products y = W x for many rows x at once, from weights packed in panels.
 
-Every product kernel has the same six int64 arguments: `plan` (address of the packed matrix: int64 fields, below),
-`x` and `x_stride` (address and bytes from row to row), `count` (rows of x), `y` and `y_stride`. The output row is
+Every product kernel has the same seven int64 arguments: `plan` (address of the packed matrix: int64 fields, below),
+`x` and `x_stride` (address and bytes from row to row), `count` (rows of x), `y` and `y_stride`, and `scratch` (address
+of as many bytes as the packing asks for; a thread needs its own). The output row is
 made of blocks of WIDTH numbers; `where` tells at which byte of a row of y each block of the matrix belongs. With a
 `bias` the sums start from it and whole rows of y are written (blocks that the matrix lacks get their bias); without
 one they start from y itself, which is how the recurrent product adds to the input product.
@@ -15,7 +16,7 @@ from .tiles import dense_tile
 from .vector import BYTES, WIDTH, f32, i64, load, put_f32, store
 
 # Fields of a plan, in this order.
-WEIGHTS, BLOCKS, COLUMNS, WHERE, BIAS, ABSENT, ABSENT_COUNT, PART = range(8)
+WEIGHTS, BLOCKS, COLUMNS, WHERE, BIAS, ABSENT, ABSENT_COUNT, MORE = range(8)
 
 # Tiles of 4 x 6 accumulators, 4 weights and a broadcast fill the 32 registers of AVX-512 and NEON; AVX2 has 16.
 TALL = 6 if WIDTH != 8 else 2
@@ -89,7 +90,7 @@ def fill_absent(plan, bias, count, y, y_stride):
             store(y + row * y_stride + offset, value)
 
 
-def panel(plan, x, x_stride, count, y, y_stride):
+def panel(plan, x, x_stride, count, y, y_stride, scratch):
     """Dense float32 panels: blocks in fours, for each column 4 x WIDTH weights; left-over blocks one by one."""
     weights = i64(plan, WEIGHTS)
     blocks = i64(plan, BLOCKS)

@@ -6,7 +6,7 @@ from numba import njit
 
 from .fields import Field
 from .products import copy_part
-from .vector import call6, call9, i64, put_i64
+from .vector import call7, call9, i64, put_i64
 
 _copy_part = njit(copy_part)
 
@@ -19,19 +19,28 @@ def _input_products(f, first, steps, sizes):
     kernel, plan = i64(f, Field.INPUT_KERNEL), i64(f, Field.INPUT_PLAN)
     x, x_time, x_row = i64(f, Field.X), i64(f, Field.X_TIME), i64(f, Field.X_ROW)
     gates, stride = i64(f, Field.GATES), i64(f, Field.GATES_STRIDE)
-    rows = i64(f, Field.ROWS)
+    rows, scratch = i64(f, Field.ROWS), i64(f, Field.SCRATCH)
     if sizes != 0:
         starts = i64(f, Field.STARTS)
         begin, end = i64(starts, first), i64(starts, first + steps)
-        call6(kernel, plan, x + begin * x_row, x_row, end - begin, gates, stride)
+        call7(kernel, plan, x + begin * x_row, x_row, end - begin, gates, stride, scratch)
     elif x_time == rows * x_row or steps == 1:
-        call6(kernel, plan, x + first * x_time, x_row, steps * rows, gates, stride)
+        call7(kernel, plan, x + first * x_time, x_row, steps * rows, gates, stride, scratch)
     elif steps >= rows:
         for row in range(rows):
-            call6(kernel, plan, x + first * x_time + row * x_row, x_time, steps, gates + row * stride, rows * stride)
+            call7(
+                kernel,
+                plan,
+                x + first * x_time + row * x_row,
+                x_time,
+                steps,
+                gates + row * stride,
+                rows * stride,
+                scratch,
+            )
     else:
         for t in range(steps):
-            call6(kernel, plan, x + (first + t) * x_time, x_row, rows, gates + t * rows * stride, stride)
+            call7(kernel, plan, x + (first + t) * x_time, x_row, rows, gates + t * rows * stride, stride, scratch)
 
 
 @njit
@@ -56,8 +65,17 @@ def _step(f, gates, rows, out):
     stride = i64(f, Field.GATES_STRIDE)
     recurrent, recurrent_stride = i64(f, Field.RECURRENT), i64(f, Field.RECURRENT_STRIDE)
     h, state_stride = i64(f, Field.H), i64(f, Field.STATE_STRIDE)
-    project = i64(f, Field.PROJECT_KERNEL)
-    call6(i64(f, Field.HIDDEN_KERNEL), i64(f, Field.HIDDEN_PLAN), recurrent, recurrent_stride, rows, gates, stride)
+    project, scratch = i64(f, Field.PROJECT_KERNEL), i64(f, Field.SCRATCH)
+    call7(
+        i64(f, Field.HIDDEN_KERNEL),
+        i64(f, Field.HIDDEN_PLAN),
+        recurrent,
+        recurrent_stride,
+        rows,
+        gates,
+        stride,
+        scratch,
+    )
     put_i64(f, Field.PLACE, 0 if project != 0 else out)
     put_i64(f, Field.PLACE_STRIDE, i64(f, Field.OUT_ROW))
     call9(
@@ -65,7 +83,7 @@ def _step(f, gates, rows, out):
         state_stride, f + 8 * _PLACE,
     )  # fmt: skip
     if project != 0:
-        call6(project, i64(f, Field.PROJECT_PLAN), h, state_stride, rows, recurrent, recurrent_stride)
+        call7(project, i64(f, Field.PROJECT_PLAN), h, state_stride, rows, recurrent, recurrent_stride, scratch)
         if out != 0:
             _copy_part(i64(f, Field.PROJECT_LANES), recurrent, recurrent_stride, rows, out, i64(f, Field.OUT_ROW))
 

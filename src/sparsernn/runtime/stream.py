@@ -65,11 +65,12 @@ class Stream:
                 packed, out = self._linear(part)
                 packed = self._table(waiting, packed, out.shape[1]) if waiting is not None else packed
                 fields = [packed.kernel, packed.plan, *self._source(buffer, waiting), batch, out.data_ptr()]
+                fields += [out.shape[1] * 4, self._scratch(packed)]
                 place = 2 if buffer is None and waiting is None else -1
-                operations += self._operation(address("chain.product"), [*fields, out.shape[1] * 4], place)
+                operations += self._operation(address("chain.product"), fields, place)
                 buffer, width, waiting = out, part.out_features, None
             elif isinstance(part, Accelerated):
-                for layers in part._engine.layers(part, batch):  # type: ignore[arg-type]
+                for layers in part._engine.layers(part, batch, 1):  # type: ignore[arg-type]
                     if len(layers) > 1:
                         raise NotAChain(f"{name} is bidirectional: it needs the whole sequence")
                     buffer, width = self._layer(layers[0], buffer, waiting, operations)
@@ -145,6 +146,11 @@ class Stream:
             self._inputs.append((array, place))
         return [kernel, ctypes.addressof(array)]
 
+    def _scratch(self, packed: Packed) -> int:
+        scratch = torch.empty(packed.scratch, dtype=torch.uint8)
+        self._kept.append(scratch)
+        return scratch.data_ptr()
+
     def _source(self, buffer: Tensor | None, waiting: nn.Embedding | None) -> tuple[int, int]:
         """Address and stride of a part's input; the first part's address comes with each step."""
         if buffer is not None:
@@ -193,11 +199,12 @@ class Stream:
         count, size = vectors.shape
         rows = torch.empty(count, width)
         fields = [packed.kernel, packed.plan, vectors.data_ptr(), size * 4, count, rows.data_ptr(), width * 4]
-        array = (ctypes.c_int64 * 7)(*fields)
+        fields.append(self._scratch(packed))
+        array = (ctypes.c_int64 * 8)(*fields)
         function("chain.product", 1)(ctypes.addressof(array))
         plan = torch.tensor([rows.data_ptr(), width // WIDTH])
         self._kept += [rows, plan]
-        return Packed("table", address("chain.table"), plan.data_ptr(), rows.numel() * 4, ())
+        return Packed("table", address("chain.table"), plan.data_ptr(), rows.numel() * 4, 0, ())
 
 
 def _table_fits(embedding: nn.Embedding, following: Part) -> bool:

@@ -13,9 +13,21 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-from .vector import BYTES, FLOAT, INT64, VECTOR, broadcast, fused, instruction, pointer, types
-
-_SLOTS = 12  # arguments of a tile
+from .vector import (
+    BYTES,
+    FLOAT,
+    INT32,
+    INT64,
+    INTEGERS,
+    VECTOR,
+    WIDTH,
+    broadcast,
+    call,
+    fused,
+    instruction,
+    pointer,
+    types,
+)
 
 
 def _add(builder: Any, *values: Any) -> Any:
@@ -81,5 +93,179 @@ def dense_tile(rows: int, vectors: int, panel: int) -> Any:
             for v in range(vectors):
                 place = _add(builder, y, _times(builder, y_stride, r), offsets[v])
                 builder.store(builder.load(sums[r * vectors + v]), pointer(builder, place, VECTOR), align=4)
+
+    return tile
+
+
+def block_tile(rows: int, side: int) -> Any:
+    """A tile over WIDTH x 1 blocks: `side` block rows, each with its own list of columns, for `rows` inputs.
+
+    Each sum has two halves, for the even and the odd blocks of its list, so that additions don't wait for each other;
+    lists have even lengths. Arguments, all int64: values (address of the vectors of all blocks), columns (of their
+    int32 column numbers), starts (address of int64: first block of each block row and of the next), x (address:
+    `rows` numbers a column side by side), y, y_stride, where, start, start_stride as in `dense_tile`.
+    """
+
+    @instruction(types.void, *[types.int64] * 9)
+    def tile(
+        builder: Any,
+        values: Any,
+        columns: Any,
+        starts: Any,
+        x: Any,
+        y: Any,
+        y_stride: Any,
+        where: Any,
+        start: Any,
+        start_stride: Any,
+    ) -> None:
+        begins = [builder.load(pointer(builder, starts, INT64, 8 * q)) for q in range(side + 1)]
+        pairs = [builder.lshr(builder.sub(begins[q + 1], begins[q]), ir.Constant(INT64, 1)) for q in range(side)]
+        sums = [[cgutils.alloca_once(builder, VECTOR) for _ in range(2 * rows)] for _ in range(side)]
+        for slot in [slot for slots in sums for slot in slots]:
+            builder.store(ir.Constant(VECTOR, [0.0] * WIDTH), slot)
+
+        def pair(q: int, index: Any) -> None:
+            first = builder.add(begins[q], builder.shl(index, ir.Constant(INT64, 1)))
+            weights, numbers = (
+                _add(builder, values, _times(builder, first, BYTES)),
+                _add(builder, columns, _times(builder, first, 4)),
+            )
+            for half in range(2):
+                weight = builder.load(pointer(builder, weights, VECTOR, BYTES * half), align=4)
+                column = builder.zext(builder.load(pointer(builder, numbers, INT32, 4 * half), align=4), INT64)
+                place = _add(builder, x, _times(builder, column, 4 * rows))
+                for r in range(rows):
+                    spread = broadcast(builder, builder.load(pointer(builder, place, FLOAT, 4 * r), align=4))
+                    slot = sums[q][2 * r + half]
+                    builder.store(fused(builder, weight, spread, builder.load(slot)), slot)
+
+        common = pairs[0]
+        for count in pairs[1:]:
+            common = builder.select(builder.icmp_signed("<", count, common), count, common)
+        with cgutils.for_range(builder, common) as loop:
+            for q in range(side):
+                pair(q, loop.index)
+        if side > 1:
+            for q in range(side):
+                with cgutils.for_range(builder, builder.sub(pairs[q], common)) as loop:
+                    pair(q, builder.add(loop.index, common))
+        for q in range(side):
+            offset = builder.load(pointer(builder, where, INT64, 8 * q))
+            for r in range(rows):
+                place = _add(builder, start, _times(builder, start_stride, r), offset)
+                total = builder.fadd(builder.load(sums[q][2 * r]), builder.load(sums[q][2 * r + 1]))
+                total = builder.fadd(builder.load(pointer(builder, place, VECTOR), align=4), total)
+                place = _add(builder, y, _times(builder, y_stride, r), offset)
+                builder.store(total, pointer(builder, place, VECTOR), align=4)
+
+    return tile
+
+
+ENTRIES = 4  # a row's non-zeros come in groups: four int32 column numbers, four weights
+
+
+def row_tile(vectors: int) -> Any:
+    """One sparse row times many inputs at once: lane b of vector v belongs to input v WIDTH + b.
+
+    Arguments, all int64: groups (address of the row's groups of ENTRIES), count (groups), x (address; `vectors`
+    vectors a column side by side), out (address), out_stride (bytes between the result vectors). Four sums, one for
+    each place in a group, are added pairwise at the end.
+    """
+
+    @instruction(types.void, *[types.int64] * 5)
+    def tile(builder: Any, groups: Any, count: Any, x: Any, out: Any, out_stride: Any) -> None:
+        sums = [[cgutils.alloca_once(builder, VECTOR) for _ in range(vectors)] for _ in range(ENTRIES)]
+        for slot in [slot for slots in sums for slot in slots]:
+            builder.store(ir.Constant(VECTOR, [0.0] * WIDTH), slot)
+        with cgutils.for_range(builder, count) as loop:
+            group = _add(builder, groups, _times(builder, loop.index, 8 * ENTRIES))
+            for e in range(ENTRIES):
+                column = builder.zext(builder.load(pointer(builder, group, INT32, 4 * e), align=4), INT64)
+                weight = builder.load(pointer(builder, group, FLOAT, 4 * (ENTRIES + e)), align=4)
+                spread = broadcast(builder, weight)
+                place = _add(builder, x, _times(builder, column, BYTES * vectors))
+                for v in range(vectors):
+                    value = builder.load(pointer(builder, place, VECTOR, BYTES * v), align=4)
+                    builder.store(fused(builder, spread, value, builder.load(sums[e][v])), sums[e][v])
+        for v in range(vectors):
+            a, b, c, d = (builder.load(sums[e][v]) for e in range(ENTRIES))
+            total = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
+            place = _add(builder, out, _times(builder, out_stride, v))
+            builder.store(total, pointer(builder, place, VECTOR), align=4)
+
+    return tile
+
+
+@instruction(types.void, types.int64)
+def transpose(builder: Any, place: Any) -> None:
+    """Transpose WIDTH x WIDTH floats in place, rows side by side at `place`."""
+    rows = [builder.load(pointer(builder, place, VECTOR, BYTES * n), align=4) for n in range(WIDTH)]
+    step = 1
+    while step < WIDTH:
+        # Exchange the off-diagonal squares of size `step`.
+        low = [lane if not lane & step else WIDTH + lane - step for lane in range(WIDTH)]
+        high = [lane + step if not lane & step else WIDTH + lane for lane in range(WIDTH)]
+        done = list(rows)
+        for n in range(WIDTH):
+            if not n & step:
+                a, b = rows[n], rows[n + step]
+                done[n] = builder.shuffle_vector(a, b, ir.Constant(INTEGERS, low))
+                done[n + step] = builder.shuffle_vector(a, b, ir.Constant(INTEGERS, high))
+        rows = done
+        step *= 2
+    for n, row in enumerate(rows):
+        builder.store(row, pointer(builder, place, VECTOR, BYTES * n), align=4)
+
+
+TABLE = 2 * WIDTH  # columns whose numbers of one input two registers hold
+
+
+def permuted_tile(rows: int) -> Any:
+    """A block row of WIDTH sparse rows, its columns in tables of TABLE: a permute fetches each lane's own number.
+
+    Every table has `slots` vectors of weights and as many of lane numbers (a byte each). Arguments, all int64: values
+    (address), lanes (address), tables (number), slots, x (address), x_stride (bytes), y, y_stride, start, start_stride
+    (addresses with the block's offset). x may be read up to the next multiple of TABLE columns.
+    """
+
+    @instruction(types.void, *[types.int64] * 10)
+    def tile(
+        builder: Any,
+        values: Any,
+        lanes: Any,
+        tables: Any,
+        slots: Any,
+        x: Any,
+        x_stride: Any,
+        y: Any,
+        y_stride: Any,
+        start: Any,
+        start_stride: Any,
+    ) -> None:
+        sums = [cgutils.alloca_once(builder, VECTOR) for _ in range(rows)]
+        for r, slot in enumerate(sums):
+            place = _add(builder, start, _times(builder, start_stride, r))
+            builder.store(builder.load(pointer(builder, place, VECTOR), align=4), slot)
+        bytes_ = ir.VectorType(ir.IntType(8), WIDTH)
+        with cgutils.for_range(builder, tables) as table:
+            halves = []
+            for r in range(rows):
+                place = _add(builder, x, _times(builder, x_stride, r), _times(builder, table.index, 4 * TABLE))
+                halves.append([builder.load(pointer(builder, place, VECTOR, BYTES * n), align=4) for n in range(2)])
+            first = builder.mul(table.index, slots)
+            with cgutils.for_range(builder, slots) as slot:
+                number = builder.add(first, slot.index)
+                place = _add(builder, values, _times(builder, number, BYTES))
+                weight = builder.load(pointer(builder, place, VECTOR), align=4)
+                place = _add(builder, lanes, _times(builder, number, WIDTH))
+                lane = builder.zext(builder.load(pointer(builder, place, bytes_), align=1), INTEGERS)
+                for r in range(rows):
+                    low, high = halves[r]
+                    picked = call(builder, "llvm.x86.avx512.vpermi2var.ps.512", VECTOR, low, lane, high)
+                    builder.store(fused(builder, weight, picked, builder.load(sums[r])), sums[r])
+        for r in range(rows):
+            place = _add(builder, y, _times(builder, y_stride, r))
+            builder.store(builder.load(sums[r]), pointer(builder, place, VECTOR), align=4)
 
     return tile

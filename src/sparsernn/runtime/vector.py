@@ -237,7 +237,7 @@ def _caller(count: int) -> Any:
 
 
 call1 = _caller(1)
-call6 = _caller(6)
+call7 = _caller(7)
 call9 = _caller(9)
 
 

@@ -1,0 +1,176 @@
+"""Products with sparse matrices; arguments and plans as in products.py.
+
+`blocks`: WIDTH x 1 blocks, the weights of one column for WIDTH rows, the column's number broadcast. `rows`: single
+weights, row by row, the batch as the vector. `permuted`: single weights at small batches, where two registers hold
+the numbers of TABLE columns and a permute fetches for each lane its own.
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+from .processor import processor
+from .products import BIAS, BLOCKS, COLUMNS, MORE, WEIGHTS, WHERE, fill_absent
+from .tiles import ENTRIES, TABLE, block_tile, permuted_tile, row_tile, transpose
+from .vector import BYTES, WIDTH, f32, i32, i64, load, put_f32, store
+
+# Further fields of a plan.
+NUMBERS, STARTS, SLOTS, LEFT_STARTS, LEFT_ROWS, LEFT_COLUMNS, LEFT_VALUES = range(MORE, MORE + 7)
+
+MOST = 12 if WIDTH != 8 else 6  # inputs of one tile: two sums each must fit into the registers
+
+_b1, _b2, _b3, _b4, _b5, _b6 = (block_tile(n, 1) for n in range(1, 7))
+_b7, _b8, _b9, _b10, _b11, _b12 = (block_tile(n, 1) for n in range(7, 13)) if MOST == 12 else (_b6,) * 6
+_b1_four = block_tile(1, 4)
+_one_vector = row_tile(1)
+_two_vectors = row_tile(2)
+
+
+@njit
+def _side_by_side(x, x_stride, rows, columns, target, width):
+    """Input n's number of column c goes to target[c * width + n]."""
+    for n in range(rows):
+        for c in range(columns):
+            put_f32(target + n * 4, c * width, f32(x + n * x_stride, c))
+
+
+@njit
+def _block(rows, values, numbers, starts, x, y, y_stride, where, start, start_stride):
+    if rows == 1:
+        _b1(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+    elif rows == 2:
+        _b2(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+    elif rows == 3:
+        _b3(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+    elif rows == 4:
+        _b4(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+    elif rows == 5:
+        _b5(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+    elif rows == 6:
+        _b6(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+    elif rows == 7:
+        _b7(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+    elif rows == 8:
+        _b8(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+    elif rows == 9:
+        _b9(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+    elif rows == 10:
+        _b10(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+    elif rows == 11:
+        _b11(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+    else:
+        _b12(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+
+
+def blocks(plan, x, x_stride, count, y, y_stride, scratch):
+    """WIDTH x 1 blocks. Scratch: columns x MOST floats."""
+    values, numbers, starts = i64(plan, WEIGHTS), i64(plan, NUMBERS), i64(plan, STARTS)
+    total, columns, where, bias = i64(plan, BLOCKS), i64(plan, COLUMNS), i64(plan, WHERE), i64(plan, BIAS)
+    if bias != 0:
+        fill_absent(plan, bias, count, y, y_stride)
+    start = bias if bias != 0 else y
+    start_stride = 0 if bias != 0 else y_stride
+    if count == 1:
+        # Four block rows at once: eight sums hide the latency that two would wait for.
+        b = 0
+        while b + 4 <= total:
+            _b1_four(values, numbers, starts + b * 8, x, y, y_stride, where + b * 8, start, start_stride)
+            b += 4
+        while b < total:
+            _b1(values, numbers, starts + b * 8, x, y, y_stride, where + b * 8, start, start_stride)
+            b += 1
+        return
+    tiles = (count + MOST - 1) // MOST
+    done = 0
+    for t in range(tiles):
+        # Even shares: 13 inputs are 7 and 6, not 12 and a lonely one.
+        rows = (count - done + tiles - t - 1) // (tiles - t)
+        _side_by_side(x + done * x_stride, x_stride, rows, columns, scratch, rows)
+        for b in range(total):
+            _block(
+                rows, values, numbers, starts + b * 8, scratch, y + done * y_stride, y_stride, where + b * 8,
+                start + done * start_stride, start_stride,
+            )  # fmt: skip
+        done += rows
+
+
+def rows(plan, x, x_stride, count, y, y_stride, scratch):
+    """Single weights, row by row. Scratch: 2 x (columns + WIDTH) vectors."""
+    groups, starts = i64(plan, WEIGHTS), i64(plan, STARTS)
+    total, columns, where, bias = i64(plan, BLOCKS), i64(plan, COLUMNS), i64(plan, WHERE), i64(plan, BIAS)
+    if bias != 0:
+        fill_absent(plan, bias, count, y, y_stride)
+    start = bias if bias != 0 else y
+    start_stride = 0 if bias != 0 else y_stride
+    square = scratch + 2 * BYTES * columns
+    done = 0
+    while done < count:
+        vectors = 2 if count - done > WIDTH else 1
+        lanes = min(vectors * WIDTH, count - done)
+        _side_by_side(x + done * x_stride, x_stride, lanes, columns, scratch, vectors * WIDTH)
+        for b in range(total):
+            for n in range(WIDTH):
+                first = i64(starts, b * WIDTH + n)
+                more = i64(starts, b * WIDTH + n + 1) - first
+                place = groups + first * (8 * ENTRIES)
+                if vectors == 2:
+                    _two_vectors(place, more, scratch, square + n * BYTES, WIDTH * BYTES)
+                else:
+                    _one_vector(place, more, scratch, square + n * BYTES, WIDTH * BYTES)
+            offset = i64(where, b)
+            for v in range(vectors):
+                transpose(square + v * WIDTH * BYTES)
+            for lane in range(lanes):
+                begin = load(start + (done + lane) * start_stride + offset)
+                store(y + (done + lane) * y_stride + offset, begin + load(square + lane * BYTES))
+        done += lanes
+
+
+if processor().permute:
+    _p1, _p2, _p4, _p8 = (permuted_tile(n) for n in (1, 2, 4, 8))
+
+    @njit
+    def _left_over(plan, block, x, x_stride, rows, y, y_stride):
+        """Weights beyond a table's slots, one by one."""
+        lanes, numbers, values = i64(plan, LEFT_ROWS), i64(plan, LEFT_COLUMNS), i64(plan, LEFT_VALUES)
+        starts = i64(plan, LEFT_STARTS)
+        for e in range(i64(starts, block), i64(starts, block + 1)):
+            lane, column, value = i32(lanes, e), i32(numbers, e), f32(values, e)
+            for r in range(rows):
+                put_f32(y + r * y_stride, lane, f32(y + r * y_stride, lane) + value * f32(x + r * x_stride, column))
+
+    def permuted(plan, x, x_stride, count, y, y_stride, scratch):
+        """Single weights by permutes. x is read up to a multiple of TABLE columns; scratch: 8 rows of that."""
+        values, lanes, slots = i64(plan, WEIGHTS), i64(plan, NUMBERS), i64(plan, SLOTS)
+        total, columns, where, bias = i64(plan, BLOCKS), i64(plan, COLUMNS), i64(plan, WHERE), i64(plan, BIAS)
+        if bias != 0:
+            fill_absent(plan, bias, count, y, y_stride)
+        start = bias if bias != 0 else y
+        start_stride = 0 if bias != 0 else y_stride
+        tables = (columns + TABLE - 1) // TABLE
+        width = tables * TABLE * 4
+        done = 0
+        while done < count:
+            left = count - done
+            rows = 8 if left >= 8 else 4 if left >= 4 else 2 if left >= 2 else 1
+            # A copy, because the last table reads beyond the row's end.
+            for r in range(rows):
+                for c in range(columns):
+                    put_f32(scratch + r * width, c, f32(x + (done + r) * x_stride, c))
+                for c in range(columns, tables * TABLE):
+                    put_f32(scratch + r * width, c, 0.0)
+            for b in range(total):
+                offset = i64(where, b)
+                first = b * tables * slots
+                place, base = y + done * y_stride + offset, start + done * start_stride + offset
+                v, n = values + first * BYTES, lanes + first * WIDTH
+                if rows == 8:
+                    _p8(v, n, tables, slots, scratch, width, place, y_stride, base, start_stride)
+                elif rows == 4:
+                    _p4(v, n, tables, slots, scratch, width, place, y_stride, base, start_stride)
+                elif rows == 2:
+                    _p2(v, n, tables, slots, scratch, width, place, y_stride, base, start_stride)
+                else:
+                    _p1(v, n, tables, slots, scratch, width, place, y_stride, base, start_stride)
+                _left_over(plan, b, scratch, width, rows, place, y_stride)
+            done += rows
