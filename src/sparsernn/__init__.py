@@ -1,6 +1,31 @@
-"""sparsernn makes recurrent networks small and fast, and proves it."""
+"""sparsernn makes recurrent networks small and fast, and proves it.
 
+`trace` finds what can go, `GroupLasso`, `Prune` and `L1` learn what should go, `compact` takes it out exactly,
+`accelerate` runs what is left, `inspect` and `benchmark` show what happened, `save`, `load` and `export_onnx` take it
+out of the house.
+"""
+
+from . import nn as nn
+from ._benchmark import benchmark as benchmark
+from .analysis.sparsity import inspect as inspect
+from .learn.lasso import L1 as L1
+from .learn.lasso import GroupLasso as GroupLasso
+from .learn.prune import Prune as Prune
+from .learn.schedules import Gradual as Gradual
+from .learn.schedules import Iterative as Iterative
+from .learn.schedules import OneShot as OneShot
+from .learn.scores import Magnitude as Magnitude
+from .learn.scores import Movement as Movement
+from .learn.scores import Random as Random
+from .learn.scores import StandardDeviation as StandardDeviation
+from .learn.scores import Taylor as Taylor
+from .runtime.layers import accelerate as accelerate
+from .structure.cells import Cell as Cell
+from .structure.cells import register_cell as register_cell
 from .structure.trace import trace as trace
+from .surgery.checkpoint import load as load
+from .surgery.checkpoint import save as save
 from .surgery.compact import compact as compact
+from .surgery.onnx import export_onnx as export_onnx
 
 __version__ = "0.1.0"

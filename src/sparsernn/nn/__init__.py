@@ -1,1 +1,9 @@
 """Modules that are sparse by design, or returned by surgery."""
+
+from .gated import GatedGRU as GatedGRU
+from .gated import GatedLSTM as GatedLSTM
+from .gated import GatedRNN as GatedRNN
+from .ragged import RaggedGRU as RaggedGRU
+from .ragged import RaggedLSTM as RaggedLSTM
+from .ragged import RaggedRNN as RaggedRNN
+from .ragged import RaggedState as RaggedState
