@@ -176,7 +176,7 @@ class GroupLasso(Sparsifier):
                 assert self._course.gone is not None
                 self._hold(self._course.budget.masks(self._course.gone, self._parameters))
         elif self.update == "subgradient":
-            for name in dict.fromkeys(part.parameter for penalty in self._penalties for part in penalty.parts):
+            for name in dict.fromkeys(name for penalty in self._penalties for name in penalty.names):
                 weight = self._parameters[name]
                 weight.masked_fill_(weight.abs() < self.threshold, 0)
         else:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .levels import Level, Slices
+from .levels import Level, Slices, sums
 from .parts import Part, SlicePart
 
 EPSILON = 1e-8  # inside the root, as in the authors' code (arXiv 1709.05027)
@@ -33,6 +33,11 @@ class Penalty:
             if self_weights == "once":
                 self._overlaps = [o for o in _overlaps(level.of_roles("incoming", "outgoing")) if len(o[1])]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameters that the penalty pulls at."""
+        return tuple(dict.fromkeys(part.parameter for part in self.parts))
+
     def value(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The penalty, a scalar, differentiable."""
         if self.level.name == "weight":
@@ -42,12 +47,8 @@ class Penalty:
 
     def squares(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Sum of squares of each group, (count,), in at least float32."""
-        total: Tensor | None = None
-        for part in self.parts:
-            value = _wide(part.narrow(parameters[part.parameter]))
-            each = part.sums(value * value)
-            total = each if total is None else total + each.to(total.device)
-        assert total is not None
+        wide = {name: _wide(parameters[name]) for name in self.names}
+        total = sums(self.parts, {name: value * value for name, value in wide.items()})
         for name, rows, columns, group in self._overlaps:
             value = _wide(parameters[name][rows.to(total.device), columns.to(total.device)])
             total = total.index_add(0, group.to(total.device), -(value * value))
@@ -55,7 +56,7 @@ class Penalty:
 
     def add_gradient(self, parameters: Mapping[str, Tensor], scale: Tensor | float) -> Tensor:
         """Add `scale` times the gradient to `.grad` of the parameters; return the penalty's value."""
-        for name in dict.fromkeys(part.parameter for part in self.parts):
+        for name in self.names:
             if parameters[name].grad is None:
                 parameters[name].grad = torch.zeros_like(parameters[name])
         if self.level.name == "weight":

@@ -47,16 +47,16 @@ def step_metric(optimizer: Optimizer, parameter: Tensor) -> Metric:
     rate = rate * (1 - (group.get("dampening", 0) or 0)) / (1 - momentum)
     eps = group.get("eps", 0.0)
     second = state.get("max_exp_avg_sq", state.get("exp_avg_sq"))
+    average = state.get("square_avg")
     if isinstance(second, Tensor) and second.shape == parameter.shape:  # Adam, AdamW, NAdam, RAdam
         correction = 1 - group["betas"][1] ** _count(state["step"])
-        return second.sqrt().div_(correction**0.5).add_(eps).div_(rate)
-    if isinstance(state.get("square_avg"), Tensor) and isinstance(state.get("acc_delta"), Tensor):  # Adadelta
-        return (state["square_avg"] + eps).sqrt_().div_((state["acc_delta"] + eps).sqrt_()).div_(rate)
-    if isinstance(state.get("square_avg"), Tensor):  # RMSprop
-        second = state["square_avg"]
+        return second.sqrt().mul_(1 / (correction**0.5 * rate)).add_(eps / rate)
+    if isinstance(average, Tensor) and isinstance(state.get("acc_delta"), Tensor):  # Adadelta
+        return (average + eps).sqrt_().div_((state["acc_delta"] + eps).sqrt_()).div_(rate)
+    if isinstance(average, Tensor):  # RMSprop
         if isinstance(state.get("grad_avg"), Tensor):
-            second = (second - state["grad_avg"] ** 2).clamp_min_(0)
-        return second.sqrt().add_(eps).div_(rate)
+            average = (average - state["grad_avg"] ** 2).clamp_min_(0)
+        return average.sqrt().add_(eps).div_(rate)
     if isinstance(state.get("sum"), Tensor):  # Adagrad
         rate = rate / (1 + (_count(state["step"]) - 1) * group.get("lr_decay", 0))
         return state["sum"].sqrt().add_(eps).div_(rate)
@@ -70,10 +70,11 @@ def _count(step: Tensor | float) -> Tensor | float:
 
 def shrink_weights(weight: Tensor, metric: Metric, strength: float) -> None:
     """Proximal step of strength |w|, in place: each weight moves by strength / d towards zero and stops there."""
-    limit = strength / metric
-    if isinstance(limit, Tensor):
+    if isinstance(metric, Tensor) and metric.dim():
+        limit = strength / metric
         weight.sub_(torch.clamp(weight, -limit, limit))
     else:
+        limit = strength / float(metric)
         weight.sub_(weight.clamp(-limit, limit))
 
 
@@ -102,7 +103,7 @@ def shrink_groups(
         # Outside all groups radius 1 and strength 0 leave a factor of one.
         inside = part.spread(torch.full_like(radius, strength).to(value), 0.0)
         scaled = d * part.spread(radius.to(value), 1.0)
-        part.multiply(value, scaled / (scaled + inside))
+        part.multiply(value, scaled.div_(scaled + inside))
 
 
 def _radius(
@@ -113,32 +114,35 @@ def _radius(
     # Right for a metric that is one number a group; safe for all, since it lies in the bracket.
     radius = torch.where(alive, length * (1 - strength / size.clamp_min(strength)), 0)
     low, high = torch.zeros_like(radius), length.clone()
-    tolerance = torch.finfo(radius.dtype).eps ** 0.5
+    # Newton squares the error: a last move of this relative size leaves 1e-4 in float32 and 1e-16 in float64.
+    tolerance = 1e-2 if radius.dtype == torch.float32 else 1e-8
     for _ in range(50):
         squares, slopes = [], []
         for part, d, a in zip(parts, metric, pulled):
-            below = part.spread(radius.to(d.device), 1.0) * d + strength
-            square = (a / below) ** 2
-            squares.append(square)
-            slopes.append(square * d / below)
-        value = _total(parts, squares)
-        slope = _total(parts, slopes)
+            below = (part.spread(radius.to(d.device), 1.0) * d).add_(strength)
+            square = (a / below).square_()
+            squares.append(part.sums(square))
+            slopes.append(part.sums(square.mul_(d).div_(below)))
+        value, slope = _added(squares), _added(slopes)
         low, high = torch.where(value >= 1, radius, low), torch.where(value < 1, radius, high)
-        step = value * (value.sqrt() - 1) / slope.clamp_min(torch.finfo(slope.dtype).tiny)
-        new = radius + step
+        new = radius + value * (value.sqrt() - 1) / slope.clamp_min(torch.finfo(slope.dtype).tiny)
         new = torch.where((new >= low) & (new <= high), new, (low + high) / 2)
         new = torch.where(alive, new, 0)
-        moved = (new - radius).abs() > tolerance * new
+        moved = alive & ((new - radius).abs() > tolerance * new)
         radius = new
-        if not bool((moved & alive).any()):
+        if not bool(moved.any()):
             break
     return radius
 
 
 def _total(parts: Sequence[Part], narrowed: list[Tensor]) -> Tensor:
-    total = parts[0].sums(narrowed[0])
-    for part, value in zip(parts[1:], narrowed[1:]):
-        total = total + part.sums(value).to(total.device)
+    return _added([part.sums(value) for part, value in zip(parts, narrowed)])
+
+
+def _added(sums: list[Tensor]) -> Tensor:
+    total = sums[0]
+    for each in sums[1:]:
+        total = total + each.to(total.device)
     return total
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .factors import apply, factors
 from .governed import Include, governed
 from .hooks import around_closure, forget_directions, gradient_scale, mask_state, overflowed, unwrapped
 
@@ -31,6 +32,7 @@ class Sparsifier:
         self.model = model
         self.steps_done = 0
         self._held: dict[str, Tensor] = {}  # masks that are enforced
+        self._factors: dict[str, list[Tensor]] = {}  # the same, to multiply with
         self._optimizer: Optimizer | None = None
         self._handles: list[Any] = []
         self._state_is_masked = False
@@ -67,10 +69,14 @@ class Sparsifier:
         for name, mask in masks.items():
             # masked_fill once, so that the zeros are +0.0 and NaN goes; a cheap product then keeps them.
             self._parameters[name].masked_fill_(~mask, 0)
-        self._held = {name: mask for name, mask in masks.items() if not bool(mask.all())}
-        self._state_is_masked = False
+        self._set_held({name: mask for name, mask in masks.items() if not bool(mask.all())})
         if self._optimizer is not None:
             forget_directions(self._optimizer)
+
+    def _set_held(self, masks: dict[str, Tensor]) -> None:
+        self._held = masks
+        self._factors = {name: factors(mask, self._parameters[name].dtype) for name, mask in masks.items()}
+        self._state_is_masked = False
 
     # The contract
 
@@ -100,7 +106,7 @@ class Sparsifier:
         self._check_optimizer(inner)
         self._parameters = parameters
         self._optimizer = inner
-        self._state_is_masked = False
+        self._set_held({n: m.to(parameters[n].device) for n, m in self._held.items()})
         self._handles = [
             inner.register_step_pre_hook(self._before),
             inner.register_step_post_hook(self._after),
@@ -180,8 +186,7 @@ class Sparsifier:
                 )
         self._load_extra_state(state["extra"])
         self.steps_done = int(state["steps_done"])
-        self._held = {n: m.to(self._parameters[n].device, copy=True) for n, m in masks.items()}
-        self._state_is_masked = False
+        self._set_held({n: m.to(self._parameters[n].device, copy=True) for n, m in masks.items()})
 
     def finish(self) -> nn.Module:
         """Apply the masks for the last time, take the hooks off the optimizer and return the model."""
@@ -214,10 +219,10 @@ class Sparsifier:
         penalty = None if self._user_added else self._add_gradient(scale)
         self._user_added = False
         self._watch(scale)
-        for name, mask in self._held.items():
+        for name, by in self._factors.items():
             gradient = self._parameters[name].grad
             if gradient is not None and not gradient.is_sparse:
-                gradient.mul_(mask)
+                apply(gradient, by)
         return penalty
 
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -231,8 +236,8 @@ class Sparsifier:
         self._enforce()
 
     def _enforce(self) -> None:
-        for name, mask in self._held.items():
-            self._parameters[name].mul_(mask)
+        for name, by in self._factors.items():
+            apply(self._parameters[name], by)
         if self._optimizer is None:
             return
         for name, mask in self._held.items():
