@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import sparsernn as srn
 from sparsernn._extras import require
 from sparsernn.learn.lasso import L1, GroupLasso
 from sparsernn.learn.prune import Prune
@@ -233,7 +234,24 @@ MODULES: list[Misuse] = [
     ("a state of the wrong width", lambda b: b.gru(torch.zeros(2, 1, 3), torch.zeros(1, 1, 9)), ("9",)),
 ]
 
-MISUSES = [*STRUCTURE, *SURGERY, *LEARN, *RUNTIME, *MODULES]
+LOOKING: list[Misuse] = [
+    ("inspect a string", lambda b: srn.inspect("model", b.x), ("str", "Module")),  # type: ignore[arg-type]
+    ("inspect no recurrent layer", lambda b: srn.inspect(b.linear, torch.zeros(1, 3)), ("recurrent",)),
+    ("inspect with examples that don't fit", lambda b: srn.inspect(b.model, torch.zeros(2, 5)), ("example",)),
+    ("time nothing", lambda b: srn.benchmark({}, b.x), ("no models", "dict")),
+    ("time a name", lambda b: srn.benchmark({"dense": "model"}, b.x), ("'dense'", "str")),
+    ("time no repeats", lambda b: srn.benchmark({"dense": b.model}, b.x, repeats=0), ("repeats", "0")),
+    ("time a list of models", lambda b: srn.benchmark([b.model], b.x), ("list", "dict")),  # type: ignore[arg-type]
+    ("export a string", lambda b: srn.export_onnx("model", b.folder / "a.onnx", b.x), ("str", "Module")),  # type: ignore[arg-type]
+    ("export into no folder", lambda b: srn.export_onnx(b.model, b.folder / "no" / "a.onnx", b.x), ("no",)),
+    (
+        "export with examples that don't fit",
+        lambda b: srn.export_onnx(b.model, b.folder / "a.onnx", torch.zeros(2, 5)),
+        ("example",),
+    ),
+]
+
+MISUSES = [*LOOKING, *STRUCTURE, *SURGERY, *LEARN, *RUNTIME, *MODULES]
 
 
 @pytest.mark.parametrize(("call", "says"), [pytest.param(*rest, id=name) for name, *rest in MISUSES])

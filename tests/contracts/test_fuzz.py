@@ -27,6 +27,8 @@ FAILED_ONCE = [
     (91, 3, 0.7),  # a mean over two stacked layers
     (127, 7, 0.7),  # batch normalisation of a unit that appears twice
     (380, 4, 0.7),
+    (4909, 5, 0.7),  # a layer none of whose inputs is left
+    (2627, 3, 1.0),  # one unit beside positions that are no units, gated
 ]
 
 common: dict = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
