@@ -221,6 +221,46 @@ def test_views_and_strides_are_read_in_place() -> None:
     agree(fast, model, torch.randn(4, 6, 9).transpose(1, 2))
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_linear(data: st.DataObject) -> None:
+    draw = data.draw
+    torch.manual_seed(draw(st.integers(0, 2**31)))
+    head = nn.Linear(24, draw(st.integers(1, 100)), bias=draw(st.booleans()))
+    model = pruned(nn.ModuleDict({"rnn": nn.GRU(3, 24), "head": head}), draw(st.floats(0, 1)))
+    fast = accelerate(model)["head"]
+    assert type(fast).__name__ == "AcceleratedLinear" and isinstance(fast, nn.Linear)
+    shape = draw(st.sampled_from(((), (1,), (9,), (150,), (3, 0), (2, 3, 5))))
+    x = torch.randn(*shape, 26)[..., 1:25]
+    agree(fast, head, x)
+
+
+def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sparsernn.runtime import threads
+
+    torch.manual_seed(6)
+    monkeypatch.setattr(threads, "WORTH", 1.0)
+    before = torch.get_num_threads()
+    try:
+        for cls, density in itertools.product((nn.LSTM, nn.GRU), (1.0, 0.1)):
+            model = pruned(nn.Sequential(cls(20, 40, 2, bidirectional=True, batch_first=True)), density)
+            model = nn.ModuleDict({"rnn": model[0], "head": nn.Linear(80, 33)}).eval()
+            fast = accelerate(model)
+            for packing, with_state in itertools.product(("padded", "packed", "unbatched"), (False, True)):
+                example = inputs(model["rnn"], 9, 7, packing, with_state)
+                found = []
+                for count in (1, 2, 3):
+                    torch.set_num_threads(count)
+                    with torch.no_grad():
+                        out = flat(fast["rnn"](*example))
+                        found.append([*out, fast["head"](out[0])])
+                assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other))
+                torch.set_num_threads(1)
+                agree(fast["rnn"], model["rnn"], *example)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_long_sequences_go_through_the_workspace_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     from sparsernn.runtime import engine
 

@@ -189,7 +189,7 @@ class Flipped(nn.Module):
     [
         (Residual(), "second time|is applied to the output"),
         (Flipped(), "expand_as is applied"),
-        (Characters(nn.LSTM, 1, bidirectional=True), "mat1 and mat2"),  # it does not run at all
+        (Characters(nn.LSTM, 1, bidirectional=True), "expected 33 features"),  # it does not run at all
         (nn.LSTM(3, 4, bidirectional=True), "bidirectional"),
     ],
 )

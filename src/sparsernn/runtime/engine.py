@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from collections.abc import Sequence
 
@@ -69,6 +70,8 @@ class Workspace:
 
 class PackedLayer:
     """One layer and direction, packed for batches of about `rows` rows."""
+
+    nanoseconds = 0.0  # predicted, of one time step
 
     def __init__(self, weights: LayerWeights, ih: Packed, hh: Packed, hr: Packed | None) -> None:
         self.weights, self.ih, self.hh, self.hr = weights, ih, hh, hr
@@ -145,7 +148,10 @@ class LayerMatrices:
 
     def layer(self, rows: int, steps: int) -> PackedLayer:
         """Packed for batches of `rows` over `steps` steps."""
-        return self.packed({name: choice.layout for name, choice in self.choices(rows, steps).items()})
+        choices = self.choices(rows, steps)
+        layer = copy.copy(self.packed({name: choice.layout for name, choice in choices.items()}))
+        layer.nanoseconds = sum(c.nanoseconds / (steps if name == "ih" else 1) for name, c in choices.items())
+        return layer
 
     def packed(self, layouts: dict[str, str]) -> PackedLayer:
         """Packed in the given layouts: matrix ("ih", "hh", "hr") -> name of the layout."""

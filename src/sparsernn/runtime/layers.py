@@ -13,6 +13,7 @@ from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from ..structure.cells import cell_of, unmanaged_modules
 from .engine import Engine
+from .linear import AcceleratedLinear, LinearEngine
 from .modules import CELLS, RAGGED, STACKS, Accelerated
 from .processor import processor
 from .stream import Stream, make_stream
@@ -55,6 +56,10 @@ def accelerate(model: nn.Module, precision: Precision = "float32") -> Any:
                     "the kernels take float32 on the CPU: call model.float().cpu() first."
                 )
     fast: Any = copy.deepcopy(model).requires_grad_(False)
+    for module in list(fast.modules()):
+        if type(module) is nn.Linear and _takes(module):
+            cast(Any, module).__class__ = AcceleratedLinear
+            module.__dict__["_engine"] = LinearEngine()
     for path, _ in found:
         module = fast.get_submodule(path)
         if type(module) in _GATED:
@@ -66,6 +71,12 @@ def accelerate(model: nn.Module, precision: Precision = "float32") -> Any:
         module.__dict__["_engine"] = Engine(precision)
     fast.__class__ = _accelerated_class(type(fast))
     return fast
+
+
+def _takes(linear: nn.Linear) -> bool:
+    """Whether the weight is a plain parameter (not made by a hook at each call) that the kernels can take."""
+    weight = linear._parameters.get("weight")
+    return weight is not None and weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
 def _replace(model: nn.Module, path: str, module: nn.Module) -> nn.Module:

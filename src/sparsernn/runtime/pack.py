@@ -30,14 +30,19 @@ class Arrangement:
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed matrix: the kernel that multiplies with it and the address of its plan."""
+    """A packed matrix: the name of the kernel that multiplies with it and the address of its plan."""
 
     layout: str
-    kernel: int
+    name: str
     plan: int
     bytes: int
     scratch: int  # bytes that the kernel needs beside
     kept: tuple[Tensor, ...] = field(repr=False)
+
+    @property
+    def kernel(self) -> int:
+        """Address of the kernel."""
+        return address(self.name)
 
 
 def unit_rows(hidden: int, gates: int, slots: tuple[int, ...], count: int) -> tuple[Tensor, Tensor]:
@@ -193,4 +198,4 @@ def finish(
     numbers += [next(rest).data_ptr() if isinstance(m, Tensor) else m for m in more]
     plan = torch.tensor(numbers, dtype=torch.int64)
     size = sum(t.numel() * t.element_size() for t in (packed, *tensors))
-    return Packed(layout, address(kernel), plan.data_ptr(), size, scratch, (plan, *kept))
+    return Packed(layout, kernel, plan.data_ptr(), size, scratch, (plan, *kept))

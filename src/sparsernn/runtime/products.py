@@ -13,7 +13,7 @@ from __future__ import annotations
 from numba import njit
 
 from .tiles import dense_tile
-from .vector import BYTES, WIDTH, f32, i64, load, put_f32, store
+from .vector import BYTES, WIDTH, call7, f32, i64, load, put_f32, store, store_first
 
 # Fields of a plan, in this order.
 WEIGHTS, BLOCKS, COLUMNS, WHERE, BIAS, ABSENT, ABSENT_COUNT, MORE = range(8)
@@ -136,3 +136,21 @@ def copy_part(plan, x, x_stride, count, y, y_stride):
     for row in range(count):
         for n in range(plan):
             put_f32(y + row * y_stride, n, f32(x + row * x_stride, n))
+
+
+def narrow(plan, x, x_stride, count, y, y_stride, scratch):
+    """Rows of y without padding: whole blocks by one product, the rest of the row by another one through the scratch.
+
+    Plan: kernel and plan of the whole blocks (0: none), kernel and plan of the rest, bytes of the whole blocks, numbers
+    of the rest, bytes of scratch that the two need.
+    """
+    if i64(plan, 0) != 0:
+        call7(i64(plan, 0), i64(plan, 1), x, x_stride, count, y, y_stride, scratch)
+    place = scratch + i64(plan, 6)
+    done = 0
+    while done < count:
+        rows = min(64, count - done)
+        call7(i64(plan, 2), i64(plan, 3), x + done * x_stride, x_stride, rows, place, BYTES, scratch)
+        for row in range(rows):
+            store_first(y + (done + row) * y_stride + i64(plan, 4), load(place + row * BYTES), i64(plan, 5))
+        done += rows

@@ -109,7 +109,7 @@ def record(model: nn.Module, x: Tensor) -> tuple[list[tuple[str, Part]], Tensor]
             if isinstance(module, _NOTHING):
                 watch.add(name, None, source, result)
             else:
-                if isinstance(module, Accelerated):
+                if isinstance(module, Accelerated) and not isinstance(module, nn.Linear):
                     hx = args[1] if len(args) > 1 else kwargs.get("hx")
                     if hx is not None and any(bool((t != 0).any()) for t in ((hx,) if isinstance(hx, Tensor) else hx)):
                         watch.fail(f"{name} is given an initial state that is not zero")

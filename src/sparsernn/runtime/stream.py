@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from .compiled import address, function
+from .costs import Matrix
 from .engine import PackedLayer, Workspace
 from .fields import Field
 from .modules import Accelerated
-from .pack import WIDTH, Arrangement, Packed, pack_panels, unit_rows
+from .pack import WIDTH, Arrangement, Packed, unit_rows
 from .recording import NotAChain, Part, record
 from .weights import layer_weights
 
@@ -162,7 +163,8 @@ class Stream:
         bias = torch.zeros(rows.numel())
         if part.bias is not None:
             bias[: part.out_features] = part.bias.detach()
-        packed = pack_panels(part.weight.detach(), Arrangement(rows, where, bias, len(bias)))
+        matrix = Matrix(part.weight.detach(), Arrangement(rows, where, bias, len(bias)))
+        packed = matrix.packed(matrix.choose(self.batch).layout)
         out = torch.zeros(self.batch, len(bias))
         self._kept += [packed, out]
         return packed, out
@@ -204,7 +206,7 @@ class Stream:
         function("chain.product", 1)(ctypes.addressof(array))
         plan = torch.tensor([rows.data_ptr(), width // WIDTH])
         self._kept += [rows, plan]
-        return Packed("table", address("chain.table"), plan.data_ptr(), rows.numel() * 4, 0, ())
+        return Packed("table", "chain.table", plan.data_ptr(), rows.numel() * 4, 0, ())
 
 
 def _table_fits(embedding: nn.Embedding, following: Part) -> bool:
@@ -231,7 +233,7 @@ def make_stream(model: nn.Module, batch: int, example: Tensor | None = None) -> 
     for x in [example] if example is not None else _examples(model, batch):
         try:
             parts, whole = record(model, x)
-            if not any(isinstance(part, Accelerated) for _, part in parts):
+            if not any(isinstance(part, Accelerated) and not isinstance(part, nn.Linear) for _, part in parts):
                 raise NotAChain("it has no recurrent layer in its chain")
             stream = Stream(parts, batch)
             _verify(stream, x, whole, _batch_first(model))
@@ -244,7 +246,7 @@ def make_stream(model: nn.Module, batch: int, example: Tensor | None = None) -> 
             # The likeliest input's failure is the one to tell.
             why = why or (str(error).splitlines()[0] if str(error) else type(error).__name__)
     raise RuntimeError(
-        f"stream: {type(model).__name__} can't run step by step: {why or 'no input was found for it'}.\n"
+        f"stream: {type(model).__name__} can't run step by step: {why.rstrip('.') or 'no input was found for it'}.\n"
         "A stream takes a chain of Embedding, Linear, elementwise and one-directional recurrent layers."
     )
 

@@ -1,0 +1,129 @@
+"""torch.nn.Linear on compiled kernels: the head of a recurrent model, often its largest matrix."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from .compiled import function
+from .costs import Matrix
+from .engine import MANY
+from .modules import Accelerated, check
+from .pack import BYTES, WIDTH, Arrangement, Packed, unit_rows
+from .threads import in_parallel, parts
+
+TAIL_ROWS = 64  # rows of the last, narrower block that go through the scratch at once
+
+
+class PackedLinear:
+    """Weight (O, I) and bias of a Linear, packed for outputs without padding: whole blocks and a last one."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        outputs, self.inputs = weight.shape
+        self.outputs = outputs
+        bias = weight.new_zeros(outputs) if bias is None else bias
+        cut = outputs // WIDTH * WIDTH
+        self.matrices: list[Matrix] = []
+        for first, last in ((0, cut), (cut, outputs)):
+            if first < last:
+                rows, where = unit_rows(last - first, 1, (0,), 1)
+                start = torch.zeros(rows.numel())
+                start[: last - first] = bias[first:last]
+                self.matrices.append(Matrix(weight[first:last], Arrangement(rows, where, start, len(start))))
+        self._whole = cut
+        self._products: dict[tuple[str, ...], Packed] = {}
+
+    def nanoseconds(self, count: int) -> float:
+        """Predicted time of a product with `count` rows."""
+        return sum(m.choose(count).nanoseconds for m in self.matrices)
+
+    def product(self, count: int) -> Packed:
+        """The product for `count` rows, in the layouts that suit it."""
+        layouts = tuple(m.choose(count).layout for m in self.matrices)
+        if layouts not in self._products:
+            packed = [m.packed(layout) for m, layout in zip(self.matrices, layouts)]
+            self._products[layouts] = packed[0] if self.outputs == self._whole else self._narrow(packed)
+        return self._products[layouts]
+
+    def _narrow(self, packed: list[Packed]) -> Packed:
+        tail = packed[-1]
+        main = packed[0] if len(packed) == 2 else None
+        scratch = -(-max(p.scratch for p in packed) // 64) * 64
+        numbers = [main.kernel, main.plan] if main else [0, 0]
+        numbers += [tail.kernel, tail.plan, self._whole * 4, self.outputs - self._whole, scratch]
+        plan = torch.tensor(numbers, dtype=torch.int64)
+        kept = (plan, *(t for p in packed for t in p.kept))
+        size = sum(p.bytes for p in packed)
+        layout = (main or tail).layout
+        return Packed(layout, "products.narrow", plan.data_ptr(), size, scratch + TAIL_ROWS * BYTES, kept)
+
+
+class LinearEngine:
+    """Packs one Linear and keeps it; packs anew when a weight was changed in place or replaced."""
+
+    def __init__(self) -> None:
+        self._stamp: tuple[int, ...] = ()
+        self._packed: PackedLinear | None = None
+        self._products: dict[int, Packed] = {}
+
+    def __reduce__(self) -> tuple[type[LinearEngine], tuple[()]]:
+        return LinearEngine, ()
+
+    def packed(self, module: nn.Linear) -> PackedLinear:
+        stamp = tuple(p._version for p in module._parameters.values() if p is not None)
+        if self._packed is None or stamp != self._stamp:
+            bias = None if module.bias is None else module.bias.detach()
+            self._packed = PackedLinear(module.weight.detach(), bias)
+            self._products, self._stamp = {}, stamp
+        return self._packed
+
+    def product(self, module: nn.Linear, count: int) -> Packed:
+        packed = self.packed(module)
+        count = min(count, MANY)
+        if count not in self._products:
+            self._products[count] = packed.product(count)
+        return self._products[count]
+
+    def explain(self, path: str, module: nn.Linear, rows: int, steps: int) -> list[str]:
+        count = rows * steps
+        product, took = self.product(module, count), self.packed(module).nanoseconds(count) / 1e3 / steps
+        return [f"{path}: {product.layout}, {product.bytes / 1024:.0f} KiB; about {took:.2f} us a step"]
+
+
+class AcceleratedLinear(Accelerated, nn.Linear):
+    """torch.nn.Linear on compiled kernels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        check(self, input)
+        if input.dim() == 0 or input.shape[-1] != self.in_features:
+            raise RuntimeError(
+                f"{type(self).__name__}: expected {self.in_features} features in the last dimension, "
+                f"got an input of {tuple(input.shape)}."
+            )
+        x = input.reshape(-1, self.in_features)
+        if x.stride(-1) != 1:
+            x = x.contiguous()
+        count = x.shape[0]
+        out = x.new_empty(count, self.out_features)
+        if count:
+            engine = cast(LinearEngine, self._engine)
+            product = engine.product(self, count)
+            share = parts(engine.packed(self).nanoseconds(count), count)
+            edges = [count * n // share for n in range(share + 1)]
+            in_parallel([_call(product, x[a:b], out[a:b]) for a, b in pairwise(edges)])
+        return out.view(*input.shape[:-1], self.out_features)
+
+
+class _call:
+    def __init__(self, product: Packed, x: Tensor, out: Tensor) -> None:
+        self.product, self.x, self.out = product, x, out
+
+    def __call__(self) -> None:
+        scratch = torch.empty(self.product.scratch, dtype=torch.uint8)
+        function(self.product.name, 7)(
+            self.product.plan, self.x.data_ptr(), self.x.stride(0) * 4, len(self.x), self.out.data_ptr(),
+            self.out.stride(0) * 4, scratch.data_ptr(),
+        )  # fmt: skip
