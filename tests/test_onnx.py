@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from contracts.architectures import ARCHITECTURES
+from contracts.test_compact import kill, quiet_compact
 from sparsernn.nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from sparsernn.surgery.onnx import export_onnx
@@ -209,6 +211,21 @@ def test_equal_sizes_of_batch_and_time_are_told_apart(tmp_path):
     export_onnx(model, tmp_path / "m.onnx", (torch.randint(20, (3, 3)), torch.tensor([3, 1, 2])))
     axes = dynamic_axes(tmp_path / "m.onnx")
     assert axes["tokens"] == ["batch", "time"] and axes["lengths"] == ["batch"]
+
+
+COMPACTED = ("state_of_ones", "every_layers_state", "split_units", "conv_before", "bilinear_head", "final_states")
+
+
+@pytest.mark.parametrize("name", COMPACTED)
+def test_compacted_architectures_are_exported(name, tmp_path):
+    """Ragged stacks, adapters, narrowed states: `export_onnx` compares with torch at several sizes."""
+    architecture = ARCHITECTURES[name]
+    model = architecture.model(torch.float32)
+    kill(architecture, model, 0.5, seed=1)
+    example = architecture.examples(torch.float32)[0]
+    small = quiet_compact(model, example)
+    export_onnx(small, tmp_path / "m.onnx", example)
+    assert (tmp_path / "m.onnx").stat().st_size > 0
 
 
 class Loop(nn.Module):

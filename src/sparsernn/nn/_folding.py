@@ -95,6 +95,20 @@ def fold(source: Any, end: str, gates: tuple[str, ...], constant: Mapping[str, T
     )
 
 
+def unfold(gated: Any, dense: Any, end: str) -> None:
+    """Write the layer named by `end` of a gated stack into the dense one, with zero rows where gates are constant."""
+    rows, living = getattr(gated, "rows" + end), len(getattr(gated, "weight_ih" + end))
+    for name in ("weight_ih", "weight_hh"):
+        getattr(dense, name + end).zero_()[rows[:living]] = getattr(gated, name + end)
+    if gated.bias:
+        own = len(getattr(gated, "bias_ih" + end))
+        for name in ("bias_ih", "bias_hh"):
+            getattr(dense, name + end).zero_()[rows[:own]] = getattr(gated, name + end)
+        getattr(dense, "bias_ih" + end)[rows[own:]] = getattr(gated, "bias_constant" + end)
+    if gated.proj_sizes is not None:
+        getattr(dense, "weight_hr" + end).copy_(getattr(gated, "weight_hr" + end))
+
+
 def _constants(bias_ih: Tensor, bias_hh: Tensor, width: int, gates: int) -> Tensor:
     """What goes into the activation of each row once its product is zero."""
     total = bias_ih + bias_hh

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import init
 
-from ._folding import first_order, fold, is_order
+from ._folding import first_order, fold, is_order, unfold
 from ._fused import reverse, run_fused
 from ._gated_steps import GatedWeights, run_steps
 from ._layers import LayeredRecurrent, States
@@ -239,16 +239,7 @@ class _Gated(LayeredRecurrent):
         )
         with torch.no_grad():
             for end in [end for ends in self.suffixes() for end in ends]:
-                rows, living = getattr(self, "rows" + end), len(getattr(self, "weight_ih" + end))
-                for name in ("weight_ih", "weight_hh"):
-                    getattr(dense, name + end).zero_()[rows[:living]] = getattr(self, name + end)
-                if self.bias:
-                    own = len(getattr(self, "bias_ih" + end))
-                    for name in ("bias_ih", "bias_hh"):
-                        getattr(dense, name + end).zero_()[rows[:own]] = getattr(self, name + end)
-                    getattr(dense, "bias_ih" + end)[rows[own:]] = getattr(self, "bias_constant" + end)
-                if self.proj_sizes is not None:
-                    getattr(dense, "weight_hr" + end).copy_(getattr(self, "weight_hr" + end))
+                unfold(self, dense, end)
         return dense.train(self.training)
 
     def extra_repr(self) -> str:

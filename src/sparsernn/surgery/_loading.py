@@ -58,24 +58,22 @@ class Loader:
         places = self._check_places()
         values = self.file.read()
         made: dict[str, Tensor] = {}
-        memo: dict[int, Any] = dict(self.stacks)
+        # The memo puts every new tensor and module wherever the model refers to the old one, ties included, and
+        # spares copies of the dense tensors.
+        memo: dict[int, Any] = {}
         for slot, owner in places:
             if owner not in made:
                 made[owner] = self._tensor(slot, values[owner])
-            if id(slot.module) in self.new:
-                kind: dict[str, Any] = slot.module._parameters if slot.role == "parameter" else slot.module._buffers
-                kind[slot.local] = made[owner]
-            else:
-                memo[id(slot.tensor)] = made[owner]
+            memo[id(slot.tensor)] = made[owner]
         for place, module in self.dense.items():
-            stack: Any = self.stacks.get(id(module))
-            if hasattr(stack, "check_rows"):
-                try:
-                    stack.check_rows()
-                except ValueError as error:
-                    raise Fault(f"tensors.{place}", str(error)) from None
-        # The memo puts every new tensor and module wherever the model refers to the old one, ties included, and
-        # spares copies of the dense tensors.
+            if id(module) in self.stacks:
+                stack: Any = copy.deepcopy(self.stacks[id(module)], memo)
+                memo[id(module)] = stack
+                if hasattr(stack, "check_rows"):
+                    try:
+                        stack.check_rows()
+                    except ValueError as error:
+                        raise Fault(f"tensors.{place}", str(error)) from None
         small = copy.deepcopy(self.model, memo)
         for place, record in self.modules.items():
             module = small.get_submodule(place)

@@ -9,16 +9,22 @@ import torch
 from torch import Tensor
 
 Axis = tuple[int, int]  # input, axis
-Works = Callable[[Sequence[Tensor]], bool]
+Changes = Callable[[Sequence[Tensor]], bool | None]
 
 
-def free_axes(inputs: Sequence[Tensor], works: Works) -> list[tuple[Axis, ...]]:
+def free_axes(inputs: Sequence[Tensor], changes: Changes) -> list[tuple[Axis, ...]]:
     """Sets of axes that may grow together, smallest sets first: the batch and time axes of an ordinary model.
 
-    `works`: whether the model runs on such inputs and gives something else than for `inputs` (a batch that is cut to
-    the number of its lengths does not count). An axis that works on its own is a set by itself; axes of one size that
-    have to agree, as the batch of an input and of its lengths, are one set. Axes that can't change are in none.
+    `changes`: whether the model gives something else for such inputs than for `inputs`, None if it can't run on them.
+    A set has to run at several sizes and change something (a batch that is cut to the number of its lengths changes
+    nothing). An axis that does so alone is a set by itself; axes of one size that have to agree, as the batch of an
+    input and of its lengths, are one set. Axes that can't change are in none.
     """
+
+    def free(chosen: tuple[Axis, ...]) -> bool:
+        results = [changes(grown(inputs, [chosen], more)) for more in (1, 2, 5)]
+        return any(results) and None not in results
+
     axes = [(n, axis) for n, value in enumerate(inputs) for axis in range(value.dim())]
     found: list[tuple[Axis, ...]] = []
     by_size: dict[int, list[Axis]] = {}
@@ -30,7 +36,7 @@ def free_axes(inputs: Sequence[Tensor], works: Works) -> list[tuple[Axis, ...]]:
             if count > 4 and count < len(left):
                 continue  # four inputs that share a batch are plenty; beyond, only all together are tried
             for chosen in itertools.combinations(left, count):
-                if set(chosen) <= set(left) and works(grown(inputs, [chosen], 1)):
+                if set(chosen) <= set(left) and free(chosen):
                     found.append(chosen)
                     left = [axis for axis in left if axis not in chosen]
     return found

@@ -1,113 +1,24 @@
 """Recurrent stacks as ONNX has them: one LSTM, GRU or RNN node for a layer, or one for each direction.
 
-During export the forward of every recurrent stack is exchanged for an `OnnxStack`, which computes the same in torch
-and writes the nodes when the TorchScript exporter asks for them.
+During export the forward of every recurrent stack is exchanged for an `OnnxStack`, which computes the same by nodes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import _VF, Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
-from torch.onnx import symbolic_helper
 
-from ..nn._fused import reverse, run_fused
-from ..nn._layers import backward_order
 from ..nn._state import RaggedState
 from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
+from ._onnx_nodes import SYMBOLIC, Node, nodes
 
 STACKS = (nn.LSTM, nn.GRU, nn.RNN, RaggedLSTM, RaggedGRU, RaggedRNN, GatedLSTM, GatedGRU, GatedRNN)
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-# ONNX wants i, o, f, c of an LSTM and z, r, h of a GRU; torch has i, f, g, o and r, z, n.
-ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
-_INT32, _INT64 = 6, 7  # of onnx.TensorProto
-
-
-@dataclass(frozen=True)
-class Node:
-    """One node: a layer with all its directions, or one of them. `weights`: ih, hh, bias ih, bias hh of each."""
-
-    mode: str
-    direction: str  # forward, reverse or bidirectional
-    weights: tuple[tuple[Tensor, Tensor, Tensor, Tensor], ...]
-
-    @property
-    def kind(self) -> str:
-        return self.mode.partition("_")[0]
-
-    @property
-    def width(self) -> int:
-        return self.weights[0][1].shape[1]
-
-    def onnx_weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        """W (directions, gates * H, I), R (directions, gates * H, H) and B (directions, 2 * gates * H)."""
-        ih, hh, bias_ih, bias_hh = (torch.stack([self._reorder(w[n]) for w in self.weights]) for n in range(4))
-        return ih, hh, torch.cat([bias_ih, bias_hh], 1)
-
-    def _reorder(self, weight: Tensor) -> Tensor:
-        parts = weight.detach().unflatten(0, (GATES[self.kind], self.width))
-        return torch.cat([parts[gate] for gate in ORDER[self.kind]])
-
-
-class RecurrentNode(torch.autograd.Function):
-    """Y (time, directions, batch, H), Y_h and Y_c (directions, batch, H) of one node, from x (time, batch, I)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, lengths: Tensor | None, h: Tensor | None, c: Tensor | None, node: Node
-    ) -> tuple[Tensor, ...]:
-        states = [h, c] if node.kind == "LSTM" else [h]
-        zeros = x.new_zeros(len(node.weights), x.shape[1], node.width)
-        states = [zeros if state is None else state for state in states]
-        batch_sizes = backwards = None
-        data = x
-        if lengths is not None:
-            data, batch_sizes = _VF._pack_padded_sequence(x, lengths.cpu(), False)
-            backwards = backward_order(batch_sizes)
-        seen = reverse(data, backwards, False) if node.direction == "reverse" else data
-        y, finals = run_fused(
-            node.mode,
-            seen,
-            batch_sizes,
-            states,
-            [w for weights in node.weights for w in weights],
-            bias=True,
-            projected=False,
-            training=False,
-            both=node.direction == "bidirectional",
-            batch_first=False,
-        )
-        y = reverse(y, backwards, False) if node.direction == "reverse" else y
-        if batch_sizes is not None:
-            y, _ = _VF._pad_packed_sequence(y, batch_sizes, False, 0.0, x.shape[0])
-        return (y.unflatten(-1, (len(node.weights), node.width)).transpose(1, 2), *finals)
-
-    @staticmethod
-    def symbolic(g: Any, x: Any, lengths: Any, h: Any, c: Any, node: Node) -> Any:
-        w, r, b = (g.op("Constant", value_t=weight) for weight in node.onnx_weights())
-
-        def optional(value: Any) -> Any:
-            if value is not None and not value.node().mustBeNone():
-                return value
-            none = g.op("prim::Constant")
-            none.setType(torch._C.OptionalType.ofTensor())
-            return none
-
-        steps = optional(lengths)
-        if not steps.node().mustBeNone():
-            steps = g.op("Cast", steps, to_i=_INT32)
-        inputs = [x, w, r, b, steps, optional(h)]
-        options: dict[str, Any] = {"hidden_size_i": node.width, "direction_s": node.direction}
-        if node.kind == "LSTM":
-            return g.op("LSTM", *inputs, optional(c), outputs=3, **options)
-        if node.kind == "GRU":
-            return g.op("GRU", *inputs, linear_before_reset_i=1, outputs=2, **options)
-        activation = "Relu" if node.mode == "RNN_RELU" else "Tanh"
-        return g.op("RNN", *inputs, activations_s=[activation] * len(node.weights), outputs=2, **options)
 
 
 class OnnxStack:
@@ -153,12 +64,17 @@ class OnnxStack:
             unbatched = input.dim() == 2
             x = input.unsqueeze(1) if unbatched else input.transpose(0, 1) if self.batch_first else input
         finals: list[tuple[Tensor, ...]] = []
-        for nodes in self.layers:
+        for layer in self.layers:
             outputs: list[Tensor] = []
-            for node in nodes:
+            for node in layer:
                 first = len(finals)
                 states = self._initial(hx, first, len(node.weights), unbatched, order)
-                y, *last = RecurrentNode.apply(x, lengths, *states, node)  # type: ignore[misc]
+                number = len(nodes)
+                nodes.append(node)
+                if self.is_lstm:
+                    y, *last = torch.ops.sparsernn_onnx.lstm(x, lengths, *states, number)
+                else:
+                    y, *last = torch.ops.sparsernn_onnx.gru(x, lengths, states[0], number)
                 for n in range(len(node.weights)):
                     projection = self.projections[first + n]
                     h, *c = (state[n] for state in last)
@@ -205,21 +121,24 @@ class OnnxStack:
         return torch.stack(rows) if len({int(row.shape[-1]) for row in rows}) == 1 else RaggedState(rows)
 
 
-def pack(g: Any, x: Any, lengths: Any, batch_first: Any) -> tuple[Any, Any]:
-    """In ONNX a packed sequence is the padded one, time first and as long as the longest, with the lengths."""
-    if symbolic_helper._get_const(batch_first, "i", "batch_first"):
-        x = g.op("Transpose", x, perm_i=[1, 0, 2])
-    lengths = g.op("Cast", lengths, to_i=_INT64)
-    one = g.op("Constant", value_t=torch.tensor([1]))
-    zero = g.op("Constant", value_t=torch.tensor([0]))
-    longest = g.op("Reshape", g.op("ReduceMax", lengths, keepdims_i=0), one)
-    return g.op("Slice", x, zero, longest, zero), lengths
-
-
-def unpack(g: Any, data: Any, lengths: Any, batch_first: Any, padding_value: Any, total_length: Any) -> tuple[Any, Any]:
-    if symbolic_helper._get_const(batch_first, "i", "batch_first"):
-        data = g.op("Transpose", data, perm_i=[1, 0, 2])
-    return data, lengths
+@contextmanager
+def as_nodes(model: nn.Module, opset: int) -> Iterator[None]:
+    """Exchange the forward of every recurrent stack of `model` for an `OnnxStack`; hooks and attributes stay."""
+    own = {kind.forward for kind in STACKS}  # a subclass with another forward stays as it is
+    stacks = [(place, m) for place, m in model.named_modules() if isinstance(m, STACKS) and type(m).forward in own]
+    for name, symbolic in SYMBOLIC.items():
+        torch.onnx.register_custom_op_symbolic(name, symbolic, opset)
+    try:
+        for place, module in stacks:
+            module.forward = OnnxStack(place, module)  # type: ignore[method-assign]
+        yield
+    finally:
+        for name in SYMBOLIC:
+            torch.onnx.unregister_custom_op_symbolic(name, opset)
+        for _, module in stacks:
+            if "forward" in vars(module):
+                del module.forward
+        nodes.clear()
 
 
 def _parameter(stack: Any, name: str) -> Tensor | None:

@@ -13,6 +13,7 @@ from torch import nn
 from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from ._container import Fault, short
+from .narrow import carry_over
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -27,14 +28,14 @@ SIZES: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     "Bilinear": (nn.Bilinear, ("in1_features", "in2_features", "out_features")),
     "Embedding": (nn.Embedding, ("num_embeddings", "embedding_dim")),
     "EmbeddingBag": (nn.EmbeddingBag, ("num_embeddings", "embedding_dim")),
-    "BatchNorm1d": (nn.BatchNorm1d, ("num_features",)),
-    "Conv1d": (nn.Conv1d, ("in_channels", "out_channels")),
-    "ConvTranspose1d": (nn.ConvTranspose1d, ("in_channels", "out_channels")),
+    "BatchNorm": (nn.modules.batchnorm._BatchNorm, ("num_features",)),
+    "Conv": (nn.modules.conv._ConvNd, ("in_channels", "out_channels", "groups")),
     "PReLU": (nn.PReLU, ("num_parameters",)),
 }
 STACKS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (RaggedLSTM, RaggedGRU, RaggedRNN, GatedLSTM, GatedGRU, GatedRNN)
 }
+WIDTHS = ("hidden_size", "proj_size")
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
@@ -45,11 +46,19 @@ def describe(module: nn.Module) -> dict[str, Any] | None:
             stack: Any = module
             names = ["input_size", "hidden_sizes", "proj_sizes"]
             names += ["living", "scaled"] if tag.startswith("Gated") else []
+            # Surgery may leave the width before it on the module, for code that reads hidden_size.
+            names += [name for name in WIDTHS if type(vars(module).get(name)) is int]
             return {"class": tag} | {name: getattr(stack, name) for name in names}
     for tag, (kind, names) in SIZES.items():
         if isinstance(module, kind):
-            return {"class": tag} | {name: getattr(module, name) for name in names}
+            return {"class": tag} | {name: _size(module, name) for name in names}
     return None
+
+
+def _size(module: Any, name: str) -> int:
+    # Without weights only the statistics tell how wide a batch norm has become.
+    statistics = module._buffers.get("running_mean") if name == "num_features" else None
+    return getattr(module, name) if statistics is None else len(statistics)
 
 
 def check_sizes(field: str, record: dict[str, Any], module: nn.Module) -> Shapes:
@@ -91,6 +100,11 @@ def build_stack(field: str, record: dict[str, Any], module: nn.Module) -> nn.Mod
         for layer, row in enumerate(sizes):  # type: ignore[arg-type]
             for direction, size in enumerate(row):
                 check_size(f"{field}.{name}[{layer}][{direction}]", size, most[layer][direction])
+    widths: dict[str, int] = {}
+    for name in WIDTHS:
+        if name in record:
+            most = max((n for row in getattr(dense, name + "s", None) or () for n in row), default=0)
+            widths[name] = check_size(f"{field}.{name}", record[name], vars(module).get(name, most))
     options = {name: getattr(dense, name) for name in ("bias", "batch_first", "dropout", "bidirectional")}
     options |= {"nonlinearity": dense.nonlinearity} if kind == "RNN" else {}
     options |= {"proj_sizes": record["proj_sizes"]} if record.get("proj_sizes") else {}
@@ -106,7 +120,11 @@ def build_stack(field: str, record: dict[str, Any], module: nn.Module) -> nn.Mod
         stack = STACKS[tag](record["input_size"], record["hidden_sizes"], device="meta", **options)
     except ValueError as error:
         raise Fault(field, str(error)) from None
-    return stack.train(module.training)
+    carry_over(module, stack)
+    for name in WIDTHS:
+        stack.__dict__.pop(name, None)
+    stack.__dict__ |= widths
+    return stack
 
 
 def check_table(field: str, value: object, layers: int, directions: int) -> None:
@@ -124,15 +142,16 @@ def _shapes(tag: str, sizes: dict[str, Any], module: Any) -> Shapes:
     values = [sizes[name] for name in SIZES[tag][1]]
     if tag in ("Embedding", "EmbeddingBag"):
         return {"weight": tuple(values)}
-    if tag == "BatchNorm1d":
+    if tag == "BatchNorm":
         return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), tuple(values))
     if tag == "PReLU":
         return {"weight": tuple(values)}
-    if tag in ("Conv1d", "ConvTranspose1d"):
-        a, b = values if tag == "ConvTranspose1d" else reversed(values)
-        if b % module.groups:
-            raise Fault(tag, f"{b} channels can't be shared out among {module.groups} groups.")
-        return {"weight": (a, b // module.groups, *module.kernel_size), "bias": (sizes["out_channels"],)}
+    if tag == "Conv":
+        inner, outer, groups = values
+        if inner % groups or outer % groups:
+            raise Fault(tag, f"{inner} and {outer} channels can't be shared out among {groups} groups.")
+        first, second = (inner, outer) if module.transposed else (outer, inner)
+        return {"weight": (first, second // groups, *module.kernel_size), "bias": (outer,)}
     *inputs, out = values
     return {"weight": (out, *inputs), "bias": (out,)}
 

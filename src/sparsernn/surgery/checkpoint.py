@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from .. import __version__
 from ._container import DTYPES, FORMAT, Fault, read_container, write_container
 from ._loading import Loader, slots
 from ._rebuild import describe
@@ -58,6 +57,8 @@ def save(model: nn.Module, path: str | Path) -> None:
                 raise TypeError(f"{place}: {type(item).__name__} is no registered attachment; see register_attachment.")
             data = _without_tensors(item.to_json(), values)
             attached.setdefault(place, []).append({"tag": item.tag, "data": data})
+    from .. import __version__  # which the package defines after it has imported this module
+
     header = {
         "format": FORMAT,
         "sparsernn": __version__,
