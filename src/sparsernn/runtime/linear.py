@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -67,7 +68,7 @@ class LinearEngine:
     def __init__(self) -> None:
         self._stamp: tuple[int, ...] = ()
         self._packed: PackedLinear | None = None
-        self._products: dict[int, Packed] = {}
+        self._products: dict[int, tuple[Packed, float]] = {}
 
     def __reduce__(self) -> tuple[type[LinearEngine], tuple[()]]:
         return LinearEngine, ()
@@ -80,17 +81,19 @@ class LinearEngine:
             self._products, self._stamp = {}, stamp
         return self._packed
 
-    def product(self, module: nn.Linear, count: int) -> Packed:
+    def product(self, module: nn.Linear, count: int) -> tuple[Packed, float]:
+        """The product for `count` rows and its predicted nanoseconds."""
         packed = self.packed(module)
-        count = min(count, MANY)
-        if count not in self._products:
-            self._products[count] = packed.product(count)
-        return self._products[count]
+        like = min(count, MANY)
+        if like not in self._products:
+            self._products[like] = packed.product(like), packed.nanoseconds(like)
+        product, took = self._products[like]
+        return product, took * count / like
 
     def explain(self, path: str, module: nn.Linear, rows: int, steps: int) -> list[str]:
         count = rows * steps
-        product, took = self.product(module, count), self.packed(module).nanoseconds(count) / 1e3 / steps
-        return [f"{path}: {product.layout}, {product.bytes / 1024:.0f} KiB; about {took:.2f} us a step"]
+        product, took = self.product(module, count)
+        return [f"{path}: {product.layout}, {product.bytes / 1024:.0f} KiB; about {took / 1e3 / steps:.2f} us a step"]
 
 
 class AcceleratedLinear(Accelerated, nn.Linear):
@@ -110,20 +113,18 @@ class AcceleratedLinear(Accelerated, nn.Linear):
         out = x.new_empty(count, self.out_features)
         if count:
             engine = cast(LinearEngine, self._engine)
-            product = engine.product(self, count)
-            share = parts(engine.packed(self).nanoseconds(count), count)
-            edges = [count * n // share for n in range(share + 1)]
-            in_parallel([_call(product, x[a:b], out[a:b]) for a, b in pairwise(edges)])
+            product, took = engine.product(self, count)
+            share = parts(took, count)
+            if share == 1:
+                _multiply(product, x, out)
+            else:
+                edges = [count * n // share for n in range(share + 1)]
+                in_parallel([partial(_multiply, product, x[a:b], out[a:b]) for a, b in pairwise(edges)])
         return out.view(*input.shape[:-1], self.out_features)
 
 
-class _call:
-    def __init__(self, product: Packed, x: Tensor, out: Tensor) -> None:
-        self.product, self.x, self.out = product, x, out
-
-    def __call__(self) -> None:
-        scratch = torch.empty(self.product.scratch, dtype=torch.uint8)
-        function(self.product.name, 7)(
-            self.product.plan, self.x.data_ptr(), self.x.stride(0) * 4, len(self.x), self.out.data_ptr(),
-            self.out.stride(0) * 4, scratch.data_ptr(),
-        )  # fmt: skip
+def _multiply(product: Packed, x: Tensor, out: Tensor) -> None:
+    scratch = torch.empty(product.scratch, dtype=torch.uint8)
+    function(product.name, 7)(
+        product.plan, x.data_ptr(), x.stride(0) * 4, len(x), out.data_ptr(), out.stride(0) * 4, scratch.data_ptr()
+    )

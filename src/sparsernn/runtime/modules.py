@@ -74,8 +74,15 @@ def run_layer(
     out_strides = (0, out.stride(0)) if packing is not None else (out.stride(time), out.stride(row))
     if rows == 0 or steps == 0:
         return out, [[x.new_zeros(rows, w) for w in d.weights.state_sizes] for d in directions]
+    finals = []
     # Rows of a batch don't know of each other, nor do directions: each thread takes some.
     work = sum(d.nanoseconds for d in directions) * steps
+    if parts(work, len(directions) * rows) == 1:
+        for n, direction in enumerate(directions):
+            state = None if states is None else states[n]
+            y = out if n == 0 else out[..., sum(widths[:n]) :]
+            finals.append(direction.run(x, strides, steps, rows, packing, state, y, out_strides))
+        return out, finals
     share = parts(work, len(directions) * rows) if packing is None else 1
     cuts = [rows * n // -(-share // len(directions)) for n in range(-(-share // len(directions)) + 1)]
     calls = []
@@ -85,7 +92,7 @@ def run_layer(
             state = None if states is None else [s[a:b] for s in states[n]]
             own_x, own_y = (x, y) if packing is not None else (x.narrow(row, a, b - a), y.narrow(row, a, b - a))
             calls.append(partial(direction.run, own_x, strides, steps, b - a, packing, state, own_y, out_strides))
-    results = in_parallel(calls) if parts(work, len(calls)) > 1 else [call() for call in calls]
+    results = in_parallel(calls)
     each = len(cuts) - 1
     pieces = [results[n * each : (n + 1) * each] for n in range(len(directions))]
     return out, [p[0] if each == 1 else [torch.cat(s) for s in zip(*p)] for p in pieces]
