@@ -150,7 +150,8 @@ def _indices(tracer: Tracer, rest: Any) -> Any:
 def _move(tracer: Tracer, func: Callable, args: Any, kwargs: Any) -> list[Shadow] | None:
     source, rest, kw = _first(args, kwargs)
     shadow = tracer.shadow(source)
-    rest, kw = _indices(tracer, (rest, kw))
+    if not getattr(func, "__name__", "").endswith("_as"):  # the other tensor of expand_as is but a shape
+        rest, kw = _indices(tracer, (rest, kw))
 
     def run(index: Tensor) -> list[Tensor]:
         try:

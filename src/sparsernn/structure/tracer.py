@@ -231,7 +231,7 @@ class Tracer(TorchFunctionMode):
                 continue
             ids = flat[chosen]
             index = [parts[a].reshape(-1).numpy()[chosen] for a in range(len(self.shapes[value]))]
-            found = self._owning_axis(ids, index)
+            found = -1 if max(self.shapes[value], default=1) == 1 else self._owning_axis(ids, index)
             if found is None:
                 self.keep(label, f"combined with {self.names[value]} in a way that is not followed")
                 self.keep_weights([weight])
@@ -244,7 +244,8 @@ class Tracer(TorchFunctionMode):
         for axis, at in enumerate(index):
             if len(np.unique(at)) == 1 and count > 1:
                 continue
-            if len(np.unique(np.stack([at, ids], 1), axis=0)) == len(np.unique(at)) == count:
+            # Each index has one channel (a channel may have several: a unit that was concatenated twice).
+            if len(np.unique(np.stack([at, ids], 1), axis=0)) == len(np.unique(at)) >= count:
                 return axis
         return -1 if count > 1 and all(len(np.unique(at)) == 1 for at in index) else None
 
