@@ -1,0 +1,1 @@
+"""Side by side with other engines, in one run: `python -m benchmarks [names]`."""

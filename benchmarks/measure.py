@@ -1,0 +1,126 @@
+"""One row of a benchmark: our engine against another one, interleaved, with error and share of the roofline."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from sparsernn._benchmark import benchmark
+from sparsernn._files import write_atomically
+from sparsernn.experiments.results import surroundings
+
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
+Row = dict[str, Any]
+
+
+Call = Callable[[], Any]
+clock: Callable[[], float] = time.perf_counter
+
+
+class Engine(NamedTuple):
+    """What is timed, and what gives the output to compare: steps that carry a state start from zero there."""
+
+    call: Call
+    check: Call
+    target: float | None = None
+
+
+def versus(work: str, ours: Engine, others: dict[str, Engine], ideal: float, rounds: int) -> list[Row]:
+    """Rows for `ours` against each of `others`. Of engines named "torch ..." only the fastest counts.
+
+    ideal: seconds at the roofline, for the share of it that we reach.
+    """
+    result = benchmark(
+        {"sparsernn": _taking(ours.call), **{name: _taking(other.call) for name, other in others.items()}},
+        torch.zeros(1),
+        repeats=rounds,
+        console=Console(file=io.StringIO()),
+        clock=clock,
+    )
+    mine, first = torch.as_tensor(ours.check()), result.rows[0]
+    found: list[Row] = []
+    for row in result.rows[1:]:
+        error = float((torch.as_tensor(others[row.name].check()).reshape(mine.shape) - mine).abs().max())
+        found.append(
+            {
+                "work": work,
+                "against": row.name,
+                "ratio": round(1 / row.ratio, 3),
+                "spread": round(row.spread, 3),
+                "max_error": error,
+                "roofline": round(ideal / (first.milliseconds * 1e-3), 3),
+                "target": others[row.name].target,
+                "ms": round(first.milliseconds, 5),
+            }
+        )
+    fastest = min((r for r in found if r["against"].startswith("torch ")), key=lambda r: r["ratio"], default=None)
+    return [r for r in found if not r["against"].startswith("torch ") or r is fastest]
+
+
+def _taking(call: Call) -> Callable[[Any], Any]:
+    return lambda _: call()
+
+
+class Ceiling:
+    """What this core can do, measured here: float operations and bytes a second, by the size that is read."""
+
+    def __init__(self) -> None:
+        from sparsernn.runtime.compiled import function
+        from sparsernn.runtime.pack import Arrangement, pack_panels, unit_rows
+
+        rows, where = unit_rows(64, 1, (0,), 1)
+        packed = pack_panels(torch.randn(64, 64), Arrangement(rows, where, None, 64))
+        x, y, kernel = torch.randn(6, 64), torch.zeros(6, 64), function("products.panel", 7)
+        call = lambda: kernel(packed.plan, x.data_ptr(), 256, 6, y.data_ptr(), 256, 0)  # noqa: E731
+        self.operations = 2 * 64 * 64 * 6 / _best(call, 2000)
+        self._bandwidth: dict[int, float] = {}
+
+    def bandwidth(self, size: int) -> float:
+        """Bytes a second that torch reads from a tensor of about `size` bytes, again and again."""
+        size = 1 << max(14, size.bit_length())
+        if size not in self._bandwidth:
+            x = torch.ones(size // 4)
+            self._bandwidth[size] = size / _best(lambda: x.sum(), max(3, (64 << 20) // size))
+        return self._bandwidth[size]
+
+    def ideal(self, operations: float, size: int, reads: float) -> float:
+        """Seconds for `operations`, or for reading `size` bytes `reads` times, whichever is more."""
+        return max(operations / self.operations, size * reads / self.bandwidth(size))
+
+
+def _best(call: Callable[[], Any], number: int) -> float:
+    found = []
+    for _ in range(7):
+        start = clock()
+        for _ in range(number):
+            call()
+        found.append((clock() - start) / number)
+    return min(found)
+
+
+def show(name: str, rows: list[Row]) -> None:
+    """Print the rows and write results/benchmarks/NAME.json."""
+    table = Table(title=f"{name} (times the speed of the other engine)")
+    for column in ("work", "against", "ratio", "spread", "target", "max error", "of the roofline", "ms"):
+        table.add_column(column, justify="left" if column in ("work", "against") else "right")
+    for row in rows:
+        error = "" if row["max_error"] is None else f"{row['max_error']:.1e}"
+        target = "" if row["target"] is None else f"{row['target']:g}x"
+        reached = row["target"] is None or row["ratio"] >= row["target"]
+        ratio = f"{row['ratio']:.2f}x" if reached else f"[bold red]{row['ratio']:.2f}x[/]"
+        share = f"{100 * row['roofline']:.0f}%"
+        table.add_row(
+            row["work"], row["against"], ratio, f"±{50 * row['spread']:.0f}%", target, error, share, f"{row['ms']:.4g}"
+        )
+    Console(width=150).print(table)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    content = {"name": name, "clock": clock.__name__, "rows": rows, **surroundings()}
+    write_atomically(RESULTS / f"{name}.json", json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,162 @@
+"""What is measured: the shapes, the engines beside us and the targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import sparsernn as srn
+from sparsernn.nn import RaggedLSTM
+
+from . import engines
+from .measure import Ceiling, Engine, Row, versus
+
+SHAPES = {"T30 B10": (30, 10), "T100 B1": (100, 1), "step": (1, 1)}
+
+
+def small_weights(model: nn.Module) -> nn.Module:
+    """Weights as after training, so that states are alive."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.uniform_(-1, 1).mul_(1.7 / p.shape[-1] ** 0.5 if p.dim() > 1 else 0.2)
+    return model.eval()
+
+
+def thinned(model: nn.Module, density: float, blocks: bool) -> nn.Module:
+    """A copy with that share of weights, single ones or 16 x 1 blocks within each gate."""
+    made = small_weights(nn.LSTM(model.input_size, model.hidden_size))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for name, p in made.named_parameters():
+            if p.dim() == 2:
+                gates = p.view(4, -1, p.shape[1])
+                rows = -(-gates.shape[1] // 16) if blocks else gates.shape[1]
+                keep = torch.rand(4, rows, p.shape[1]) < density
+                keep = keep.repeat_interleave(16, 1)[:, : gates.shape[1]] if blocks else keep
+                gates.mul_(keep).mul_(density**-0.5)
+            assert name
+    return made
+
+
+def ours(model: nn.Module, x: Tensor) -> Engine:
+    """Whole sequences; a single step is one of a stream."""
+    fast = srn.accelerate(model)
+    if len(x) > 1:
+        return engines.same(lambda: fast(x)[0])
+    stream, step = fast.stream(x.shape[1], x.expand(3, -1, -1).contiguous()), x[0]
+
+    def check() -> Tensor:
+        stream.reset()
+        return stream.step(step)
+
+    return Engine(lambda: stream.step(step), check)
+
+
+def mult_adds(model: nn.Module) -> int:
+    return sum(int(p.count_nonzero()) for p in model.parameters() if p.dim() == 2)
+
+
+def torch_engines(model: nn.Module, x: Tensor, target: float | None) -> dict[str, Engine]:
+    found = {"torch nn.LSTM": engines.lstm(model, x, target), "torch addmm loop": engines.addmm(model, x, target)}
+    if len(x) == 1:
+        found["torch LSTMCell"] = engines.cells(model, x, target)
+    return found
+
+
+def ideal(ceiling: Ceiling, model: nn.Module, x: Tensor, bytes_each: float) -> float:
+    count = mult_adds(model)
+    return ceiling.ideal(2.0 * count * x.shape[0] * x.shape[1], int(count * bytes_each), x.shape[0])
+
+
+def compact(ceiling: Ceiling, rounds: int) -> list[Row]:
+    """Wen's Penn Treebank net, 2 x 1500 units, against its compact form of 373 and 315."""
+    dense = small_weights(nn.LSTM(1500, 1500, 2))
+    small = small_weights(RaggedLSTM(1500, [373, 315]))
+    rows = []
+    for (shape, (steps, batch)), far, near in zip(SHAPES.items(), (18, 28, 12), (0.95, 0.95, 2)):
+        x = torch.randn(steps, batch, 1500)
+        call, best = ours(small, x), ideal(ceiling, small, x, 4)
+        work = f"compact 373/315, {shape}"
+        dense_rows = versus(work, call, torch_engines(dense, x, far), best, rounds)
+        for row in dense_rows:
+            row["against"] += ", dense"
+        near_engines = {
+            "onnxruntime, same net": engines.onnx(small, x, near),
+            "torch nn, same net": engines.lstm(small, x),
+        }
+        rows += dense_rows + versus(work, call, near_engines, best, rounds)
+    return rows
+
+
+def _sparse(ceiling: Ceiling, rounds: int, name: str, density: float, blocks: bool, targets: Any) -> list[Row]:
+    dense = small_weights(nn.LSTM(1500, 1500))
+    thin = thinned(dense, density, blocks)
+    rows = []
+    for (shape, (steps, batch)), (far, near) in zip(SHAPES.items(), targets):
+        x = torch.randn(steps, batch, 1500)
+        others = torch_engines(thin, x, far)
+        others["onnxruntime int8"] = engines.onnx(thin, x, near, int8=True)
+        best = ideal(ceiling, thin, x, 4.25 if blocks else 5)
+        rows += versus(f"LSTM 1500, {name}, {shape}", ours(thin, x), others, best, rounds)
+    return rows
+
+
+def blocks90(ceiling: Ceiling, rounds: int) -> list[Row]:
+    """One LSTM of 1500 units, 16 x 1 blocks, 90% gone."""
+    return _sparse(ceiling, rounds, "16x1 blocks 90%", 0.1, True, ((15, 2.3), (21, 2.1), (20, 3.4)))
+
+
+def blocks95(ceiling: Ceiling, rounds: int) -> list[Row]:
+    """One LSTM of 1500 units, 16 x 1 blocks, 95% gone."""
+    return _sparse(ceiling, rounds, "16x1 blocks 95%", 0.05, True, ((29, 4.4), (40, 4.2), (47, 8)))
+
+
+def single95(ceiling: Ceiling, rounds: int) -> list[Row]:
+    """One LSTM of 1500 units, single weights, 95% gone; the stretch targets."""
+    return _sparse(ceiling, rounds, "single weights 95%", 0.05, False, ((12, 1.5), (16, 1.5), (20, 3)))
+
+
+def product(ceiling: Ceiling, rounds: int) -> list[Row]:
+    """The product 6000 x 3000 alone, single weights, 95% gone, 10 inputs."""
+    import warnings
+
+    head = nn.Linear(3000, 6000, bias=False)
+    with torch.no_grad():
+        head.weight.mul_(torch.rand(head.weight.shape) < 0.05)
+    fast = srn.accelerate(nn.ModuleDict({"rnn": nn.RNN(1, 1), "head": head}).eval())["head"]
+    weight = head.weight.detach()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        csr = weight.to_sparse_csr()
+    rows = []
+    for batch, far, near in ((1, None, None), (10, 13, 1.6), (32, None, None)):
+        x = torch.randn(batch, 3000)
+        xt = x.t().contiguous()
+        others = {
+            "torch dense, Wx": engines.same(lambda xt=xt: (weight @ xt).t(), far),
+            "torch dense, Linear": engines.same(lambda x=x: head(x), far),
+            "MKL CSR": engines.same(lambda xt=xt: (csr @ xt).t(), near),
+        }
+        best = ceiling.ideal(2.0 * int(weight.count_nonzero()) * batch, int(weight.count_nonzero()) * 5, 1)
+        rows += versus(f"6000x3000 95%, B{batch}", engines.same(lambda x=x: fast(x)), others, best, rounds)
+    return rows
+
+
+def streaming(ceiling: Ceiling, rounds: int) -> list[Row]:
+    """Small layers step by step, each a stream with its own state."""
+    rows = []
+    for hidden in (32, 64, 128, 200):
+        model = small_weights(nn.LSTM(hidden, hidden))
+        x = torch.randn(1, 1, hidden)
+        others = {
+            "onnxruntime": engines.onnx(model, x, 5),
+            "LSTMCell": engines.cells(model, x, 8),
+            "nn.LSTM": engines.lstm(model, x),
+        }
+        rows += versus(f"LSTM {hidden}, one step", ours(model, x), others, ideal(ceiling, model, x, 4), rounds)
+    return rows
+
+
+WORKS = {f.__name__: f for f in (compact, blocks90, blocks95, single95, product, streaming)}
