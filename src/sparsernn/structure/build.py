@@ -88,6 +88,7 @@ def build(
         planes=planes,
         dots=tuple(dots),
         sets=_unit_sets(channels, channel_class, names, layers, recurrent),
+        inputs=frozenset((name, 1) for layer in layers for name in layer.parameters("ih")),
         wider=tuple((layer.unit_sets[0], layer.unit_sets[1]) for layer in layers if layer.proj_size),
     )
     return classes, reasons

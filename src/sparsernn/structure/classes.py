@@ -32,6 +32,7 @@ class Classes:
     planes: Mapping[Plane, PlaneMap]
     dots: tuple[tuple[Tensor, Tensor], ...]  # pairs of channels whose product has to be zero
     sets: Mapping[str, Tensor]  # unit set -> class of each unit, -1: never reached
+    inputs: frozenset[Plane] = frozenset()  # planes of which one has to stay: a recurrent layer reads something
     wider: tuple[tuple[str, str], ...] = ()  # (a, b): unit set a has to stay wider than b (torch's projections)
 
     def dead(self, parameters: Mapping[str, Tensor], only: Tensor | None = None) -> Tensor:
@@ -66,6 +67,9 @@ class Classes:
             lacking = int((~dead[self.sets[b]]).sum()) + 1 - int((~dead[self.sets[a]]).sum())
             if lacking > 0:
                 return self.sets[a][dead[self.sets[a]]][:lacking]
+        for plane, mask in self.gone(dead).items():
+            if plane in self.inputs and bool(mask.all()):
+                return self.planes[plane].classes[:1]
         return None
 
     def gone(self, dead: Tensor) -> dict[Plane, Tensor]:

@@ -77,6 +77,11 @@ def varies(label: Tensor, axis: int) -> bool:
     return not collapse(label, [axis])[1]
 
 
+def constant(label: Tensor, axis: int) -> bool:
+    """Whether one and the same channel stands at every place along `axis`."""
+    return label.stride(axis) == 0 or label.shape[axis] <= 1 or bool((label == label.narrow(axis, 0, 1)).all())
+
+
 def fit(index: Tensor, shape: torch.Size) -> Tensor:
     """`index` broadcast to `shape`."""
     return index.expand(torch.broadcast_shapes(index.shape, shape))

@@ -59,7 +59,13 @@ class Structure:
         raise ValueError(f'groups: got level {level!r}, expected "unit" or "gate".')
 
     def dead(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Unit set -> bool (size,): the units that `compact` would take out for these values."""
+        """Unit set -> bool (size,): the units that `compact` would take out for these values.
+
+        Raises ValueError if `parameters` lacks one that the structure speaks of.
+        """
+        missing = next((name for layer in self.layers for name in layer.matrices() if name not in parameters), None)
+        if missing is not None:
+            raise ValueError(f"dead: {missing} is missing; pass dict(model.named_parameters()) of the traced model.")
         dead = torch.cat([self.classes.dead(parameters), torch.zeros(1, dtype=torch.bool)])
         return {name: dead[of_unit] for name, of_unit in self.classes.sets.items()}
 

@@ -111,7 +111,7 @@ def _record(
 def _run_one(
     model: nn.Module, call: examples.Call, number: int, channels: Channels, constants: list[Tensor], carried: bool
 ) -> Tracer:
-    twin = copy.deepcopy(model).eval()
+    twin = copied(model).eval()
     named = [(n, t) for n, t in (*twin.named_parameters(), *twin.named_buffers()) if t is not None]
     names, tensors = [n for n, _ in named], [t for _, t in named]
     args, kwargs = examples.fresh(call)
@@ -223,6 +223,17 @@ def _unused_modules(model: nn.Module, untouched: tuple[str, ...]) -> list[str]:
         if own and all(n in unused for n in own):
             found.append(path or type(module).__name__)
     return found
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy; TypeError with a sentence where the model holds something that can't be copied."""
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise TypeError(
+            f"{type(model).__name__} can't be copied ({type(error).__name__}: {error}): tracing and compaction work on "
+            "a copy.\nTake what can't be copied (locks, open files, generators) out of the model's attributes."
+        ) from error
 
 
 def unwrap(model: nn.Module) -> nn.Module:

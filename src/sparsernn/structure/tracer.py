@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_iter
 from . import rules
 from .channels import PLAIN, ROW, UNIT, Channels, Reason, distinct, narrow_expanded, pairs
 from .operations import VALUE_FREE, ZEROS
-from .shadow import NONE, OPAQUE, Shadow, ShadowStore, Weight, fit, varies, weight_shadow
+from .shadow import NONE, OPAQUE, Shadow, ShadowStore, Weight, constant, fit, varies, weight_shadow
 
 _HERE = str(Path(__file__).parent)
 _TORCH = str(Path(torch.__file__).parent)
@@ -198,8 +198,8 @@ class Tracer(TorchFunctionMode):
         return None if result is None else result.expand(shape)
 
     def _pair(self, a: Tensor, b: Tensor, shape: torch.Size) -> Tensor:
-        a_is_spread = any(shape[d] > 1 and not varies(a, d) and varies(b, d) for d in range(len(shape)))
-        b_is_spread = any(shape[d] > 1 and not varies(b, d) and varies(a, d) for d in range(len(shape)))
+        a_is_spread = any(shape[d] > 1 and constant(a, d) and varies(b, d) for d in range(len(shape)))
+        b_is_spread = any(shape[d] > 1 and constant(b, d) and varies(a, d) for d in range(len(shape)))
         if a_is_spread and b_is_spread:
             # Every value of one with every value of the other (attention weights of several heads times a memory):
             # the side without recurrent units stays, the other one is followed.

@@ -47,9 +47,9 @@ def compact(
     no form of the smaller model passes the check.
     """
     model = unwrap(model) if isinstance(model, nn.Module) else model
+    plan = repoint_plan(model, optimizer) if isinstance(model, nn.Module) else {}
     structure = trace(model, example_inputs, carried_states=carried_states)
     calls = examples.calls(example_inputs)
-    plan = repoint_plan(model, optimizer)
     parameters = dict(model.named_parameters())
     dead = structure.classes.dead(parameters)
     with quiet():
