@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from sparsernn.nn.gated import GatedGRU, GatedLSTM, GatedRNN
+from sparsernn.nn.gated import GatedGRU, GatedLSTM, GatedRNN, worth_a_loop
 from sparsernn.nn.ragged import RaggedLSTM
 
 GATED = {"LSTM": GatedLSTM, "GRU": GatedGRU, "RNN": GatedRNN}
@@ -57,9 +57,17 @@ def close(a, b) -> None:
     torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["loop", "kernel"])
+def way(request):
+    """Both ways in which a layer may run, whatever its size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sparsernn.nn.gated.worth_a_loop", lambda w, batch: request.param)
+        yield request.param
+
+
 @given(dense_stacks(), st.integers(1, 3), st.integers(1, 5), st.booleans(), st.booleans())
-@settings(max_examples=80, deadline=None)
-def test_equals_the_dense_layer(case, batch, time, with_state, with_masks):
+@settings(max_examples=60, deadline=None)
+def test_equals_the_dense_layer(way, case, batch, time, with_state, with_masks):
     dense, constant = case
     gated = GATED[type(dense).__name__].from_dense(dense, constant if with_masks else None)
     assert {name: tuple(map(sum, counts)) for name, counts in _living(gated).items()} == {
@@ -84,7 +92,7 @@ def _living(gated) -> dict[str, list[tuple[int, ...]]]:
 
 @given(dense_stacks(), st.lists(st.integers(1, 5), min_size=1, max_size=4))
 @settings(max_examples=40, deadline=None)
-def test_packed_sequences_equal_the_dense_layer(case, lengths):
+def test_packed_sequences_equal_the_dense_layer(way, case, lengths):
     dense, _ = case
     gated = GATED[type(dense).__name__].from_dense(dense)
     x = torch.randn(max(lengths), len(lengths), dense.input_size, dtype=torch.float64)
@@ -108,15 +116,14 @@ def test_holds_living_rows_and_constants_only():
     assert shapes == {
         "weight_ih_l0": (11, 3),
         "weight_hh_l0": (11, 4),
-        "bias_ih_l0": (11,),
-        "bias_hh_l0": (11,),
-        "bias_constant_l0": (5,),
+        "bias_ih_l0": (16,),
+        "bias_hh_l0": (16,),
     }
     assert gated.rows_l0.tolist() == [0, 2, 3, *range(8, 16), 1, 4, 5, 6, 7]
     assert gated.hidden_size == 4 and "living=[[[3, 0, 4, 4]]]" in repr(gated)
 
 
-def test_candidate_of_a_gru_is_constant_only_without_a_living_reset():
+def test_candidate_of_a_gru_is_constant_only_without_a_living_reset(way):
     torch.manual_seed(0)
     dense = nn.GRU(2, 3).double()
     with torch.no_grad():
@@ -132,7 +139,7 @@ def test_candidate_of_a_gru_is_constant_only_without_a_living_reset():
     close(gated(x), dense(x))
 
 
-def test_ragged_stacks_fold_too():
+def test_ragged_stacks_fold_too(way):
     torch.manual_seed(0)
     ragged = RaggedLSTM(3, [(4, 2), (3, 5)], bidirectional=True, proj_sizes=[(2, 1), (1, 6)], dtype=torch.float64)
     with torch.no_grad():
@@ -149,7 +156,19 @@ def test_ragged_stacks_fold_too():
     close(other(x)[0], want)
 
 
-def test_gradients_reach_constants_and_living_rows():
+def test_folding_loses_no_bit(way):
+    """A float32 layer and its folded form are the same function in float64: nothing is rounded when they are made."""
+    torch.manual_seed(0)
+    dense = nn.GRU(3, 9, bidirectional=True)
+    zero_gates(dense, 0.6)
+    gated = GatedGRU.from_dense(dense)
+    back = gated.to_dense()
+    assert all(torch.equal(value, getattr(back, name)) for name, value in dense.named_parameters())
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    close(gated.double()(x), dense.double()(x))
+
+
+def test_gradients_reach_constants_and_living_rows(way):
     torch.manual_seed(0)
     dense = nn.GRU(2, 3).double()
     zero_gates(dense, 0.5)
@@ -178,6 +197,17 @@ def test_bad_input_gets_a_sentence(call, error, words):
     with pytest.raises(error, match=words) as caught:
         call()
     assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_the_loop_is_for_large_layers_with_few_living_gates():
+    def worth(width: int, living: int, batch: int) -> bool:
+        gated = GatedLSTM(width, [width], [[(living, 0, 0, 0)]], device="meta")
+        return worth_a_loop(gated._weights(0, 0, "_l0"), batch)
+
+    assert worth(600, 100, 8) and worth(2000, 100, 1)
+    assert not worth(32, 1, 8) and not worth(600, 600, 8)
+    with torch.overrides.BaseTorchFunctionMode():
+        assert worth(32, 1, 8)
 
 
 def test_rows_that_are_no_order_are_refused():

@@ -28,11 +28,7 @@ class Folding:
         for name in ("weight_ih", "weight_hh"):
             found[name + self.end] = getattr(source, name + self.end)[self.order[:rows]]
         if source.bias:
-            bias_ih, bias_hh = getattr(source, "bias_ih" + self.end), getattr(source, "bias_hh" + self.end)
-            own = self.order[: rows + self.scaled]
-            found |= {"bias_ih" + self.end: bias_ih[own], "bias_hh" + self.end: bias_hh[own]}
-            constants = self.order[rows + self.scaled :]
-            found["bias_constant" + self.end] = _constants(bias_ih, bias_hh, self.width, len(self.living))[constants]
+            found |= {n + self.end: getattr(source, n + self.end)[self.order] for n in ("bias_ih", "bias_hh")}
         if hasattr(source, "weight_hr" + self.end):
             found["weight_hr" + self.end] = getattr(source, "weight_hr" + self.end)
         return found
@@ -101,20 +97,7 @@ def unfold(gated: Any, dense: Any, end: str) -> None:
     for name in ("weight_ih", "weight_hh"):
         getattr(dense, name + end).zero_()[rows[:living]] = getattr(gated, name + end)
     if gated.bias:
-        own = len(getattr(gated, "bias_ih" + end))
         for name in ("bias_ih", "bias_hh"):
-            getattr(dense, name + end).zero_()[rows[:own]] = getattr(gated, name + end)
-        getattr(dense, "bias_ih" + end)[rows[own:]] = getattr(gated, "bias_constant" + end)
+            getattr(dense, name + end)[rows] = getattr(gated, name + end)
     if gated.proj_sizes is not None:
         getattr(dense, "weight_hr" + end).copy_(getattr(gated, "weight_hr" + end))
-
-
-def _constants(bias_ih: Tensor, bias_hh: Tensor, width: int, gates: int) -> Tensor:
-    """What goes into the activation of each row once its product is zero."""
-    total = bias_ih + bias_hh
-    if gates == 3:
-        # Torch puts the bias of the state's product inside the reset: n = tanh(b_in + r * b_hn). Where r is not
-        # constant this is only used if b_hn is zero.
-        n = bias_ih[2 * width :] + torch.sigmoid(total[:width]) * bias_hh[2 * width :]
-        total = torch.cat([total[: 2 * width], n])
-    return total

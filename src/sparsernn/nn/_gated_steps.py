@@ -23,21 +23,48 @@ class GatedWeights:
     rows: Tensor
     weight_ih: Tensor
     weight_hh: Tensor
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
-    constant: Tensor  # before the activation
+    bias_ih: Tensor  # of all rows, in the order of `rows`; zeros for a layer without biases
+    bias_hh: Tensor
     weight_hr: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        """How many rows live."""
+        return len(self.weight_ih)
+
+    def dense(self, weight: Tensor) -> Tensor:
+        """`weight` (living rows) among rows of zeros, as in a torch.nn module."""
+        zeros = weight.new_zeros(len(self.living) * self.width, weight.shape[1])
+        return zeros.index_copy(0, self.rows[: self.count], weight)
+
+    @property
+    def constants(self) -> list[int]:
+        """How many units of each gate are constant."""
+        counts = [self.width - living for living in self.living]
+        counts[-1] -= self.scaled
+        return counts
+
+
+def worth_a_loop(w: GatedWeights, batch: int) -> bool:
+    """Whether the products that are saved outweigh what a step in Python costs more than one in a fused kernel.
+
+    A step of the loop takes some 60 microseconds besides its products, in which a core does some 3 million
+    multiply-adds, and its products and activations run at less than half of the kernel's speed. Under a mode that
+    watches the operations it is always the loop: there every parameter is used as it is, so that it can be followed.
+    """
+    if torch._C._is_torch_function_mode_enabled():
+        return True
+    rows = len(w.living) * w.width
+    saved = (rows - w.count) * (w.weight_ih.shape[1] + w.weight_hh.shape[1])
+    return 4 * w.count < rows and saved * batch > 8_000_000
 
 
 def run_steps(w: GatedWeights, x: Tensor, sizes: list[int], states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Output and final states. x: (sum of sizes, features), sizes[t] sequences at step t, never rising, as packed."""
     step = {"LSTM": lstm_step, "GRU": gru_step}.get(w.mode, rnn_step)(w)
-    count = len(w.weight_ih)
-    bias = None
-    if w.bias_ih is not None and w.bias_hh is not None:
-        # The bias of the state's product joins the input's, apart from a GRU's n, where it lies inside the reset.
-        plain = count - w.living[-1] if w.mode == "GRU" else count
-        bias = torch.cat([w.bias_ih[:plain] + w.bias_hh[:plain], w.bias_ih[plain:count]])
+    # The bias of the state's product joins the input's, apart from a GRU's n, where it lies inside the reset.
+    plain = w.count - w.living[-1] if w.mode == "GRU" else w.count
+    bias = torch.cat([w.bias_ih[:plain] + w.bias_hh[:plain], w.bias_ih[plain : w.count]])
     inputs = F.linear(x, w.weight_ih, bias)
     outputs: list[Tensor] = []
     ended: list[list[Tensor]] = []
@@ -54,8 +81,7 @@ def run_steps(w: GatedWeights, x: Tensor, sizes: list[int], states: list[Tensor]
 def lstm_step(w: GatedWeights) -> Step:
     i, f, g, _ = w.living
     place = w.rows.argsort()
-    ci, cf, cg, co = _constant_counts(w)
-    parts = w.constant.split((ci, cf, cg, co))
+    parts = (w.bias_ih + w.bias_hh)[w.count :].split(w.constants)
     fixed = torch.cat([torch.tanh(p) if n == 2 else torch.sigmoid(p) for n, p in enumerate(parts)])
 
     def step(now: Tensor, states: list[Tensor]) -> list[Tensor]:
@@ -80,17 +106,17 @@ def lstm_step(w: GatedWeights) -> Step:
 
 def gru_step(w: GatedWeights) -> Step:
     r, z, n = w.living
-    count = r + z + n
-    fixed_rz = sum(_constant_counts(w)[:2])
-    start = count + w.scaled
-    place_rz = torch.cat([w.rows[: r + z], w.rows[start : start + fixed_rz]]).argsort()
-    rows_n = torch.cat([w.rows[r + z : start], w.rows[start + fixed_rz :]]) - 2 * w.width
+    constant_r, constant_z, _ = w.constants
+    start, end = w.count + w.scaled, w.count + w.scaled + constant_r + constant_z
+    place_rz = torch.cat([w.rows[: r + z], w.rows[start:end]]).argsort()
+    rows_n = torch.cat([w.rows[r + z : start], w.rows[end:]]) - 2 * w.width
     place_n = rows_n.argsort()
     with_reset = rows_n[: n + w.scaled]
-    rz = torch.sigmoid(w.constant[:fixed_rz])
-    fixed_n = torch.tanh(w.constant[fixed_rz:])
-    bias_n = w.bias_hh[r + z :] if w.bias_hh is not None else None
-    scaled_in = w.bias_ih[count:] if w.bias_ih is not None else w.constant[:0]
+    rz = torch.sigmoid(w.bias_ih[start:end] + w.bias_hh[start:end])
+    # A constant n has a constant r, or a b_hn of zero and any r.
+    fixed_r = rz.new_zeros(w.width).index_copy(0, w.rows[start : start + constant_r], rz[:constant_r])
+    fixed_n = torch.tanh(w.bias_ih[end:] + fixed_r[rows_n[n + w.scaled :]] * w.bias_hh[end:])
+    bias_n, scaled_in = w.bias_hh[r + z : start], w.bias_ih[w.count : start]
 
     def step(now: Tensor, states: list[Tensor]) -> list[Tensor]:
         (h,) = states
@@ -100,8 +126,7 @@ def gru_step(w: GatedWeights) -> Step:
         inside = product[:, r + z :]
         if w.scaled:
             inside = F.pad(inside, (0, w.scaled))
-        if bias_n is not None:
-            inside = inside + bias_n
+        inside = inside + bias_n
         outside = torch.cat([now[:, r + z :], scaled_in.expand(len(h), -1)], 1)
         living_n = torch.tanh(outside + gate_r.index_select(1, with_reset) * inside)
         gate_n = torch.cat([living_n, fixed_n.expand(len(h), -1)], 1).index_select(1, place_n)
@@ -113,16 +138,10 @@ def gru_step(w: GatedWeights) -> Step:
 def rnn_step(w: GatedWeights) -> Step:
     activation = torch.relu if w.mode == "RNN_RELU" else torch.tanh
     place = w.rows.argsort()
-    fixed = activation(w.constant)
+    fixed = activation((w.bias_ih + w.bias_hh)[w.count :])
 
     def step(now: Tensor, states: list[Tensor]) -> list[Tensor]:
         living = activation(now + F.linear(states[0], w.weight_hh))
         return [torch.cat([living, fixed.expand(len(living), -1)], 1).index_select(1, place)]
 
     return step
-
-
-def _constant_counts(w: GatedWeights) -> list[int]:
-    counts = [w.width - living for living in w.living]
-    counts[-1] -= w.scaled
-    return counts

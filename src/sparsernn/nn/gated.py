@@ -18,7 +18,7 @@ from torch.nn import init
 
 from ._folding import first_order, fold, is_order, unfold
 from ._fused import reverse, run_fused
-from ._gated_steps import GatedWeights, run_steps
+from ._gated_steps import GatedWeights, run_steps, worth_a_loop
 from ._layers import LayeredRecurrent, States
 from .ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 
@@ -67,9 +67,8 @@ class _Gated(LayeredRecurrent):
                 register("weight_ih" + end, rows, self.layer_input_size(layer))
                 register("weight_hh" + end, rows, output)
                 if bias:
-                    register("bias_ih" + end, rows + scales)
-                    register("bias_hh" + end, rows + scales)
-                    register("bias_constant" + end, self.gates * width - rows - scales)
+                    register("bias_ih" + end, self.gates * width)
+                    register("bias_hh" + end, self.gates * width)
                 if self.proj_sizes is not None:
                     register("weight_hr" + end, output, width)
                 order = first_order(width, self.living[layer][direction], scales)
@@ -116,20 +115,19 @@ class _Gated(LayeredRecurrent):
                     raise ValueError(f"rows{end} does not list the rows of {width} units' gates with {living} living.")
 
     def _weights(self, layer: int, direction: int, end: str) -> GatedWeights:
-        weight_ih, scaled = getattr(self, "weight_ih" + end), self.scaled[layer][direction]
         width = self.hidden_sizes[layer][direction]
-        constants = self.gates * width - len(weight_ih) - scaled
+        weight_ih = getattr(self, "weight_ih" + end)
+        zeros = None if self.bias else weight_ih.new_zeros(self.gates * width)
         return GatedWeights(
             self.mode,
             width,
             self.living[layer][direction],
-            scaled,
+            self.scaled[layer][direction],
             getattr(self, "rows" + end),
             weight_ih,
             getattr(self, "weight_hh" + end),
-            getattr(self, "bias_ih" + end, None),
-            getattr(self, "bias_hh" + end, None),
-            getattr(self, "bias_constant" + end) if self.bias else weight_ih.new_zeros(constants),
+            getattr(self, "bias_ih" + end) if zeros is None else zeros,
+            getattr(self, "bias_hh" + end) if zeros is None else zeros,
             getattr(self, "weight_hr" + end, None),
         )
 
@@ -147,8 +145,10 @@ class _Gated(LayeredRecurrent):
     def _run_direction(
         self, w: GatedWeights, x: Tensor, batch_sizes: Tensor | None, states: States
     ) -> tuple[Tensor, States]:
-        if len(w.weight_ih) == self.gates * w.width:
-            parts = (w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh, w.weight_hr)
+        batch = len(states[0])
+        if not worth_a_loop(w, batch):
+            biases = (bias.index_select(0, w.rows.argsort()) for bias in (w.bias_ih, w.bias_hh)) if self.bias else ()
+            parts = (w.dense(w.weight_ih), w.dense(w.weight_hh), *biases, w.weight_hr)
             y, finals = run_fused(
                 w.mode,
                 x,
@@ -165,7 +165,7 @@ class _Gated(LayeredRecurrent):
         if batch_sizes is not None:
             return run_steps(w, x, batch_sizes.tolist(), states)
         x = x.transpose(0, 1) if self.batch_first else x
-        steps, batch = x.shape[:2]
+        steps = len(x)
         if steps == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
         y, finals = run_steps(w, x.flatten(0, 1), [batch] * steps, states)
@@ -249,10 +249,11 @@ class _Gated(LayeredRecurrent):
 class GatedLSTM(_Gated):
     """An LSTM stack without its constant gates, made by `from_dense`; called like torch.nn.LSTM.
 
-    `living`: for each layer and direction how many units of each gate (i, f, g, o) are computed. `weight_ih_l0`,
-    `weight_hh_l0`, `bias_ih_l0` and `bias_hh_l0` hold the rows of those gates only, in torch's order;
-    `bias_constant_l0` what goes into the activation of the others; the buffer `rows_l0` says which rows of a
-    torch.nn.LSTM these are (gate * width + unit). Layers without a constant gate run through torch's kernel.
+    `living`: for each layer and direction how many units of each gate (i, f, g, o) are computed. `weight_ih_l0` and
+    `weight_hh_l0` hold the rows of those gates only; `bias_ih_l0` and `bias_hh_l0` the biases of all, which make up
+    the constants. The buffer `rows_l0` says which row of a torch.nn.LSTM each one is (gate * width + unit): the living
+    in rising order, then the constant ones. Where a loop over the living rows would take longer than torch's kernel
+    over all of them (`worth_a_loop`), the kernel runs, on rows of zeros for the others.
     """
 
     kind = "LSTM"
@@ -265,7 +266,7 @@ class GatedGRU(_Gated):
     """A GRU stack without its constant gates (r, z, n); see `GatedLSTM`.
 
     `scaled`: for each layer and direction the number of units with n = tanh(b_in + r * b_hn), which need no product;
-    their two biases follow those of the living rows in `bias_ih_l0` and `bias_hh_l0`.
+    they stand between the living and the constant rows.
     """
 
     kind = "GRU"
