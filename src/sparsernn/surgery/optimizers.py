@@ -19,7 +19,7 @@ def repoint_plan(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> P
     if optimizer is None:
         return {}
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(f"compact: optimizer is {type(optimizer).__name__}, expected a torch.optim.Optimizer or None.")
+        raise TypeError(f"compact: optimizer is {optimizer!r}, expected a torch.optim.Optimizer or None.")
     names = {id(p): name for name, p in model.named_parameters()}
     strangers = sum(id(p) not in names for group in optimizer.param_groups for p in group["params"])
     if strangers:

@@ -1,0 +1,98 @@
+"""Element by element: equal positions are tied, weights among them are owned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from . import operations as ops
+from .movement import first
+from .shadow import NONE, Shadow, fit
+
+if TYPE_CHECKING:
+    from .tracer import Tracer
+
+
+ADDITIVE = frozenset(
+    """add subtract sub rsub __add__ __radd__ __iadd__ __sub__ __rsub__ __isub__ maximum minimum fmax fmin where lerp
+    max min""".split()
+)
+
+
+def elementwise(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Tensor) -> Shadow:
+    operands = [a for a in (*args, *kwargs.values()) if not isinstance(a, (str, torch.dtype)) and a is not None]
+    shadows = [tracer.shadow(a) for a in operands]
+    shape = result.shape
+    masks = [isinstance(a, Tensor) and a.dtype == torch.bool and s.label is None for a, s in zip(operands, shadows)]
+    if name == "prelu":
+        shadows[1] = _on_axis_one(shadows[1], len(shape))
+    label = tracer.combine([s.label for s in shadows], shape)
+    quiet = [
+        (isinstance(a, Tensor) and bool(s)) or (not isinstance(a, Tensor) and a == 0) for a, s in zip(operands, shadows)
+    ]
+    product = name in ops.ELEMENTWISE_ZERO
+    if label is None:
+        return _weights_only(tracer, name, operands, shadows, shape)
+    for shadow in shadows:
+        for weight in shadow.weights:
+            tracer.own_along(label, weight, additive=not product)
+    divided = product and "div" in name and shadows[0].label is None
+    additive = name in ADDITIVE and all(q or m for q, m in zip(quiet, masks))
+    if divided or not (product or additive or name == "prelu"):
+        tracer.channels.shift(label)
+    state = all(s.state or s.zero or m for s, m in zip(shadows, masks)) and any(s.state for s in shadows)
+    return Shadow(label, state=state)
+
+
+def _weights_only(
+    tracer: Tracer, name: str, operands: Sequence[Any], shadows: Sequence[Shadow], shape: torch.Size
+) -> Shadow:
+    """A parameter, element by element with constants and other parameters: a weight again where zero stays zero."""
+    weights = tuple(tuple(fit(p, shape) for p in w) for s in shadows for w in s.weights)
+    if not weights:
+        return Shadow(zero=name in ops.ELEMENTWISE_ZERO and any(s.zero for s in shadows))
+    others = [
+        a
+        for a, s in zip(operands, shadows)
+        if not s.weights and not s.zero and not (isinstance(a, (int, float)) and a == 0)
+    ]
+    if name in ops.ELEMENTWISE_ZERO and not ("div" in name and not shadows[0].weights):
+        # A mask or a scale on a weight is cut with it, but it is the weight itself that has to be zero.
+        main, *factors = (s for s in shadows if s.weights)
+        scaled = tuple(tracer.as_factor(w) for s in factors for w in s.weights)
+        return Shadow(weights=tuple(tuple(fit(p, shape) for p in w) for w in (*main.weights, *scaled)))
+    if name in ADDITIVE and not others:
+        return Shadow(weights=weights)
+    tracer.keep_weights(weights)
+    return NONE
+
+
+def _on_axis_one(shadow: Shadow, dims: int) -> Shadow:
+    def place(part: Tensor) -> Tensor:
+        return part.view((1, -1) + (1,) * (dims - 2)) if dims > 1 and part.numel() > 1 else part
+
+    return Shadow(weights=tuple(tuple(place(p) for p in w) for w in shadow.weights))
+
+
+def unary(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -> Shadow:
+    source, _, _ = first(args, kwargs)
+    shadow = tracer.shadow(source)
+    if name in ops.UNARY_ZERO:
+        return shadow
+    tracer.channels.shift(shadow.label)
+    tracer.keep_weights(shadow.weights)
+    return Shadow(shadow.label)
+
+
+def gated_linear_unit(tracer: Tracer, args: Any, kwargs: Any) -> list[Shadow]:
+    source, rest, kw = first(args, kwargs)
+    shadow = tracer.shadow(source)
+    tracer.keep_weights(shadow.weights)
+    if shadow.label is None:
+        return [NONE]
+    left, right = shadow.label.chunk(2, dim=kw.get("dim", rest[0] if rest else -1))
+    tracer.channels.shift(right)
+    return [Shadow(tracer.combine([left, right], left.shape))]

@@ -1,0 +1,136 @@
+"""Movement: the same elements in another place. The same torch function, run on the index tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_iter, tree_map
+
+from .shadow import NONE, Shadow, Weight, collapse, expand_constant, grow
+
+if TYPE_CHECKING:
+    from .tracer import Tracer
+
+
+def first(args: Any, kwargs: Any) -> tuple[Tensor, tuple, dict]:
+    if args:
+        return args[0], tuple(args[1:]), dict(kwargs)
+    rest = dict(kwargs)
+    key = "input" if "input" in rest else next(iter(rest))
+    return rest.pop(key), (), rest
+
+
+def indices(tracer: Tracer, rest: Any) -> Any:
+    """The other arguments of a movement, on the CPU; channels that steer a movement stay."""
+
+    def one(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            tracer.keep(tracer.shadow(leaf).label, "its value is used as an index")
+            return leaf.detach().cpu()
+        return leaf
+
+    return tree_map(one, rest)
+
+
+def move(tracer: Tracer, func: Callable, args: Any, kwargs: Any) -> list[Shadow] | None:
+    source, rest, kw = first(args, kwargs)
+    shadow = tracer.shadow(source)
+    if not getattr(func, "__name__", "").endswith("_as"):  # the other tensor of expand_as is but a shape
+        rest, kw = indices(tracer, (rest, kw))
+
+    def run(index: Tensor) -> list[Tensor]:
+        try:
+            moved = func(index, *rest, **kw)
+        except RuntimeError:  # a view that an expanded index does not allow
+            moved = func(index.contiguous(), *rest, **kw)
+        return [expand_constant(leaf) for leaf in tree_iter(moved) if isinstance(leaf, Tensor)]
+
+    try:
+        label = run(shadow.label) if shadow.label is not None else None
+        weights = [[run(part) for part in weight] for weight in shadow.weights]
+    except (RuntimeError, NotImplementedError, TypeError):
+        return None
+    if label is None and not weights:
+        return [shadow] * 64
+    count = len(label) if label is not None else len(weights[0][0])
+    return [
+        Shadow(
+            label=None if label is None else label[n],
+            weights=tuple(tuple(part[n] for part in weight) for weight in weights),
+            state=shadow.state,
+            zero=shadow.zero,
+        )
+        for n in range(count)
+    ]
+
+
+def join(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any) -> list[Shadow] | None:
+    tensors, rest, kw = first(args, kwargs)
+    tensors = list(tensors)
+    kw.pop("padding_value", None)
+    rest = rest[:1] if name == "pad_sequence" else rest
+    shadows = [tracer.shadow(x) for x in tensors]
+
+    def run(parts: Sequence[Tensor]) -> Tensor:
+        return expand_constant(func(list(parts), *rest, **kw))
+
+    def blank(x: Tensor) -> Tensor:
+        return torch.zeros(1, dtype=torch.long).expand(x.shape) if x.dim() else torch.zeros((), dtype=torch.long)
+
+    # Old torch lets an empty 1-D tensor be concatenated with anything; int64 index tensors follow the same rule.
+    label = None
+    if any(s.label is not None for s in shadows):
+        label = run([blank(x) if s.label is None else s.label for x, s in zip(tensors, shadows)])
+    weights: list[Weight] = []
+    for depth in range(max(len(s.weights) for s in shadows)):
+        chosen = [s.weights[depth] if depth < len(s.weights) else () for s in shadows]
+        length = max(len(w) for w in chosen)
+        parts = [grow(w, length) if w else (blank(x),) * length for w, x in zip(chosen, tensors)]
+        weights.append(tuple(run([p[n] for p in parts]) for n in range(length)))
+    state = all(s.state or s.zero for s in shadows) and any(s.state for s in shadows)
+    return [Shadow(label, tuple(weights), state=state, zero=all(s.zero for s in shadows))]
+
+
+def pad(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, result: Any) -> list[Shadow] | None:
+    source, rest, kw = first(args, kwargs)
+    label = tracer.label(source)
+    if label is None:
+        return [NONE]
+    if name == "_pad_packed_sequence":
+        merged, agree = collapse(label, [0])
+        if agree:
+            return [Shadow(merged.expand(result[0].shape))]
+        batch_sizes, batch_first = rest[0], rest[1]
+        total = rest[3] if len(rest) > 3 else -1
+        return [Shadow(func(label.contiguous(), batch_sizes.cpu(), batch_first, 0, total)[0])]
+    mode = kw.get("mode", rest[1] if len(rest) > 1 else "constant")
+    value = kw.get("value", rest[2] if len(rest) > 2 else None)
+    if mode != "constant":
+        return None
+    if value:
+        tracer.channels.shift(label)
+    return [Shadow(expand_constant(torch.nn.functional.pad(label, kw.get("pad", rest[0] if rest else ()), value=0)))]
+
+
+def set_items(tracer: Tracer, target: Tensor, index: Any, value: Any) -> None:
+    label = tracer.label(value)
+    place = tracer.store.open(target, force=label is not None)
+    if place is not None:
+        index = indices(tracer, index)
+        place[index] = torch.zeros((), dtype=torch.long) if label is None else label
+
+
+def scatter(tracer: Tracer, func: Callable, args: Any) -> list[Shadow] | None:
+    if len(args) != 4 or not isinstance(args[3], Tensor):
+        return None
+    index = indices(tracer, args[2])
+    labels = [tracer.label(a) for a in (args[0], args[3])]
+    blank = [
+        torch.zeros(a.shape, dtype=torch.long) if x is None else x.contiguous()
+        for a, x in zip((args[0], args[3]), labels)
+    ]
+    method = torch.scatter if "scatter" in getattr(func, "__name__", "") else torch.index_copy
+    return [Shadow(method(blank[0], args[1], index, blank[1]))]

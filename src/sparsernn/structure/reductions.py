@@ -1,0 +1,84 @@
+"""Along axes: sums, means, statistics and pooling pass where one channel stands along the axis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_iter
+
+from . import operations as ops
+from .channels import pairs
+from .movement import first
+from .shadow import NONE, Shadow, collapse, varies
+
+if TYPE_CHECKING:
+    from .tracer import Tracer
+
+
+ZERO_REDUCTIONS = frozenset(
+    """sum nansum mean nanmean amax amin max min median norm vector_norm cumsum cummax cummin sort topk""".split()
+)
+
+
+def _axes(name: str, source: Tensor, rest: tuple, kw: dict) -> list[int]:
+    position = {**ops.REDUCE, **ops.ALONG}.get(name, 1) - 1
+    default: Any = None if name in ops.REDUCE else (1 if name == "normalize" else -1)
+    given = kw.get("dim", kw.get("axis", rest[position] if len(rest) > position else default))
+    if given is None or isinstance(given, bool) or given == ():
+        return list(range(source.dim()))
+    given = [given] if isinstance(given, int) else list(given)
+    return [g % source.dim() for g in given] if source.dim() else []
+
+
+def along_axes(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -> list[Shadow] | None:
+    source, rest, kw = first(args, kwargs)
+    shadow = tracer.shadow(source)
+    tracer.keep_weights(shadow.weights)
+    label = shadow.label
+    if label is None:
+        return [NONE]
+    if name in ops.POOL:
+        axes = list(range(source.dim() - ops.POOL[name], source.dim()))
+    elif name in ops.STATISTICS:
+        if name == "cosine_similarity":
+            return None
+        shape = kw.get("normalized_shape", rest[0] if rest else ())
+        count = len(shape) if name in ("layer_norm", "rms_norm") else source.dim() - 1
+        axes = list(range(source.dim() - count, source.dim()))
+    else:
+        axes = _axes(name, source, rest, kw)
+    merged, agree = collapse(label, axes)
+    elsewhere = any(varies(label, a) for a in range(label.dim()) if a not in axes)
+    if not agree and name in ops.REDUCE and elsewhere:
+        # Several units of one place are merged (two directions averaged): they go together.
+        for axis in axes:
+            for n in range(1, label.shape[axis]):
+                tracer.channels.union(*pairs(label.narrow(axis, 0, 1), label.narrow(axis, n, 1)), tracer.site())
+        agree = True
+    if not agree:
+        tracer.keep(label, _WHY.get(name, f"{name} over the units mixes them without a weight"))
+        return [NONE]
+    if name in ops.STATISTICS:
+        return None
+    if name not in ZERO_REDUCTIONS and name not in ops.POOL:
+        tracer.channels.shift(label)
+    found = []
+    for tensor in tree_iter(result):
+        if isinstance(tensor, Tensor):
+            small = merged
+            if tensor.dim() != source.dim():
+                for axis in sorted(axes, reverse=True):
+                    small = small.squeeze(axis)
+            found.append(Shadow(small.expand(tensor.shape), state=shadow.state and name in ops.ALONG))
+    return found
+
+
+_WHY = {
+    "layer_norm": "LayerNorm: its mean and variance are taken over all units",
+    "rms_norm": "RMSNorm: its mean square is taken over all units",
+    "group_norm": "GroupNorm: its mean and variance are taken over several units",
+    "softmax": "softmax over the units",
+    "log_softmax": "softmax over the units",
+    "normalize": "normalised over the units",
+}
