@@ -1,4 +1,4 @@
-"""Write docs/results.md from the JSON files in results/: `python docs/generate.py`. Same results, same bytes."""
+"""Write docs/results.md and the README's table from results/: `python docs/generate.py`. Same results, same bytes."""
 
 from __future__ import annotations
 
@@ -87,5 +87,23 @@ def main(results: Path = ROOT / "results", target: Path = ROOT / "docs" / "resul
     write_atomically(target, "\n".join([INTRODUCTION, *sections]))
 
 
+def demo_section(found: Sequence[Result]) -> str:
+    """What stands between the README's demo marks: the demo's table, or how to make it."""
+    rows = [r for r in found if (r.recipe, r.scale) == ("shakespeare", "cpu")]
+    if not rows:
+        return "`make demo` trains, sparsifies and times a character LSTM on tiny Shakespeare and prints the table.\n"
+    _, _, _, note, *table = recipe_section("shakespeare", "cpu", rows).splitlines()
+    text = "A character LSTM on tiny Shakespeare, bits per character on the last tenth of the text; `make demo` repeats it."
+    return "\n".join([text, note.removeprefix("Again: `sparsernn run shakespeare --scale cpu`. "), *table, ""])
+
+
+def fill(page: Path, section: str) -> None:
+    """Put `section` between the demo marks of `page`."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition("<!-- demo:begin -->\n")
+    _, end, after = rest.partition("<!-- demo:end -->")
+    write_atomically(page, before + begin + section + end + after)
+
+
 if __name__ == "__main__":
     main()
+    fill(ROOT / "README.md", demo_section(collect(ROOT / "results")))
