@@ -10,7 +10,7 @@ from torch import nn
 
 from learn_models import lstm_unit_groups, tagger
 from sparsernn.learn.levels import Slices
-from sparsernn.learn.parts import SlicePart
+from sparsernn.learn.parts import SlicePart, TilePart
 from sparsernn.learn.select import lowest, protected
 from sparsernn.learn.units import restricted
 from sparsernn.structure.blocks import gate_groups, tiles
@@ -47,6 +47,10 @@ def test_blocks_partition_each_gate(rows, columns, gates, height):
         gate, inside = divmod(row, rows)
         expected = (gate * -(-rows // height) + inside // height) * columns + torch.arange(columns)
         assert torch.equal(numbers[row], expected)
+    part = TilePart(tile, 3, tile.count + 5)
+    chosen = torch.randperm(tile.count)[:7] + 3
+    assert torch.equal(part.rows(weight, chosen).sum(1), part.sums(weight)[chosen])
+    assert not part.rows(weight, torch.tensor([0, 2, tile.count + 3])).any()
     sums = torch.zeros(tile.count).index_add(0, numbers.reshape(-1), weight.reshape(-1))
     assert torch.equal(tile.sums(weight), sums)
 
@@ -94,6 +98,9 @@ def test_parts_of_parameters_with_more_axes():
     inside = value[[1, 3]]
     expected = torch.stack([inside[:, 1].sum(), inside[:, 2].sum() + inside[:, 4].sum(), inside[:, 3].sum()])
     torch.testing.assert_close(part.sums(part.narrow(value)), expected)
+    rows = part.rows(part.narrow(value), torch.tensor([1, 0]))
+    assert rows.shape == (2, 2 * 2 * 3)
+    torch.testing.assert_close(rows.sum(1), expected[[1, 0]])
     factor = torch.tensor([2.0, 3.0, 5.0])
     scaled, added = value.clone(), torch.zeros_like(value)
     part.multiply(scaled, part.spread(factor, 1.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from torch import nn
 
 from learn_models import OPTIMIZERS, loss_of, lstm_unit_groups, tagger, tokens, train
+from sparsernn.learn import proximal
 from sparsernn.learn.lasso import L1, GroupLasso
 from sparsernn.learn.levels import Slices
+from sparsernn.learn.penalty import zero_below
 from sparsernn.learn.proximal import shrink_groups, shrink_weights, step_metric
 from sparsernn.structure.trace import trace
 
@@ -112,6 +115,14 @@ def outgoing(model) -> Slices:
     return Slices(lstm_unit_groups(HIDDEN, 2), dict(model.named_parameters()))
 
 
+def whole(state):
+    return state
+
+
+def as_metrics(tensors):
+    return {name: partial(lambda value, select: select(value), value) for name, value in tensors.items()}
+
+
 UNITS = [(layer, unit) for layer in range(2) for unit in range(HIDDEN)]
 
 
@@ -120,9 +131,11 @@ def of_unit(tensors, layer: int, unit: int) -> torch.Tensor:
     return torch.cat([tensors[f"rnn.weight_hh_l{layer}"][:, unit], tensors[reader][:, unit]])
 
 
+@pytest.mark.parametrize("chunk", [13, 2**18])
 @pytest.mark.parametrize("spread", [0.0, 0.5, 3.0])
-def test_the_group_step_is_the_minimum_in_the_metric(spread):
+def test_the_group_step_is_the_minimum_in_the_metric(spread, chunk, monkeypatch):
     """Zero exactly if ||d v|| <= strength, else d (x - v) + strength x / ||x|| = 0; and no nearby point is better."""
+    monkeypatch.setattr(proximal, "CHUNK", chunk)
     model = double_tagger()
     level = outgoing(model)
     torch.manual_seed(0)
@@ -130,8 +143,8 @@ def test_the_group_step_is_the_minimum_in_the_metric(spread):
     metrics = {n: torch.exp(spread * torch.randn_like(v)) for n, v in values.items()}
     results = {n: v.clone() for n, v in values.items()}
     pulls = [of_unit({n: metrics[n] * values[n] for n in values}, *u).norm() for u in UNITS]
-    strength = float(torch.stack(pulls).median())
-    shrink_groups(level.parts, results, metrics, strength)
+    strength = 1.001 * float(torch.stack(pulls).median())
+    shrink_groups(level.parts, results, as_metrics(metrics), strength)
     zeros = 0
     for u in UNITS:
         v, d, x = (of_unit(t, *u) for t in (values, metrics, results))
@@ -156,8 +169,8 @@ def test_one_number_as_metric_is_the_usual_soft_threshold():
     level = outgoing(model)
     values = {n: p.detach().clone() for n, p in model.named_parameters()}
     scalar, tensor = ({n: v.clone() for n, v in values.items()} for _ in range(2))
-    shrink_groups(level.parts, scalar, dict.fromkeys(values, 5.0), 3.0)
-    shrink_groups(level.parts, tensor, {n: torch.full_like(v, 5.0) for n, v in values.items()}, 3.0)
+    shrink_groups(level.parts, scalar, dict.fromkeys(values, lambda select: 5.0), 3.0)
+    shrink_groups(level.parts, tensor, as_metrics({n: torch.full_like(v, 5.0) for n, v in values.items()}), 3.0)
     for layer in range(2):
         for unit in range(HIDDEN):
             v = of_unit(values, layer, unit)
@@ -189,7 +202,7 @@ def test_blocks_and_gates_shrink_by_their_own_norms():
 def test_single_weights_move_by_strength_over_metric():
     weight = torch.tensor([3.0, -0.5, 0.2, -0.1])
     metric = torch.tensor([1.0, 2.0, 4.0, 1.0])
-    shrink_weights(weight, metric, 0.6)
+    shrink_weights(weight, lambda select: select(metric), 0.6)
     torch.testing.assert_close(weight, torch.tensor([2.4, -0.2, 0.05, 0.0]))
 
 
@@ -211,7 +224,7 @@ def test_the_metric_is_that_of_the_optimizers_own_step(make):
     before, gradient = weight.detach().clone(), torch.randn(5, 3).double()
     weight.grad = gradient.clone()
     optimizer.step()
-    torch.testing.assert_close((before - weight.detach()) * step_metric(optimizer, weight), gradient)
+    torch.testing.assert_close((before - weight.detach()) * step_metric(optimizer, weight, whole), gradient)
 
 
 @pytest.mark.parametrize("options", [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}])
@@ -223,7 +236,7 @@ def test_the_metric_knows_what_momentum_adds_up_to(options):
         before = weight.detach().clone()
         weight.grad = gradient.clone()
         optimizer.step()
-    torch.testing.assert_close((before - weight.detach()) * step_metric(optimizer, weight), gradient)
+    torch.testing.assert_close((before - weight.detach()) * step_metric(optimizer, weight, whole), gradient)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +259,7 @@ def test_training_ends_at_the_minimum_of_loss_and_penalty(make):
     curvature = {n: 0.5 + torch.rand_like(p) for n, p in goal.items()}
     expected = {n: p.clone() for n, p in goal.items()}
     strength = 5.0
-    shrink_groups(level.parts, expected, curvature, strength)
+    shrink_groups(level.parts, expected, as_metrics(curvature), strength)
     optimizer = make(model.parameters())
     GroupLasso(model, tokens(), strength=strength).attach(optimizer)
     for _ in range(800):
@@ -294,6 +307,13 @@ def test_the_threshold_is_elementwise_and_weights_may_come_back():
         weight[gone[0], gone[1]] = 0.3
     train(model, optimizer, 1, first=1)
     assert weight[gone[0], gone[1]] != 0
+
+
+def test_the_threshold_itself_stays():
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        weight = torch.tensor([0.25, -0.25, 0.24, -0.2, 3.0], dtype=dtype)
+        zero_below(weight, 0.25)
+        assert weight.tolist() == [0.25, -0.25, 0, 0, 3.0]
 
 
 def test_l1_is_the_sum_of_absolute_values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,7 @@ from ..structure.groups import Level as LevelName
 from .governed import Include
 from .levels import Slices, scored, sums
 from .options import check_goal, check_update, strengths
-from .penalty import Groups, Penalty, SelfWeights
+from .penalty import Groups, Penalty, SelfWeights, zero_below
 from .proximal import is_adaptive, shrink_groups, shrink_weights, step_metric
 from .scores import Magnitude, Score
 from .select import protected
@@ -177,8 +178,7 @@ class GroupLasso(Sparsifier):
                 self._hold(self._course.budget.masks(self._course.gone, self._parameters))
         elif self.update == "subgradient":
             for name in dict.fromkeys(name for penalty in self._penalties for name in penalty.names):
-                weight = self._parameters[name]
-                weight.masked_fill_(weight.abs() < self.threshold, 0)
+                zero_below(self._parameters[name], self.threshold)
         else:
             self._shrink()
 
@@ -188,7 +188,7 @@ class GroupLasso(Sparsifier):
                 f'{type(self).__name__}: update="proximal" takes its step size from the optimizer: attach it first.'
             )
         names = dict.fromkeys(name for level in self.levels for name in scored(level))
-        metrics = {name: step_metric(self._optimizer, self._parameters[name]) for name in names}
+        metrics = {name: partial(step_metric, self._optimizer, self._parameters[name]) for name in names}
         for level, strength in zip(reversed(self.levels), reversed(self.strengths)):
             if level.name == "weight":
                 for name in level.parameters:

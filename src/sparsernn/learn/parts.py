@@ -20,6 +20,11 @@ class Part(Protocol):
     @property
     def parameter(self) -> str: ...
 
+    @property
+    def along_columns(self) -> bool:
+        """True if any rows of a matrix can be taken for the whole: groups are columns, all rows of them."""
+        ...
+
     def narrow(self, value: Tensor) -> Tensor:
         """What of a tensor shaped like the parameter lies in this part."""
         ...
@@ -30,6 +35,10 @@ class Part(Protocol):
 
     def spread(self, groups: Tensor, neutral: float) -> Tensor:
         """Each group's value at its place, broadcastable with a narrowed tensor; `neutral` outside all groups."""
+        ...
+
+    def rows(self, value: Tensor, groups: Tensor) -> Tensor:
+        """The elements of some `groups` (k,) of a narrowed tensor, one group a row, padded with zeros: (k, m)."""
         ...
 
     def multiply(self, value: Tensor, factor: Tensor) -> None:
@@ -53,6 +62,10 @@ class TilePart:
     def parameter(self) -> str:
         return self.tile.parameter
 
+    @property
+    def along_columns(self) -> bool:
+        return False
+
     def narrow(self, value: Tensor) -> Tensor:
         return value
 
@@ -62,6 +75,16 @@ class TilePart:
 
     def spread(self, groups: Tensor, neutral: float) -> Tensor:
         return self.tile.expand(groups[self.first : self.first + self.tile.count])
+
+    def rows(self, value: Tensor, groups: Tensor) -> Tensor:
+        own = groups - self.first
+        inside = (own >= 0) & (own < self.tile.count)
+        row_of_blocks = self.tile.row_of_blocks().to(value.device)
+        block, column = own.clamp(0, self.tile.count - 1) // self.tile.columns, own % self.tile.columns
+        row = torch.searchsorted(row_of_blocks, block)[:, None] + torch.arange(self.tile.height, device=value.device)
+        last = value.shape[0] - 1
+        there = inside[:, None] & (row <= last) & (row_of_blocks[row.clamp(max=last)] == block[:, None])
+        return value[row.clamp(max=last), column[:, None]] * there
 
     def multiply(self, value: Tensor, factor: Tensor) -> None:
         value.mul_(factor)
@@ -86,6 +109,10 @@ class SlicePart:
     def parameter(self) -> str:
         return self.member.parameter
 
+    @property
+    def along_columns(self) -> bool:
+        return self.dimensions == 2 and self.member.axis == 1 and not self.member.within
+
     def narrow(self, value: Tensor) -> Tensor:
         return self.member.narrow(value)
 
@@ -100,6 +127,13 @@ class SlicePart:
         padded = torch.cat([groups, groups.new_full((1,), neutral)])  # group -1 finds the last place
         shape = [-1 if axis == self.member.axis else 1 for axis in range(self.dimensions)]
         return padded[self.member.group.to(groups.device)].view(shape)
+
+    def rows(self, value: Tensor, groups: Tensor) -> Tensor:
+        slots = self.slots.to(value.device)[groups.to(value.device)]
+        size = value.shape[self.member.axis]
+        found = value.index_select(self.member.axis, slots.clamp(max=size - 1).reshape(-1))
+        found = found.movedim(self.member.axis, 0).reshape(*slots.shape, -1)
+        return (found * (slots < size)[..., None]).flatten(1)
 
     def multiply(self, value: Tensor, factor: Tensor) -> None:
         if self.member.within:

@@ -76,6 +76,14 @@ class Penalty:
         return norms.sum()
 
 
+def zero_below(weight: Tensor, threshold: float) -> None:
+    """Zero all elements with |w| < threshold, in place and in one pass."""
+    if threshold > 0:
+        limit = torch.tensor(threshold, dtype=weight.dtype)
+        # hardshrink zeroes |w| <= limit, the published rule |w| < threshold.
+        torch.hardshrink(weight, float(torch.nextafter(limit, torch.zeros_like(limit))), out=weight)
+
+
 def _grad(parameters: Mapping[str, Tensor], name: str) -> Tensor:
     gradient = parameters[name].grad
     assert gradient is not None

@@ -12,7 +12,7 @@ sum_i (d_i v_i / (d_i r + strength))^2 = 1 on (0, ||v||). For SGD d = 1 / lr, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,9 @@ from torch.optim import Optimizer
 
 from .parts import Part
 
-Metric = Tensor | float
+Select = Callable[[Tensor], Tensor]  # picks a part of each state tensor: rows, or the elements of some groups
+Metric = Callable[[Select], Tensor | float]
+CHUNK = 2**18  # elements, measured: a third of the time of whole matrices (10000 x 650, float32)
 _ADAPTIVE = ("Adam", "RMSprop", "Adagrad", "Adadelta", "Adafactor", "Lion", "Muon")
 
 
@@ -30,8 +32,8 @@ def is_adaptive(optimizer: Optimizer) -> bool:
     return any(part in base.__name__ for base in type(optimizer).__mro__ for part in _ADAPTIVE)
 
 
-def step_metric(optimizer: Optimizer, parameter: Tensor) -> Metric:
-    """d of the optimizer's last step on `parameter`: a tensor of its shape, or one number.
+def step_metric(optimizer: Optimizer, parameter: Tensor, select: Select) -> Tensor | float:
+    """d of the optimizer's last step on what `select` picks of `parameter`: a tensor of that shape, or one number.
 
     Read from the state after the step: sqrt(v_hat) + eps over the learning rate for Adam and its kin, RMSprop,
     Adagrad and Adadelta; the learning rate alone for all others. Momentum without dampening multiplies the
@@ -50,16 +52,18 @@ def step_metric(optimizer: Optimizer, parameter: Tensor) -> Metric:
     average = state.get("square_avg")
     if isinstance(second, Tensor) and second.shape == parameter.shape:  # Adam, AdamW, NAdam, RAdam
         correction = 1 - group["betas"][1] ** _count(state["step"])
-        return second.sqrt().mul_(1 / (correction**0.5 * rate)).add_(eps / rate)
+        return select(second).sqrt().mul_(1 / (correction**0.5 * rate)).add_(eps / rate)
     if isinstance(average, Tensor) and isinstance(state.get("acc_delta"), Tensor):  # Adadelta
-        return (average + eps).sqrt_().div_((state["acc_delta"] + eps).sqrt_()).div_(rate)
+        return (select(average) + eps).sqrt_().div_((select(state["acc_delta"]) + eps).sqrt_()).div_(rate)
     if isinstance(average, Tensor):  # RMSprop
-        if isinstance(state.get("grad_avg"), Tensor):
-            average = (average - state["grad_avg"] ** 2).clamp_min_(0)
+        mean = state.get("grad_avg")
+        average = select(average)
+        if isinstance(mean, Tensor):
+            average = (average - select(mean) ** 2).clamp_min_(0)
         return average.sqrt().add_(eps).div_(rate)
     if isinstance(state.get("sum"), Tensor):  # Adagrad
         rate = rate / (1 + (_count(state["step"]) - 1) * group.get("lr_decay", 0))
-        return state["sum"].sqrt().add_(eps).div_(rate)
+        return select(state["sum"]).sqrt().add_(eps).div_(rate)
     return 1 / rate
 
 
@@ -70,83 +74,86 @@ def _count(step: Tensor | float) -> Tensor | float:
 
 def shrink_weights(weight: Tensor, metric: Metric, strength: float) -> None:
     """Proximal step of strength |w|, in place: each weight moves by strength / d towards zero and stops there."""
-    if isinstance(metric, Tensor) and metric.dim():
-        limit = strength / metric
-        weight.sub_(torch.clamp(weight, -limit, limit))
-    else:
-        limit = strength / float(metric)
-        weight.sub_(weight.clamp(-limit, limit))
+    for rows in _chunks(weight):
+        limit = strength / metric(_rows(rows))
+        value = weight[rows]
+        value.sub_(torch.clamp(value, -limit, limit) if isinstance(limit, Tensor) else value.clamp(-limit, limit))
 
 
 def shrink_groups(
     parts: Sequence[Part], parameters: Mapping[str, Tensor], metrics: Mapping[str, Metric], strength: float
 ) -> None:
     """Proximal step of strength * sum over groups of ||w_g||, in place, for disjoint groups made of `parts`."""
-    values = [part.narrow(parameters[part.parameter]) for part in parts]
-    numbers = {float(m) for m in metrics.values() if not isinstance(m, Tensor) or m.dim() == 0}
-    uniform = len(numbers) == 1 and all(not isinstance(m, Tensor) or m.dim() == 0 for m in metrics.values())
-    if uniform:
-        limit = strength / numbers.pop()
-        norms = _total(parts, [v * v for v in values]).sqrt()
-        factor = (1 - limit / norms.clamp_min(torch.finfo(norms.dtype).tiny)).clamp_min(0)
+    size = length = torch.zeros(())
+    for part in parts:
+        for rows in _chunks(parameters[part.parameter], part):
+            value = part.narrow(parameters[part.parameter][rows])
+            pulled = metrics[part.parameter](_rows(rows, part)) * value
+            size = size.to(value.device) + part.sums(pulled * pulled)
+            length = length.to(value.device) + part.sums(value * value)
+    size, length = size.sqrt(), length.sqrt()
+    # ||x|| if the metric were one number a group; off by strength / size at most, so only groups that are about to
+    # go are refined in float32.
+    radius = torch.where(size > strength, length * (1 - strength / size.clamp_min(strength)), 0)
+    near = (size > strength) & (strength > (1e-2 if radius.dtype == torch.float32 else 0) * size)
+    if bool(near.any()):
+        chosen = near.nonzero()[:, 0]
+        values, weights = [], []
         for part in parts:
-            value = parameters[part.parameter]
-            part.multiply(value, part.spread(factor.to(value.device, value.dtype), 1.0))
-        return
-    metric = [_narrow(part, metrics[part.parameter], v) for part, v in zip(parts, values)]
-    pulled = [d * v for d, v in zip(metric, values)]
-    size = _total(parts, [a * a for a in pulled]).sqrt()
-    length = _total(parts, [v * v for v in values]).sqrt()
-    radius = _radius(parts, metric, pulled, size, length, strength)
-    for part, d in zip(parts, metric):
-        value = parameters[part.parameter]
+            values.append(_elements(part, chosen)(parameters[part.parameter]).to(radius))
+            weight = metrics[part.parameter](_elements(part, chosen))
+            weights.append(
+                weight.to(radius)
+                if isinstance(weight, Tensor) and weight.dim()
+                else values[-1].new_full(values[-1].shape, float(weight))
+            )
+        metric, value = torch.cat(weights, 1), torch.cat(values, 1)
+        radius[chosen] = _radius(metric, metric * value, radius[chosen], length[chosen], strength)
+    for part in parts:
+        parameter = parameters[part.parameter]
         # Outside all groups radius 1 and strength 0 leave a factor of one.
-        inside = part.spread(torch.full_like(radius, strength).to(value), 0.0)
-        scaled = d * part.spread(radius.to(value), 1.0)
-        part.multiply(value, scaled.div_(scaled + inside))
+        held = part.spread(radius.to(parameter), 1.0)
+        inside = part.spread(torch.full_like(radius, strength).to(parameter), 0.0)
+        for rows in _chunks(parameter, part):
+            scaled = metrics[part.parameter](_rows(rows, part)) * held
+            part.multiply(parameter[rows], scaled.div_(scaled + inside))
 
 
-def _radius(
-    parts: Sequence[Part], metric: list[Tensor], pulled: list[Tensor], size: Tensor, length: Tensor, strength: float
-) -> Tensor:
-    """||x|| of each group: Newton on sum(...)^(-1/2) - 1, which is nearly linear in r; 0 where the group is zero."""
-    alive = size > strength
-    # Right for a metric that is one number a group; safe for all, since it lies in the bracket.
-    radius = torch.where(alive, length * (1 - strength / size.clamp_min(strength)), 0)
-    low, high = torch.zeros_like(radius), length.clone()
-    # Newton squares the error: a last move of this relative size leaves 1e-4 in float32 and 1e-16 in float64.
-    tolerance = 1e-2 if radius.dtype == torch.float32 else 1e-8
+def _radius(metric: Tensor, pulled: Tensor, radius: Tensor, length: Tensor, strength: float) -> Tensor:
+    """||x|| of groups that do not vanish, one in each row of `metric` (d) and `pulled` (d v), from a first guess.
+
+    Newton on sum(...)^(-1/2) - 1, which is nearly linear in r, kept inside a bracket.
+    """
+    low, high = torch.zeros_like(radius), length
+    # Newton squares the error: a last move of this relative size leaves 1e-6 in float32 and 1e-16 in float64.
+    tolerance = 1e-3 if radius.dtype == torch.float32 else 1e-8
     for _ in range(50):
-        squares, slopes = [], []
-        for part, d, a in zip(parts, metric, pulled):
-            below = (part.spread(radius.to(d.device), 1.0) * d).add_(strength)
-            square = (a / below).square_()
-            squares.append(part.sums(square))
-            slopes.append(part.sums(square.mul_(d).div_(below)))
-        value, slope = _added(squares), _added(slopes)
+        below = metric * radius[:, None] + strength
+        square = (pulled / below).square()
+        value, slope = square.sum(1), (square * metric / below).sum(1)
         low, high = torch.where(value >= 1, radius, low), torch.where(value < 1, radius, high)
         new = radius + value * (value.sqrt() - 1) / slope.clamp_min(torch.finfo(slope.dtype).tiny)
         new = torch.where((new >= low) & (new <= high), new, (low + high) / 2)
-        new = torch.where(alive, new, 0)
-        moved = alive & ((new - radius).abs() > tolerance * new)
+        moved = (new - radius).abs() > tolerance * new
         radius = new
         if not bool(moved.any()):
             break
     return radius
 
 
-def _total(parts: Sequence[Part], narrowed: list[Tensor]) -> Tensor:
-    return _added([part.sums(value) for part, value in zip(parts, narrowed)])
+def _chunks(value: Tensor, part: Part | None = None) -> Iterator[slice]:
+    """Rows that fit the processor's cache with their temporaries, where `part` lies along columns; else all rows."""
+    if value.dim() != 2 or value.is_cuda or (part is not None and not part.along_columns):
+        yield slice(None)
+        return
+    step = max(1, CHUNK // max(1, value.shape[1]))
+    for start in range(0, value.shape[0], step):
+        yield slice(start, start + step)
 
 
-def _added(sums: list[Tensor]) -> Tensor:
-    total = sums[0]
-    for each in sums[1:]:
-        total = total + each.to(total.device)
-    return total
+def _rows(rows: slice, part: Part | None = None) -> Select:
+    return lambda state: state[rows] if part is None else part.narrow(state[rows])
 
 
-def _narrow(part: Part, metric: Metric, value: Tensor) -> Tensor:
-    if isinstance(metric, Tensor) and metric.dim():
-        return part.narrow(metric)
-    return torch.full_like(value, float(metric))
+def _elements(part: Part, groups: Tensor) -> Select:
+    return lambda state: part.rows(part.narrow(state), groups)
