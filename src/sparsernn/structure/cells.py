@@ -196,7 +196,7 @@ def _one_layer(
                     f"{name} of cell {cell.name} has {p.shape[0]} rows, expected {len(cell.gates)} x {hidden_size} "
                     f"(all gates stacked) or {hidden_size} (one gate): correct the Cell given to register_cell."
                 )
-    hr = parameter("weight_hr") if getattr(module, "proj_size", 0) else None
+    hr = parameter("weight_hr")
     local_name = suffix.lstrip("_")
     return RecurrentLayer(
         name=".".join(part for part in (path, local_name) if part) or cell.name.lower(),

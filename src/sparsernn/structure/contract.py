@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .channels import distinct, narrow_expanded, pairs
-from .shadow import OPAQUE, Shadow, Weight, collapse, expand_constant
+from .shadow import OPAQUE, Shadow, Weight, expand_constant
 
 if TYPE_CHECKING:
     from .tracer import Tracer
@@ -233,8 +233,8 @@ def _activations(
     tracer: Tracer, a: Tensor | None, la: str, b: Tensor | None, lb: str, out: str, sizes: dict[str, int]
 ) -> Tensor | None:
     summed = [c for c in sizes if c not in out]
-    a, a_agrees = _along(a, la, summed)
-    b, b_agrees = _along(b, lb, summed)
+    a, a_agrees = _along(tracer, a, la, summed)
+    b, b_agrees = _along(tracer, b, lb, summed)
     if a is not None and not a_agrees and b is not None and not b_agrees:
         _dot(tracer, a, la, b, lb)
         return None
@@ -242,16 +242,16 @@ def _activations(
         if label is not None and not agrees:
             tracer.keep(label, "a product of two activations, summed over units")
     results = [
-        _onto(label, letters, out, summed) if label is not None and agrees else None
+        _onto(tracer, label, letters, out, summed) if label is not None and agrees else None
         for label, letters, agrees in ((a, la, a_agrees), (b, lb, b_agrees))
     ]
     return tracer.combine(results, torch.Size(sizes[c] for c in out))
 
 
-def _onto(label: Tensor, letters: str, out: str, summed: list[str]) -> Tensor:
+def _onto(tracer: Tracer, label: Tensor, letters: str, out: str, summed: list[str]) -> Tensor:
     """The label with its axes in the order of `out`, summed axes gone, missing axes of size 1."""
     gone = [letters.index(c) for c in summed if c in letters]
-    small, _ = collapse(label, gone)
+    small, _ = tracer.collapse(label, gone)
     small = small.permute([letters.index(c) for c in out if c in letters] + gone)
     for _ in gone:
         small = small.squeeze(-1)
@@ -261,10 +261,10 @@ def _onto(label: Tensor, letters: str, out: str, summed: list[str]) -> Tensor:
     return small
 
 
-def _along(label: Tensor | None, letters: str, summed: list[str]) -> tuple[Tensor | None, bool]:
+def _along(tracer: Tracer, label: Tensor | None, letters: str, summed: list[str]) -> tuple[Tensor | None, bool]:
     if label is None:
         return None, True
-    return label, collapse(label, [letters.index(c) for c in summed if c in letters])[1]
+    return label, tracer.collapse(label, [letters.index(c) for c in summed if c in letters])[1]
 
 
 def _dot(tracer: Tracer, a: Tensor, la: str, b: Tensor, lb: str) -> None:
@@ -272,7 +272,7 @@ def _dot(tracer: Tracer, a: Tensor, la: str, b: Tensor, lb: str) -> None:
     small = []
     for label, letters in ((a, la), (b, lb)):
         own = [letters.index(c) for c in letters if c not in shared]
-        merged, agree = collapse(label, own)
+        merged, agree = tracer.collapse(label, own)
         if not agree:
             tracer.keep(a, "an outer product of activations")
             tracer.keep(b, "an outer product of activations")

@@ -13,7 +13,7 @@ from torch import Tensor
 from .channels import ROW
 from .contract import contract
 from .recurrent import distinct_rows
-from .shadow import Shadow, collapse
+from .shadow import Shadow
 
 if TYPE_CHECKING:
     from .tracer import Tracer
@@ -136,7 +136,7 @@ def convolution(tracer: Tracer, args: Any, kwargs: Any, result: Tensor, transpos
     at = x.dim() - spatial - 1  # the channel axis
     ones = [1] * spatial
     if label is not None:
-        label, agree = collapse(label, range(at + 1, x.dim()))
+        label, agree = tracer.collapse(label, range(at + 1, x.dim()))
         label = label.view(label.shape[: at + 1])
         if not agree:
             tracer.keep(label, "a convolution along the units")
@@ -175,7 +175,7 @@ def batch_norm(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
     label = tracer.label(x)
     if label is None:
         return None
-    merged, agree = collapse(label, [a for a in range(x.dim()) if a != 1])
+    merged, agree = tracer.collapse(label, [a for a in range(x.dim()) if a != 1])
     if not agree:
         return NotImplemented
     tracer.channels.shift(label)
@@ -195,7 +195,7 @@ def attention(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
     label = tracer.label(v)
     if label is None:
         return None
-    merged, agree = collapse(label, [v.dim() - 2])
+    merged, agree = tracer.collapse(label, [v.dim() - 2])
     return merged.expand(result.shape) if agree else NotImplemented
 
 

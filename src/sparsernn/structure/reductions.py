@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_iter
 from . import operations as ops
 from .channels import pairs
 from .movement import first
-from .shadow import NONE, Shadow, collapse, varies
+from .shadow import NONE, Shadow
 
 if TYPE_CHECKING:
     from .tracer import Tracer
@@ -48,8 +48,8 @@ def along_axes(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -
         axes = list(range(source.dim() - count, source.dim()))
     else:
         axes = _axes(name, source, rest, kw)
-    merged, agree = collapse(label, axes)
-    elsewhere = any(varies(label, a) for a in range(label.dim()) if a not in axes)
+    merged, agree = tracer.collapse(label, axes)
+    elsewhere = any(tracer.varies(label, a) for a in range(label.dim()) if a not in axes)
     if not agree and name in ops.REDUCE and elsewhere:
         # Several units of one place are merged (two directions averaged): they go together.
         for axis in axes:

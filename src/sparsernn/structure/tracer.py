@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_iter
 from . import rules
 from .channels import PLAIN, ROW, UNIT, Channels, Reason, distinct, narrow_expanded, pairs
 from .operations import VALUE_FREE, ZEROS
-from .shadow import NONE, OPAQUE, Shadow, ShadowStore, Weight, constant, fit, varies, weight_shadow
+from .shadow import NONE, OPAQUE, Shadow, ShadowStore, Weight, collapse, constant, fit, weight_shadow
 
 _HERE = str(Path(__file__).parent)
 _TORCH = str(Path(torch.__file__).parent)
@@ -197,16 +197,31 @@ class Tracer(TorchFunctionMode):
             result = other if result is None else self._pair(result, other, shape)
         return None if result is None else result.expand(shape)
 
+    def collapse(self, label: Tensor, axes: Iterable[int]) -> tuple[Tensor, bool]:
+        """As `shadow.collapse`; channels that are tied agree."""
+        axes = list(axes)
+        merged, agree = collapse(label, axes)
+        if not agree:
+            merged, agree = collapse(self._roots(label), axes)
+        return merged, agree
+
+    def _roots(self, label: Tensor) -> Tensor:
+        small = narrow_expanded(label)[0]
+        roots = self.channels.find(small.reshape(-1).numpy()).reshape(small.shape)
+        return torch.from_numpy(roots).expand(label.shape)
+
     def _pair(self, a: Tensor, b: Tensor, shape: torch.Size) -> Tensor:
-        a_is_spread = any(shape[d] > 1 and constant(a, d) and varies(b, d) for d in range(len(shape)))
-        b_is_spread = any(shape[d] > 1 and constant(b, d) and varies(a, d) for d in range(len(shape)))
+        a_is_spread = any(shape[d] > 1 and constant(a, d) and self.varies(b, d) for d in range(len(shape)))
+        b_is_spread = any(shape[d] > 1 and constant(b, d) and self.varies(a, d) for d in range(len(shape)))
         if a_is_spread and b_is_spread:
             # Every value of one with every value of the other (attention weights of several heads times a memory):
             # the side without recurrent units stays, the other one is followed.
             a_is_spread = not self._has_units(a)
             b_is_spread = not a_is_spread
         for spread, label, other in ((a_is_spread, a, b), (b_is_spread, b, a)):
-            if spread:
+            # One unit that was concatenated with itself and meets rows of a linear layer is tied to them all.
+            twice = label.shape == shape and self._has_units(label) and not self._has_units(other)
+            if spread and not twice:
                 self.keep(label, "one value is combined with every unit of another layer")
                 return other
         wide_a, wide_b = a.expand(shape), b.expand(shape)
@@ -214,6 +229,9 @@ class Tracer(TorchFunctionMode):
         self.channels.union(left, right, self.site())
         small_a, small_b = narrow_expanded(wide_a, wide_b)
         return torch.where(small_a != 0, small_a, small_b).expand(shape)
+
+    def varies(self, label: Tensor, axis: int) -> bool:
+        return not self.collapse(label, [axis])[1]
 
     def _has_units(self, label: Tensor) -> bool:
         return bool((self.channels.kind[distinct(label)] == UNIT).any())

@@ -61,7 +61,7 @@ class DenseWidths:
             return result if self.output is None else _spread(result, self.output)
         if isinstance(result, Tensor):  # GRUCell, RNNCell
             return _spread(result, self.states[0][0])
-        if isinstance(module, STACKS):
+        if not isinstance(module, nn.RNNCellBase):
             y, finals = result
             y = y if self.output is None else _spread(y, self.output)
             if isinstance(finals, tuple):

@@ -72,6 +72,8 @@ def replace_module(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
 
 def _fit_leaf(module: nn.Module) -> None:
     weight = getattr(module, "weight", None) if isinstance(module, LEAVES) else None
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+        module.num_features = len(module.running_mean)
     if weight is None:
         return
     if isinstance(module, nn.Linear):

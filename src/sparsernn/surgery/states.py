@@ -70,10 +70,11 @@ class KeptStates:
         if not isinstance(state, Tensor):
             return state
         widths = {len(row) for row in rows}
-        if state.shape[-1] != dense or widths == {dense}:
-            if state.shape[-1] not in widths or len(widths) > 1:
+        width = int(state.shape[-1])  # exporters hand out sizes as tensors
+        if width != dense or widths == {dense}:
+            if width not in widths or len(widths) > 1:
                 raise ValueError(
-                    f"The initial state has width {state.shape[-1]}; expected {sorted(widths)} (what compaction left) "
+                    f"The initial state has width {width}; expected {sorted(widths)} (what compaction left) "
                     f"or {dense} (the width before compaction)."
                 )
             return state
