@@ -17,13 +17,12 @@ from sparsernn.nn.gated import GatedGRU, GatedLSTM
 from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from sparsernn.runtime import costs
 from sparsernn.runtime.layers import accelerate
-from sparsernn.runtime.processor import processor
 
 # torch itself warns where it runs a projected LSTM without oneDNN.
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
 
 STACKS = (nn.LSTM, nn.GRU, nn.RNN)
-KNOWN = [name for name in costs.LAYOUTS if name != "permuted" or processor().permute]
+KNOWN = costs.offered("float32")
 
 
 def flat(value: object) -> list[Tensor]:
@@ -108,7 +107,7 @@ def test_fuzz(data: st.DataObject) -> None:
     forced = draw(st.sampled_from((None, *KNOWN)))
     with pytest.MonkeyPatch.context() as patch:
         if forced:
-            patch.setattr(costs, "choose", lambda counts, inputs: costs.Choice(forced, 0.0))
+            patch.setattr(costs, "choose", lambda counts, inputs, precision: costs.Choice(forced, 0.0))
         agree(accelerate(model), model, *example)
 
 
@@ -149,6 +148,26 @@ def test_ragged(cls: type[nn.Module]) -> None:
         for g, w in zip(flat([got[0]]), flat([want[0]])):
             assert torch.allclose(g, w, atol=1e-5)
         agree(fast, model, pack_padded_sequence(torch.randn(6, 3, 9), torch.tensor([2, 6, 1]), enforce_sorted=False))
+
+
+@pytest.mark.parametrize("precision", ("bfloat16", "int8"))
+@pytest.mark.filterwarnings("ignore:accelerate. this processor")
+def test_lower_precisions_stay_near(precision: costs.Precision) -> None:
+    torch.manual_seed(7)
+    for cls, density, batch in itertools.product(STACKS, (1.0, 0.1), (1, 9)):
+        model = pruned(nn.ModuleDict({"rnn": cls(40, 70, 2, bidirectional=True), "head": nn.Linear(140, 11)}), density)
+        fast = accelerate(model, precision)
+        x = torch.randn(15, batch, 40)
+        with torch.no_grad():
+            (got, _), (want, _) = fast["rnn"](x), model["rnn"](x)
+            off, head_off = (got - want).abs(), (fast["head"](want) - model["head"](want)).abs()
+        # Weights of 8 bits: a hundredth of the outputs' range, not noise and not float32.
+        assert off.max() < 0.05 and off.mean() < 0.005 and head_off.max() < 0.03
+        agree(accelerate(model)["rnn"], model["rnn"], x)
+        with torch.no_grad():
+            broken = x.clone()
+            broken[3, 0, 5] = float("nan")
+            assert torch.equal(fast["rnn"](broken)[0][:, 1:], got[:, 1:])
 
 
 def test_gated_modules_become_dense_packings() -> None:

@@ -86,8 +86,8 @@ def benchmark(
     models: name -> module (run in eval mode without gradients, left in the mode it was in) or any callable; the first
     is what the others are compared with. example_inputs: a tensor, a tuple of arguments, a dict of keywords, or a list
     of such examples, all of which one timing covers. metric: a function of the model, worked out once for each (the
-    quality that a lower precision costs). repeats: rounds; default 15, or fewer where they would take long. clock: seconds;
-    `time.thread_time` leaves out what other programs take of a busy machine, where models use one thread.
+    quality that a lower precision costs). repeats: rounds; default 15, or fewer where they would take long. clock:
+    seconds; `time.thread_time` leaves out what other programs take of a busy machine (one thread only).
 
     Raises ValueError for an empty mapping or too few repeats, TypeError for a model that can't be called.
     """

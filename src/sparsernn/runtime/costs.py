@@ -1,7 +1,7 @@
 """Which layout a matrix gets: a small table of costs, in nanoseconds, and what it predicts.
 
-The numbers were measured on one core with AVX-512; only their proportions matter, and those travel. `measure` in
-tune.py takes them anew on the machine at hand.
+The built-in numbers were measured on one core with AVX-512; only their proportions matter, and those travel.
+`measure` in tune.py takes them anew on the machine at hand.
 """
 
 from __future__ import annotations
@@ -9,38 +9,70 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .compiled import cache_folder
-from .pack import WIDTH, Arrangement, Packed, best_slots, pack_blocks, pack_panels, pack_permuted, pack_rows
+from .pack import (
+    WIDTH,
+    Arrangement,
+    Packed,
+    best_slots,
+    pack_blocks,
+    pack_blocks_int8,
+    pack_panels,
+    pack_panels_int8,
+    pack_permuted,
+    pack_rows,
+)
 from .processor import processor
 
-LAYOUTS = {"panel": pack_panels, "blocks": pack_blocks, "rows": pack_rows, "permuted": pack_permuted}
+Precision = Literal["float32", "bfloat16", "int8"]
+Pair = tuple[float, float]
+
+LAYOUTS: dict[str, Callable[[Tensor, Arrangement], Packed]] = {
+    "panel": pack_panels,
+    "blocks": pack_blocks,
+    "rows": pack_rows,
+    "permuted": pack_permuted,
+    "panel_bfloat16": lambda weight, arrangement: pack_panels(weight, arrangement, half=True),
+    "blocks_bfloat16": lambda weight, arrangement: pack_blocks(weight, arrangement, half=True),
+    "panel_int8": pack_panels_int8,
+    "blocks_int8": pack_blocks_int8,
+}
+
+
+def offered(precision: Precision) -> list[str]:
+    """Layouts for a precision on this processor; single weights stay float32, where they are the fastest."""
+    ending = "" if precision == "float32" or (precision == "int8" and not processor().vnni) else f"_{precision}"
+    return [f"panel{ending}", f"blocks{ending}", "rows"] + (["permuted"] if processor().permute else [])
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Nanoseconds for one vector of weights (panel, blocks), one weight (rows) or one slot of a table (permuted):
-    `*_load` however many inputs share it, `*_use` for each input. `rows_use` is for each WIDTH inputs, `left_use` for
-    each weight that found no slot, `move` for bringing one number of one input into the layout's order.
+    """Pairs (load, use) in nanoseconds: of one step of the layout however many inputs share it, and for each input;
+    the larger of the two counts. A step is one column of one block of rows (panel, blocks), four columns of it
+    (int8), one slot of a table (permuted). `rows`: one weight, for every 2 WIDTH and for every WIDTH inputs, added.
+    `left`: a weight that found no slot, for each input. `move`: bringing one number of an input into a layout's order,
+    or to int8. `bandwidth`: bytes a nanosecond, from the second-level cache and from beyond.
     """
 
-    panel_load: float = 0.55
-    panel_use: float = 0.135
-    blocks_load: float = 1.15
-    blocks_use: float = 0.31
-    rows_load: float = 0.12
-    rows_use: float = 0.30
-    permuted_load: float = 1.1
-    permuted_use: float = 0.42
-    left_use: float = 0.8
+    panel: Pair = (0.55, 0.135)
+    blocks: Pair = (1.15, 0.31)
+    rows: Pair = (0.12, 0.30)
+    permuted: Pair = (1.1, 0.42)
+    panel_bfloat16: Pair = (0.34, 0.135)
+    blocks_bfloat16: Pair = (0.77, 0.31)
+    panel_int8: Pair = (0.6, 0.155)
+    blocks_int8: Pair = (1.0, 0.27)
+    left: float = 0.8
     move: float = 0.35
-    near_bytes: float = 60.0  # bytes a nanosecond from the second-level cache
-    far_bytes: float = 30.0  # and from beyond
+    bandwidth: Pair = (60.0, 30.0)
 
 
 NEAR = 1 << 20
@@ -53,6 +85,7 @@ class Counts:
     columns: int
     block_rows: int
     blocks: int  # WIDTH x 1 blocks with a non-zero weight
+    words: int  # WIDTH x 4 blocks with a non-zero weight
     weights: int
     slots: int
     left: int
@@ -65,37 +98,40 @@ class Counts:
 def count(weight: Tensor, arrangement: Arrangement) -> Counts:
     """Count what stays of `weight`."""
     full = torch.cat([weight != 0, torch.zeros(1, weight.shape[1], dtype=torch.bool)])[arrangement.rows]
+    full = full[full.any(2).any(1)]
     tall = full.any(1)
-    alive = tall.any(1)
-    padded = torch.nn.functional.pad(full[alive], (0, -weight.shape[1] % (2 * WIDTH)))
-    cells = padded.view(padded.shape[0], WIDTH, padded.shape[2] // (2 * WIDTH), 2 * WIDTH).sum(-1)
-    histogram = torch.bincount(cells.view(-1), minlength=1)
-    slots = best_slots(histogram, cells.shape[0] * cells.shape[2])
+    padded = torch.nn.functional.pad(full, (0, -weight.shape[1] % (2 * WIDTH)))
+    tables = padded.shape[2] // (2 * WIDTH)
+    histogram = torch.bincount(padded.view(len(full), WIDTH, tables, 2 * WIDTH).sum(-1).view(-1), minlength=1)
+    slots = best_slots(histogram, len(full) * tables)
     left = int(((torch.arange(len(histogram)) - slots).clamp(min=0) * histogram).sum())
-    return Counts(weight.shape[1], int(alive.sum()), int(tall.sum()), int(full.sum()), slots, left)
+    words = int(padded.any(1).view(len(full), padded.shape[2] // 4, 4).any(2).sum())
+    return Counts(weight.shape[1], len(full), int(tall.sum()), words, int(full.sum()), slots, left)
 
 
-def predict(layout: str, counts: Counts, inputs: int, costs: Costs) -> float:
+def predict(layout: str, c: Counts, inputs: int, costs: Costs) -> float:
     """Nanoseconds of one product of `inputs` rows."""
-    c = counts
-    if layout == "panel":
-        vectors = c.block_rows * c.columns
-        compute, size, moves = vectors * max(costs.panel_load, costs.panel_use * inputs), vectors * WIDTH * 4, 0
-    elif layout == "blocks":
-        compute = c.blocks * max(costs.blocks_load, costs.blocks_use * inputs)
-        size, moves = c.blocks * (WIDTH * 4 + 4), inputs if inputs > 1 else 0
-    elif layout == "rows":
-        each = costs.rows_load * math.ceil(inputs / 2 / WIDTH) + costs.rows_use * math.ceil(inputs / WIDTH)
-        compute = 1.05 * c.weights * each
-        size, moves = 8 * c.weights, inputs
+    load, use = getattr(costs, layout)
+    each = max(load, use * inputs)
+    vector, moves = 4 * WIDTH, inputs
+    if layout == "rows":
+        each = load * math.ceil(inputs / 2 / WIDTH) + use * math.ceil(inputs / WIDTH)
+        compute, size = 1.05 * c.weights * each, 8 * c.weights
+    elif layout == "permuted":
+        compute = c.tables * c.slots * each + c.left * costs.left * inputs
+        size = c.tables * c.slots * (vector + WIDTH) + 12 * c.left
+    elif layout == "panel_int8":
+        steps = c.block_rows * -(-c.columns // 4)
+        compute, size = steps * each, steps * vector
+    elif layout == "blocks_int8":
+        compute, size = c.words * each, c.words * (vector + 4)
+    elif layout.startswith("panel"):
+        steps, moves = c.block_rows * c.columns, 0
+        compute, size = steps * each, steps * (vector // 2 if layout.endswith("16") else vector)
     else:
-        compute = (
-            c.tables * c.slots * max(costs.permuted_load, costs.permuted_use * inputs)
-            + c.left * costs.left_use * inputs
-        )
-        size, moves = c.tables * c.slots * WIDTH * 5 + 12 * c.left, inputs
-    rate = costs.near_bytes if size <= NEAR else costs.far_bytes
-    return max(compute, size / rate) + moves * c.columns * costs.move
+        moves = inputs if inputs > 1 else 0
+        compute, size = c.blocks * each, c.blocks * ((vector // 2 if layout.endswith("16") else vector) + 4)
+    return max(compute, size / costs.bandwidth[size > NEAR]) + moves * c.columns * costs.move
 
 
 @functools.cache
@@ -104,7 +140,8 @@ def current() -> Costs:
     path = tuned_file()
     try:
         said = json.loads(path.read_text()) if path else {}
-        return Costs(**{f.name: float(said[f.name]) for f in fields(Costs)})
+        values = {f.name: said[f.name] for f in fields(Costs)}
+        return Costs(**{n: tuple(map(float, v)) if isinstance(v, list) else float(v) for n, v in values.items()})  # type: ignore[arg-type]
     except (OSError, ValueError, KeyError, TypeError):
         return Costs()
 
@@ -116,7 +153,7 @@ def tuned_file() -> Path | None:
 
 
 def as_json(costs: Costs) -> str:
-    return json.dumps(asdict(costs), indent=1)
+    return json.dumps(asdict(costs), indent=1) + "\n"
 
 
 @dataclass(frozen=True)
@@ -125,28 +162,28 @@ class Choice:
     nanoseconds: float
 
 
-def choose(counts: Counts, inputs: int, costs: Costs | None = None) -> Choice:
+def choose(counts: Counts, inputs: int, precision: Precision = "float32", costs: Costs | None = None) -> Choice:
     """The layout that costs least for products of `inputs` rows."""
-    costs = costs or current()
-    known = [name for name in LAYOUTS if name != "permuted" or processor().permute]
-    cost = {name: predict(name, counts, inputs, costs) for name in known}
+    known = offered(precision)
+    cost = {name: predict(name, counts, inputs, costs or current()) for name in known}
     best = min(known, key=cost.__getitem__)
     # Dense panels are the surest: another layout has to be worth it.
-    if cost[best] > 0.9 * cost["panel"]:
-        best = "panel"
+    if cost[best] > 0.9 * cost[known[0]]:
+        best = known[0]
     return Choice(best, cost[best])
 
 
 class Matrix:
     """One weight matrix: packed in a layout at the first batch that asks for it, and kept."""
 
-    def __init__(self, weight: Tensor, arrangement: Arrangement) -> None:
+    def __init__(self, weight: Tensor, arrangement: Arrangement, precision: Precision = "float32") -> None:
         self.weight, self.arrangement = weight.float(), arrangement
+        self.precision: Precision = precision
         self.counts = count(self.weight, arrangement)
         self._packed: dict[str, Packed] = {}
 
     def choose(self, inputs: int) -> Choice:
-        return choose(self.counts, inputs)
+        return choose(self.counts, inputs, self.precision)
 
     def packed(self, layout: str) -> Packed:
         if layout not in self._packed:

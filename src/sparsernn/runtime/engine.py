@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .compiled import address, function
-from .costs import Choice, Matrix
+from .costs import Choice, Matrix, Precision
 from .fields import COUNT, Field
 from .pack import BYTES, WIDTH, Arrangement, Packed, slot_row, unit_rows
 from .weights import LayerWeights, layer_weights
@@ -129,17 +129,17 @@ class PackedLayer:
 class LayerMatrices:
     """The matrices of one layer and direction, and the packed layers made of them."""
 
-    def __init__(self, weights: LayerWeights) -> None:
+    def __init__(self, weights: LayerWeights, precision: Precision) -> None:
         self.weights = weights
         slots, hidden = weights.slots, weights.hidden_size
         bias = slot_row(weights.bias_slots())
         ih = Arrangement(*unit_rows(hidden, len(slots.ih), slots.ih, slots.count), bias, len(bias))
         hh = Arrangement(*unit_rows(hidden, len(slots.hh), slots.hh, slots.count), None, len(bias))
-        self.matrices = {"ih": Matrix(weights.ih, ih), "hh": Matrix(weights.hh, hh)}
+        self.matrices = {"ih": Matrix(weights.ih, ih, precision), "hh": Matrix(weights.hh, hh, precision)}
         if weights.hr is not None:
             zero = torch.zeros(-(-weights.output_size // WIDTH) * WIDTH)
             arrangement = Arrangement(*unit_rows(weights.output_size, 1, (0,), 1), zero, len(zero))
-            self.matrices["hr"] = Matrix(weights.hr, arrangement)
+            self.matrices["hr"] = Matrix(weights.hr, arrangement, precision)
         self._layers: dict[tuple[str, ...], PackedLayer] = {}
 
     def choices(self, rows: int, steps: int) -> dict[str, Choice]:
@@ -179,13 +179,13 @@ class Engine:
     A copy or a pickle of an engine is an empty one: it packs by itself at its first call.
     """
 
-    def __init__(self, precision: str = "float32") -> None:
-        self.precision = precision
+    def __init__(self, precision: Precision = "float32") -> None:
+        self.precision: Precision = precision
         self._stamp: tuple[int, ...] = ()
         self._matrices: list[list[LayerMatrices]] = []
         self._layers: dict[tuple[int, int], list[list[PackedLayer]]] = {}
 
-    def __reduce__(self) -> tuple[type[Engine], tuple[str]]:
+    def __reduce__(self) -> tuple[type[Engine], tuple[Precision]]:
         return Engine, (self.precision,)
 
     def layers(self, module: nn.Module, rows: int, steps: int) -> list[list[PackedLayer]]:
@@ -204,7 +204,7 @@ class Engine:
             for weights in layer_weights(module):
                 if weights.layer == len(found):
                     found.append([])
-                found[-1].append(LayerMatrices(weights))
+                found[-1].append(LayerMatrices(weights, self.precision))
             self._matrices, self._layers, self._stamp = found, {}, stamp
         return self._matrices
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +13,12 @@ from torch import Tensor, nn
 from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from ..structure.cells import cell_of, unmanaged_modules
+from .costs import Precision, offered
 from .engine import Engine
 from .linear import AcceleratedLinear, LinearEngine
 from .modules import CELLS, RAGGED, STACKS, Accelerated
 from .processor import processor
 from .stream import Stream, make_stream
-
-Precision = Literal["float32"]
 
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {**STACKS, **CELLS, **RAGGED}
 _GATED = (GatedLSTM, GatedGRU, GatedRNN)
@@ -32,6 +32,10 @@ def accelerate(model: nn.Module, precision: Precision = "float32") -> Any:
     same class, modules, parameter names and forward; its parameters don't require gradients. Weights that are zero
     cost no time where the packing can use it. Beside its own attributes it has `explain()` (which module runs how)
     and `stream(batch=1)` (step by step, see `sparsernn.runtime.stream`).
+
+    precision: of the weights in the products. "bfloat16" halves their bytes, "int8" (one scale a row; inputs of the
+    products quantised step by step; needs AVX-512 VNNI) quarters them; sums, gates and states stay float32.
+    `benchmark` prints what either costs.
 
     Raises TypeError for something that is no module, ValueError for an unknown precision, and RuntimeError for a model
     in training mode, on another device, in another dtype, or without a recurrent layer that can be accelerated.
@@ -48,6 +52,12 @@ def accelerate(model: nn.Module, precision: Precision = "float32") -> Any:
     found = [(path, m) for path, m in found if path not in unmanaged_modules(model)]
     if not found:
         raise RuntimeError(_nothing(model))
+    if precision == "int8" and "panel" in offered(precision):
+        warnings.warn(
+            "accelerate: this processor has no AVX-512 VNNI, so precision='int8' runs in float32.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     for path, module in found:
         for name, p in module.named_parameters():
             if p.device.type != "cpu" or p.dtype != torch.float32:
@@ -59,7 +69,7 @@ def accelerate(model: nn.Module, precision: Precision = "float32") -> Any:
     for module in list(fast.modules()):
         if type(module) is nn.Linear and _takes(module):
             cast(Any, module).__class__ = AcceleratedLinear
-            module.__dict__["_engine"] = LinearEngine()
+            module.__dict__["_engine"] = LinearEngine(precision)
     for path, _ in found:
         module = fast.get_submodule(path)
         if type(module) in _GATED:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .compiled import function
-from .costs import Matrix
+from .costs import Matrix, Precision
 from .engine import MANY
 from .modules import Accelerated, check
 from .pack import BYTES, WIDTH, Arrangement, Packed, unit_rows
@@ -22,7 +22,7 @@ TAIL_ROWS = 64  # rows of the last, narrower block that go through the scratch a
 class PackedLinear:
     """Weight (O, I) and bias of a Linear, packed for outputs without padding: whole blocks and a last one."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, precision: Precision) -> None:
         outputs, self.inputs = weight.shape
         self.outputs = outputs
         bias = weight.new_zeros(outputs) if bias is None else bias
@@ -33,7 +33,7 @@ class PackedLinear:
                 rows, where = unit_rows(last - first, 1, (0,), 1)
                 start = torch.zeros(rows.numel())
                 start[: last - first] = bias[first:last]
-                self.matrices.append(Matrix(weight[first:last], Arrangement(rows, where, start, len(start))))
+                self.matrices.append(Matrix(weight[first:last], Arrangement(rows, where, start, len(start)), precision))
         self._whole = cut
         self._products: dict[tuple[str, ...], Packed] = {}
 
@@ -65,19 +65,20 @@ class PackedLinear:
 class LinearEngine:
     """Packs one Linear and keeps it; packs anew when a weight was changed in place or replaced."""
 
-    def __init__(self) -> None:
+    def __init__(self, precision: Precision = "float32") -> None:
+        self.precision: Precision = precision
         self._stamp: tuple[int, ...] = ()
         self._packed: PackedLinear | None = None
         self._products: dict[int, tuple[Packed, float]] = {}
 
-    def __reduce__(self) -> tuple[type[LinearEngine], tuple[()]]:
-        return LinearEngine, ()
+    def __reduce__(self) -> tuple[type[LinearEngine], tuple[Precision]]:
+        return LinearEngine, (self.precision,)
 
     def packed(self, module: nn.Linear) -> PackedLinear:
         stamp = tuple(p._version for p in module._parameters.values() if p is not None)
         if self._packed is None or stamp != self._stamp:
             bias = None if module.bias is None else module.bias.detach()
-            self._packed = PackedLinear(module.weight.detach(), bias)
+            self._packed = PackedLinear(module.weight.detach(), bias, self.precision)
             self._products, self._stamp = {}, stamp
         return self._packed
 

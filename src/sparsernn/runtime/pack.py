@@ -70,8 +70,13 @@ def living(weight: Tensor, arrangement: Arrangement) -> Tensor:
     return alive[arrangement.rows].any(1).nonzero().view(-1)
 
 
-def pack_panels(weight: Tensor, arrangement: Arrangement) -> Packed:
-    """Dense panels: four blocks side by side for each column, left-over blocks one by one."""
+def halves(values: Tensor) -> Tensor:
+    """float32 -> the bits of the nearest bfloat16, int16."""
+    return values.to(torch.bfloat16).view(torch.int16)
+
+
+def pack_panels(weight: Tensor, arrangement: Arrangement, half: bool = False) -> Packed:
+    """Dense panels: four blocks side by side for each column, left-over blocks one by one; `half`: in bfloat16."""
     blocks = living(weight, arrangement)
     padded = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])
     rows = arrangement.rows[blocks]
@@ -80,11 +85,14 @@ def pack_panels(weight: Tensor, arrangement: Arrangement) -> Packed:
         padded[rows[:fours]].view(-1, 4, WIDTH, weight.shape[1]).permute(0, 3, 1, 2).reshape(-1),
         padded[rows[fours:]].permute(0, 2, 1).reshape(-1),
     ]
-    packed = torch.cat(parts).float().contiguous()
-    return finish("dense panel", "products.panel", packed, len(blocks), weight.shape[1], blocks, arrangement)
+    packed = torch.cat(parts)
+    layout, kernel = ("dense panel", "products.panel")
+    if half:
+        layout, kernel, packed = f"{layout} bfloat16", f"{kernel}_bfloat16", halves(packed)
+    return finish(layout, kernel, packed, len(blocks), weight.shape[1], blocks, arrangement)
 
 
-def pack_blocks(weight: Tensor, arrangement: Arrangement) -> Packed:
+def pack_blocks(weight: Tensor, arrangement: Arrangement, half: bool = False) -> Packed:
     """WIDTH x 1 blocks: those with a non-zero weight, block row by block row, each list of even length."""
     chosen = living(weight, arrangement)
     tall = _blocks_of(weight, arrangement)[chosen]  # (blocks, WIDTH, columns)
@@ -98,8 +106,11 @@ def pack_blocks(weight: Tensor, arrangement: Arrangement) -> Packed:
     columns = torch.cat([column, column[last[odd]]])[order].to(torch.int32).contiguous()
     values = torch.cat([tall[block, :, column], tall.new_zeros(len(odd), WIDTH)])[order].contiguous()
     starts = _starts(counts + counts % 2)
+    layout, kernel = f"{WIDTH}x1 blocks", "sparse.blocks"
+    if half:
+        layout, kernel, values = f"{layout} bfloat16", f"{kernel}_bfloat16", halves(values)
     return finish(
-        f"{WIDTH}x1 blocks", "sparse.blocks", values, len(chosen), weight.shape[1], chosen, arrangement,
+        layout, kernel, values, len(chosen), weight.shape[1], chosen, arrangement,
         columns, starts, scratch=4 * 12 * weight.shape[1],
     )  # fmt: skip
 
@@ -155,6 +166,56 @@ def pack_permuted(weight: Tensor, arrangement: Arrangement) -> Packed:
         "permuted weights", "sparse.permuted", values, len(chosen), weight.shape[1], chosen, arrangement, *more,
         scratch=8 * 4 * tables * table,
     )  # fmt: skip
+
+
+def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(rows, columns) -> int8 with one scale a row, and the scales (rows,)."""
+    scales = weight.abs().amax(1) / 127
+    safe = torch.where(scales > 0, scales, 1.0)
+    return (weight / safe.unsqueeze(1)).round().clamp(-127, 127).to(torch.int8), scales
+
+
+def _words(weight: Tensor, arrangement: Arrangement) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Living blocks, their weights (blocks, words, WIDTH, 4) int8, scales and shifts (blocks, WIDTH)."""
+    chosen = living(weight, arrangement)
+    small, scales = quantise(weight)
+    small = torch.nn.functional.pad(small, (0, -weight.shape[1] % 4))
+    tall = _blocks_of(small, arrangement)[chosen]
+    words = tall.view(len(chosen), WIDTH, tall.shape[2] // 4, 4).transpose(1, 2).contiguous()
+    own = torch.cat([scales, scales.new_zeros(1)])[arrangement.rows][chosen].contiguous()
+    return chosen, words, own, (128 * tall.sum(2, dtype=torch.int32)).contiguous()
+
+
+def pack_panels_int8(weight: Tensor, arrangement: Arrangement) -> Packed:
+    """Dense int8 panels: four blocks side by side for each word of four columns, left-over blocks one by one."""
+    chosen, words, scales, shifts = _words(weight, arrangement)
+    fours = len(chosen) // 4 * 4
+    shape = (-1, 4, *words.shape[1:])
+    packed = torch.cat([words[:fours].view(shape).transpose(1, 2).reshape(-1), words[fours:].reshape(-1)])
+    return _finish_int8("dense panel int8", "integers.panel", packed, words.shape[1], weight, chosen, arrangement,
+                        scales, shifts)  # fmt: skip
+
+
+def pack_blocks_int8(weight: Tensor, arrangement: Arrangement) -> Packed:
+    """WIDTH x 4 int8 blocks: those with a non-zero weight, block row by block row."""
+    chosen, words, scales, shifts = _words(weight, arrangement)
+    full = words.flatten(2).any(2)
+    block, number = full.nonzero(as_tuple=True)
+    starts = _starts(full.sum(1))
+    return _finish_int8(
+        f"{WIDTH}x4 blocks int8", "integers.blocks", words[block, number].contiguous(), words.shape[1], weight, chosen,
+        arrangement, scales, shifts, number.to(torch.int32), starts,
+    )  # fmt: skip
+
+
+def _finish_int8(
+    layout: str, kernel: str, packed: Tensor, words: int, weight: Tensor, chosen: Tensor, arrangement: Arrangement,
+    scales: Tensor, shifts: Tensor, *more: Tensor,
+) -> Packed:  # fmt: skip
+    inputs = weight.shape[1]
+    scratch = 48 * (-(-inputs // 64) * 64) + 48 * 4
+    fields = (scales, shifts, _Number(inputs), *more)
+    return finish(layout, kernel, packed, len(chosen), words, chosen, arrangement, *fields, scratch=scratch)
 
 
 def best_slots(counts: Tensor, tables: int) -> int:

@@ -10,6 +10,8 @@ one they start from y itself, which is how the recurrent product adds to the inp
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from numba import njit
 
 from .tiles import dense_tile
@@ -23,61 +25,6 @@ TALL = 6 if WIDTH != 8 else 2
 PANEL = 4
 CHUNK = 96  # columns whose panel (24 KiB) stays in the L1 cache while all rows pass
 
-_tall = dense_tile(TALL, 4, 4)
-_four = dense_tile(min(4, TALL), 4, 4)
-_two = dense_tile(2, 4, 4)
-_one = dense_tile(1, 4, 4)
-_one_twice = dense_tile(1, 8, 4)
-_narrow_tall = dense_tile(TALL, 1, 1)
-_narrow_one = dense_tile(1, 1, 1)
-
-
-@njit
-def _panel_rows(weights, columns, x, x_stride, count, y, y_stride, where, start, start_stride):
-    """One panel of four blocks, `columns` columns, all rows."""
-    row = 0
-    while row + TALL <= count:
-        _tall(
-            weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
-            start + row * start_stride, start_stride,
-        )  # fmt: skip
-        row += TALL
-    while row + 4 <= count:
-        _four(
-            weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
-            start + row * start_stride, start_stride,
-        )  # fmt: skip
-        row += 4
-    while row + 2 <= count:
-        _two(
-            weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
-            start + row * start_stride, start_stride,
-        )  # fmt: skip
-        row += 2
-    if row < count:
-        _one(
-            weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
-            start + row * start_stride, start_stride,
-        )  # fmt: skip
-
-
-@njit
-def _block_rows(weights, columns, x, x_stride, count, y, y_stride, where, start, start_stride):
-    """One single block, all columns and rows: what is left over after the panels of four."""
-    row = 0
-    while row + TALL <= count:
-        _narrow_tall(
-            weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
-            start + row * start_stride, start_stride,
-        )  # fmt: skip
-        row += TALL
-    while row < count:
-        _narrow_one(
-            weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
-            start + row * start_stride, start_stride,
-        )  # fmt: skip
-        row += 1
-
 
 @njit
 def fill_absent(plan, bias, count, y, y_stride):
@@ -90,45 +37,108 @@ def fill_absent(plan, bias, count, y, y_stride):
             store(y + row * y_stride + offset, value)
 
 
-def panel(plan, x, x_stride, count, y, y_stride, scratch):
-    """Dense float32 panels: blocks in fours, for each column 4 x WIDTH weights; left-over blocks one by one."""
-    weights = i64(plan, WEIGHTS)
-    blocks = i64(plan, BLOCKS)
-    columns = i64(plan, COLUMNS)
-    where = i64(plan, WHERE)
-    bias = i64(plan, BIAS)
-    start = bias if bias != 0 else y
-    start_stride = 0 if bias != 0 else y_stride
-    fours = blocks // PANEL
-    block_bytes = columns * BYTES
-    four_bytes = PANEL * block_bytes
-    if bias != 0:
-        fill_absent(plan, bias, count, y, y_stride)
-    number = 0
-    if count == 1:
-        # Two panels at once: eight sums hide the latency that four would wait for.
-        while number + 2 <= fours:
-            _one_twice(
-                weights + number * four_bytes, four_bytes, columns, x, x_stride, y, y_stride,
-                where + number * PANEL * 8, start, start_stride,
+def _panels(half: bool) -> Callable[..., None]:
+    """The kernel of dense panels, of float32 or (`half`) bfloat16 weights."""
+    size = BYTES // 2 if half else BYTES
+    tall = dense_tile(TALL, 4, 4, half)
+    four = dense_tile(min(4, TALL), 4, 4, half)
+    two = dense_tile(2, 4, 4, half)
+    one = dense_tile(1, 4, 4, half)
+    one_twice = dense_tile(1, 8, 4, half)
+    narrow_tall = dense_tile(TALL, 1, 1, half)
+    narrow_one = dense_tile(1, 1, 1, half)
+
+    @njit
+    def panel_rows(weights, columns, x, x_stride, count, y, y_stride, where, start, start_stride):
+        """One panel of four blocks, `columns` columns, all rows."""
+        row = 0
+        while row + TALL <= count:
+            tall(
+                weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
+                start + row * start_stride, start_stride,
             )  # fmt: skip
-            number += 2
-    while number < fours:
-        step = columns if count <= TALL else CHUNK
-        done = 0
-        while done == 0 or done < columns:
-            width = min(step, columns - done)
-            _panel_rows(
-                weights + number * four_bytes + done * PANEL * BYTES, width, x + done * 4, x_stride, count, y, y_stride,
-                where + number * PANEL * 8, start if done == 0 else y, start_stride if done == 0 else y_stride,
+            row += TALL
+        while row + 4 <= count:
+            four(
+                weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
+                start + row * start_stride, start_stride,
             )  # fmt: skip
-            done += max(width, 1)
-        number += 1
-    for block in range(fours * PANEL, blocks):
-        _block_rows(
-            weights + block * block_bytes, columns, x, x_stride, count, y, y_stride, where + block * 8,
-            start, start_stride,
-        )  # fmt: skip
+            row += 4
+        while row + 2 <= count:
+            two(
+                weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
+                start + row * start_stride, start_stride,
+            )  # fmt: skip
+            row += 2
+        if row < count:
+            one(
+                weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
+                start + row * start_stride, start_stride,
+            )  # fmt: skip
+
+    @njit
+    def block_rows(weights, columns, x, x_stride, count, y, y_stride, where, start, start_stride):
+        """One single block, all columns and rows: what is left over after the panels of four."""
+        row = 0
+        while row + TALL <= count:
+            narrow_tall(
+                weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
+                start + row * start_stride, start_stride,
+            )  # fmt: skip
+            row += TALL
+        while row < count:
+            narrow_one(
+                weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
+                start + row * start_stride, start_stride,
+            )  # fmt: skip
+            row += 1
+
+    def panel(plan, x, x_stride, count, y, y_stride, scratch):
+        """Dense float32 panels: blocks in fours, for each column 4 x WIDTH weights; left-over blocks one by one."""
+        weights = i64(plan, WEIGHTS)
+        blocks = i64(plan, BLOCKS)
+        columns = i64(plan, COLUMNS)
+        where = i64(plan, WHERE)
+        bias = i64(plan, BIAS)
+        start = bias if bias != 0 else y
+        start_stride = 0 if bias != 0 else y_stride
+        fours = blocks // PANEL
+        block_bytes = columns * size
+        four_bytes = PANEL * block_bytes
+        if bias != 0:
+            fill_absent(plan, bias, count, y, y_stride)
+        number = 0
+        if count == 1:
+            # Two panels at once: eight sums hide the latency that four would wait for.
+            while number + 2 <= fours:
+                one_twice(
+                    weights + number * four_bytes, four_bytes, columns, x, x_stride, y, y_stride,
+                    where + number * PANEL * 8, start, start_stride,
+                )  # fmt: skip
+                number += 2
+        while number < fours:
+            step = columns if count <= TALL else CHUNK
+            done = 0
+            while done == 0 or done < columns:
+                width = min(step, columns - done)
+                panel_rows(
+                    weights + number * four_bytes + done * PANEL * size, width, x + done * 4, x_stride, count,
+                    y, y_stride, where + number * PANEL * 8, start if done == 0 else y,
+                    start_stride if done == 0 else y_stride,
+                )  # fmt: skip
+                done += max(width, 1)
+            number += 1
+        for block in range(fours * PANEL, blocks):
+            block_rows(
+                weights + block * block_bytes, columns, x, x_stride, count, y, y_stride, where + block * 8,
+                start, start_stride,
+            )  # fmt: skip
+
+    return panel
+
+
+panel = _panels(False)
+panel_bfloat16 = _panels(True)
 
 
 def copy_part(plan, x, x_stride, count, y, y_stride):

@@ -7,6 +7,8 @@ the numbers of TABLE columns and a permute fetches for each lane its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from numba import njit
 
 from .processor import processor
@@ -19,9 +21,6 @@ NUMBERS, STARTS, SLOTS, LEFT_STARTS, LEFT_ROWS, LEFT_COLUMNS, LEFT_VALUES = rang
 
 MOST = 12 if WIDTH != 8 else 6  # inputs of one tile: two sums each must fit into the registers
 
-_b1, _b2, _b3, _b4, _b5, _b6 = (block_tile(n, 1) for n in range(1, 7))
-_b7, _b8, _b9, _b10, _b11, _b12 = (block_tile(n, 1) for n in range(7, 13)) if MOST == 12 else (_b6,) * 6
-_b1_four = block_tile(1, 4)
 _one_vector = row_tile(1)
 _two_vectors = row_tile(2)
 
@@ -34,64 +33,75 @@ def _side_by_side(x, x_stride, rows, columns, target, width):
             put_f32(target + n * 4, c * width, f32(x + n * x_stride, c))
 
 
-@njit
-def _block(rows, values, numbers, starts, x, y, y_stride, where, start, start_stride):
-    if rows == 1:
-        _b1(values, numbers, starts, x, y, y_stride, where, start, start_stride)
-    elif rows == 2:
-        _b2(values, numbers, starts, x, y, y_stride, where, start, start_stride)
-    elif rows == 3:
-        _b3(values, numbers, starts, x, y, y_stride, where, start, start_stride)
-    elif rows == 4:
-        _b4(values, numbers, starts, x, y, y_stride, where, start, start_stride)
-    elif rows == 5:
-        _b5(values, numbers, starts, x, y, y_stride, where, start, start_stride)
-    elif rows == 6:
-        _b6(values, numbers, starts, x, y, y_stride, where, start, start_stride)
-    elif rows == 7:
-        _b7(values, numbers, starts, x, y, y_stride, where, start, start_stride)
-    elif rows == 8:
-        _b8(values, numbers, starts, x, y, y_stride, where, start, start_stride)
-    elif rows == 9:
-        _b9(values, numbers, starts, x, y, y_stride, where, start, start_stride)
-    elif rows == 10:
-        _b10(values, numbers, starts, x, y, y_stride, where, start, start_stride)
-    elif rows == 11:
-        _b11(values, numbers, starts, x, y, y_stride, where, start, start_stride)
-    else:
-        _b12(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+def _blocks(half: bool) -> Callable[..., None]:
+    """The kernel of WIDTH x 1 blocks, of float32 or (`half`) bfloat16 weights."""
+    b1, b2, b3, b4, b5, b6 = (block_tile(n, 1, half) for n in range(1, 7))
+    b7, b8, b9, b10, b11, b12 = (block_tile(n, 1, half) for n in range(7, 13)) if MOST == 12 else (b6,) * 6
+    b1_four = block_tile(1, 4, half)
+
+    @njit
+    def block(rows, values, numbers, starts, x, y, y_stride, where, start, start_stride):
+        if rows == 1:
+            b1(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+        elif rows == 2:
+            b2(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+        elif rows == 3:
+            b3(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+        elif rows == 4:
+            b4(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+        elif rows == 5:
+            b5(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+        elif rows == 6:
+            b6(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+        elif rows == 7:
+            b7(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+        elif rows == 8:
+            b8(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+        elif rows == 9:
+            b9(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+        elif rows == 10:
+            b10(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+        elif rows == 11:
+            b11(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+        else:
+            b12(values, numbers, starts, x, y, y_stride, where, start, start_stride)
+
+    def blocks(plan, x, x_stride, count, y, y_stride, scratch):
+        """WIDTH x 1 blocks. Scratch: columns x MOST floats."""
+        values, numbers, starts = i64(plan, WEIGHTS), i64(plan, NUMBERS), i64(plan, STARTS)
+        total, columns, where, bias = i64(plan, BLOCKS), i64(plan, COLUMNS), i64(plan, WHERE), i64(plan, BIAS)
+        if bias != 0:
+            fill_absent(plan, bias, count, y, y_stride)
+        start = bias if bias != 0 else y
+        start_stride = 0 if bias != 0 else y_stride
+        if count == 1:
+            # Four block rows at once: eight sums hide the latency that two would wait for.
+            b = 0
+            while b + 4 <= total:
+                b1_four(values, numbers, starts + b * 8, x, y, y_stride, where + b * 8, start, start_stride)
+                b += 4
+            while b < total:
+                b1(values, numbers, starts + b * 8, x, y, y_stride, where + b * 8, start, start_stride)
+                b += 1
+            return
+        tiles = (count + MOST - 1) // MOST
+        done = 0
+        for t in range(tiles):
+            # Even shares: 13 inputs are 7 and 6, not 12 and a lonely one.
+            rows = (count - done + tiles - t - 1) // (tiles - t)
+            _side_by_side(x + done * x_stride, x_stride, rows, columns, scratch, rows)
+            for b in range(total):
+                block(
+                    rows, values, numbers, starts + b * 8, scratch, y + done * y_stride, y_stride, where + b * 8,
+                    start + done * start_stride, start_stride,
+                )  # fmt: skip
+            done += rows
+
+    return blocks
 
 
-def blocks(plan, x, x_stride, count, y, y_stride, scratch):
-    """WIDTH x 1 blocks. Scratch: columns x MOST floats."""
-    values, numbers, starts = i64(plan, WEIGHTS), i64(plan, NUMBERS), i64(plan, STARTS)
-    total, columns, where, bias = i64(plan, BLOCKS), i64(plan, COLUMNS), i64(plan, WHERE), i64(plan, BIAS)
-    if bias != 0:
-        fill_absent(plan, bias, count, y, y_stride)
-    start = bias if bias != 0 else y
-    start_stride = 0 if bias != 0 else y_stride
-    if count == 1:
-        # Four block rows at once: eight sums hide the latency that two would wait for.
-        b = 0
-        while b + 4 <= total:
-            _b1_four(values, numbers, starts + b * 8, x, y, y_stride, where + b * 8, start, start_stride)
-            b += 4
-        while b < total:
-            _b1(values, numbers, starts + b * 8, x, y, y_stride, where + b * 8, start, start_stride)
-            b += 1
-        return
-    tiles = (count + MOST - 1) // MOST
-    done = 0
-    for t in range(tiles):
-        # Even shares: 13 inputs are 7 and 6, not 12 and a lonely one.
-        rows = (count - done + tiles - t - 1) // (tiles - t)
-        _side_by_side(x + done * x_stride, x_stride, rows, columns, scratch, rows)
-        for b in range(total):
-            _block(
-                rows, values, numbers, starts + b * 8, scratch, y + done * y_stride, y_stride, where + b * 8,
-                start + done * start_stride, start_stride,
-            )  # fmt: skip
-        done += rows
+blocks = _blocks(False)
+blocks_bfloat16 = _blocks(True)
 
 
 def rows(plan, x, x_stride, count, y, y_stride, scratch):

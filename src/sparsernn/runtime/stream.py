@@ -163,7 +163,8 @@ class Stream:
         bias = torch.zeros(rows.numel())
         if part.bias is not None:
             bias[: part.out_features] = part.bias.detach()
-        matrix = Matrix(part.weight.detach(), Arrangement(rows, where, bias, len(bias)))
+        precision = part._engine.precision if isinstance(part, Accelerated) else "float32"
+        matrix = Matrix(part.weight.detach(), Arrangement(rows, where, bias, len(bias)), precision)
         packed = matrix.packed(matrix.choose(self.batch).layout)
         out = torch.zeros(self.batch, len(bias))
         self._kept += [packed, out]

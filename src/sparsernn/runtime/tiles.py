@@ -30,19 +30,30 @@ from .vector import (
 )
 
 
-def _add(builder: Any, *values: Any) -> Any:
+def add(builder: Any, *values: Any) -> Any:
     total, *rest = values
     for value in rest:
         total = builder.add(total, value)
     return total
 
 
-def _times(builder: Any, value: Any, factor: int) -> Any:
+def times(builder: Any, value: Any, factor: int) -> Any:
     return builder.mul(value, ir.Constant(INT64, factor))
 
 
-def dense_tile(rows: int, vectors: int, panel: int) -> Any:
-    """A tile over consecutive columns of dense panels.
+HALVES = ir.VectorType(ir.IntType(16), WIDTH)
+
+
+def _weights(builder: Any, place: Any, half: bool, offset: int = 0) -> Any:
+    """The vector of weights number `offset` from address `place` on; `half`: bfloat16, the upper half of a float32."""
+    if not half:
+        return builder.load(pointer(builder, place, VECTOR, BYTES * offset), align=4)
+    bits = builder.zext(builder.load(pointer(builder, place, HALVES, BYTES // 2 * offset), align=2), INTEGERS)
+    return builder.bitcast(builder.shl(bits, ir.Constant(INTEGERS, [16] * WIDTH)), VECTOR)
+
+
+def dense_tile(rows: int, vectors: int, panel: int, half: bool = False) -> Any:
+    """A tile over consecutive columns of dense panels; `half`: of bfloat16 weights.
 
     Arguments, all int64: weights (address; `panel` vectors a column, so that `vectors` = 2 `panel` takes two panels
     side by side), panel_bytes (from one panel to the next), columns, x (address), x_stride (bytes from row to row),
@@ -65,39 +76,36 @@ def dense_tile(rows: int, vectors: int, panel: int) -> Any:
         start_stride: Any,
     ) -> None:
         offsets = [builder.load(pointer(builder, where, INT64, 8 * v)) for v in range(vectors)]
-        x_rows = [_add(builder, x, _times(builder, x_stride, r)) for r in range(rows)]
+        x_rows = [add(builder, x, times(builder, x_stride, r)) for r in range(rows)]
         sums = []
         for r in range(rows):
             for v in range(vectors):
                 slot = cgutils.alloca_once(builder, VECTOR)
-                place = _add(builder, start, _times(builder, start_stride, r), offsets[v])
+                place = add(builder, start, times(builder, start_stride, r), offsets[v])
                 builder.store(builder.load(pointer(builder, place, VECTOR), align=4), slot)
                 sums.append(slot)
-        bases = [_add(builder, weights, _times(builder, panel_bytes, p)) for p in range(vectors // panel)]
+        bases = [add(builder, weights, times(builder, panel_bytes, p)) for p in range(vectors // panel)]
         with cgutils.for_range(builder, columns) as loop:
-            column = _times(builder, loop.index, BYTES * panel)
-            number = _times(builder, loop.index, 4)
+            column = times(builder, loop.index, BYTES // (2 if half else 1) * panel)
+            number = times(builder, loop.index, 4)
             values = [
-                builder.load(
-                    pointer(builder, _add(builder, bases[v // panel], column), VECTOR, BYTES * (v % panel)), align=4
-                )
-                for v in range(vectors)
+                _weights(builder, add(builder, bases[v // panel], column), half, v % panel) for v in range(vectors)
             ]
             for r in range(rows):
-                scalar = builder.load(pointer(builder, _add(builder, x_rows[r], number), FLOAT), align=4)
+                scalar = builder.load(pointer(builder, add(builder, x_rows[r], number), FLOAT), align=4)
                 spread = broadcast(builder, scalar)
                 for v in range(vectors):
                     slot = sums[r * vectors + v]
                     builder.store(fused(builder, values[v], spread, builder.load(slot)), slot)
         for r in range(rows):
             for v in range(vectors):
-                place = _add(builder, y, _times(builder, y_stride, r), offsets[v])
+                place = add(builder, y, times(builder, y_stride, r), offsets[v])
                 builder.store(builder.load(sums[r * vectors + v]), pointer(builder, place, VECTOR), align=4)
 
     return tile
 
 
-def block_tile(rows: int, side: int) -> Any:
+def block_tile(rows: int, side: int, half: bool = False) -> Any:
     """A tile over WIDTH x 1 blocks: `side` block rows, each with its own list of columns, for `rows` inputs.
 
     Each sum has two halves, for the even and the odd blocks of its list, so that additions don't wait for each other;
@@ -127,17 +135,15 @@ def block_tile(rows: int, side: int) -> Any:
 
         def pair(q: int, index: Any) -> None:
             first = builder.add(begins[q], builder.shl(index, ir.Constant(INT64, 1)))
-            weights, numbers = (
-                _add(builder, values, _times(builder, first, BYTES)),
-                _add(builder, columns, _times(builder, first, 4)),
-            )
-            for half in range(2):
-                weight = builder.load(pointer(builder, weights, VECTOR, BYTES * half), align=4)
-                column = builder.zext(builder.load(pointer(builder, numbers, INT32, 4 * half), align=4), INT64)
-                place = _add(builder, x, _times(builder, column, 4 * rows))
+            weights = add(builder, values, times(builder, first, BYTES // (2 if half else 1)))
+            numbers = add(builder, columns, times(builder, first, 4))
+            for turn in range(2):
+                weight = _weights(builder, weights, half, turn)
+                column = builder.zext(builder.load(pointer(builder, numbers, INT32, 4 * turn), align=4), INT64)
+                place = add(builder, x, times(builder, column, 4 * rows))
                 for r in range(rows):
                     spread = broadcast(builder, builder.load(pointer(builder, place, FLOAT, 4 * r), align=4))
-                    slot = sums[q][2 * r + half]
+                    slot = sums[q][2 * r + turn]
                     builder.store(fused(builder, weight, spread, builder.load(slot)), slot)
 
         common = pairs[0]
@@ -153,10 +159,10 @@ def block_tile(rows: int, side: int) -> Any:
         for q in range(side):
             offset = builder.load(pointer(builder, where, INT64, 8 * q))
             for r in range(rows):
-                place = _add(builder, start, _times(builder, start_stride, r), offset)
+                place = add(builder, start, times(builder, start_stride, r), offset)
                 total = builder.fadd(builder.load(sums[q][2 * r]), builder.load(sums[q][2 * r + 1]))
                 total = builder.fadd(builder.load(pointer(builder, place, VECTOR), align=4), total)
-                place = _add(builder, y, _times(builder, y_stride, r), offset)
+                place = add(builder, y, times(builder, y_stride, r), offset)
                 builder.store(total, pointer(builder, place, VECTOR), align=4)
 
     return tile
@@ -179,19 +185,19 @@ def row_tile(vectors: int) -> Any:
         for slot in [slot for slots in sums for slot in slots]:
             builder.store(ir.Constant(VECTOR, [0.0] * WIDTH), slot)
         with cgutils.for_range(builder, count) as loop:
-            group = _add(builder, groups, _times(builder, loop.index, 8 * ENTRIES))
+            group = add(builder, groups, times(builder, loop.index, 8 * ENTRIES))
             for e in range(ENTRIES):
                 column = builder.zext(builder.load(pointer(builder, group, INT32, 4 * e), align=4), INT64)
                 weight = builder.load(pointer(builder, group, FLOAT, 4 * (ENTRIES + e)), align=4)
                 spread = broadcast(builder, weight)
-                place = _add(builder, x, _times(builder, column, BYTES * vectors))
+                place = add(builder, x, times(builder, column, BYTES * vectors))
                 for v in range(vectors):
                     value = builder.load(pointer(builder, place, VECTOR, BYTES * v), align=4)
                     builder.store(fused(builder, spread, value, builder.load(sums[e][v])), sums[e][v])
         for v in range(vectors):
             a, b, c, d = (builder.load(sums[e][v]) for e in range(ENTRIES))
             total = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
-            place = _add(builder, out, _times(builder, out_stride, v))
+            place = add(builder, out, times(builder, out_stride, v))
             builder.store(total, pointer(builder, place, VECTOR), align=4)
 
     return tile
@@ -245,27 +251,27 @@ def permuted_tile(rows: int) -> Any:
     ) -> None:
         sums = [cgutils.alloca_once(builder, VECTOR) for _ in range(rows)]
         for r, slot in enumerate(sums):
-            place = _add(builder, start, _times(builder, start_stride, r))
+            place = add(builder, start, times(builder, start_stride, r))
             builder.store(builder.load(pointer(builder, place, VECTOR), align=4), slot)
         bytes_ = ir.VectorType(ir.IntType(8), WIDTH)
         with cgutils.for_range(builder, tables) as table:
             halves = []
             for r in range(rows):
-                place = _add(builder, x, _times(builder, x_stride, r), _times(builder, table.index, 4 * TABLE))
+                place = add(builder, x, times(builder, x_stride, r), times(builder, table.index, 4 * TABLE))
                 halves.append([builder.load(pointer(builder, place, VECTOR, BYTES * n), align=4) for n in range(2)])
             first = builder.mul(table.index, slots)
             with cgutils.for_range(builder, slots) as slot:
                 number = builder.add(first, slot.index)
-                place = _add(builder, values, _times(builder, number, BYTES))
+                place = add(builder, values, times(builder, number, BYTES))
                 weight = builder.load(pointer(builder, place, VECTOR), align=4)
-                place = _add(builder, lanes, _times(builder, number, WIDTH))
+                place = add(builder, lanes, times(builder, number, WIDTH))
                 lane = builder.zext(builder.load(pointer(builder, place, bytes_), align=1), INTEGERS)
                 for r in range(rows):
                     low, high = halves[r]
                     picked = call(builder, "llvm.x86.avx512.vpermi2var.ps.512", VECTOR, low, lane, high)
                     builder.store(fused(builder, weight, picked, builder.load(sums[r])), sums[r])
         for r in range(rows):
-            place = _add(builder, y, _times(builder, y_stride, r))
+            place = add(builder, y, times(builder, y_stride, r))
             builder.store(builder.load(sums[r]), pointer(builder, place, VECTOR), align=4)
 
     return tile

@@ -1,0 +1,294 @@
+"""int8 products: weights with one scale a row, inputs quantised row by row at each call, sums exact in int32.
+
+A row of x becomes round(x / s) + 128 as unsigned bytes, s = max |x| / 127; a row of W becomes round(w / t), t its
+largest weight over 127. Four columns make one 32-bit word, and one instruction (VNNI) multiplies four bytes of 16 rows
+with the word and adds. What the 128 adds, 128 times the sum of the row of W, is known beforehand and taken away.
+Plans as in products.py; COLUMNS counts words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import njit
+from numba.core import cgutils
+
+from .products import BIAS, BLOCKS, COLUMNS, MORE, WEIGHTS, WHERE, fill_absent
+from .tiles import add, times
+from .vector import (
+    BYTES,
+    FLOAT,
+    INT32,
+    INT64,
+    INTEGERS,
+    VECTOR,
+    WIDTH,
+    broadcast,
+    call,
+    constant,
+    fused,
+    i64,
+    instruction,
+    pointer,
+    put_f32,
+    types,
+)
+
+# Further fields of a plan.
+SCALES, SHIFTS, INPUTS, NUMBERS, STARTS = range(MORE, MORE + 5)
+
+MOST = 48  # rows of x that are quantised together
+TALL, PANEL = 6, 4
+LARGEST = 3.4028234663852886e38
+MAGIC = 12582912.0 + 128.0  # adding it rounds to an integer, which then stands, plus 128, in the low bits
+
+
+@instruction(types.float32, types.int64, types.int64)
+def _largest(builder: Any, x: Any, count: Any) -> Any:
+    """max |x| of `count` floats at x, NaN if any is one."""
+    best = cgutils.alloca_once_value(builder, constant(0.0))
+    lanes = ir.Constant(INT64, WIDTH)
+    whole = builder.sdiv(count, lanes)
+
+    def take(value: Any) -> None:
+        size = call(builder, f"llvm.fabs.v{WIDTH}f32", VECTOR, value)
+        old = builder.load(best)
+        # An unordered comparison is true for NaN, and keeps it once it is there.
+        keep = builder.or_(builder.fcmp_unordered(">=", old, size), builder.fcmp_unordered("uno", old, old))
+        nan = builder.fcmp_unordered("uno", size, size)
+        builder.store(builder.select(nan, size, builder.select(keep, old, size)), best)
+
+    with cgutils.for_range(builder, whole) as loop:
+        take(builder.load(pointer(builder, add(builder, x, times(builder, loop.index, BYTES)), VECTOR), align=4))
+    rest = builder.srem(count, lanes)
+    numbers = ir.Constant(INTEGERS, list(range(WIDTH)))
+    mask = builder.icmp_signed("<", numbers, broadcast(builder, builder.trunc(rest, INT32)))
+    place = pointer(builder, add(builder, x, times(builder, whole, BYTES)), VECTOR)
+    take(call(builder, f"llvm.masked.load.v{WIDTH}f32.p0", VECTOR, place, INT32(4), mask, constant(0.0)))
+    found: Any = None
+    for lane in range(WIDTH):
+        value = builder.extract_element(builder.load(best), INT32(lane))
+        if found is None:
+            found = value
+            continue
+        larger = builder.fcmp_ordered(">", value, found)
+        nan = builder.fcmp_unordered("uno", value, value)
+        found = builder.select(builder.or_(larger, nan), value, found)
+    return found
+
+
+@instruction(types.void, types.int64, types.int64, types.int64, types.float32)
+def _quantise(builder: Any, x: Any, target: Any, count: Any, inverse: Any) -> None:
+    """round(x * inverse) + 128 as bytes for `count` floats; bytes up to the next multiple of WIDTH become 128."""
+    spread = broadcast(builder, inverse)
+    small = ir.VectorType(ir.IntType(8), WIDTH)
+    lanes = ir.Constant(INT64, WIDTH)
+    vectors = builder.sdiv(builder.add(count, ir.Constant(INT64, WIDTH - 1)), lanes)
+    numbers = ir.Constant(INTEGERS, list(range(WIDTH)))
+    with cgutils.for_range(builder, vectors) as loop:
+        left = builder.sub(count, builder.mul(loop.index, lanes))
+        mask = builder.icmp_signed("<", numbers, broadcast(builder, builder.trunc(left, INT32)))
+        place = pointer(builder, add(builder, x, times(builder, loop.index, BYTES)), VECTOR)
+        value = call(builder, f"llvm.masked.load.v{WIDTH}f32.p0", VECTOR, place, INT32(4), mask, constant(0.0))
+        bits = builder.bitcast(fused(builder, value, spread, constant(MAGIC)), INTEGERS)
+        place = pointer(builder, add(builder, target, builder.mul(loop.index, lanes)), small)
+        builder.store(builder.trunc(bits, small), place, align=1)
+
+
+def _dot(builder: Any, total: Any, word: Any, weights: Any) -> Any:
+    return call(builder, "llvm.x86.avx512.vpdpbusd.512", INTEGERS, total, word, weights)
+
+
+def _finish(builder: Any, total: Any, shift: Any, scale: Any, spread: Any, start: Any) -> Any:
+    """start + (total - shift) * scale of the row of W * scale of the row of x."""
+    exact = builder.sitofp(builder.sub(total, shift), VECTOR)
+    return builder.fadd(start, builder.fmul(builder.fmul(exact, scale), spread))
+
+
+def _tile(rows: int, vectors: int) -> Any:
+    """Dense: arguments weights, words, x (bytes), x_stride, scales of x (address), y, y_stride, where, start,
+    start_stride, scales, shifts (addresses of the vectors of these blocks)."""
+
+    @instruction(types.void, *[types.int64] * 12)
+    def tile(
+        builder: Any, weights: Any, words: Any, x: Any, x_stride: Any, own: Any, y: Any, y_stride: Any, where: Any,
+        start: Any, start_stride: Any, scales: Any, shifts: Any,
+    ) -> None:  # fmt: skip
+        x_rows = [add(builder, x, times(builder, x_stride, r)) for r in range(rows)]
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(INTEGERS, [0] * WIDTH)) for _ in range(rows * vectors)]
+        with cgutils.for_range(builder, words) as loop:
+            place = add(builder, weights, times(builder, loop.index, BYTES * vectors))
+            values = [builder.load(pointer(builder, place, INTEGERS, BYTES * v), align=4) for v in range(vectors)]
+            for r in range(rows):
+                word = builder.load(
+                    pointer(builder, add(builder, x_rows[r], times(builder, loop.index, 4)), INT32), align=4
+                )
+                spread = broadcast(builder, word)
+                for v in range(vectors):
+                    slot = sums[r * vectors + v]
+                    builder.store(_dot(builder, builder.load(slot), spread, values[v]), slot)
+        for v in range(vectors):
+            offset = builder.load(pointer(builder, where, INT64, 8 * v))
+            scale = builder.load(pointer(builder, scales, VECTOR, BYTES * v), align=4)
+            shift = builder.load(pointer(builder, shifts, INTEGERS, BYTES * v), align=4)
+            for r in range(rows):
+                spread = broadcast(builder, builder.load(pointer(builder, own, FLOAT, 4 * r), align=4))
+                place = add(builder, start, times(builder, start_stride, r), offset)
+                begin = builder.load(pointer(builder, place, VECTOR), align=4)
+                value = _finish(builder, builder.load(sums[r * vectors + v]), shift, scale, spread, begin)
+                place = add(builder, y, times(builder, y_stride, r), offset)
+                builder.store(value, pointer(builder, place, VECTOR), align=4)
+
+    return tile
+
+
+def _block_tile(rows: int) -> Any:
+    """Blocks of WIDTH rows x 4 columns, one block row: arguments as above, with the list of word numbers."""
+
+    @instruction(types.void, *[types.int64] * 13)
+    def tile(
+        builder: Any, weights: Any, numbers: Any, count: Any, x: Any, x_stride: Any, own: Any, y: Any, y_stride: Any,
+        where: Any, start: Any, start_stride: Any, scales: Any, shifts: Any,
+    ) -> None:  # fmt: skip
+        x_rows = [add(builder, x, times(builder, x_stride, r)) for r in range(rows)]
+        zero = ir.Constant(INTEGERS, [0] * WIDTH)
+        turns = 4 if rows == 1 else 2 if rows < 8 else 1  # sums are exact, so their number changes no bit
+        sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(turns)] for _ in range(rows)]
+
+        def block(index: Any, turn: int) -> None:
+            value = builder.load(
+                pointer(builder, add(builder, weights, times(builder, index, BYTES)), INTEGERS), align=4
+            )
+            place = pointer(builder, add(builder, numbers, times(builder, index, 4)), INT32)
+            offset = builder.shl(builder.zext(builder.load(place, align=4), INT64), ir.Constant(INT64, 2))
+            for r in range(rows):
+                word = builder.load(pointer(builder, add(builder, x_rows[r], offset), INT32), align=4)
+                slot = sums[r][turn]
+                builder.store(_dot(builder, builder.load(slot), broadcast(builder, word), value), slot)
+
+        rounds = builder.sdiv(count, ir.Constant(INT64, turns))
+        with cgutils.for_range(builder, rounds) as loop:
+            for turn in range(turns):
+                block(builder.add(builder.mul(loop.index, ir.Constant(INT64, turns)), ir.Constant(INT64, turn)), turn)
+        done = builder.mul(rounds, ir.Constant(INT64, turns))
+        with cgutils.for_range(builder, builder.sub(count, done)) as loop:
+            block(builder.add(done, loop.index), 0)
+        offset = builder.load(pointer(builder, where, INT64))
+        scale = builder.load(pointer(builder, scales, VECTOR), align=4)
+        shift = builder.load(pointer(builder, shifts, INTEGERS), align=4)
+        for r in range(rows):
+            total = builder.load(sums[r][0])
+            for slot in sums[r][1:]:
+                total = builder.add(total, builder.load(slot))
+            spread = broadcast(builder, builder.load(pointer(builder, own, FLOAT, 4 * r), align=4))
+            place = add(builder, start, times(builder, start_stride, r), offset)
+            begin = builder.load(pointer(builder, place, VECTOR), align=4)
+            place = add(builder, y, times(builder, y_stride, r), offset)
+            value = _finish(builder, total, shift, scale, spread, begin)
+            builder.store(value, pointer(builder, place, VECTOR), align=4)
+
+    return tile
+
+
+_tall, _two, _one = _tile(TALL, PANEL), _tile(2, PANEL), _tile(1, PANEL)
+_narrow_tall, _narrow_one = _tile(TALL, 1), _tile(1, 1)
+_block_tall, _block_six, _block_two, _block_one = (_block_tile(n) for n in (12, 6, 2, 1))
+
+
+@njit
+def _take_in(x, x_stride, rows, inputs, stride, scratch, own):
+    """Quantise `rows` rows of x; their scales go to `own`. A row that is not finite gets the scale NaN."""
+    for row in range(rows):
+        most = _largest(x + row * x_stride, inputs)
+        if most > 1e-30 and most <= LARGEST:
+            _quantise(x + row * x_stride, scratch + row * stride, inputs, 127.0 / most)
+            put_f32(own, row, most / 127.0)
+        else:
+            _quantise(x + row * x_stride, scratch + row * stride, 0, 0.0)
+            for n in range(stride // 4):
+                put_f32(scratch + row * stride, n, 0.0)
+            put_f32(own, row, 0.0 if most <= 1e-30 else most - most)
+
+
+def panel(plan, x, x_stride, count, y, y_stride, scratch):
+    """Dense int8 panels. Scratch: MOST rows of bytes and MOST floats."""
+    words, inputs, blocks = i64(plan, COLUMNS), i64(plan, INPUTS), i64(plan, BLOCKS)
+    weights, where, bias = i64(plan, WEIGHTS), i64(plan, WHERE), i64(plan, BIAS)
+    scales, shifts = i64(plan, SCALES), i64(plan, SHIFTS)
+    stride = (inputs + 63) // 64 * 64
+    own = scratch + MOST * stride
+    if bias != 0:
+        fill_absent(plan, bias, count, y, y_stride)
+    start = bias if bias != 0 else y
+    start_stride = 0 if bias != 0 else y_stride
+    done = 0
+    while done < count:
+        rows = min(MOST, count - done)
+        _take_in(x + done * x_stride, x_stride, rows, inputs, stride, scratch, own)
+        place, begin = y + done * y_stride, start + done * start_stride
+        block = 0
+        while block < blocks:
+            four = block + PANEL <= blocks
+            w = weights + block * words * BYTES
+            at, scale, shift = where + block * 8, scales + block * BYTES, shifts + block * BYTES
+            r = 0
+            while r < rows:
+                q, o, yr, sr = scratch + r * stride, own + r * 4, place + r * y_stride, begin + r * start_stride
+                if four:
+                    if rows - r >= TALL:
+                        _tall(w, words, q, stride, o, yr, y_stride, at, sr, start_stride, scale, shift)
+                        r += TALL
+                    elif rows - r >= 2:
+                        _two(w, words, q, stride, o, yr, y_stride, at, sr, start_stride, scale, shift)
+                        r += 2
+                    else:
+                        _one(w, words, q, stride, o, yr, y_stride, at, sr, start_stride, scale, shift)
+                        r += 1
+                elif rows - r >= TALL:
+                    _narrow_tall(w, words, q, stride, o, yr, y_stride, at, sr, start_stride, scale, shift)
+                    r += TALL
+                else:
+                    _narrow_one(w, words, q, stride, o, yr, y_stride, at, sr, start_stride, scale, shift)
+                    r += 1
+            block += PANEL if four else 1
+        done += rows
+
+
+def blocks(plan, x, x_stride, count, y, y_stride, scratch):
+    """WIDTH x 4 blocks of int8. Scratch as for `panel`."""
+    inputs, total = i64(plan, INPUTS), i64(plan, BLOCKS)
+    weights, where, bias = i64(plan, WEIGHTS), i64(plan, WHERE), i64(plan, BIAS)
+    scales, shifts, numbers, starts = i64(plan, SCALES), i64(plan, SHIFTS), i64(plan, NUMBERS), i64(plan, STARTS)
+    stride = (inputs + 63) // 64 * 64
+    own = scratch + MOST * stride
+    if bias != 0:
+        fill_absent(plan, bias, count, y, y_stride)
+    start = bias if bias != 0 else y
+    start_stride = 0 if bias != 0 else y_stride
+    done = 0
+    while done < count:
+        rows = min(MOST, count - done)
+        _take_in(x + done * x_stride, x_stride, rows, inputs, stride, scratch, own)
+        place, begin = y + done * y_stride, start + done * start_stride
+        for b in range(total):
+            first = i64(starts, b)
+            more = i64(starts, b + 1) - first
+            w, n = weights + first * BYTES, numbers + first * 4
+            at, scale, shift = where + b * 8, scales + b * BYTES, shifts + b * BYTES
+            r = 0
+            while r < rows:
+                q, o, yr, sr = scratch + r * stride, own + r * 4, place + r * y_stride, begin + r * start_stride
+                if rows - r >= 12:
+                    _block_tall(w, n, more, q, stride, o, yr, y_stride, at, sr, start_stride, scale, shift)
+                    r += 12
+                elif rows - r >= 6:
+                    _block_six(w, n, more, q, stride, o, yr, y_stride, at, sr, start_stride, scale, shift)
+                    r += 6
+                elif rows - r >= 2:
+                    _block_two(w, n, more, q, stride, o, yr, y_stride, at, sr, start_stride, scale, shift)
+                    r += 2
+                else:
+                    _block_one(w, n, more, q, stride, o, yr, y_stride, at, sr, start_stride, scale, shift)
+                    r += 1
+        done += rows
