@@ -62,16 +62,13 @@ def test_shakespeare_counts_the_steps_of_all_nets_alike(tmp_path):
     from sparsernn.experiments import checkpoint
     from sparsernn.experiments.recipes._shakespeare import Shakespeare
 
-    run = make_run(tmp_path, "shakespeare", branch=0.5, steps=20)
+    run = make_run(tmp_path, "shakespeare", steps=20)
     work = Shakespeare(run)
     for row in ("dense", "sparse", "compact", "direct"):
         run.row(row, getattr(work, row))
-    steps = {
-        row: checkpoint.read(tmp_path / "run" / row / "checkpoint.safetensors")["step"]
-        for row in ("dense", "sparse", "direct")
-    }
-    assert set(steps.values()) == {20}
-    assert checkpoint.read(tmp_path / "run" / "dense" / "branch.safetensors")["step"] == 10
+    kept = [checkpoint.read(tmp_path / "run" / row / "checkpoint.safetensors") for row in ("dense", "sparse", "direct")]
+    assert [each["step"] for each in kept] == [20, 20, 20]
+    assert kept[0]["settings"] == kept[1]["settings"] == kept[2]["settings"]
 
 
 def test_reber_rows_have_the_sparsity_asked_for(tmp_path):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...learn.lasso import GroupLasso
+from ...learn.target import Ramp
 from ...runtime.layers import accelerate
 from ...surgery.checkpoint import load, save
 from ...surgery.compact import compact
@@ -35,33 +36,35 @@ ROWS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """`target`: share of the recurrent weights kept. `branch`: share of the steps that sparse and dense have in common.
+    """`target`: share of the recurrent weights kept, a half of the units; `ramp_begin`, `ramp_end` and `freeze`: when
+    they go, in shares of the steps.
 
     `bench_batch`, `bench_steps`: the batch that is timed. `threads` 0: as many as torch finds cores.
     """
 
     embedding: int = 64
     hidden: int = 384
-    dropout: float = 0.25
-    direct_dropout: float = 0.0
-    target: float = 0.2
-    branch: float = 0.3
+    dropout: float = 0.0
+    target: float = 0.286
+    ramp_begin: float = 0.1
+    ramp_end: float = 0.35
+    freeze: float = 0.4
     steps: int = 4000
     batch: int = 32
     length: int = 64
-    learning_rate: float = 3e-3
+    learning_rate: float = 8e-3
     warm_up: int = 200
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = 0
     train_symbols: int = 0  # 0: all
     test_symbols: int = 0
-    bench_batch: int = 16
-    bench_steps: int = 100
+    bench_batch: int = 10
+    bench_steps: int = 30
     bench_rounds: int = 15
 
     def __post_init__(self) -> None:
         self.training()
-        for name in ("target", "branch", "dropout", "direct_dropout"):
+        for name in ("target", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a share from 0 to below 1.")
         for name in ("embedding", "hidden", "batch", "length", "bench_batch", "bench_steps", "bench_rounds"):
@@ -79,7 +82,8 @@ class Settings:
 
 def _precision() -> Literal["float32", "bfloat16"]:
     """bfloat16 where the processor multiplies in it; elsewhere it would be slower than float32."""
-    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # not in every version of torch
+    return "bfloat16" if supported is not None and supported() else "float32"
 
 
 class Shakespeare:
@@ -103,20 +107,17 @@ class Shakespeare:
         x_TB, _, _ = Streams(self.text.test, 4, 16).at(0)
         return x_TB
 
-    def model(self, hidden: int | None = None, dropout: float | None = None) -> CharacterLSTM:
+    def model(self, hidden: int | None = None) -> CharacterLSTM:
         s = self.settings
-        return CharacterLSTM(
-            len(self.text.symbols),
-            s.embedding,
-            s.hidden if hidden is None else hidden,
-            dropout=s.dropout if dropout is None else dropout,
-        )
+        torch.manual_seed(self.run.seed)
+        symbols = len(self.text.symbols)
+        return CharacterLSTM(symbols, s.embedding, s.hidden if hidden is None else hidden, dropout=s.dropout)
 
     def file(self, row: str) -> Path:
         return self.folder / f"{row}.safetensors"
 
     def _train(
-        self, row: str, model: CharacterLSTM, sparsify: Callable[[nn.Module], GroupLasso] | None = None, **places: Any
+        self, row: str, model: CharacterLSTM, sparsify: Callable[[nn.Module], GroupLasso] | None = None
     ) -> Mapping[str, Any]:
         s = self.settings
         objective = LanguageModelling(Streams(self.text.train, s.batch, s.length))
@@ -128,7 +129,6 @@ class Shakespeare:
             seed=self.run.seed,
             sparsify=sparsify,
             folder=self.folder / row,
-            **places,
         )
         model.eval()
         save(model, self.file(row))
@@ -144,28 +144,20 @@ class Shakespeare:
         }
 
     def dense(self) -> Mapping[str, Any]:
-        torch.manual_seed(self.run.seed)
-        branch = self.folder / "dense" / "branch.safetensors"
-        return self._train("dense", self.model(), milestones={self.branch_step: branch})
-
-    @property
-    def branch_step(self) -> int:
-        return int(self.settings.branch * self.settings.steps)
+        return self._train("dense", self.model())
 
     def sparse(self) -> Mapping[str, Any]:
         s = self.settings
-        begin = self.folder / "dense" / "branch.safetensors" if self.branch_step else None
-        torch.manual_seed(self.run.seed)
 
         def sparsify(model: nn.Module) -> GroupLasso:
-            return GroupLasso(model, self.example_inputs, target=s.target, steps=s.steps - self.branch_step)
+            ramp = Ramp(begin=s.ramp_begin, end=s.ramp_end, freeze=s.freeze)
+            return GroupLasso(model, self.example_inputs, target=s.target, steps=s.steps, ramp=ramp)
 
-        measured = self._train("sparse", self.model(), sparsify, begin=begin)
+        measured = self._train("sparse", self.model(), sparsify)
         return {**measured, "density": measured["nonzero"] / measured["weights"]}
 
     def direct(self) -> Mapping[str, Any]:
-        torch.manual_seed(self.run.seed)
-        return self._train("direct", self.model(self.small_units, self.settings.direct_dropout))
+        return self._train("direct", self.model(self.small_units))
 
     @property
     def small_units(self) -> int:
