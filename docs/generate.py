@@ -93,7 +93,7 @@ def demo_section(found: Sequence[Result]) -> str:
     if not rows:
         return "`make demo` trains, sparsifies and times a character LSTM on tiny Shakespeare and prints the table.\n"
     _, _, _, note, *table = recipe_section("shakespeare", "cpu", rows).splitlines()
-    text = "A character LSTM on tiny Shakespeare, bits per character on the last tenth of the text; `make demo` repeats it."
+    text = "A character LSTM on tiny Shakespeare, bits per character on the last tenth of the text. Again: `make demo`."
     return "\n".join([text, note.removeprefix("Again: `sparsernn run shakespeare --scale cpu`. "), *table, ""])
 
 

@@ -1,0 +1,153 @@
+"""The architecture holds: which room may import which, nothing that executes files, small files, documented names."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sparsernn
+
+SOURCE = Path(sparsernn.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+LEAVES = {"_extras", "_files"}  # for everyone; they import nobody
+MAY_IMPORT = {
+    "structure": set(),
+    "nn": {"structure"},
+    "learn": {"structure", "nn"},
+    "surgery": {"structure", "nn"},
+    "runtime": {"structure", "nn"},
+    "analysis": {"structure", "nn"},
+}
+KNOW_ALL = {"experiments", "_benchmark", "cli", "__main__", "__init__"}
+UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
+PUBLIC = [(name, thing) for name, thing in vars(sparsernn).items() if not name.startswith("_") and callable(thing)]
+PUBLIC += [(f"nn.{name}", getattr(sparsernn.nn, name)) for name in vars(sparsernn.nn) if name[0].isupper()]
+
+
+def trees() -> Iterator[tuple[Path, ast.Module]]:
+    return ((path, ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of all that a file imports, inside functions as well; relative names made absolute."""
+    package = ("sparsernn", *path.relative_to(SOURCE).parent.parts)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            whole = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{whole}.{alias.name}") for alias in node.names)
+
+
+def wrong_imports(path: Path, tree: ast.Module) -> list[str]:
+    room = room_of(path)
+    if room in KNOW_ALL:
+        return []
+    allowed = set() if room in LEAVES else MAY_IMPORT[room] | LEAVES | {room, "__version__"}
+    found = ((line, name.split(".")) for line, name in imported(path, tree))
+    return [
+        f"{path.relative_to(SOURCE)}:{line} imports {'.'.join(parts)}"
+        for line, parts in found
+        if parts[0] == "sparsernn" and (parts[1] if len(parts) > 1 else "*") not in allowed
+    ]
+
+
+def unsafe(path: Path, tree: ast.Module) -> list[str]:
+    """Imports of modules that execute what they read, calls of eval and its kin, torch.load without weights_only."""
+    where = path.relative_to(SOURCE)
+    found = [f"{where}:{n} imports {name}" for n, name in imported(path, tree) if name.split(".")[0] in UNSAFE_MODULES]
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+        if called in UNSAFE_CALLS or called.split(".")[0] in UNSAFE_MODULES:
+            found.append(f"{where}:{node.lineno} calls {called}")
+        if called in ("torch.load", "np.load", "numpy.load"):
+            safe = keywords.get("weights_only") == "True" or (called != "torch.load" and "allow_pickle" not in keywords)
+            found += [] if safe else [f"{where}:{node.lineno} calls {called}, which may unpickle"]
+        if keywords.get("shell") == "True" or called in ("os.system", "os.popen"):
+            found.append(f"{where}:{node.lineno} starts a shell")
+    return found
+
+
+@pytest.mark.smoke
+def test_imports_point_one_way():
+    assert [line for path, tree in trees() for line in wrong_imports(path, tree)] == []
+
+
+@pytest.mark.parametrize(
+    "place, code",
+    [
+        ("structure/a.py", "from ..learn import lasso"),
+        ("structure/a.py", "def f():\n    from .. import nn"),
+        ("learn/a.py", "from ..surgery.compact import compact"),
+        ("analysis/a.py", "import sparsernn.runtime.pack"),
+        ("nn/a.py", "from sparsernn import learn"),
+        ("runtime/a.py", "from .. import compact"),
+        ("_files.py", "from .structure import cells"),
+    ],
+)
+def test_a_wrong_import_is_seen(place, code):
+    assert len(wrong_imports(SOURCE / place, ast.parse(code))) == 1
+
+
+def test_nothing_in_the_package_executes_what_it_reads():
+    assert [line for path, tree in trees() for line in unsafe(path, tree)] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from joblib import load",
+        "eval('1')",
+        "torch.load('x')",
+        "torch.load('x', weights_only=False)",
+        "np.load('x', allow_pickle=True)",
+        "subprocess.run('ls', shell=True)",
+    ],
+)
+def test_what_could_execute_a_file_is_seen(code):
+    assert len(unsafe(SOURCE / "a.py", ast.parse(code))) == 1
+
+
+def test_files_are_small():
+    lines = {str(path.relative_to(SOURCE)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {name: count for name, count in lines.items() if count > 300} == {}
+
+
+def test_every_file_says_what_it_is_for():
+    assert [path.name for path, tree in trees() if path.stat().st_size and not ast.get_docstring(tree)] == []
+
+
+@pytest.mark.parametrize("name, thing", PUBLIC, ids=[name for name, _ in PUBLIC])
+def test_public_names_have_docstrings(name, thing):
+    written = inspect.getdoc(thing)
+    # A dataclass without a docstring is given its signature as one.
+    assert written and not written.startswith(f"{thing.__name__}(")
+
+
+def test_no_room_has_the_name_of_a_public_function():
+    rooms = {path.name for path in SOURCE.iterdir() if path.is_dir()}
+    assert rooms & {name for name, _ in PUBLIC} == set()
+
+
+def test_the_package_imports_with_its_core_dependencies_alone():
+    """Neither the extras nor the experiments are loaded by `import sparsernn`."""
+    extras = "accelerate tyro optuna datasets matplotlib sklearn onnx onnxscript onnxruntime ray sparsernn.experiments"
+    code = f"import sys, sparsernn; print(sorted(set({extras.split()!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
