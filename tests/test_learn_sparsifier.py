@@ -236,6 +236,44 @@ def test_the_wrapper_of_accelerate():
     assert int((model.rnn.weight_hh_l0 == 0).sum()) == round(0.9 * model.rnn.weight_hh_l0.numel())
 
 
+@pytest.mark.parametrize("name", list(RUNS))
+@pytest.mark.filterwarnings("ignore:.*finish")
+def test_pure_bfloat16(name):
+    model = tagger(num_layers=2).bfloat16()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    sparsifier = RUNS[name](model).attach(optimizer)
+    train(model, optimizer, 24)
+    sparsifier.finish()
+    assert all(p.dtype == torch.bfloat16 and torch.isfinite(p).all() for p in model.parameters())
+    kept = sum(int((model.get_parameter(n) != 0).sum()) for n in sparsifier.masks if "rnn.weight" in n)
+    whole = sum(p.numel() for n, p in model.named_parameters() if "rnn.weight" in n)
+    assert kept / whole == pytest.approx(sparsifier.density(), abs=0.01)
+
+
+def _rank(rank: int, file: str, results: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=2)
+    model = nn.parallel.DistributedDataParallel(tagger(hidden=12, num_layers=2))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    sparsifier = GroupLasso(model, tokens(), target=0.3, steps=12, ramp=EARLY).attach(optimizer)
+    for number in range(12):
+        optimizer.zero_grad()
+        loss_of(model, tokens(100 * rank + number)).backward()  # each rank has its own batches
+        optimizer.step()
+    sparsifier.finish()
+    torch.save(model.module.state_dict(), f"{results}/{rank}")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.nightly
+def test_two_processes_stay_equal(tmp_path):
+    """The traced copy is the module inside DistributedDataParallel, and both ranks end with the same weights."""
+    torch.multiprocessing.spawn(_rank, (str(tmp_path / "rendezvous"), str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert (first["head.weight"] == 0).all(0).any()
+
+
 def test_ranks_decide_alike():
     """Equal weights give equal decisions, whatever a rank's random state: nothing is drawn."""
     decisions = []

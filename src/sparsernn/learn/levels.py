@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..structure.blocks import tiles
+from ..structure.blocks import Tiles, tiles
 from ..structure.cells import RecurrentLayer
 from ..structure.groups import Level as LevelName
 from ..structure.groups import Role, SliceGroups
@@ -35,6 +35,7 @@ class Level(ABC):
 
     def combine(self, elements: Parameters, reduce: Reduce) -> Tensor:
         """Scores of the groups, (count,), from the scores of single weights."""
+        elements = {name: wide(value) for name, value in elements.items()}
         if reduce == "norm":
             elements = {name: value * value for name, value in elements.items()}
         total = sums(self.parts, elements)
@@ -47,8 +48,8 @@ class Level(ABC):
         """Parameter name -> bool mask (True kept) once the groups in `gone` (bool, (count,)) are out."""
 
     @abstractmethod
-    def scopes(self, scope: str) -> list[Tensor]:
-        """Numbers of the groups that compete with each other, one tensor a scope ("matrix", "layer", "model")."""
+    def scopes(self, scope: str) -> list[slice | Tensor]:
+        """Numbers of the groups that compete with each other, one index a scope ("matrix", "layer", "model")."""
 
     @abstractmethod
     def left(self, order: Tensor, present: Parameters) -> Tensor:
@@ -71,6 +72,11 @@ def sums(parts: Sequence[Part], values: Parameters) -> Tensor:
         total = each if total is None else total + each.to(total.device)
     assert total is not None, "a level has at least one part"
     return total
+
+
+def wide(value: Tensor) -> Tensor:
+    """At least float32: squares of half-precision weights under- and overflow."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
 def zero(level: Level, gone: Tensor, parameters: Parameters) -> None:
@@ -105,7 +111,7 @@ class Elements(Level):
 
     def combine(self, elements: Parameters, reduce: Reduce) -> Tensor:
         if self.name == "weight":
-            flat = [elements[name].reshape(-1) for name in self.parameters]
+            flat = [wide(elements[name]).reshape(-1) for name in self.parameters]
             return torch.cat([value.to(flat[0].device) for value in flat])
         off = {n: v.masked_fill(self._diagonal(n, v), 0) if n in self._diagonals else v for n, v in elements.items()}
         return super().combine(off, reduce)
@@ -120,15 +126,25 @@ class Elements(Level):
             masks[tile.parameter] = mask
         return masks
 
-    def scopes(self, scope: str) -> list[Tensor]:
+    def scopes(self, scope: str) -> list[slice | Tensor]:
         keys = {"matrix": list(self.parameters), "layer": self._layer, "model": [""] * len(self._tiles)}[scope]
-        numbers = torch.arange(self.count).split(self._counts)
-        found: dict[str, list[Tensor]] = {}
-        for key, tile, part in zip(keys, self._tiles, numbers):
-            if tile.parameter in self._diagonals and tile.height == 1:
-                part = part[~self._diagonals[tile.parameter].reshape(-1)]
-            found.setdefault(key, []).append(part)
-        return [torch.cat(part) for part in found.values()]
+        found: dict[str, list[tuple[int, int]]] = {}
+        first = 0
+        for key, count in zip(keys, self._counts):
+            spans = found.setdefault(key, [])
+            if spans and spans[-1][1] == first:
+                spans[-1] = (spans[-1][0], first + count)
+            else:
+                spans.append((first, first + count))
+            first += count
+        if self.name == "weight" and self._diagonals:
+            off = torch.cat([~self._diagonals.get(t.parameter, _none(t)).reshape(-1) for t in self._tiles])
+            return [torch.cat([a + off[a:b].nonzero()[:, 0] for a, b in spans]) for spans in found.values()]
+        # Slices where possible: 8 bytes of index a weight would be more than the weights themselves.
+        return [
+            slice(*spans[0]) if len(spans) == 1 else torch.cat([torch.arange(a, b) for a, b in spans])
+            for spans in found.values()
+        ]
 
     def left(self, order: Tensor, present: Parameters) -> Tensor:
         return _running(sums(self.parts, {n: p.long() for n, p in present.items()}), order, present)
@@ -158,7 +174,7 @@ class Slices(Level):
     def masks(self, gone: Tensor, parameters: Parameters) -> dict[str, Tensor]:
         return self.groups.mask(parameters, gone, ROLES if self.name == "unit" else ("incoming",))
 
-    def scopes(self, scope: str) -> list[Tensor]:
+    def scopes(self, scope: str) -> list[slice | Tensor]:
         if scope == "model":
             return [torch.arange(self.count)]
         found: dict[str, list[int]] = {}
@@ -184,6 +200,10 @@ class Slices(Level):
                 sides.append(size - torch.cat([cut.new_zeros(1), cut[order.cpu()].cumsum(0)]))
             total += torch.stack(sides).prod(0)
         return total
+
+
+def _none(tile: Tiles) -> Tensor:
+    return torch.zeros(tile.rows, tile.columns, dtype=torch.bool)
 
 
 def _running(sizes: Tensor, order: Tensor, present: Parameters) -> Tensor:

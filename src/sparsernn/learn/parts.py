@@ -77,7 +77,7 @@ class TilePart:
         return self.tile.expand(groups[self.first : self.first + self.tile.count])
 
     def rows(self, value: Tensor, groups: Tensor) -> Tensor:
-        own = groups - self.first
+        own = groups.to(value.device) - self.first
         inside = (own >= 0) & (own < self.tile.count)
         row_of_blocks = self.tile.row_of_blocks().to(value.device)
         block, column = own.clamp(0, self.tile.count - 1) // self.tile.columns, own % self.tile.columns

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .levels import Level, Slices, sums
+from .levels import Level, Slices, sums, wide
 from .parts import Part, SlicePart
 
 EPSILON = 1e-8  # inside the root, as in the authors' code (arXiv 1709.05027)
@@ -47,10 +47,10 @@ class Penalty:
 
     def squares(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Sum of squares of each group, (count,), in at least float32."""
-        wide = {name: _wide(parameters[name]) for name in self.names}
-        total = sums(self.parts, {name: value * value for name, value in wide.items()})
+        values = {name: wide(parameters[name]) for name in self.names}
+        total = sums(self.parts, {name: value * value for name, value in values.items()})
         for name, rows, columns, group in self._overlaps:
-            value = _wide(parameters[name][rows.to(total.device), columns.to(total.device)])
+            value = wide(parameters[name][rows.to(total.device), columns.to(total.device)])
             total = total.index_add(0, group.to(total.device), -(value * value))
         return total
 
@@ -90,10 +90,6 @@ def _grad(parameters: Mapping[str, Tensor], name: str) -> Tensor:
     if gradient.is_sparse:
         gradient = parameters[name].grad = gradient.to_dense()
     return gradient
-
-
-def _wide(value: Tensor) -> Tensor:
-    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
 def _overlaps(parts: Sequence[SlicePart]) -> list[tuple[str, Tensor, Tensor, Tensor]]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .levels import wide
 from .parts import Part
 
 Select = Callable[[Tensor], Tensor]  # picks a part of each state tensor: rows, or the elements of some groups
@@ -74,6 +75,8 @@ def _count(step: Tensor | float) -> Tensor | float:
 
 def shrink_weights(weight: Tensor, metric: Metric, strength: float) -> None:
     """Proximal step of strength |w|, in place: each weight moves by strength / d towards zero and stops there."""
+    if strength == 0:
+        return
     for rows in _chunks(weight):
         limit = strength / metric(_rows(rows))
         value = weight[rows]
@@ -84,11 +87,13 @@ def shrink_groups(
     parts: Sequence[Part], parameters: Mapping[str, Tensor], metrics: Mapping[str, Metric], strength: float
 ) -> None:
     """Proximal step of strength * sum over groups of ||w_g||, in place, for disjoint groups made of `parts`."""
+    if strength == 0:
+        return
     size = length = torch.zeros(())
     for part in parts:
         for rows in _chunks(parameters[part.parameter], part):
-            value = part.narrow(parameters[part.parameter][rows])
-            pulled = metrics[part.parameter](_rows(rows, part)) * value
+            value = wide(part.narrow(parameters[part.parameter][rows]))
+            pulled = wide(value * metrics[part.parameter](_rows(rows, part)))
             size = size.to(value.device) + part.sums(pulled * pulled)
             length = length.to(value.device) + part.sums(value * value)
     size, length = size.sqrt(), length.sqrt()
@@ -112,8 +117,8 @@ def shrink_groups(
     for part in parts:
         parameter = parameters[part.parameter]
         # Outside all groups radius 1 and strength 0 leave a factor of one.
-        held = part.spread(radius.to(parameter), 1.0)
-        inside = part.spread(torch.full_like(radius, strength).to(parameter), 0.0)
+        held = part.spread(radius.to(parameter.device), 1.0)
+        inside = part.spread(torch.full_like(radius, strength).to(parameter.device), 0.0)
         for rows in _chunks(parameter, part):
             scaled = metrics[part.parameter](_rows(rows, part)) * held
             part.multiply(parameter[rows], scaled.div_(scaled + inside))

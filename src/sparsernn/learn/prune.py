@@ -113,10 +113,13 @@ class Prune(Sparsifier):
         scores = scores.masked_fill(gone, -torch.inf)  # what has gone stays away
         stay = protected(scores, self.level.keep_one)
         chosen = torch.zeros_like(gone)
-        for numbers in self._scopes:
-            numbers = numbers.to(scores.device)
-            free = numbers[~stay[numbers]]
-            chosen[free[lowest(scores[free], round(share * len(numbers)))]] = True
+        for scope in self._scopes:
+            if isinstance(scope, slice):  # weights and blocks, which need no guard
+                chosen[scope] = lowest(scores[scope], round(share * (scope.stop - scope.start)))
+            else:
+                numbers = scope.to(scores.device)
+                free = numbers[~stay[numbers]]
+                chosen[free[lowest(scores[free], round(share * len(numbers)))]] = True
         self._gone = chosen
         self._share = share
         self._hold(self.level.masks(chosen, self._parameters))
