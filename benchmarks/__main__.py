@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--cpu-time",
         action="store_true",
-        help="count this thread's own time, on a machine that is busy with other work",
+        help="count this thread's own time, on a machine with other work",
     )
     chosen = parser.parse_args(arguments)
     unknown = [name for name in chosen.names if name not in WORKS]

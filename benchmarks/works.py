@@ -25,24 +25,22 @@ def small_weights(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def thinned(model: nn.Module, density: float, blocks: bool) -> nn.Module:
-    """A copy with that share of weights, single ones or 16 x 1 blocks within each gate."""
+def thinned(model: nn.Module, density: float, blocks: int) -> nn.Module:
+    """A copy with that share of weights, in blocks of 16 rows (within a gate) and `blocks` columns; 0: single ones."""
     made = small_weights(nn.LSTM(model.input_size, model.hidden_size))  # type: ignore[arg-type]
     with torch.no_grad():
-        for name, p in made.named_parameters():
-            if p.dim() == 2:
-                gates = p.view(4, -1, p.shape[1])
-                rows = -(-gates.shape[1] // 16) if blocks else gates.shape[1]
-                keep = torch.rand(4, rows, p.shape[1]) < density
-                keep = keep.repeat_interleave(16, 1)[:, : gates.shape[1]] if blocks else keep
-                gates.mul_(keep).mul_(density**-0.5)
-            assert name
+        for p in (p for p in made.parameters() if p.dim() == 2):
+            gates = p.view(4, -1, p.shape[1])
+            tall, wide = (16, blocks) if blocks else (1, 1)
+            keep = torch.rand(4, -(-gates.shape[1] // tall), -(-p.shape[1] // wide)) < density
+            keep = keep.repeat_interleave(tall, 1)[:, : gates.shape[1]].repeat_interleave(wide, 2)[..., : p.shape[1]]
+            gates.mul_(keep).mul_(density**-0.5)
     return made
 
 
-def ours(model: nn.Module, x: Tensor) -> Engine:
+def ours(model: nn.Module, x: Tensor, precision: Any = "float32") -> Engine:
     """Whole sequences; a single step is one of a stream."""
-    fast = srn.accelerate(model)
+    fast = srn.accelerate(model, precision)
     if len(x) > 1:
         return engines.same(lambda: fast(x)[0])
     stream, step = fast.stream(x.shape[1], x.expand(3, -1, -1).contiguous()), x[0]
@@ -90,7 +88,27 @@ def compact(ceiling: Ceiling, rounds: int) -> list[Row]:
     return rows
 
 
-def _sparse(ceiling: Ceiling, rounds: int, name: str, density: float, blocks: bool, targets: Any) -> list[Row]:
+def compact8(ceiling: Ceiling, rounds: int) -> list[Row]:
+    """The same in int8, against the dense net in float32 and the compact one in onnxruntime's int8."""
+    dense = small_weights(nn.LSTM(1500, 1500, 2))
+    small = small_weights(RaggedLSTM(1500, [373, 315]))
+    rows = []
+    for (shape, (steps, batch)), far, near in zip(SHAPES.items(), (58, 110, 60), (0.95, 1.1, 3)):
+        x = torch.randn(steps, batch, 1500)
+        work, call = f"compact 373/315 int8, {shape}", ours(small, x, "int8")
+        best = ideal(ceiling, small, x, 1) / (1 if batch == 1 else 4)
+        dense_rows = versus(work, call, torch_engines(dense, x, far), best, rounds)
+        for row in dense_rows:
+            row["against"] += ", dense"
+        near_engines = {"onnxruntime int8, same net": engines.onnx(small, x, near, int8=True)}
+        float_engines = {"torch nn, same net": engines.lstm(small, x)}
+        rows += dense_rows + versus(work, call, {**near_engines, **float_engines}, best, rounds)
+    return rows
+
+
+def _sparse(
+    ceiling: Ceiling, rounds: int, name: str, density: float, blocks: int, targets: Any, precision: Any = "float32"
+) -> list[Row]:
     dense = small_weights(nn.LSTM(1500, 1500))
     thin = thinned(dense, density, blocks)
     rows = []
@@ -98,24 +116,29 @@ def _sparse(ceiling: Ceiling, rounds: int, name: str, density: float, blocks: bo
         x = torch.randn(steps, batch, 1500)
         others = torch_engines(thin, x, far)
         others["onnxruntime int8"] = engines.onnx(thin, x, near, int8=True)
-        best = ideal(ceiling, thin, x, 4.25 if blocks else 5)
-        rows += versus(f"LSTM 1500, {name}, {shape}", ours(thin, x), others, best, rounds)
+        best = ideal(ceiling, thin, x, {"float32": 4.25 if blocks else 5, "bfloat16": 2.25, "int8": 1.06}[precision])
+        rows += versus(f"LSTM 1500, {name}, {shape}", ours(thin, x, precision), others, best, rounds)
     return rows
 
 
 def blocks90(ceiling: Ceiling, rounds: int) -> list[Row]:
     """One LSTM of 1500 units, 16 x 1 blocks, 90% gone."""
-    return _sparse(ceiling, rounds, "16x1 blocks 90%", 0.1, True, ((15, 2.3), (21, 2.1), (20, 3.4)))
+    return _sparse(ceiling, rounds, "16x1 blocks 90%", 0.1, 1, ((15, 2.3), (21, 2.1), (20, 3.4)))
 
 
 def blocks95(ceiling: Ceiling, rounds: int) -> list[Row]:
     """One LSTM of 1500 units, 16 x 1 blocks, 95% gone."""
-    return _sparse(ceiling, rounds, "16x1 blocks 95%", 0.05, True, ((29, 4.4), (40, 4.2), (47, 8)))
+    return _sparse(ceiling, rounds, "16x1 blocks 95%", 0.05, 1, ((29, 4.4), (40, 4.2), (47, 8)))
+
+
+def blocks95int8(ceiling: Ceiling, rounds: int) -> list[Row]:
+    """One LSTM of 1500 units, 16 x 4 blocks, 95% gone, in int8; the stretch targets."""
+    return _sparse(ceiling, rounds, "int8 16x4 blocks 95%", 0.05, 4, ((80, 10), (120, 10), (150, 20)), "int8")
 
 
 def single95(ceiling: Ceiling, rounds: int) -> list[Row]:
     """One LSTM of 1500 units, single weights, 95% gone; the stretch targets."""
-    return _sparse(ceiling, rounds, "single weights 95%", 0.05, False, ((12, 1.5), (16, 1.5), (20, 3)))
+    return _sparse(ceiling, rounds, "single weights 95%", 0.05, 0, ((12, 1.5), (16, 1.5), (20, 3)))
 
 
 def product(ceiling: Ceiling, rounds: int) -> list[Row]:
@@ -147,7 +170,8 @@ def product(ceiling: Ceiling, rounds: int) -> list[Row]:
 def streaming(ceiling: Ceiling, rounds: int) -> list[Row]:
     """Small layers step by step, each a stream with its own state."""
     rows = []
-    for hidden in (32, 64, 128, 200):
+    shapes = [(n, "float32") for n in (32, 64, 128, 200)] + [(n, "int8") for n in (128, 200)]
+    for hidden, precision in shapes:
         model = small_weights(nn.LSTM(hidden, hidden))
         x = torch.randn(1, 1, hidden)
         others = {
@@ -155,8 +179,9 @@ def streaming(ceiling: Ceiling, rounds: int) -> list[Row]:
             "LSTMCell": engines.cells(model, x, 8),
             "nn.LSTM": engines.lstm(model, x),
         }
-        rows += versus(f"LSTM {hidden}, one step", ours(model, x), others, ideal(ceiling, model, x, 4), rounds)
+        best = ideal(ceiling, model, x, 4 if precision == "float32" else 1)
+        rows += versus(f"LSTM {hidden} {precision}, one step", ours(model, x, precision), others, best, rounds)
     return rows
 
 
-WORKS = {f.__name__: f for f in (compact, blocks90, blocks95, single95, product, streaming)}
+WORKS = {f.__name__: f for f in (compact, compact8, blocks90, blocks95, blocks95int8, single95, product, streaming)}

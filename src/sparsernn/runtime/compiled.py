@@ -8,6 +8,7 @@ sha256 and its name the hash of everything that the code depends on: sources, ve
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -18,6 +19,7 @@ import os
 import stat
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -178,7 +180,17 @@ def _read(path: Path) -> tuple[str, bytes] | None:
         return None
 
 
+def _clear(path: Path) -> None:
+    """Remove what other versions left of this kernel a month ago or earlier."""
+    name = path.name.rpartition("-")[0]
+    for old in path.parent.glob(f"{name}-*.kernel"):
+        with contextlib.suppress(OSError):
+            if old != path and time.time() - old.stat().st_mtime > 30 * 86400:
+                old.unlink()
+
+
 def _write(path: Path, symbol: str, code: bytes) -> None:
+    _clear(path)
     header = json.dumps({"symbol": symbol, "sha256": hashlib.sha256(code).hexdigest()}).encode()
     try:
         write_atomically(path, _FORMAT + header + b"\n" + code)

@@ -1,0 +1,87 @@
+"""Measuring the costs of the layouts on this machine, for `costs.choose`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from .._files import write_atomically
+from .compiled import function
+from .costs import LAYOUTS, NEAR, Costs, as_json, count, current, offered, tuned_file
+from .pack import WIDTH, Arrangement, unit_rows
+
+ROWS, COLUMNS, MANY = 1024, 256, 32
+
+
+def tune(keep: bool = True) -> Costs:
+    """Measure the costs of every layout that this processor has (some seconds, one thread) and, with `keep`, write them
+    to the cache folder, where this and later processes find them."""
+    known = {name for precision in ("float32", "bfloat16", "int8") for name in offered(precision)}
+    generator = torch.Generator().manual_seed(0)
+    measured: dict[str, Any] = {"bandwidth": (_bandwidth(NEAR // 2), _bandwidth(16 * NEAR))}
+    defaults = Costs()
+    for name in LAYOUTS:
+        measured[name] = _pair(name, generator) if name in known else getattr(defaults, name)
+    costs = Costs(**{f.name: measured.get(f.name, f.default) for f in fields(Costs)})
+    path = tuned_file()
+    if keep and path is not None:
+        write_atomically(path, as_json(costs))
+        current.cache_clear()
+    return costs
+
+
+def _pair(layout: str, generator: torch.Generator) -> tuple[float, float]:
+    density = 1.0 if layout.startswith("panel") else 0.1
+    shape = (ROWS // WIDTH, 1, COLUMNS) if layout.startswith("blocks") else (ROWS // WIDTH, WIDTH, COLUMNS)
+    keep = torch.rand(shape, generator=generator) < density
+    weight = (torch.randn(ROWS // WIDTH, WIDTH, COLUMNS, generator=generator) * keep).view(ROWS, COLUMNS)
+    rows, where = unit_rows(ROWS, 1, (0,), 1)
+    arrangement = Arrangement(rows, where, None, rows.numel())
+    packed, counts = LAYOUTS[layout](weight, arrangement), count(weight, arrangement)
+    kernel = function(packed.name, 7)
+    scratch = torch.empty(packed.scratch, dtype=torch.uint8)
+
+    def nanoseconds(inputs: int) -> float:
+        x, y = torch.randn(inputs, COLUMNS, generator=generator), torch.zeros(inputs, rows.numel())
+        arguments = (packed.plan, x.data_ptr(), COLUMNS * 4, inputs, y.data_ptr(), y.stride(0) * 4, scratch.data_ptr())
+        return _best(lambda: kernel(*arguments), 40)
+
+    one, many = nanoseconds(1), nanoseconds(MANY)
+    if layout == "rows":
+        # One group of inputs costs load + use, the MANY = 2 WIDTH of two groups load + 2 use (on 16 lanes).
+        groups, pairs = math.ceil(MANY / WIDTH), math.ceil(MANY / 2 / WIDTH)
+        use = max(0.0, (many - pairs * one) / max(groups - pairs, 1)) / counts.weights
+        return max(0.0, one / counts.weights - use), use
+    steps = {
+        "permuted": counts.tables * counts.slots,
+        "panel_int8": counts.block_rows * -(-COLUMNS // 4),
+        "blocks_int8": counts.words,
+    }.get(layout, counts.blocks)
+    return one / steps, many / MANY / steps
+
+
+def _bandwidth(size: int) -> float:
+    """Bytes a nanosecond that one core reads from `size` bytes, again and again."""
+    x = torch.ones(size // 4)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return size / _best(x.sum, max(3, (8 << 20) // size))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _best(call: Callable[[], Any], number: int) -> float:
+    """Nanoseconds of the quickest of several timings."""
+    found = []
+    for _ in range(9):
+        start = time.perf_counter_ns()
+        for _ in range(number):
+            call()
+        found.append((time.perf_counter_ns() - start) / number)
+    return min(found)
