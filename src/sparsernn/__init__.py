@@ -19,6 +19,7 @@ from .learn.scores import Movement as Movement
 from .learn.scores import Random as Random
 from .learn.scores import StandardDeviation as StandardDeviation
 from .learn.scores import Taylor as Taylor
+from .learn.target import Ramp as Ramp
 from .runtime.layers import accelerate as accelerate
 from .structure.cells import Cell as Cell
 from .structure.cells import register_cell as register_cell

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 _ROLES: tuple[Literal["incoming", "outgoing", "bias", "state"], ...] = ("incoming", "outgoing", "bias", "state")
 
 
-def inspect(model: nn.Module, example_inputs: Any) -> Report:
+def inspect(model: nn.Module, example_inputs: Any, *, carried_states: bool = False) -> Report:
     """Look at `model` as it is now and return a `Report`; the model is not changed.
 
     `example_inputs` is a tensor, a tuple of arguments, a dict of keywords or a list of such examples: what `trace`
-    takes. The report holds a copy of what it shows, so that it stays true when training goes on; only
+    takes, and `carried_states` what it says there. The report holds a copy of what it shows, so that it stays true when training goes on; only
     `gradient_lag` runs the model again. Raises what `trace` raises.
     """
     from ..structure.trace import trace, unwrap
 
     model = unwrap(model)
-    return inspect_structure(model, trace(model, example_inputs), example_inputs)
+    return inspect_structure(model, trace(model, example_inputs, carried_states=carried_states), example_inputs)
 
 
 def inspect_structure(model: nn.Module, structure: Structure, example_inputs: Any) -> Report:

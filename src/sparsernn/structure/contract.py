@@ -152,7 +152,7 @@ def _with_weight(
             tracer.keep_weights([weight])
             continue
         for line in found:
-            covered[line.positions] = True
+            covered[line.positions] |= line.parameter not in tracer.factors
             for row in label_rk if label_rk is not None else ():
                 tracer.read(line.parameter, line.axis, line.index, row[line.positions])
     if label_rk is not None and not covered.all():

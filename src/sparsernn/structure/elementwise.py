@@ -41,7 +41,8 @@ def elementwise(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Tenso
             tracer.own_along(label, weight, additive=not product)
     divided = product and "div" in name and shadows[0].label is None
     additive = name in ADDITIVE and all(q or m for q, m in zip(quiet, masks))
-    if divided or not (product or additive or name == "prelu"):
+    computed = any(tracer.is_factor(w) for s in shadows for w in s.weights) and not product
+    if divided or computed or not (product or additive or name == "prelu"):
         tracer.channels.shift(label)
     state = all(s.state or s.zero or m for s, m in zip(shadows, masks)) and any(s.state for s in shadows)
     return Shadow(label, state=state)
@@ -66,8 +67,8 @@ def _weights_only(
         return Shadow(weights=tuple(tuple(fit(p, shape) for p in w) for w in (*main.weights, *scaled)))
     if name in ADDITIVE and not others:
         return Shadow(weights=weights)
-    tracer.keep_weights(weights)
-    return NONE
+    # Cut with its planes still, but no zero of it is a zero of the parameter.
+    return Shadow(weights=tuple(tracer.as_factor(w) for w in weights))
 
 
 def _on_axis_one(shadow: Shadow, dims: int) -> Shadow:
@@ -83,8 +84,7 @@ def unary(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -> Sha
     if name in ops.UNARY_ZERO:
         return shadow
     tracer.channels.shift(shadow.label)
-    tracer.keep_weights(shadow.weights)
-    return Shadow(shadow.label)
+    return Shadow(shadow.label, weights=tuple(tracer.as_factor(w) for w in shadow.weights))
 
 
 def gated_linear_unit(tracer: Tracer, args: Any, kwargs: Any) -> list[Shadow]:

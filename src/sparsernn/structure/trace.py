@@ -92,7 +92,7 @@ def _record(
         states: dict[tuple[int, int], State] = {}
         for number, call in enumerate(calls, start=1):
             tracer = _run_one(model, call, number, channels, constants, carried)
-            names = tracer.names
+            names = tracer.names[: 1 + len(tracer.numbers)]  # numbers beyond are aliases
             kept.update({n: r for n, r in tracer.kept_weights.items() if n not in kept})
             used |= tracer.used
             states |= tracer.states

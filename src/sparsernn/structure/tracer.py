@@ -146,6 +146,9 @@ class Tracer(TorchFunctionMode):
                 number = torch.where(number == value, alias, number)
         return (number, *weight[1:])
 
+    def is_factor(self, weight: Weight) -> bool:
+        return any(int(n) in self.factors for n in torch.unique(narrow_expanded(weight[0])[0]).tolist())
+
     def dot(self, a: np.ndarray, b: np.ndarray) -> None:
         self.channels.dot(a, b, self.reason("a dot product of two activations"))
 
@@ -173,7 +176,7 @@ class Tracer(TorchFunctionMode):
             if axis < 0:
                 continue
             size = self.shapes[value][axis]
-            base = self.channels.block(("parameter", value, axis), size, PLAIN)
+            base = self.channels.block(("parameter", self.factors.get(value, value), axis), size, PLAIN)
             here = parts[axis] + base
             one = narrow_expanded(number)[0].numel() == 1
             here = here if one else torch.where(number == value, here, 0)
