@@ -143,6 +143,23 @@ class Peephole(nn.Module):
         return self.fc(h)
 
 
+class DecayCell(nn.Module):
+    """A decay for each unit from a bare parameter, behind a function that does not keep zero."""
+
+    def __init__(self, decay):
+        super().__init__()
+        self.decay = decay
+        self.x2h, self.h2h, self.fc = nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.theta = nn.Parameter(torch.randn(6))
+
+    def forward(self, x):
+        h = x.new_zeros(len(x), self.x2h.out_features)
+        for t in range(x.shape[1]):
+            a = self.decay(self.theta)
+            h = a * h + (1 - a) * torch.tanh(self.x2h(x[:, t]) + self.h2h(h))
+        return self.fc(h)
+
+
 class LayerNormCell(nn.Module):
     """A cell that normalises its gates: its units can't go one by one."""
 
@@ -262,6 +279,20 @@ ARCHITECTURES = [
             ]
         },
         literal=True,
+    ),
+    *(
+        Architecture(
+            name,
+            lambda decay=decay: DecayCell(decay),
+            features,
+            {HAND: [reads("h2h.weight"), reads("fc.weight")]},
+            owns={HAND: [reads(p, 0) for p in ("x2h.weight", "x2h.bias", "h2h.weight", "h2h.bias", "theta")]},
+        )
+        for name, decay in (
+            ("decay_cell", torch.sigmoid),
+            ("plain_decay_cell", torch.clone),
+            ("double_exponential_cell", lambda theta: torch.exp(-torch.exp(theta))),
+        )
     ),
     Architecture(
         "layer_norm_cell",
