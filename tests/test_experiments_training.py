@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sparsernn.experiments import checkpoint
@@ -254,3 +254,25 @@ def test_learning_rate_warms_up_and_falls():
     rates = [settings.rate(step) for step in range(101)]
     assert rates[0] == 0.1 and rates[9] == 1.0 and rates[100] == pytest.approx(0.1)
     assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+
+
+@pytest.mark.nightly
+def test_two_processes_end_with_the_same_weights(tmp_path):
+    script = tmp_path / "work.py"
+    script.write_text(
+        "import sys, torch\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\n"
+        "from safetensors.torch import load_file, save_file\n"
+        "import test_experiments_training as t\n"
+        "torch.set_num_threads(1)\n"
+        "model = t.run_training(Path(sys.argv[1]))\n"
+        "import torch.distributed as d\n"
+        "save_file(model.state_dict(), f'{sys.argv[1]}/rank{d.get_rank()}')\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, str(script), str(tmp_path / "run")], check=True, env=environment, timeout=250)
+    first, second = (load_file(tmp_path / "run" / f"rank{rank}") for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert checkpoint.read(tmp_path / "run" / "checkpoint.safetensors")["step"] == STEPS

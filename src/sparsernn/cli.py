@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -162,9 +163,9 @@ def _open(name: str) -> tuple[Any, Run]:
 def _console() -> Any:
     from rich.console import Console
 
-    plain = Console()
+    plain = Console(quiet=int(os.environ.get("RANK", "0")) > 0)  # of several processes only the first speaks
     # A table that a pipe cuts to 80 columns could not be read.
-    return plain if plain.is_terminal else Console(width=140)
+    return plain if plain.is_terminal else Console(width=140, quiet=plain.quiet)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,9 +17,10 @@ EVERY = 0.2  # seconds between two updates of the bar
 class TrainingProgress:
     """Progress of one training of `steps` steps, from step `begun`: loss, learning rate, density, time left."""
 
-    def __init__(self, name: str, steps: int, begun: int = 0, console: Console | None = None) -> None:
+    def __init__(self, name: str, steps: int, begun: int = 0, *, quiet: bool = False) -> None:
         self._name, self._steps, self._begun = name, steps, begun
-        self._console = console or Console(stderr=True)
+        self._console = Console(stderr=True, quiet=quiet)
+        self._quiet = quiet
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -57,4 +58,5 @@ class TrainingProgress:
             self._bar.update(self._task, completed=step, figures=figures)
         else:
             self._logged = step * 10 // max(self._steps, 1)
-            log.info("%s: step %d of %d  %s", self._name, step, self._steps, figures)
+            if not self._quiet:
+                log.info("%s: step %d of %d  %s", self._name, step, self._steps, figures)

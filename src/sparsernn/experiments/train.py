@@ -129,7 +129,7 @@ def train(
     loop = _Loop(model, raw, schedule, settings, seed, folder if accelerator.is_main_process else None)
     loop.resume(folder, begin, sparsify)
     low = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
-    with TrainingProgress(name, settings.steps, loop.step) as progress, StopSignals() as stop:
+    with TrainingProgress(name, settings.steps, loop.step, quiet=rank > 0) as progress, StopSignals() as stop:
         started = time.monotonic() - loop.history.seconds
         while loop.step < settings.steps:
             batch = _to(objective.batch(loop.step, rank, world), accelerator.device)
@@ -153,6 +153,8 @@ def train(
                 raise Stopped(stop.signal, name, loop.step, loop.file)
     if loop.sparsifier is not None:
         loop.sparsifier.finish()
+    # The others go on to read what the main process has just written.
+    accelerator.wait_for_everyone()
     return loop.history
 
 

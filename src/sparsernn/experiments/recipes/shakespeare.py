@@ -55,9 +55,9 @@ def _show(run: Run, rows: Mapping[str, Result]) -> None:
 
 def _verdict(dense: Mapping[str, Any], fast: Mapping[str, Any]) -> str:
     return (
-        f"{dense['units'][0]} -> {fast['units'][0]} units, {dense['weights']:,} -> {fast['weights']:,} weights, "
+        f"{dense['units'][0]} → {fast['units'][0]} units, {dense['weights']:,} → {fast['weights']:,} weights, "
         f"{fast['speedup_batch']:.1f}x faster in a batch and {fast['speedup_step']:.1f}x in a streaming step on this "
-        f"CPU, one thread; bits per character {dense['test_bpc']:.3f} -> {fast['test_bpc']:.3f} "
+        f"CPU, one thread; bits per character {dense['test_bpc']:.3f} → {fast['test_bpc']:.3f} "
         f"({100 * (fast['test_bpc'] / dense['test_bpc'] - 1):+.1f}%); outputs equal to {fast['max_error']:.0e}."
     )
 
