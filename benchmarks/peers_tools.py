@@ -1,10 +1,11 @@
-"""The tools that peers.py compares, each used as its own documentation says, to take out half of the recurrent units."""
+"""The tools that peers.py compares, each used as its documentation says, to take out half of the recurrent units."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +36,12 @@ class Look:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a tool hands back, and what it should compute: the output of the dense model with the tool's own zeros."""
+    """What a tool hands back, and the model that it should be the same function as."""
 
     returned: nn.Module
-    expected: Tensor
-    compared: str  # what `expected` is the output of
-    masked: Look | None  # while the tool's masks are on; None if there is no such stage
+    expected: Callable[[], Tensor]  # the output of the dense model with the tool's own masks or zeros
+    compared: str  # what that is, in words
+    masked: Look | None  # the model while the tool's masks are on; None if there is no such stage
 
 
 Tool = Callable[[nn.Module, Inputs, list[nn.Module]], Outcome]
@@ -51,14 +52,15 @@ def output(model: nn.Module, inputs: Inputs) -> Tensor:
         return model(*inputs)
 
 
-def matrices(model: nn.Module) -> list[tuple[str, nn.Module, str]]:
-    """The weight matrices of all recurrent layers: path of the layer, the layer, name of the matrix in it."""
-    found = []
-    for path, layer in model.named_modules():
-        if isinstance(layer, (nn.RNNBase, nn.RNNCellBase)):
-            names = [n.removeprefix("parametrizations.").removesuffix(".original") for n, _ in layer.named_parameters()]
-            found += [(path, layer, name) for name in names if name.startswith("weight_")]
-    return found
+def recurrent(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Path and module of each recurrent layer."""
+    return [(path, m) for path, m in model.named_modules() if isinstance(m, (nn.RNNBase, nn.RNNCellBase))]
+
+
+def matrices(model: nn.Module) -> list[tuple[str, str]]:
+    """Owner and name of each weight matrix of the recurrent layers; those with a parametrization lie inside it."""
+    names = [f"{path}.{name}" for path, layer in recurrent(model) for name, _ in layer.named_parameters()]
+    return [(name.rpartition(".")[0], name.rpartition(".")[2]) for name in names if "weight_" in name]
 
 
 def sparsernn(model: nn.Module, inputs: Inputs, heads: list[nn.Module]) -> Outcome:
@@ -66,59 +68,64 @@ def sparsernn(model: nn.Module, inputs: Inputs, heads: list[nn.Module]) -> Outco
     sparsifier = srn.Prune(model, inputs, SHARE, level="unit").attach(torch.optim.SGD(model.parameters()))
     look = Look.at(model)
     sparsifier.finish()
-    return Outcome(srn.compact(model, inputs), output(model, inputs), "its own model, units zeroed", look)
+    small = srn.compact(model, inputs)
+    return Outcome(small, lambda: output(model, inputs), "its own model with the units zeroed", look)
 
 
 def torch_pruning(model: nn.Module, inputs: Inputs, heads: list[nn.Module]) -> Outcome:
     """`BasePruner` as in its README: half of the channels of all but the output layers."""
+    dense, paths = copy.deepcopy(model), [name for name, m in model.named_modules() if m in heads]
+    _base_pruner(model, inputs, heads).step()
+    return Outcome(
+        model, lambda: _zeroed(dense, inputs, paths), "the dense model with the pruned channels zeroed", None
+    )
+
+
+def _base_pruner(model: nn.Module, inputs: Inputs, heads: list[nn.Module]) -> Any:
     import torch_pruning as tp
 
-    zeroed = copy.deepcopy(model)
-    pruner = tp.pruner.BasePruner(
+    return tp.pruner.BasePruner(
         model,
         example_inputs=inputs[0] if len(inputs) == 1 else inputs,
         importance=tp.importance.GroupMagnitudeImportance(p=2),
         pruning_ratio=SHARE,
         ignored_layers=heads,
     )
-    left = {}
+
+
+def _zeroed(model: nn.Module, inputs: Inputs, heads: list[str]) -> Tensor:
+    """Output of the model with zeros where Torch-Pruning would cut: its "pruning by masking"."""
+    pruner = _base_pruner(model, inputs, [model.get_submodule(path) for path in heads])
     for group in pruner.step(interactive=True):
         for dependency, places in group:
-            name = next((n for n, m in model.named_modules() if m is dependency.target.module), None)
-            if name is not None:
-                outgoing = pruner.DG.is_out_channel_pruning_fn(dependency.handler)
-                _zero(name, zeroed.get_submodule(name), outgoing, list(places), left)
-        group.prune()
-    return Outcome(model, output(zeroed, inputs), "the dense model, the pruned channels zeroed", None)
+            outgoing = pruner.DG.is_out_channel_pruning_fn(dependency.handler)
+            _zero(dependency.target.module, outgoing, torch.tensor(list(places)))
+    return output(model, inputs)
 
 
-def _zero(name: str, module: nn.Module, outgoing: bool, places: list[int], left: dict[tuple[str, str], Tensor]) -> None:
-    """Zero in the dense twin what Torch-Pruning cuts at `places`, which count what earlier groups have left."""
+def _zero(module: nn.Module, outgoing: bool, places: Tensor) -> None:
+    """Zero channels of a layer; operations without parameters have nothing to zero."""
+    parameters = dict(module.named_parameters(recurse=False))
+    if isinstance(module, nn.LSTM):
+        places = torch.cat([places + gate * module.hidden_size for gate in range(4)]) if outgoing else places
+        parameters = {n: p for n, p in parameters.items() if outgoing or n.startswith("weight_ih")}
     axis = 1 if isinstance(module, nn.Embedding) or not outgoing else 0
-    parameters = {n: p for n, p in module.named_parameters(recurse=False) if p.dim() > axis}
-    if isinstance(module, nn.LSTM) and not outgoing:
-        parameters = {n: p for n, p in parameters.items() if n.startswith("weight_ih")}
-    gates = 4 if isinstance(module, nn.LSTM) and outgoing else 1
-    for key, parameter in parameters.items():
-        size = parameter.shape[axis] // gates
-        index = left.get((name, f"{axis} {key}"), torch.arange(size))
-        cut = index[torch.tensor(places)]
-        left[name, f"{axis} {key}"] = index[~torch.isin(index, cut)]
-        with torch.no_grad():
-            parameter.index_fill_(axis, torch.cat([cut + gate * size for gate in range(gates)]), 0)
+    for parameter in parameters.values():
+        if parameter.dim() > axis:
+            parameter.data.index_fill_(axis, places, 0)
 
 
 def torch_ao_structured(model: nn.Module, inputs: Inputs, heads: list[nn.Module]) -> Outcome:
     """`LSTMSaliencyPruner` for LSTMs, `SaliencyPruner` for other layers: prepare, step, prune."""
     from torch.ao.pruning._experimental.pruner import LSTMSaliencyPruner, SaliencyPruner
 
-    lstm = any(isinstance(layer, (nn.LSTM, nn.LSTMCell)) for _, layer, _ in matrices(model))
+    lstm = any(isinstance(layer, (nn.LSTM, nn.LSTMCell)) for _, layer in recurrent(model))
     pruner = (LSTMSaliencyPruner if lstm else SaliencyPruner)({"sparsity_level": SHARE})
-    pruner.prepare(model, [{"tensor_fqn": f"{path}.{name}"} for path, _, name in matrices(model)])
+    pruner.prepare(model, [{"tensor_fqn": f"{path}.{name}"} for path, name in matrices(model)])
     pruner.enable_mask_update = True
     pruner.step()
     look, expected = Look.at(model), output(model, inputs)
-    return Outcome(pruner.prune(), expected, "its own prepared model, masks on", look)
+    return Outcome(pruner.prune(), lambda: expected, "its own prepared model, masks on", look)
 
 
 def torch_ao_weights(model: nn.Module, inputs: Inputs, heads: list[nn.Module]) -> Outcome:
@@ -126,22 +133,22 @@ def torch_ao_weights(model: nn.Module, inputs: Inputs, heads: list[nn.Module]) -
     from torch.ao.pruning import WeightNormSparsifier
 
     sparsifier = WeightNormSparsifier(sparsity_level=SHARE)
-    sparsifier.prepare(model, [{"tensor_fqn": f"{path}.{name}"} for path, _, name in matrices(model)])
+    sparsifier.prepare(model, [{"tensor_fqn": f"{path}.{name}"} for path, name in matrices(model)])
     sparsifier.step()
     look, expected = Look.at(model), output(model, inputs)
     sparsifier.squash_mask()
-    return Outcome(model, expected, "its own prepared model, masks on", look)
+    return Outcome(model, lambda: expected, "its own prepared model, masks on", look)
 
 
 def torch_prune(model: nn.Module, inputs: Inputs, heads: list[nn.Module]) -> Outcome:
     """`ln_structured` on the rows of each matrix, which by design makes nothing smaller; then `remove`."""
-    found = matrices(model)
-    for _, layer, name in found:
+    found = [(model.get_submodule(path), name) for path, name in matrices(model)]
+    for layer, name in found:
         prune.ln_structured(layer, name, amount=SHARE, n=2, dim=0)
     look, expected = Look.at(model), output(model, inputs)
-    for _, layer, name in found:
+    for layer, name in found:
         prune.remove(layer, name)
-    return Outcome(model, expected, "its own model, masks on", look)
+    return Outcome(model, lambda: expected, "its own model, masks on", look)
 
 
 TOOLS: dict[str, Tool] = {
