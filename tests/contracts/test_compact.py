@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from sparsernn.nn.ragged import RaggedLSTM
 from sparsernn.structure.cells import recurrent_layers
 from sparsernn.surgery.compact import compact
 
@@ -174,16 +175,67 @@ def test_tied_weights_stay_tied():
     assert small.encoder.weight.shape[1] < 7
 
 
-def test_hooks_of_the_user_stay():
-    architecture = ARCHITECTURES["last_step"]
+@pytest.mark.parametrize(("name", "path"), [("last_step", "gru"), ("tagger", "lstm")])
+def test_hooks_of_the_user_stay(name, path):
+    """On a layer that stays what it is, and on one that becomes a ragged stack."""
+    architecture = ARCHITECTURES[name]
     model: Any = architecture.model()
     kill(architecture, model, 0.5, seed=4)
-    seen: list[torch.Size] = []
-    model.gru.register_forward_hook(lambda module, args, output: seen.append(output[0].shape))
+    seen: list[tuple[nn.Module, int]] = []
+    getattr(model, path).register_forward_hook(lambda module, args, output: seen.append((module, output[0].shape[-1])))
+    run(model, architecture.examples()[0])
     small = compact(model, architecture.examples()[0])
-    seen.clear()
     run(small, architecture.examples()[0])
-    assert len(seen) == 1 and seen[0][-1] < 8
+    (before, wide), (after, narrow) = seen[0], seen[-1]
+    assert before is getattr(model, path) and after is getattr(small, path) and narrow < wide
+    assert isinstance(after, RaggedLSTM) == (name == "tagger")
+
+
+class TwoNames(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.LSTM(5, 6, 2)
+        self.again = self.first
+        self.fc = nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.fc(self.first(x)[0] + self.again(x.flip(0))[0])
+
+
+def test_a_module_of_two_names_keeps_both():
+    torch.manual_seed(0)
+    model, x = TwoNames().double().eval(), torch.randn(4, 3, 5, dtype=torch.float64)
+    with torch.no_grad():
+        for weight in (model.first.weight_hh_l1, model.fc.weight):
+            weight[:, 2] = 0.0
+    small: Any = compact(model, x)
+    assert isinstance(small.first, RaggedLSTM) and small.again is small.first
+    assert difference(run(small, x), run(model, x)) <= 1e-10
+
+
+class WithState(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(5, 6)
+        self.fc = nn.Linear(6, 2)
+
+    def forward(self, x, state):
+        return self.fc(self.gru(x, state)[0])
+
+
+def test_states_of_the_first_width_pass_through_two_compactions():
+    torch.manual_seed(0)
+    model: Any = WithState().double().eval()
+    x, dense = torch.randn(4, 3, 5, dtype=torch.float64), torch.randn(1, 3, 6, dtype=torch.float64)
+    left, once = [0, 1, 2, 3, 4, 5], model
+    for unit in (1, 3):  # 3 counts what the first compaction left: unit 4
+        for one, k in ((model, left.pop(unit)), (once, unit)):
+            set_slices(dict(one.named_parameters()), [("gru.weight_hh_l0", 1, k), ("fc.weight", 1, k)], 0.0)
+        once = compact(once, (x, dense))
+    expected = run(model, (x, dense))
+    assert left == [0, 2, 3, 5] and widths(once) == {"gru.l0": 4}
+    assert difference(run(once, (x, dense)), expected) <= 1e-10
+    assert difference(run(once, (x, dense[..., left])), expected) <= 1e-10
 
 
 @pytest.mark.parametrize("name", ["tagger", "residual_stack", "hand_lstm", "general_attention", "batch_norm_features"])
