@@ -42,15 +42,17 @@ LAYOUTS: dict[str, Callable[[Tensor, Arrangement], Packed]] = {
     "permuted": pack_permuted,
     "panel_bfloat16": lambda weight, arrangement: pack_panels(weight, arrangement, half=True),
     "blocks_bfloat16": lambda weight, arrangement: pack_blocks(weight, arrangement, half=True),
+    "permuted_bfloat16": lambda weight, arrangement: pack_permuted(weight, arrangement, half=True),
     "panel_int8": pack_panels_int8,
     "blocks_int8": pack_blocks_int8,
 }
 
 
 def offered(precision: Precision) -> list[str]:
-    """Layouts for a precision on this processor; single weights stay float32, where they are the fastest."""
+    """Layouts for a precision on this processor; single weights are bfloat16 at the least, by rows float32."""
     ending = "" if precision == "float32" or (precision == "int8" and not processor().vnni) else f"_{precision}"
-    return [f"panel{ending}", f"blocks{ending}", "rows"] + (["permuted"] if processor().permute else [])
+    single = "permuted_bfloat16" if ending else "permuted"
+    return [f"panel{ending}", f"blocks{ending}", "rows"] + ([single] if processor().permute else [])
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Costs:
     permuted: Pair = (1.1, 0.42)
     panel_bfloat16: Pair = (0.34, 0.135)
     blocks_bfloat16: Pair = (0.77, 0.31)
+    permuted_bfloat16: Pair = (0.9, 0.42)
     panel_int8: Pair = (0.6, 0.155)
     blocks_int8: Pair = (1.0, 0.27)
     left: float = 0.8
@@ -117,9 +120,9 @@ def predict(layout: str, c: Counts, inputs: int, costs: Costs) -> float:
     if layout == "rows":
         each = load * math.ceil(inputs / 2 / WIDTH) + use * math.ceil(inputs / WIDTH)
         compute, size = 1.05 * c.weights * each, 8 * c.weights
-    elif layout == "permuted":
+    elif layout.startswith("permuted"):
         compute = c.tables * c.slots * each + c.left * costs.left * inputs
-        size = c.tables * c.slots * (vector + WIDTH) + 12 * c.left
+        size = c.tables * c.slots * ((vector // 2 if layout.endswith("16") else vector) + WIDTH) + 12 * c.left
     elif layout == "panel_int8":
         steps = c.block_rows * -(-c.columns // 4)
         compute, size = steps * each, steps * vector

@@ -138,7 +138,7 @@ def pack_rows(weight: Tensor, arrangement: Arrangement) -> Packed:
     )  # fmt: skip
 
 
-def pack_permuted(weight: Tensor, arrangement: Arrangement) -> Packed:
+def pack_permuted(weight: Tensor, arrangement: Arrangement, half: bool = False) -> Packed:
     """Single weights in tables of 2 WIDTH columns, the slots that cost least, and what is left over."""
     table = 2 * WIDTH
     chosen = living(weight, arrangement)
@@ -162,8 +162,11 @@ def pack_permuted(weight: Tensor, arrangement: Arrangement) -> Packed:
         lanes, torch.zeros(0), _Number(slots), _starts(torch.bincount(block, minlength=len(chosen))),
         lane.to(torch.int32), (number * table + column).to(torch.int32), left,
     ]  # fmt: skip
+    layout, kernel = "permuted weights", "sparse.permuted"
+    if half:
+        layout, kernel, values = f"{layout} bfloat16", f"{kernel}_bfloat16", halves(values)
     return finish(
-        "permuted weights", "sparse.permuted", values, len(chosen), weight.shape[1], chosen, arrangement, *more,
+        layout, kernel, values, len(chosen), weight.shape[1], chosen, arrangement, *more,
         scratch=8 * 4 * tables * table,
     )  # fmt: skip
 

@@ -137,7 +137,6 @@ def rows(plan, x, x_stride, count, y, y_stride, scratch):
 
 
 if processor().permute:
-    _p1, _p2, _p4, _p8 = (permuted_tile(n) for n in (1, 2, 4, 8))
 
     @njit
     def _left_over(plan, block, x, x_stride, rows, y, y_stride):
@@ -149,38 +148,48 @@ if processor().permute:
             for r in range(rows):
                 put_f32(y + r * y_stride, lane, f32(y + r * y_stride, lane) + value * f32(x + r * x_stride, column))
 
-    def permuted(plan, x, x_stride, count, y, y_stride, scratch):
-        """Single weights by permutes. x is read up to a multiple of TABLE columns; scratch: 8 rows of that."""
-        values, lanes, slots = i64(plan, WEIGHTS), i64(plan, NUMBERS), i64(plan, SLOTS)
-        total, columns, where, bias = i64(plan, BLOCKS), i64(plan, COLUMNS), i64(plan, WHERE), i64(plan, BIAS)
-        if bias != 0:
-            fill_absent(plan, bias, count, y, y_stride)
-        start = bias if bias != 0 else y
-        start_stride = 0 if bias != 0 else y_stride
-        tables = (columns + TABLE - 1) // TABLE
-        width = tables * TABLE * 4
-        done = 0
-        while done < count:
-            left = count - done
-            rows = 8 if left >= 8 else 4 if left >= 4 else 2 if left >= 2 else 1
-            # A copy, because the last table reads beyond the row's end.
-            for r in range(rows):
-                for c in range(columns):
-                    put_f32(scratch + r * width, c, f32(x + (done + r) * x_stride, c))
-                for c in range(columns, tables * TABLE):
-                    put_f32(scratch + r * width, c, 0.0)
-            for b in range(total):
-                offset = i64(where, b)
-                first = b * tables * slots
-                place, base = y + done * y_stride + offset, start + done * start_stride + offset
-                v, n = values + first * BYTES, lanes + first * WIDTH
-                if rows == 8:
-                    _p8(v, n, tables, slots, scratch, width, place, y_stride, base, start_stride)
-                elif rows == 4:
-                    _p4(v, n, tables, slots, scratch, width, place, y_stride, base, start_stride)
-                elif rows == 2:
-                    _p2(v, n, tables, slots, scratch, width, place, y_stride, base, start_stride)
-                else:
-                    _p1(v, n, tables, slots, scratch, width, place, y_stride, base, start_stride)
-                _left_over(plan, b, scratch, width, rows, place, y_stride)
-            done += rows
+    def _permuted(half: bool) -> Callable[..., None]:
+        """The kernel of permuted weights, float32 or (`half`) bfloat16; left-over weights are float32."""
+        size = BYTES // 2 if half else BYTES
+        p1, p2, p4, p8 = (permuted_tile(n, half) for n in (1, 2, 4, 8))
+
+        def permuted(plan, x, x_stride, count, y, y_stride, scratch):
+            """Single weights by permutes. x is read up to a multiple of TABLE columns; scratch: 8 rows of that."""
+            values, lanes, slots = i64(plan, WEIGHTS), i64(plan, NUMBERS), i64(plan, SLOTS)
+            total, columns, where, bias = i64(plan, BLOCKS), i64(plan, COLUMNS), i64(plan, WHERE), i64(plan, BIAS)
+            if bias != 0:
+                fill_absent(plan, bias, count, y, y_stride)
+            start = bias if bias != 0 else y
+            start_stride = 0 if bias != 0 else y_stride
+            tables = (columns + TABLE - 1) // TABLE
+            width = tables * TABLE * 4
+            done = 0
+            while done < count:
+                left = count - done
+                rows = 8 if left >= 8 else 4 if left >= 4 else 2 if left >= 2 else 1
+                # A copy, because the last table reads beyond the row's end.
+                for r in range(rows):
+                    for c in range(columns):
+                        put_f32(scratch + r * width, c, f32(x + (done + r) * x_stride, c))
+                    for c in range(columns, tables * TABLE):
+                        put_f32(scratch + r * width, c, 0.0)
+                for b in range(total):
+                    offset = i64(where, b)
+                    first = b * tables * slots
+                    place, base = y + done * y_stride + offset, start + done * start_stride + offset
+                    v, n = values + first * size, lanes + first * WIDTH
+                    if rows == 8:
+                        p8(v, n, tables, slots, scratch, width, place, y_stride, base, start_stride)
+                    elif rows == 4:
+                        p4(v, n, tables, slots, scratch, width, place, y_stride, base, start_stride)
+                    elif rows == 2:
+                        p2(v, n, tables, slots, scratch, width, place, y_stride, base, start_stride)
+                    else:
+                        p1(v, n, tables, slots, scratch, width, place, y_stride, base, start_stride)
+                    _left_over(plan, b, scratch, width, rows, place, y_stride)
+                done += rows
+
+        return permuted
+
+    permuted = _permuted(False)
+    permuted_bfloat16 = _permuted(True)

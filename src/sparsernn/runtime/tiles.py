@@ -227,7 +227,7 @@ def transpose(builder: Any, place: Any) -> None:
 TABLE = 2 * WIDTH  # columns whose numbers of one input two registers hold
 
 
-def permuted_tile(rows: int) -> Any:
+def permuted_tile(rows: int, half: bool = False) -> Any:
     """A block row of WIDTH sparse rows, its columns in tables of TABLE: a permute fetches each lane's own number.
 
     Every table has `slots` vectors of weights and as many of lane numbers (a byte each). Arguments, all int64: values
@@ -262,8 +262,9 @@ def permuted_tile(rows: int) -> Any:
             first = builder.mul(table.index, slots)
             with cgutils.for_range(builder, slots) as slot:
                 number = builder.add(first, slot.index)
-                place = add(builder, values, times(builder, number, BYTES))
-                weight = builder.load(pointer(builder, place, VECTOR), align=4)
+                weight = _weights(
+                    builder, add(builder, values, times(builder, number, BYTES // (2 if half else 1))), half
+                )
                 place = add(builder, lanes, times(builder, number, WIDTH))
                 lane = builder.zext(builder.load(pointer(builder, place, bytes_), align=1), INTEGERS)
                 for r in range(rows):

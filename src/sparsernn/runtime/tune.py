@@ -59,6 +59,7 @@ def _pair(layout: str, generator: torch.Generator) -> tuple[float, float]:
         return max(0.0, one / counts.weights - use), use
     steps = {
         "permuted": counts.tables * counts.slots,
+        "permuted_bfloat16": counts.tables * counts.slots,
         "panel_int8": counts.block_rows * -(-COLUMNS // 4),
         "blocks_int8": counts.words,
     }.get(layout, counts.blocks)
