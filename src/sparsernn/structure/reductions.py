@@ -49,7 +49,8 @@ def along_axes(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -
     else:
         axes = _axes(name, source, rest, kw)
     merged, agree = tracer.collapse(label, axes)
-    elsewhere = any(tracer.varies(label, a) for a in range(label.dim()) if a not in axes)
+    # Units lie along another axis than those that are reduced, or on the last one.
+    elsewhere = label.dim() - 1 not in axes or any(tracer.varies(label, a) for a in range(label.dim()) if a not in axes)
     if not agree and name in ops.REDUCE and elsewhere:
         # Several units of one place are merged (two directions averaged): they go together.
         for axis in axes:
