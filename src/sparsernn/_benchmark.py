@@ -92,7 +92,8 @@ def benchmark(
     Raises ValueError for an empty mapping or too few repeats, TypeError for a model that can't be called.
     """
     if not isinstance(models, Mapping) or not models:
-        raise ValueError("benchmark: got no models; expected a dict of name -> model, the first to compare with.")
+        got = "no models" if isinstance(models, Mapping) else f"a {type(models).__name__}"
+        raise ValueError(f"benchmark: got {got}; expected a dict of name -> model, the first to compare with.")
     for name, model in models.items():
         if not callable(model):
             raise TypeError(f"benchmark: {name!r} is a {type(model).__name__}, expected a module or a function.")
