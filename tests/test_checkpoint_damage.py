@@ -88,6 +88,22 @@ def test_edited_headers_name_the_field(field, change, words, tmp_path):
     assert len(text.splitlines()) <= 3 and len(text) < 400 + len(str(path))
 
 
+class Bare(nn.Module):
+    """A parameter of no module in the table: its size is known from the dense model only."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(rows, columns))
+
+
+def test_bare_parameters_may_only_be_parts_of_the_models(tmp_path):
+    save(Bare(3, 2), tmp_path / "m")
+    assert load(Bare(4, 2), tmp_path / "m").table.shape == (3, 2)
+    for rows, columns in ((2, 2), (3, 1)):
+        with pytest.raises(CheckpointError, match=r"tensors.table.shape: got \[3, 2\], which is no part of"):
+            load(Bare(rows, columns), tmp_path / "m")
+
+
 def test_dtypes_that_do_not_fit_and_rows_out_of_range(tmp_path):
     def whole(header: dict, tensors: dict) -> None:
         tensors["bridge.bias"] = tensors["bridge.bias"].long()

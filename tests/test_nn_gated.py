@@ -123,6 +123,19 @@ def test_holds_living_rows_and_constants_only():
     assert gated.hidden_size == 4 and "living=[[[3, 0, 4, 4]]]" in repr(gated)
 
 
+@pytest.mark.parametrize("kind", GATED)
+@pytest.mark.parametrize("zeroed", ["weight_ih_l0", "weight_hh_l0"])
+def test_gates_that_read_the_input_or_the_state_alone_live(kind, zeroed, way):
+    torch.manual_seed(0)
+    dense = getattr(nn, kind)(3, 4).double()
+    with torch.no_grad():
+        getattr(dense, zeroed).zero_()
+    gated = GATED[kind].from_dense(dense)
+    assert gated.living == (((4,) * gated.gates,),)
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    close(gated(x), dense(x))
+
+
 def test_candidate_of_a_gru_is_constant_only_without_a_living_reset(way):
     torch.manual_seed(0)
     dense = nn.GRU(2, 3).double()

@@ -110,6 +110,21 @@ def test_dead_units_leave_and_nothing_else_changes(kind, layers, bidirectional, 
         assert 1 <= after[name] <= expected_width if cascade else after[name] == expected_width
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_one_direction_loses_projected_units(layers):
+    """The cells keep one width everywhere; only what they are projected to differs."""
+    torch.manual_seed(0)
+    net = Net("LSTM projected", layers, True, True, False).double().eval()
+    renew(net)
+    readers = [("fc.weight", 1, PROJ + 1), (f"rnn.weight_hh_l{layers - 1}_reverse", 1, 1)]
+    set_slices(dict(net.named_parameters()), readers, 0.0)
+    one = example(net, 3, 5, True, True)
+    small: Any = compact(net, one)
+    assert small.rnn.hidden_sizes == ((HIDDEN, HIDDEN),) * layers
+    assert small.rnn.proj_sizes == ((PROJ, PROJ),) * (layers - 1) + ((PROJ, PROJ - 1),)
+    assert difference(run(small, one), run(net, one)) <= 1e-10
+
+
 class CellNet(nn.Module):
     def __init__(self, kind: str, bias: bool):
         super().__init__()

@@ -134,6 +134,9 @@ def test_gates_that_read_nothing_are_constant(kind, gate):
     """act(bias), but for a GRU's n = tanh(b_in + r b_hn), which still sees r."""
     model = made(Net(kind))
     clear(model.rnn, kind, gate, [1, 3], biases=False)
+    with torch.no_grad():  # that of unit 0 reads the input, that of unit 4 the state
+        model.rnn.weight_hh_l0[GATES[kind].index(gate) * HIDDEN] = 0.0
+        model.rnn.weight_ih_l0[GATES[kind].index(gate) * HIDDEN + 4] = 0.0
     found = trace(model, inputs()).constant_gates(dict(model.named_parameters()))["rnn.l0"]
     assert (kind, gate) == ("GRU", "n") or found[gate].nonzero()[:, 0].tolist() == [1, 3]
     assert not any(bool(mask.any()) for other, mask in found.items() if other != gate) and "n" not in found
