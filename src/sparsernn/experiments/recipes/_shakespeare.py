@@ -60,7 +60,7 @@ class Settings:
     test_symbols: int = 0
     bench_batch: int = 10
     bench_steps: int = 30
-    bench_rounds: int = 15
+    bench_rounds: int = 31
 
     def __post_init__(self) -> None:
         self.training()
