@@ -216,9 +216,9 @@ class Sparsifier:
 
     def _prepare(self, scale: Tensor | float) -> Tensor | None:
         """With the gradients of a step at hand: watch them, add the penalty's, mask them."""
+        self._watch(scale)
         penalty = None if self._user_added else self._add_gradient(scale)
         self._user_added = False
-        self._watch(scale)
         for name, by in self._factors.items():
             gradient = self._parameters[name].grad
             if gradient is not None and not gradient.is_sparse:
