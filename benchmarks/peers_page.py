@@ -17,11 +17,7 @@ KEYS = {
 SAME = 1e-5  # float32; the outputs are of the order of one
 Row = Mapping[str, Any]
 
-INTRODUCTION = """---
-orphan: true
----
-
-# Beside other pruning tools
+INTRODUCTION = """# Beside other pruning tools
 
 Made by `python -m benchmarks.peers` from `results/benchmarks/peers.json`; do not edit.
 

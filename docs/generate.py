@@ -83,7 +83,9 @@ def main(results: Path = ROOT / "results", target: Path = ROOT / "docs" / "resul
         recipe_section(name, scale, [r for r in found if (r.recipe, r.scale) == (name, scale)])
         for name, scale in places
     ]
-    sections += [benchmark_section(path) for path in sorted((results / "benchmarks").glob("*.json"))]
+    sections += [
+        benchmark_section(path) for path in sorted((results / "benchmarks").glob("*.json")) if path.stem != "peers"
+    ]
     write_atomically(target, "\n".join([INTRODUCTION, *sections]))
 
 

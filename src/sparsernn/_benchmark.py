@@ -92,7 +92,7 @@ def benchmark(
     Raises ValueError for an empty mapping or too few repeats, TypeError for a model that can't be called.
     """
     if not isinstance(models, Mapping) or not models:
-        got = "no models" if isinstance(models, Mapping) else f"a {type(models).__name__}"
+        got = "no models" if isinstance(models, Mapping) else f"models as a {type(models).__name__}"
         raise ValueError(f"benchmark: got {got}; expected a dict of name -> model, the first to compare with.")
     for name, model in models.items():
         if not callable(model):
