@@ -211,9 +211,10 @@ def test_single_weights_move_by_strength_over_metric():
     [
         lambda p: torch.optim.SGD(p, 0.1),
         lambda p: torch.optim.Adam(p, 0.1),
+        lambda p: torch.optim.Adam(p, 0.1, eps=0.3),
         lambda p: torch.optim.Adam(p, torch.tensor(0.1), amsgrad=True),
         lambda p: torch.optim.AdamW(p, 0.1, weight_decay=0.0),
-        lambda p: torch.optim.RMSprop(p, 0.1),
+        lambda p: torch.optim.RMSprop(p, 0.1, eps=0.3),
         lambda p: torch.optim.Adagrad(p, 0.1, lr_decay=0.1),
     ],
 )
