@@ -1,0 +1,6 @@
+"""Mistakes that are easy to make in this package, as data: each replaces one piece of the source."""
+
+from . import learn, structure, surgery
+from .bug import Bug as Bug
+
+BUGS: tuple[Bug, ...] = (*structure.BUGS, *surgery.BUGS, *learn.BUGS)

@@ -1,0 +1,207 @@
+"""Bugs of the sparsifiers: masks, penalties, proximal steps, budgets, resumed runs."""
+
+from .bug import Bug
+
+EXACT = "test_learn_prune.py::test_exactly_the_share_is_zero_after_fifty_further_steps"
+LBFGS = "test_learn_lasso.py::test_lbfgs_minimises_loss_and_penalty_together"
+METRIC = "test_learn_lasso.py::test_the_metric_is_that_of_the_optimizers_own_step"
+MINIMUM = "test_learn_lasso.py::test_the_group_step_is_the_minimum_in_the_metric"
+MOMENTUM = "test_learn_lasso.py::test_the_metric_knows_what_momentum_adds_up_to"
+PENALTY = "test_learn_lasso.py::test_the_penalty_is_the_plain_loop_over_the_published_slices"
+RESUMED = "test_learn_sparsifier.py::test_killed_and_resumed_is_equal_to_the_bit"
+SCALER = "test_learn_sparsifier.py::test_grad_scaler_with_a_fused_optimizer"
+SCHEDULES = "test_learn_prune.py::test_schedules_reach_the_sparsity_and_nothing_comes_back"
+SCOPES = "test_learn_prune.py::test_scopes_count_exactly"
+UNITS = "test_learn_target.py"
+
+BUGS = (
+    Bug(
+        "masks not applied again after a step",
+        "learn/sparsifier.py",
+        "        self._advance()\n        self._enforce()\n",
+        "        self._advance()\n",
+        (EXACT,),
+    ),
+    Bug(
+        "momentum of masked weights lives on",
+        "learn/sparsifier.py",
+        "                mask_state(self._optimizer, parameter, mask)\n",
+        "                pass\n",
+        (EXACT,),
+    ),
+    Bug(
+        "gradients of masked weights live on",
+        "learn/sparsifier.py",
+        "                apply(gradient, by)\n",
+        "                pass\n",
+        (EXACT,),
+    ),
+    Bug(
+        "a penalty in the loss added once more",
+        "learn/sparsifier.py",
+        "None if self._user_added else self._add_gradient(scale)",
+        "self._add_gradient(scale)",
+        ("test_learn_sparsifier.py::test_a_penalty_in_the_loss_is_not_added_twice",),
+    ),
+    Bug(
+        "steps counted from the start after a resume",
+        "learn/sparsifier.py",
+        '        self.steps_done = int(state["steps_done"])\n',
+        "",
+        (RESUMED,),
+    ),
+    Bug(
+        "a score's memory lost in a resume",
+        "learn/prune.py",
+        "self.score.memory = {n: v.to(self._parameters[n].device, copy=True) for",
+        "self.score.memory = {n: torch.zeros_like(v) for",
+        (RESUMED,),
+    ),
+    Bug(
+        "scale of the gradients ignored",
+        "learn/hooks.py",
+        "return 1.0 if scale is None else scale",
+        "return 1.0",
+        (SCALER,),
+    ),
+    Bug(
+        "steps that a fused optimizer skipped are counted",
+        "learn/hooks.py",
+        "return found is not None and bool(found)",
+        "return False",
+        (SCALER,),
+    ),
+    Bug(
+        "one equal too few goes",
+        "learn/select.py",
+        "equal.cumsum(0) <= missing",
+        "equal.cumsum(0) < missing",
+        (SCOPES,),
+    ),
+    Bug(
+        "all equals of the last one go",
+        "learn/select.py",
+        "return below | (equal & (equal.cumsum(0) <= missing))",
+        "return below | equal",
+        ("test_learn_prune.py::test_ties_go_by_index",),
+    ),
+    Bug(
+        "counts rounded down",
+        "learn/prune.py",
+        "round(share * (scope.stop - scope.start))",
+        "int(share * (scope.stop - scope.start))",
+        (SCOPES,),
+    ),
+    Bug(
+        "what has gone may come back",
+        "learn/prune.py",
+        "scores = scores.masked_fill(gone, -torch.inf)",
+        "scores = scores.masked_fill(gone, torch.inf)",
+        (SCHEDULES,),
+    ),
+    Bug(
+        "all units of a layer may go",
+        "learn/select.py",
+        "        stay[units[best][0]] = True\n",
+        "        stay[units[best][0]] = False\n",
+        ("test_learn_prune.py::test_one_unit_of_each_layer_and_direction_stays",),
+    ),
+    Bug(
+        "a quadratic ramp",
+        "learn/schedules.py",
+        "* left**3",
+        "* left**2",
+        ("test_learn_prune.py::test_the_cubic_ramp_of_zhu_and_gupta",),
+    ),
+    Bug(
+        "epsilon outside the root",
+        "learn/penalty.py",
+        "return (self.squares(parameters) + EPSILON).sqrt().sum()",
+        "return (self.squares(parameters).sqrt() + EPSILON).sum()",
+        (PENALTY,),
+    ),
+    Bug(
+        "another epsilon than the authors'",
+        "learn/penalty.py",
+        "EPSILON = 1e-8 ",
+        "EPSILON = 1e-7 ",
+        (PENALTY,),
+    ),
+    Bug(
+        "weights of a unit on itself counted once",
+        "learn/penalty.py",
+        'if self_weights == "once":',
+        'if self_weights in ("once", "twice"):',
+        (PENALTY,),
+    ),
+    Bug(
+        "strength left out of the gradient's scale",
+        "learn/lasso.py",
+        "p.add_gradient(self._parameters, scale * s)",
+        "p.add_gradient(self._parameters, scale)",
+        ("test_learn_lasso.py::test_the_gradient_that_is_added_is_the_penaltys",),
+    ),
+    Bug(
+        "bias correction of the first moment in the metric",
+        "learn/proximal.py",
+        'group["betas"][1] **',
+        'group["betas"][0] **',
+        (METRIC,),
+    ),
+    Bug(
+        "learning rate left out of Adam's epsilon",
+        "learn/proximal.py",
+        ".add_(eps / rate)",
+        ".add_(eps)",
+        (METRIC,),
+    ),
+    Bug(
+        "momentum left out of the metric",
+        "learn/proximal.py",
+        " / (1 - momentum)\n",
+        "\n",
+        (MOMENTUM,),
+    ),
+    Bug(
+        "groups go by their norm instead of their pull",
+        "learn/proximal.py",
+        "part.sums(pulled * pulled)",
+        "part.sums(value * value)",
+        (MINIMUM,),
+    ),
+    Bug(
+        "radius of a group not refined",
+        "learn/proximal.py",
+        "    if bool(near.any()):\n",
+        "    if bool(near.all()):\n",
+        (MINIMUM,),
+    ),
+    Bug(
+        "one unit too many goes for the budget",
+        "learn/target.py",
+        "(left > budget).sum()",
+        "(left >= budget).sum()",
+        (UNITS,),
+    ),
+    Bug(
+        "a budget that is not met",
+        "learn/target.py",
+        "int((left > budget).sum())",
+        "int((left > budget).sum()) - 1",
+        (UNITS,),
+    ),
+    Bug(
+        "the columns of a unit left out of the count",
+        "learn/levels.py",
+        "total += torch.stack(sides).prod(0)",
+        "total += sides[0] * weights.shape[1]",
+        (UNITS,),
+    ),
+    Bug(
+        "units chosen by their rows instead of their readers",
+        "learn/levels.py",
+        'self.of_roles("outgoing" if groups.level == "unit" else "incoming")',
+        'self.of_roles("incoming")',
+        ("test_learn_prune.py::test_units_go_by_what_reads_them",),
+    ),
+)

@@ -1,0 +1,186 @@
+"""Bugs of surgery and of the modules that it returns: what is cut, what is carried over, what is run, what is saved."""
+
+from .bug import Bug, compacted, grid
+
+NAMES_AND_FLAGS = "contracts/test_compact.py::test_in_float32_names_modes_and_flags_stay[final_states]"
+DAMAGED = "test_checkpoint_damage.py::test_damaged_files_raise_or_load_the_identical_model"
+FOLDED = "test_nn_gated.py::test_equals_the_dense_layer"
+CONTINUED = "contracts/test_compact.py::test_training_goes_on_where_it_was"
+
+BUGS = (
+    Bug(
+        "buffers are not cut",
+        "surgery/narrow.py",
+        "        tensor = tensors[name]\n",
+        "        tensor = tensors[name]\n        if not isinstance(tensor, nn.Parameter):\n            continue\n",
+        compacted("batch_norm_features"),
+    ),
+    Bug(
+        "state of the optimizer not cut",
+        "surgery/optimizers.py",
+        "key: _cut(value, name, gone) if isinstance(value, Tensor) and value.shape == old.shape else value",
+        "key: value",
+        (CONTINUED,),
+    ),
+    Bug(
+        "state of the optimizer cut along its rows only",
+        "surgery/optimizers.py",
+        "value.index_select(axis, kept_index(mask)",
+        "value.index_select(0, kept_index(mask)",
+        (CONTINUED,),
+    ),
+    Bug(
+        "momentum lost",
+        "surgery/optimizers.py",
+        "            if old in optimizer.state:",
+        "            if new[name] in optimizer.state:",
+        (CONTINUED,),
+    ),
+    Bug(
+        "rows of a first state cut by the units of other rows",
+        "surgery/states.py",
+        "zip(state.unbind(0), rows)]",
+        "zip(state.unbind(0), reversed(rows))]",
+        grid("LSTM-2-True", "GRU-2-False"),
+    ),
+    Bug(
+        "first cell states cut by the projected units",
+        "surgery/narrow.py",
+        "kept.append([kept_index(dead[layer.name]).tolist() for layer in layers])",
+        "kept.append(outer)",
+        grid("LSTM projected-1-True", "LSTM projected-2-False"),
+    ),
+    Bug(
+        "units of a second compaction not counted by those of the first",
+        "surgery/states.py",
+        "[[row[then] for row, then in zip(a, b)] for a, b in zip(self.kept, later.kept)]",
+        "later.kept",
+        ("contracts/test_compact.py::test_states_of_the_first_width_pass_through_two_compactions",),
+    ),
+    Bug(
+        "hooks lost with the module",
+        "surgery/narrow.py",
+        ' or name.endswith("_hooks") or "_hooks_" in name',
+        "",
+        ("contracts/test_compact.py::test_hooks_of_the_user_stay",),
+    ),
+    Bug(
+        "a new module always in training mode",
+        "surgery/narrow.py",
+        ' or name == "training"',
+        "",
+        (NAMES_AND_FLAGS,),
+    ),
+    Bug(
+        "a module with two names replaced under one",
+        "surgery/narrow.py",
+        "                parent._modules[name] = module\n",
+        "                parent._modules[name] = module\n                return model\n",
+        ("contracts/test_compact.py::test_a_module_of_two_names_keeps_both",),
+    ),
+    Bug(
+        "projections of unequal widths taken for equal",
+        "surgery/narrow.py",
+        " and len({w for row in proj or [[0]] for w in row}) == 1",
+        "",
+        ("contracts/test_grid.py::test_one_direction_loses_projected_units",),
+    ),
+    Bug(
+        "the small model is not compared with the large one",
+        "surgery/compact.py",
+        "problem = None if small is None else mismatch(model, small, calls, structure, dead)",
+        "problem = None",
+        compacted("bare_lstm", "state_from_hidden_size", "flatten_time"),
+    ),
+    Bug(
+        "packed sequences not reversed for the second direction",
+        "nn/_fused.py",
+        "        return x.index_select(0, backwards)",
+        "        return x.flip(0)",
+        ("test_nn_ragged.py::test_packed_call_equals_dense_with_zero_units",),
+    ),
+    Bug(
+        "output of the second direction not turned back",
+        "nn/ragged.py",
+        "outputs.append(reverse(y, backwards, self.batch_first) if direction else y)",
+        "outputs.append(y)",
+        ("test_nn_ragged.py::test_padded_call_equals_dense_with_zero_units",),
+    ),
+    Bug(
+        "the layer above a projection reads the cells",
+        "nn/_layers.py",
+        "sum(self.output_widths(layer - 1))",
+        "sum(self.hidden_sizes[layer - 1])",
+        ("test_nn_ragged.py::test_padded_call_equals_dense_with_zero_units",),
+    ),
+    Bug(
+        "final states in the order of the sorted batch",
+        "nn/_layers.py",
+        "        if order is not None:\n            rows = [",
+        "        if order is None:\n            rows = [",
+        ("test_nn_ragged.py::test_packed_call_equals_dense_with_zero_units",),
+    ),
+    Bug(
+        "first states in the order of the unsorted batch",
+        "nn/_layers.py",
+        "            found = [[row.index_select(0, order) for row in rows] for rows in found]",
+        "            found = [[row for row in rows] for rows in found]",
+        ("test_nn_ragged.py::test_packed_call_equals_dense_with_zero_units",),
+    ),
+    Bug(
+        "gates folded that still read the input",
+        "nn/_folding.py",
+        "~(weight_ih.ne(0).any(1) | weight_hh.ne(0).any(1))",
+        "~weight_hh.ne(0).any(1)",
+        ("test_nn_gated.py::test_gates_that_read_the_input_or_the_state_alone_live",),
+    ),
+    Bug(
+        "a GRU's candidate folded under a living reset gate",
+        "nn/_folding.py",
+        "scaled[2 * width :] = gone[2 * width :] & ~gone[:width] & bias_hn.ne(0)",
+        "scaled[2 * width :] = False",
+        (FOLDED,),
+    ),
+    Bug(
+        "input and forget gate swapped",
+        "nn/_gated_steps.py",
+        "gate_i, gate_f, gate_g, gate_o = ",
+        "gate_f, gate_i, gate_g, gate_o = ",
+        (FOLDED,),
+    ),
+    Bug(
+        "update gate the wrong way round",
+        "nn/_gated_steps.py",
+        "gate_n + gate_z * (h - gate_n)",
+        "h + gate_z * (gate_n - h)",
+        (FOLDED,),
+    ),
+    Bug(
+        "shapes of a checkpoint not checked",
+        "surgery/_loading.py",
+        "if exact is not None and shape != exact:",
+        "if exact is not None and len(shape) != len(exact):",
+        ("test_checkpoint_damage.py::test_edited_headers_name_the_field",),
+    ),
+    Bug(
+        "tensors larger than the model's accepted",
+        "surgery/_loading.py",
+        "        if not _is_part(shape, dense):",
+        "        if len(shape) != len(dense):",
+        ("test_checkpoint_damage.py::test_bare_parameters_may_only_be_parts_of_the_models",),
+    ),
+    Bug(
+        "digest of a checkpoint not compared",
+        "surgery/_container.py",
+        "if digest(self._text, values) != self._sha256:",
+        "if self._sha256 is None:",
+        (DAMAGED,),
+    ),
+    Bug(
+        "tied weights stored twice",
+        "surgery/checkpoint.py",
+        "owners.setdefault(id(slot.tensor), slot.name)",
+        "owners.setdefault(id(slot), slot.name)",
+        ("test_checkpoint.py::test_ties_stay_ties_and_are_stored_once",),
+    ),
+)

@@ -1,0 +1,101 @@
+"""Does the suite catch mistakes? Plants one bug after the other in a copy of the source and runs the tests on it.
+
+    python tests/planted_bugs.py            all of them
+    python tests/planted_bugs.py NAME ...   those whose name contains one of the words
+
+Each bug of `planted/` names the tests that have to fail. They pass on the unchanged copy first, so that a failure is
+the bug's. Prints a line a bug; the exit status is 1 if one was missed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from contextlib import contextmanager
+from pathlib import Path
+
+from planted import BUGS, Bug
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "sparsernn"
+
+# Loaded into pytest: a package that was imported from elsewhere would make every bug look missed, or caught.
+GUARD = """
+from pathlib import Path
+import pytest
+import sparsernn
+
+def pytest_configure(config):
+    if Path(sparsernn.__file__).resolve().parent != Path(__file__).resolve().parent / "src" / "sparsernn":
+        pytest.exit(f"the tests import {sparsernn.__file__}", returncode=9)
+"""
+
+
+@contextmanager
+def copied():
+    """A temporary folder with the source, the tests and pytest's settings."""
+    with tempfile.TemporaryDirectory(prefix="planted-") as name:
+        folder = Path(name).resolve()
+        for part in ("src", "tests"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        (folder / "planted_guard.py").write_text(GUARD, encoding="utf-8")
+        yield folder
+
+
+def run(folder: Path, tests: Iterable[str]) -> tuple[int, str]:
+    """pytest's exit status on `tests` of the copy (0 passed, 1 failed), and what it printed."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(folder / "src"), str(folder)]),
+        "PYTHONDONTWRITEBYTECODE": "1",  # or a bug that keeps the file's size and second would run as the old one
+        "OMP_NUM_THREADS": "1",
+    }
+    nodes = [f"tests/{test}" for test in dict.fromkeys(tests)]
+    command = [sys.executable, "-m", "pytest", "-p", "planted_guard", "-p", "no:cacheprovider", "-x", "--tb=line"]
+    done = subprocess.run([*command, *nodes], cwd=folder, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def check_sound(folder: Path, bugs: Iterable[Bug]) -> None:
+    """The chosen tests pass on the copy as it is; RuntimeError with pytest's words if not."""
+    status, text = run(folder, [test for bug in bugs for test in bug.tests])
+    if status != 0:
+        raise RuntimeError(f"The tests fail without a bug (pytest's exit status is {status}):\n{text[-3000:]}")
+
+
+def is_caught(folder: Path, bug: Bug) -> bool:
+    """Whether a test of the bug's fails with it; RuntimeError if they could not run at all."""
+    path = folder / "src" / "sparsernn" / bug.file
+    sound = path.read_text(encoding="utf-8")
+    path.write_text(bug.apply(sound), encoding="utf-8")
+    try:
+        status, text = run(folder, bug.tests)
+    finally:
+        path.write_text(sound, encoding="utf-8")
+    if status not in (0, 1):
+        raise RuntimeError(f"{bug.name}: the tests did not run (pytest's exit status is {status}):\n{text[-3000:]}")
+    return status == 1
+
+
+def main(words: list[str]) -> int:
+    bugs = [bug for bug in BUGS if not words or any(word in bug.name for word in words)]
+    if not bugs:
+        print(f"No bug has {' or '.join(words)} in its name; they are:", *(bug.name for bug in BUGS), sep="\n  ")
+        return 2
+    missed = 0
+    with copied() as folder:
+        check_sound(folder, bugs)
+        for bug in bugs:
+            caught = is_caught(folder, bug)
+            missed += not caught
+            print(f"{'caught' if caught else 'MISSED'}  {bug.file}: {bug.name}", flush=True)
+    print(f"{len(bugs) - missed} of {len(bugs)} caught")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
