@@ -55,7 +55,7 @@ class Settings:
     learning_rate: float = 8e-3
     warm_up: int = 200
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: int = 0
+    threads: int = 1  # more gain little at this size, and lose much where the machine is busy
     train_symbols: int = 0  # 0: all
     test_symbols: int = 0
     bench_batch: int = 10
