@@ -20,7 +20,9 @@ def lowest(scores: Tensor, number: int) -> Tensor:
     limit = scores.kthvalue(number).values
     below = scores < limit
     equal = scores == limit
-    missing = number - below.sum()
+    missing = number - int(below.sum())
+    if int(equal.sum()) == missing:
+        return below | equal
     return below | (equal & (equal.cumsum(0) <= missing))
 
 

@@ -24,12 +24,13 @@ class Ramp:
     """When what goes, in shares of all steps: the budget falls from `begin` to `end` and is frozen at `freeze`.
 
     Between them the share kept is target + (1 - target) (1 - a)^3 with a rising from 0 to 1, renewed every `every`
-    steps (the cubic of Zhu & Gupta, arXiv 1710.01878).
+    steps (the cubic of Zhu & Gupta, arXiv 1710.01878). Early is better than late where the learning rate decays: what
+    is left needs the large steps.
     """
 
     begin: float = 0.0
-    end: float = 0.4
-    freeze: float = 0.5
+    end: float = 0.3
+    freeze: float = 0.4
     every: int = 10
 
     def __post_init__(self) -> None:
@@ -98,7 +99,7 @@ class Budget:
             budget = self.total * share ** (number / len(self.levels))
             elements = {name: self.score.elements(name, parameters[name]) for name in scored(level)}
             scores = level.combine(elements, self.score.reduce)
-            if not bool(torch.isfinite(scores).all()):
+            if not bool(scores.sum().isfinite()):
                 raise ValueError(
                     "The weights hold NaN or infinity, so nothing can be chosen to go: look at the training first."
                 )
@@ -113,8 +114,10 @@ class Budget:
         return chosen
 
     def _exactly(self, scores: Tensor, present: Mapping[str, Tensor], budget: float) -> Tensor:
-        there = torch.cat([mask.reshape(-1).to(scores.device) for mask in present.values()])
-        return lowest(scores.masked_fill(~there, -torch.inf), self.total - round(budget))
+        if len(self.levels) > 1:
+            there = torch.cat([mask.reshape(-1).to(scores.device) for mask in present.values()])
+            scores = scores.masked_fill(~there, -torch.inf)
+        return lowest(scores, self.total - round(budget))
 
 
 def _walk(level: Level, scores: Tensor, present: Mapping[str, Tensor], budget: float) -> Tensor:
