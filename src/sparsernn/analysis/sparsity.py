@@ -23,9 +23,10 @@ _ROLES: tuple[Literal["incoming", "outgoing", "bias", "state"], ...] = ("incomin
 def inspect(model: nn.Module, example_inputs: Any, *, carried_states: bool = False) -> Report:
     """Look at `model` as it is now and return a `Report`; the model is not changed.
 
-    `example_inputs` is a tensor, a tuple of arguments, a dict of keywords or a list of such examples: what `trace`
-    takes, and `carried_states` what it says there. The report holds a copy of what it shows, so that it stays true when training goes on; only
-    `gradient_lag` runs the model again. Raises what `trace` raises.
+    `example_inputs` is a tensor, a tuple of arguments, a dict of keywords or a list of such examples, and
+    `carried_states` says whether states that the model returns are only fed back into it: both as in `trace`. The
+    report holds a copy of what it shows, so that it stays true when training goes on; only `gradient_lag` runs the
+    model again. Raises what `trace` raises.
     """
     from ..structure.trace import trace, unwrap
 
