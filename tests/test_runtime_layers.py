@@ -17,6 +17,7 @@ from sparsernn.nn.gated import GatedGRU, GatedLSTM
 from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from sparsernn.runtime import costs
 from sparsernn.runtime.layers import accelerate
+from sparsernn.structure.trace import trace
 
 # torch itself warns where it runs a projected LSTM without oneDNN.
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
@@ -334,3 +335,16 @@ def test_sentences() -> None:
         fast(torch.zeros(2, 3, 4), (torch.zeros(1, 2, 5), torch.zeros(1, 3, 5)))
     with pytest.raises(RuntimeError, match="only infers"):
         fast.train()(torch.zeros(2, 3, 4))
+
+
+def test_made_under_inference_mode():
+    """What the user wraps the call in leaves no mark on the weights, nor on what is traced."""
+    model = nn.LSTM(3, 5).eval()
+    x = torch.randn(4, 2, 3)
+    with torch.inference_mode():
+        fast = accelerate(model)
+        inside = fast(x)[0]
+        assert trace(model, x).unit_sets == {"l0": 5}
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x)[0], model(x)[0], rtol=0, atol=1e-5)
+        assert torch.equal(fast(x)[0], inside)

@@ -85,9 +85,12 @@ class PackedLayer:
         capacity = max(rows, min(total, GATES_BYTES // (self.gates_width * 4)))
         try:
             found = self._spare.pop()
+            if found.rows == rows and found.capacity >= capacity:
+                return found
         except IndexError:
+            pass
+        with torch.inference_mode(False):  # it is used again, also outside of that mode
             return Workspace(self, rows, capacity)
-        return found if found.rows == rows and found.capacity >= capacity else Workspace(self, rows, capacity)
 
     def run(
         self,

@@ -65,12 +65,19 @@ def accelerate(model: nn.Module, precision: Precision = "float32") -> Any:
                     f"accelerate: {path + '.' if path else ''}{name} is {p.dtype} on {p.device}; "
                     "the kernels take float32 on the CPU: call model.float().cpu() first."
                 )
+    with torch.inference_mode(False):  # weights made under it could not be watched for changes
+        fast = _packed(model, precision, [path for path, _ in found])
+    return fast
+
+
+def _packed(model: nn.Module, precision: Precision, paths: list[str]) -> Any:
+    """A copy whose modules at `paths`, and whose linear layers where it pays, have kernels of their own."""
     fast: Any = copy.deepcopy(model).requires_grad_(False)
     for module in list(fast.modules()):
         if type(module) is nn.Linear and _takes(module):
             cast(Any, module).__class__ = AcceleratedLinear
             module.__dict__["_engine"] = LinearEngine(precision)
-    for path, _ in found:
+    for path in paths:
         module = fast.get_submodule(path)
         if type(module) in _GATED:
             # Constant gates become zero rows again, which the packing leaves out by itself.

@@ -255,7 +255,13 @@ def quiet():
     # Without dynamo nothing is compiled, and loading it would take seconds.
     compiled = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
     stance = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
-    with torch.no_grad(), torch.random.fork_rng(devices=devices), stance, warnings.catch_warnings():
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.random.fork_rng(devices=devices),
+        stance,
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", message="LSTM with projections is not supported")
         yield
 
