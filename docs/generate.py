@@ -84,7 +84,9 @@ def main(results: Path = ROOT / "results", target: Path = ROOT / "docs" / "resul
         for name, scale in places
     ]
     sections += [
-        benchmark_section(path) for path in sorted((results / "benchmarks").glob("*.json")) if path.stem != "peers"
+        benchmark_section(path)
+        for path in sorted((results / "benchmarks").glob("*.json"))
+        if path.stem not in ("peers", "packages")
     ]
     write_atomically(target, "\n".join([INTRODUCTION, *sections]))
 
