@@ -61,7 +61,8 @@ class KeptStates:
         return None
 
     def _states(self, hx: Any) -> Any:
-        if isinstance(hx, tuple) and len(hx) == len(self.dense):
+        # torch takes [h, c] as well as (h, c); a list for a single state is one of rows.
+        if (isinstance(hx, tuple) or (isinstance(hx, list) and len(self.dense) > 1)) and len(hx) == len(self.dense):
             return tuple(self._cut(state, which) for which, state in enumerate(hx))
         return self._cut(hx, 0)
 

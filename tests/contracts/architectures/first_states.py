@@ -67,6 +67,19 @@ class StateKeptOnSelf(nn.Module):
         return self.fc(out)
 
 
+class StatesInAList(nn.Module):
+    """torch takes [h, c] as well as (h, c); forecasters that repeat each state for their samples write the list."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(5, 7, num_layers=2, batch_first=True)
+        self.fc = nn.Linear(7, 2)
+
+    def forward(self, x):
+        state = [torch.ones(2, x.size(0), 7).to(x) * value for value in (0.5, -0.3)]
+        return self.fc(self.rnn(x, state)[0])
+
+
 ARCHITECTURES = [
     Architecture("learned_state", LearnedState, features, merge(inside("rnn", 7, 2), {"rnn.l1": [reads("fc.weight")]})),
     Architecture(
@@ -74,6 +87,9 @@ ARCHITECTURES = [
         StateFromHiddenSize,
         features,
         merge(inside("lstm", 8, 2), {"lstm.l1": [reads("fc.weight")]}),
+    ),
+    Architecture(
+        "states_in_a_list", StatesInAList, features, merge(inside("rnn", 7, 2), {"rnn.l1": [reads("fc.weight")]})
     ),
     Architecture(
         "state_of_ones",
