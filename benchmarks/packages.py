@@ -44,11 +44,12 @@ Made by `python -m benchmarks.packages` from `results/benchmarks/packages.json`;
 Recurrent model classes that others published, built at small sizes as their documentation builds them. Each is traced,
 the slices that read a random half of the units that may go are set to zero, and `compact` makes the small model. *Off
 by* is the largest difference between the two, relative for numbers above one, on the example and on other batch sizes
-and lengths where the class takes them; in float64, and in float32 where the class casts to it ({single}). *Form*: plain
-layers, ragged ones (layers or directions of unequal width), widths (attributes of the class that name a width were
-updated) or adapters (its code still sees dense widths). With *states carried*, `carried_states=True` says that returned
-states are only fed back. With *layers alike*, half of each layer's units die and not half of all. The last rows are no
-classes but the shapes of PyTorch's own word-language-model example and sequence-to-sequence tutorial.
+and lengths where the class takes them. *Form*: plain layers, ragged ones (layers or directions of unequal width),
+widths (attributes of the class that name a width were updated) or adapters (its code still sees dense widths). With
+*states carried*, `carried_states=True` says that returned states are only fed back. With *layers alike*, half of each
+layer's units die and not half of all. The last rows are no classes but the shapes of PyTorch's own word-language-model
+example and sequence-to-sequence tutorial. All in float64, except for classes that cast to float32:
+{single}.
 """
 
 
