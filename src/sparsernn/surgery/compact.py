@@ -158,7 +158,7 @@ def _try_forms(
             small, problem = None, str(error).split("\n")[0]
         if small is not None and problem is None:
             return small, ""
-        first = first or problem or ""
+        first = first or (problem or "").split("\n")[0].rstrip(".")
     return None, first
 
 
