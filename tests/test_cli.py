@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsernn.cli import main
+from sparsernn.cli import joined, main
 from sparsernn.experiments import train
 from sparsernn.experiments.signals import Stopped
 
@@ -87,6 +87,15 @@ def test_without_accelerate_the_install_command_is_given(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "accelerate", None)
     assert main(REBER) == 1
     assert "accelerate is needed for training: pip install 'sparsernn[train]'" in capsys.readouterr().err
+
+
+def test_every_setting_counts_however_it_is_given(capsys):
+    assert main([*REBER[:2], "--set", "hidden=9", "--seed", "3", "--set", "hiden=3", "--set=steps=1"]) == 2
+    assert "there is no setting 'hiden'" in capsys.readouterr().err
+    assert joined(["run", "reber", "--set", "a=1", "b=2", "--seed", "3", "--set", "c=3", "--set=d=4"]) == [
+        *("run", "reber", "--seed", "3", "--set", "a=1", "b=2", "c=3", "d=4")
+    ]
+    assert joined(["list"]) == ["list"]
 
 
 def test_settings_are_read_by_their_type(capsys):

@@ -56,7 +56,7 @@ def run_recipe(
     Args:
         recipe: name, as `sparsernn list` shows it.
         scale: smoke (seconds), cpu (minutes on a laptop) or paper (the published sizes).
-        set: settings to change, each key=value.
+        set: settings to change, each key=value (several after one --set, or one each).
         seed: the one number that decides all random choices.
         data: folder with data sets; SPARSERNN_DATA otherwise.
         runs: folder for what a run leaves: checkpoints, models, report.
@@ -185,8 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("sparsernn").setLevel(logging.INFO)
     try:
+        given = joined(sys.argv[1:] if arguments is None else arguments)
         tyro.extras.subcommand_cli_from_dict(
-            commands, prog="sparsernn", description="Makes recurrent networks small and fast.", args=arguments
+            commands, prog="sparsernn", description="Makes recurrent networks small and fast.", args=given
         )
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else (0 if leave.code is None else USAGE)
@@ -199,6 +200,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _failed(error)
     return 0
+
+
+def joined(arguments: Sequence[str]) -> list[str]:
+    """`--set a=1 ... --set b=2` as one `--set a=1 b=2`: of repeated options only the last would count."""
+    settings: list[str] = []
+    others: list[str] = []
+    inside = False
+    for argument in arguments:
+        if argument == "--set" or argument.startswith("--set="):
+            inside = argument == "--set"
+            settings += [] if inside else [argument.removeprefix("--set=")]
+        elif inside and not argument.startswith("-"):
+            settings.append(argument)
+        else:
+            inside = False
+            others.append(argument)
+    return [*others, "--set", *settings] if settings else others
 
 
 def _failed(error: Exception) -> int:
