@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from sparsernn.surgery.compact import compact
 from torch import nn
+
+from sparsernn.surgery.compact import compact
 
 from .architecture import Architecture, difference, leaves
 from .architectures import ARCHITECTURES
