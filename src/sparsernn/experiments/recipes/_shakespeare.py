@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +32,7 @@ ROWS = {
     "sparse": "sparse, not compacted",
     "compact": "compact (torch)",
     "fast": "compact (sparsernn)",
+    "int8": "compact (sparsernn, int8)",
 }
 
 
@@ -174,10 +176,17 @@ class Shakespeare:
     def fast(self) -> Mapping[str, Any]:
         return self.measure(accelerate(self.load("compact")), self.file("compact"))
 
+    def int8(self) -> Mapping[str, Any]:
+        return self.measure(self.load("int8"), self.file("compact"))
+
     def load(self, row: str) -> nn.Module:
         """The model of a row that is done, in eval mode."""
         if row == "fast":
             return accelerate(self.load("compact"))
+        if row == "int8":
+            with warnings.catch_warnings():  # a processor that has no int8 products says so in `accelerate`
+                warnings.simplefilter("ignore", RuntimeWarning)
+                return accelerate(self.load("compact"), precision="int8")
         model = self.model(self.small_units) if row == "direct" else self.model()
         return load(model, self.file(row)).eval()
 
@@ -187,9 +196,9 @@ class Shakespeare:
         models = {row: self.load(row) for row in ROWS}
         x_TB, _, _ = Streams(self.text.test, s.bench_batch, s.bench_steps).at(0)
         batches = time_batches(models, x_TB, s.bench_rounds)
-        steps = time_steps(models, "fast", s.bench_rounds)
+        steps = time_steps(models, ("fast", "int8"), s.bench_rounds)
         # The compact models compute what the sparse one does; how closely, is a figure of the table.
-        exact = time_batches({row: models[row] for row in ("sparse", "compact", "fast")}, x_TB, 1)
+        exact = time_batches({row: models[row] for row in ("sparse", "compact", "fast", "int8")}, x_TB, 1)
         done = {}
         for row, result in made.items():
             figures: dict[str, Any] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -45,15 +45,15 @@ def time_batches(models: Mapping[str, nn.Module], x_TB: Tensor, rounds: int) -> 
     return _timed(models, x_TB, rounds)
 
 
-def time_steps(models: Mapping[str, nn.Module], fast: str, rounds: int) -> dict[str, Row]:
+def time_steps(models: Mapping[str, nn.Module], fast: Sequence[str], rounds: int) -> dict[str, Row]:
     """Time one step of each model, one thread; torch's rows are the faster of nn.LSTM and nn.LSTMCell.
 
-    Ratios are against the first model; the model named `fast` runs as a stream.
+    Ratios are against the first model; the models named in `fast` run as streams.
     """
     x_B = torch.zeros(1, dtype=torch.long)
     ways: dict[str, Step] = {}
     for name, model in models.items():
-        if name == fast:
+        if name in fast:
             ways[name] = model.stream(batch=1).step  # type: ignore[operator, union-attr]
             continue
         pair: dict[str, Step] = {"lstm": step_lstm(model), "cell": step_cell(model)}

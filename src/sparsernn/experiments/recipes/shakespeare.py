@@ -2,7 +2,8 @@
 
 Five rows: *dense*; *direct*, a dense net with as many units as the compact one, trained directly for as many steps;
 *sparse*, the dense net after group lasso with a target, not compacted; *compact*, the same function as a smaller
-nn.LSTM; *fast*, that on sparsernn's kernels. All nets take as many training steps in total.
+nn.LSTM; *fast*, that on sparsernn's kernels; *int8*, on its kernels for whole numbers of
+eight bits. All nets take as many training steps in total.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ COLUMNS = (
 
 def _make(run: Run) -> tuple[Shakespeare, dict[str, Result]]:
     work = Shakespeare(run)
-    order = ("dense", "sparse", "compact", "direct", "fast")  # what a row needs is made before it
+    order = ("dense", "sparse", "compact", "direct", "fast", "int8")  # what a row needs is made before it
     made = {row: run.row(row, getattr(work, row)) for row in order}
     return work, {row: made[row] for row in ROWS}
 
 
 def _show(run: Run, rows: Mapping[str, Result]) -> None:
     s: Settings = run.settings
-    dense, fast = rows["dense"].measured, rows["fast"].measured
+    dense, fast = rows["dense"].measured, rows["int8"].measured
     run.console.print()
     run.console.print(
         rich_table(
@@ -58,7 +59,7 @@ def _verdict(dense: Mapping[str, Any], fast: Mapping[str, Any]) -> str:
         f"{dense['units'][0]} → {fast['units'][0]} units, {dense['weights']:,} → {fast['weights']:,} weights, "
         f"{fast['speedup_batch']:.1f}x faster in a batch and {fast['speedup_step']:.1f}x in a streaming step on this "
         f"CPU, one thread; bits per character {dense['test_bpc']:.3f} → {fast['test_bpc']:.3f} "
-        f"({100 * (fast['test_bpc'] / dense['test_bpc'] - 1):+.1f}%); outputs equal to {fast['max_error']:.0e}."
+        f"({100 * (fast['test_bpc'] / dense['test_bpc'] - 1):+.1f}%); in int8, outputs equal to {fast['max_error']:.0e}."
     )
 
 
@@ -86,7 +87,7 @@ def report(run: Run) -> Path:
     found.html(
         path,
         title="Tiny Shakespeare",
-        verdict=_verdict(measured["dense"], measured["fast"]),
+        verdict=_verdict(measured["dense"], measured["int8"]),
         command=run.command,
         runs=[{**row, "row": ROWS[row["row"]]} for row in as_rows(list(rows.values()))],
         history=work.history(),
@@ -104,6 +105,7 @@ def report(run: Run) -> Path:
         checks={
             "largest difference compact (torch) to sparse": measured["compact"]["max_error"],
             "largest difference compact (sparsernn) to sparse": measured["fast"]["max_error"],
+            "largest difference compact (sparsernn, int8) to sparse": measured["int8"]["max_error"],
             "seed": run.seed,
             **rows["fast"].versions,
         },
