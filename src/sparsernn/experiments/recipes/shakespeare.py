@@ -2,8 +2,8 @@
 
 Six rows: *dense*; *direct*, a dense net with as many units as the compact one, trained directly for as many steps;
 *sparse*, the dense net after group lasso with a target, not compacted; *compact*, the same function as a smaller
-nn.LSTM; *fast*, that on sparsernn's kernels; *int8*, the same with weights of eight bits. All nets take as many training
-steps in total.
+nn.LSTM; *fast*, that on sparsernn's kernels; *int8*, the same with weights of eight bits. All nets take as many steps
+in training.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def _verdict(rows: Mapping[str, Mapping[str, Any]]) -> str:
         f"{fast['speedup_batch']:.1f}x faster in a batch and {fast['speedup_step']:.1f}x in a streaming step on this "
         f"CPU, one thread; bits per character {dense['test_bpc']:.3f} → {fast['test_bpc']:.3f} "
         f"({100 * (fast['test_bpc'] / dense['test_bpc'] - 1):+.1f}%).\n"
-        f"That is in int8. In float32: {exact['speedup_batch']:.1f}x and {exact['speedup_step']:.1f}x, outputs equal to "
-        f"{exact['max_error']:.0e}."
+        f"That is in int8. In float32: {exact['speedup_batch']:.1f}x and {exact['speedup_step']:.1f}x, outputs "
+        f"equal to {exact['max_error']:.0e}."
     )
 
 
