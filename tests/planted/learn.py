@@ -12,6 +12,7 @@ RESUMED = "test_learn_sparsifier.py::test_killed_and_resumed_is_equal_to_the_bit
 SCALER = "test_learn_sparsifier.py::test_grad_scaler_with_a_fused_optimizer"
 SCHEDULES = "test_learn_prune.py::test_schedules_reach_the_sparsity_and_nothing_comes_back"
 SCOPES = "test_learn_prune.py::test_scopes_count_exactly"
+TIES = "test_learn_prune.py::test_ties_go_by_index"
 UNITS = "test_learn_target.py"
 
 BUGS = (
@@ -76,14 +77,14 @@ BUGS = (
         "learn/select.py",
         "equal.cumsum(0) <= missing",
         "equal.cumsum(0) < missing",
-        (SCOPES,),
+        (TIES,),
     ),
     Bug(
         "all equals of the last one go",
         "learn/select.py",
         "return below | (equal & (equal.cumsum(0) <= missing))",
         "return below | equal",
-        ("test_learn_prune.py::test_ties_go_by_index",),
+        (TIES,),
     ),
     Bug(
         "counts rounded down",
