@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -230,6 +231,14 @@ def make_stream(model: nn.Module, batch: int, example: Tensor | None = None) -> 
     """The stream of an accelerated model; RuntimeError where the model is not a chain that can run step by step."""
     if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
         raise ValueError(f"stream: batch is {batch!r}, expected a whole number from 1 on.")
+    with _recording:
+        return _first_that_runs(model, batch, example)
+
+
+_recording = threading.Lock()  # a chain is found by hooks on the model, which several threads may share
+
+
+def _first_that_runs(model: nn.Module, batch: int, example: Tensor | None) -> Stream:
     why = ""
     for x in [example] if example is not None else _examples(model, batch):
         try:
