@@ -84,7 +84,7 @@ def test_declared_readers_are_all_of_them_and_each_matters(name):
             assert not moves(slices, 2), f"{unit_set} {unit} has readers that aren't declared"
             for one in sorted(slices):
                 if one[0] not in architecture.silent:
-                    assert moves(slices - {one}, 32), f"{one} does not read {unit_set} {unit}"
+                    assert moves(slices - {one}, 8), f"{one} does not read {unit_set} {unit}"
 
 
 @pytest.mark.parametrize("name", [name for name, one in ARCHITECTURES.items() if one.kept])

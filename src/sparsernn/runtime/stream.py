@@ -235,7 +235,7 @@ def make_stream(model: nn.Module, batch: int, example: Tensor | None = None) -> 
         return _first_that_runs(model, batch, example)
 
 
-_recording = threading.Lock()  # a chain is found by hooks on the model, which several threads may share
+_recording = threading.RLock()  # a chain is found by hooks on the model, which several threads may share
 
 
 def _first_that_runs(model: nn.Module, batch: int, example: Tensor | None) -> Stream:
