@@ -42,7 +42,7 @@ def owned(architecture: Architecture, model: torch.nn.Module, unit_set: str, uni
 
 def perturb(parameters: dict[str, torch.Tensor], slices: set[Slice]) -> None:
     with torch.no_grad():
-        for name, axis, index in sorted(slices):  # the same draws whatever the order of a set
+        for name, axis, index in slices:
             part = parameters[name].select(axis, index)
             part.add_(torch.randn(part.shape, dtype=part.dtype))
 
@@ -82,9 +82,9 @@ def test_declared_readers_are_all_of_them_and_each_matters(name):
                 return False
 
             assert not moves(slices, 2), f"{unit_set} {unit} has readers that aren't declared"
-            for one in sorted(slices):
+            for one in slices:
                 if one[0] not in architecture.silent:
-                    assert moves(slices - {one}, 8), f"{one} does not read {unit_set} {unit}"
+                    assert moves(slices - {one}, 24), f"{one} does not read {unit_set} {unit}"
 
 
 @pytest.mark.parametrize("name", [name for name, one in ARCHITECTURES.items() if one.kept])
