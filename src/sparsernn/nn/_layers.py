@@ -167,7 +167,7 @@ class LayeredRecurrent(nn.Module, ABC):
         return (x.squeeze(0 if self.batch_first else 1) if unbatched else x), state
 
     def _check_input(self, x: Tensor, packed: bool) -> None:
-        dtype = getattr(self, "weight_ih_l0").dtype  # noqa: B009 (a parameter registered by name)
+        dtype = next(self.parameters()).dtype
         if x.dtype != dtype and not torch._C._is_any_autocast_enabled():
             raise ValueError(
                 f"{type(self).__name__} got an input of {x.dtype}, its weights are {dtype}.\n"

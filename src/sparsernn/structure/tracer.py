@@ -23,8 +23,10 @@ from .channels import PLAIN, ROW, UNIT, Channels, Reason, distinct, narrow_expan
 from .operations import VALUE_FREE, ZEROS
 from .shadow import NONE, OPAQUE, Shadow, ShadowStore, Weight, collapse, constant, fit, weight_shadow
 
-_HERE = str(Path(__file__).parent)
-_TORCH = str(Path(torch.__file__).parent)
+# Frames that are not the user's own: this room, the layers of this package, torch.
+_OTHERS = tuple(
+    str(p) for p in (Path(__file__).parent, Path(__file__).parent.parent / "nn", Path(torch.__file__).parent)
+)
 
 
 class Tracer(TorchFunctionMode):
@@ -285,7 +287,7 @@ def source_line() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith((_HERE, _TORCH)) and "importlib" not in file and not file.startswith("<frozen"):
+        if not file.startswith(_OTHERS) and "importlib" not in file and not file.startswith("<frozen"):
             return f"{Path(file).name}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return "?"
