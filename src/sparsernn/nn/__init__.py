@@ -1,5 +1,6 @@
 """Modules that are sparse by design, or returned by surgery."""
 
+from .embedding import FrequencyEmbedding as FrequencyEmbedding
 from .gated import GatedGRU as GatedGRU
 from .gated import GatedLSTM as GatedLSTM
 from .gated import GatedRNN as GatedRNN

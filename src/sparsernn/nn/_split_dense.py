@@ -28,6 +28,8 @@ def places(split: Any, dense: Any) -> Iterator[tuple[Tensor, Tensor]]:
             widths, own = split.component_widths(layer, direction), "_l0" + end.partition(f"_l{layer}")[2]
             total, start = sum(widths), 0
             for component, width, (b, e) in zip(split.layer_components(layer), widths, split.segments[layer]):
+                if hasattr(component, "living"):  # constant gates were folded
+                    component = component.to_dense()
                 columns = {"weight_ih": slice(b, e), "weight_hh": slice(start, start + width)}
                 for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if split.bias else 2]:
                     whole, part = getattr(dense, name + end), getattr(component, name + own)
@@ -40,8 +42,6 @@ def places(split: Any, dense: Any) -> Iterator[tuple[Tensor, Tensor]]:
 
 def to_dense(split: Any) -> nn.Module:
     """The same function as one torch.nn module (`sparsernn.nn.ragged` where widths differ), zeros stored."""
-    if any(hasattr(component, "living") for component in split.modules()):
-        raise TypeError("to_dense: constant gates of a component were folded; take the model before that.")
     options: dict[str, Any] = {name: getattr(split, name) for name in ("bias", "batch_first", "bidirectional")}
     options |= {"nonlinearity": split.nonlinearity} if split.kind == "RNN" else {}
     weight = next(split.parameters())
