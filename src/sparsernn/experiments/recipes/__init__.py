@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 
 from ._recipe import Loaded, Recipe, RecipeError, with_changes
+from .blocks import RECIPE as BLOCKS
 from .reber import RECIPE as REBER
 from .shakespeare import RECIPE as SHAKESPEARE
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (SHAKESPEARE, REBER)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (SHAKESPEARE, REBER, BLOCKS)}
 
 __all__ = ["RECIPES", "Loaded", "Recipe", "RecipeError", "find", "with_changes"]
 
