@@ -27,7 +27,8 @@ def _verdict(rows: Figures) -> str:
     return (
         f"{100 * (1 - rows['sparse']['density']):.0f}% of the weights of the LSTM gone in 16x1 blocks. Best in a "
         f"streaming step: {best}, {fast['speedup_step']:.1f}x as fast as torch (the faster of LSTM and LSTMCell) "
-        f"on the dense net, {beside}.\nBits per character {dense['test_bpc']:.3f} → {fast['test_bpc']:.3f} ({loss:+.3f})."
+        f"on the dense net, {beside}.\n"
+        f"Bits per character {dense['test_bpc']:.3f} → {fast['test_bpc']:.3f} ({loss:+.3f})."
     )
 
 
