@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,48 @@ def test_a_run_can_be_inspected_timed_and_reported(capsys):
     Path("runs/reber/smoke-seed0/report.html").unlink()
     assert main(["report", "reber"]) == 0
     assert "<html" in Path("runs/reber/smoke-seed0/report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def quick_costs(monkeypatch, tmp_path):
+    """One timing of each kernel, and a file of one's own for the costs: its place, as `SPARSERNN_CACHE` would give."""
+    from sparsernn.runtime import costs, tune
+
+    def once(call, number):
+        start = time.perf_counter_ns()
+        call()
+        return time.perf_counter_ns() - start
+
+    monkeypatch.setattr(tune, "_best", once)
+    place = {"file": tmp_path / "costs.json"}
+    for module in (costs, tune):
+        monkeypatch.setattr(module, "tuned_file", lambda: place["file"])
+    costs.current.cache_clear()
+    yield place
+    costs.current.cache_clear()
+
+
+def test_tune_measures_shows_and_keeps(capsys, quick_costs):
+    from sparsernn.runtime import costs
+
+    assert main(["tune"]) == 0
+    out = capsys.readouterr().out
+    assert f"Written to {quick_costs['file']}" in out
+    assert all(name in out for name in costs.LAYOUTS)
+    kept = json.loads(quick_costs["file"].read_text())
+    assert kept == json.loads(costs.as_json(costs.current())) and costs.current() != costs.Costs()
+    assert f"{kept['panel'][0]:.3g}" in out
+
+
+def test_tune_says_where_nothing_can_be_kept(capsys, quick_costs):
+    quick_costs["file"] = None
+    assert main(["tune"]) == 0
+    assert "Nothing was written: there is no cache folder that is yours alone." in capsys.readouterr().out
+    quick_costs["file"] = Path("nowhere") / "costs.json"
+    assert main(["tune"]) == 1
+    said = capsys.readouterr()
+    assert "can't be kept in nowhere/costs.json (No such file or directory): set SPARSERNN_CACHE." in said.err
+    assert "panel" in said.out and list(Path.cwd().iterdir()) == []
 
 
 def test_a_folder_that_is_no_run(capsys, tmp_path):

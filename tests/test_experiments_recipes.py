@@ -71,6 +71,51 @@ def test_shakespeare_counts_the_steps_of_all_nets_alike(tmp_path):
     assert kept[0]["settings"] == kept[1]["settings"] == kept[2]["settings"]
 
 
+def test_blocks_from_dense_to_every_precision(tmp_path, capsys):
+    run = make_run(tmp_path, "blocks", steps=30, keep_diagonal=True)
+    recipe = RECIPES["blocks"]
+    recipe.run(run)
+    out = capsys.readouterr().out
+    for label in recipe.labels.values():
+        assert label in out
+    assert "as fast as onnxruntime on the dense net in int8" in out
+    rows = {r.row: r.measured for r in collect(tmp_path / "results")}
+    assert set(rows) == set(recipe.labels)
+    # One block in ten is kept of either matrix, and the diagonals of the recurrent one beside them.
+    sparse = recipe.load(run).models["sparse"].lstm
+    for name, columns in (("weight_ih_l0", 16), ("weight_hh_l0", 32)):
+        weight = getattr(sparse, name).detach().view(4, 2, 16, columns).clone()
+        if name == "weight_hh_l0":
+            diagonal = weight.view(4, 32, 32).diagonal(dim1=1, dim2=2)
+            assert diagonal.count_nonzero() == diagonal.numel()
+            diagonal.zero_()
+        assert weight.any(2).sum() <= round(0.1 * 8 * columns) and weight.any()
+    for row in ("compact", "float32"):
+        assert rows[row]["test_bpc"] == pytest.approx(rows["sparse"]["test_bpc"], rel=1e-5)
+        assert rows[row]["max_error"] < 1e-4
+    assert rows["onnx"]["test_bpc"] == pytest.approx(rows["dense"]["test_bpc"], rel=0.02)
+    assert rows["direct"]["weights"] == pytest.approx(rows["sparse"]["nonzero"], rel=0.1)
+    found = recipe.load(run)
+    with torch.no_grad():
+        whole = found.models["onnx"](found.example_inputs[:, :1])
+        stream = found.models["onnx"].stream()
+        steps = torch.stack([stream.step(x).clone() for x in found.example_inputs[:, :1]])
+        want = found.models["dense"](found.example_inputs[:, :1])
+        forgetful = torch.stack([found.models["onnx"](x[None])[0] for x in found.example_inputs[:, :1]])
+    # Quantised at every call, so only near; but much nearer than without a state that is carried.
+    whole_off, off, far_off = ((got - want).abs().mean() for got in (whole, steps, forgetful))
+    assert max(whole_off, off) < 0.1 and max(whole_off, off) < far_off / 3
+
+
+def test_blocks_can_do_without_onnxruntime(tmp_path, capsys, monkeypatch):
+    from sparsernn.experiments.recipes import _blocks
+
+    monkeypatch.setattr(_blocks.importlib.util, "find_spec", lambda name: None)
+    RECIPES["blocks"].run(make_run(tmp_path, "blocks", steps=4, bench_rounds=1))
+    assert "onnxruntime is not installed" in capsys.readouterr().out
+    assert "onnx" not in {r.row for r in collect(tmp_path / "results")}
+
+
 def test_reber_rows_have_the_sparsity_asked_for(tmp_path):
     run = make_run(tmp_path, "reber", cells=("lstm", "rnn"), sparsity=0.75, target=0.2, steps=20)
     RECIPES["reber"].run(run)

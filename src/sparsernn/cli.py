@@ -1,4 +1,4 @@
-"""The command line: sparsernn list | run | inspect | bench | report, also as `python -m sparsernn`.
+"""The command line: sparsernn list | run | inspect | bench | report | tune, also as `python -m sparsernn`.
 
 Exit codes: 0 done, 1 the run failed, 2 the command was wrong, 128 + signal if stopped from outside.
 """
@@ -125,6 +125,27 @@ def report_run(run: str, /) -> None:
     opened.console.print(f"Report: {recipe.report(opened)}")
 
 
+def tune_kernels() -> None:
+    """Measure what every layout of the kernels costs on this processor (seconds, one thread) and keep the figures.
+
+    `accelerate` chooses layouts by them from then on, in this user's processes on this machine.
+    """
+    from .runtime.costs import Costs, tuned_file
+    from .runtime.tune import as_table, keep_costs, tune
+
+    measured = tune(keep=False)
+    console = _console()
+    console.print(as_table(measured, Costs()))
+    try:
+        path = keep_costs(measured)
+    except OSError as error:
+        raise OSError(f"The costs can't be kept in {tuned_file()} ({error.strerror}): set SPARSERNN_CACHE.") from None
+    if path is None:
+        console.print("Nothing was written: there is no cache folder that is yours alone. SPARSERNN_CACHE names one.")
+    else:
+        console.print(f"Written to {path}; delete the file to go back to the built-in costs.", soft_wrap=True)
+
+
 def _open(name: str) -> tuple[Any, Run]:
     """The recipe and the run of a folder, or of the newest run of a recipe. Raises UsageError if there is none."""
     from .experiments.recipes import RECIPES, find
@@ -181,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "inspect": inspect_run,
         "bench": bench_run,
         "report": report_run,
+        "tune": tune_kernels,
     }
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("sparsernn").setLevel(logging.INFO)

@@ -6,33 +6,62 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import torch
+from rich.table import Table
 
 from .._files import write_atomically
 from .compiled import function
-from .costs import LAYOUTS, NEAR, Costs, as_json, count, current, offered, tuned_file
+from .costs import LAYOUTS, NEAR, Costs, Precision, as_json, count, current, offered, tuned_file
 from .pack import WIDTH, Arrangement, unit_rows
+from .processor import processor
 
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 ROWS, COLUMNS, MANY = 1024, 256, 32
 
 
 def tune(keep: bool = True) -> Costs:
     """Measure the costs of every layout that this processor has (some seconds, one thread) and, with `keep`, write them
     to the cache folder, where this and later processes find them."""
-    known = {name for precision in ("float32", "bfloat16", "int8") for name in offered(precision)}
+    known = {name for precision in PRECISIONS for name in offered(precision)}
     generator = torch.Generator().manual_seed(0)
     measured: dict[str, Any] = {"bandwidth": (_bandwidth(NEAR // 2), _bandwidth(16 * NEAR))}
     defaults = Costs()
     for name in LAYOUTS:
         measured[name] = _pair(name, generator) if name in known else getattr(defaults, name)
     costs = Costs(**{f.name: measured.get(f.name, f.default) for f in fields(Costs)})
+    if keep:
+        keep_costs(costs)
+    return costs
+
+
+def keep_costs(costs: Costs) -> Path | None:
+    """Write `costs` to the cache folder, where this and later processes find them; None without such a folder.
+
+    Raises OSError where the file can't be written.
+    """
     path = tuned_file()
-    if keep and path is not None:
+    if path is not None:
         write_atomically(path, as_json(costs))
         current.cache_clear()
-    return costs
+    return path
+
+
+def as_table(costs: Costs, built_in: Costs) -> Table:
+    """The costs beside the built-in ones, in nanoseconds; bandwidth in bytes a nanosecond."""
+    known = {name for precision in PRECISIONS for name in offered(precision)}
+    table = Table(title=f"{processor().width} floats a vector", title_justify="left")
+    table.add_column("layout")
+    for column in ("a step (ns)", "each input (ns)", "built-in"):
+        table.add_column(column, justify="right")
+    for name in LAYOUTS:
+        pair = [f"{value:.3g}" for value in getattr(costs, name)] if name in known else ["not on this processor", ""]
+        table.add_row(name, *pair, " / ".join(f"{value:.3g}" for value in getattr(built_in, name)))
+    near, far = costs.bandwidth
+    table.caption = f"Reads {near:.0f} bytes a nanosecond nearby, {far:.0f} far off."
+    return table
 
 
 def _pair(layout: str, generator: torch.Generator) -> tuple[float, float]:
