@@ -86,7 +86,7 @@ def main(results: Path = ROOT / "results", target: Path = ROOT / "docs" / "resul
     sections += [
         benchmark_section(path)
         for path in sorted((results / "benchmarks").glob("*.json"))
-        if path.stem not in ("peers", "packages")
+        if path.stem not in ("peers", "packages", "resorting", "limits")
     ]
     write_atomically(target, "\n".join([INTRODUCTION, *sections]))
 

@@ -282,7 +282,7 @@ def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_long_sequences_go_through_the_workspace_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sparsernn.runtime import engine
+    from sparsernn.runtime import packed_layer
 
     torch.manual_seed(5)
     for first, packing in itertools.product((False, True), ("padded", "packed")):
@@ -291,7 +291,7 @@ def test_long_sequences_go_through_the_workspace_in_pieces(monkeypatch: pytest.M
         with torch.no_grad():
             whole = flat(accelerate(model)(*example))
             with monkeypatch.context() as patch:
-                patch.setattr(engine, "GATES_BYTES", 8 * 4 * 128)
+                patch.setattr(packed_layer, "GATES_BYTES", 8 * 4 * 128)
                 pieces = flat(accelerate(model)(*example))
         assert all(torch.equal(a, b) for a, b in zip(whole, pieces))
 

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from .compiled import address
-from .processor import processor
+from .order import WIDTH, plain_order
 
-WIDTH = processor().width
 BYTES = 4 * WIDTH
 
 
@@ -45,22 +44,28 @@ class Packed:
         return address(self.name)
 
 
-def unit_rows(hidden: int, gates: int, slots: tuple[int, ...], count: int) -> tuple[Tensor, Tensor]:
-    """Rows and places of a gate-stacked matrix (gates x hidden rows): block of units by block, slot by slot."""
+def unit_rows(
+    hidden: int, gates: int, slots: tuple[int, ...], count: int, order: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Rows and places of a gate-stacked matrix (gates x hidden rows): block of units by block, slot by slot.
+
+    order: (blocks x WIDTH,) unit numbers, -1 for padding; None: 0, 1, ...
+    """
     blocks = -(-hidden // WIDTH)
-    units = torch.arange(blocks * WIDTH).view(blocks, 1, WIDTH)
+    units = torch.from_numpy(plain_order(hidden)) if order is None else order
+    units = units.view(blocks, 1, WIDTH)
     rows = units + hidden * torch.arange(gates).view(1, gates, 1)
-    rows = torch.where(units < hidden, rows, -1)
+    rows = torch.where(units >= 0, rows, -1)
     where = (torch.arange(blocks).view(-1, 1) * count + torch.tensor(slots).view(1, -1)) * BYTES
     return rows.reshape(-1, WIDTH), where.reshape(-1)
 
 
-def slot_row(values: Tensor) -> Tensor:
+def slot_row(values: Tensor, order: Tensor | None = None) -> Tensor:
     """(slots, H) -> one output row: for each block of units its slots side by side, zeros in the padding."""
     slots, hidden = values.shape
     blocks = -(-hidden // WIDTH)
-    padded = values.new_zeros(slots, blocks * WIDTH)
-    padded[:, :hidden] = values
+    padded = torch.cat([values, values.new_zeros(slots, 1)], 1)
+    padded = padded[:, torch.from_numpy(plain_order(hidden)) if order is None else order]
     return padded.view(slots, blocks, WIDTH).transpose(0, 1).reshape(-1).contiguous()
 
 

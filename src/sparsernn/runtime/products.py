@@ -148,6 +148,14 @@ def copy_part(plan, x, x_stride, count, y, y_stride):
             put_f32(y + row * y_stride, n, f32(x + row * x_stride, n))
 
 
+def pick(plan, x, x_stride, count, y, y_stride, scratch):
+    """y[k] = x[places[k]] for each row: units back in their own order. Plan: places (int64), their number."""
+    places, width = i64(plan, 0), i64(plan, 1)
+    for row in range(count):
+        for n in range(width):
+            put_f32(y + row * y_stride, n, f32(x + row * x_stride, i64(places, n)))
+
+
 def narrow(plan, x, x_stride, count, y, y_stride, scratch):
     """Rows of y without padding: whole blocks by one product, the rest of the row by another one through the scratch.
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from .compiled import address, function
 from .costs import Matrix
-from .engine import PackedLayer, Workspace
 from .fields import Field
 from .modules import Accelerated
 from .pack import WIDTH, Arrangement, Packed, unit_rows
+from .packed_layer import PackedLayer, Workspace
 from .recording import NotAChain, Part, record
 from .weights import layer_weights
 
@@ -115,7 +115,7 @@ class Stream:
     @property
     def state(self) -> list[tuple[Tensor, ...]]:
         """A copy of the state, one (h,) or (h, c) for each recurrent layer, each (batch, width). Can be assigned."""
-        return [tuple(s.clone() for s in space.states()) for space in self._spaces]
+        return [tuple(space.states()) for space in self._spaces]
 
     @state.setter
     def state(self, value: Sequence[Sequence[Tensor]]) -> None:
@@ -124,8 +124,7 @@ class Stream:
         if got != want:
             raise ValueError(f"state: got tensors of shapes {got}, expected {want}, one row a recurrent layer.")
         for space, states in zip(self._spaces, value):
-            for own, given in zip(space.states(), states):
-                own.copy_(given)
+            space.set_states(states)
 
     def _checked(self, x: Any) -> Tensor:
         shape = f"{tuple(self._shape)} {str(self._dtype).removeprefix('torch.')}"

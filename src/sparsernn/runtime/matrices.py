@@ -1,0 +1,97 @@
+"""The matrices of one layer and direction: their arrangement, their layouts and the order of the units."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .costs import Choice, Matrix, Precision, choose, offered
+from .order import patterns, similar_order
+from .pack import WIDTH, Arrangement, slot_row, unit_rows
+from .packed_layer import PackedLayer, places
+from .weights import LayerWeights
+
+
+class LayerMatrices:
+    """The matrices of one layer and direction, and the packed layers made of them."""
+
+    def __init__(self, weights: LayerWeights, precision: Precision) -> None:
+        self.weights = weights
+        self.order, self.matrices = _cheapest(weights, precision)
+        self._layers: dict[tuple[str, ...], PackedLayer] = {}
+
+    def choices(self, rows: int, steps: int) -> dict[str, Choice]:
+        """The layout of each matrix: the input product sees all steps at once, the others one."""
+        return {name: m.choose(rows * steps if name == "ih" else rows) for name, m in self.matrices.items()}
+
+    def layer(self, rows: int, steps: int) -> PackedLayer:
+        """Packed for batches of `rows` over `steps` steps."""
+        choices = self.choices(rows, steps)
+        layer = copy.copy(self.packed({name: choice.layout for name, choice in choices.items()}))
+        layer.nanoseconds = sum(c.nanoseconds / (steps if name == "ih" else 1) for name, c in choices.items())
+        return layer
+
+    def packed(self, layouts: dict[str, str]) -> PackedLayer:
+        """Packed in the given layouts: matrix ("ih", "hh", "hr") -> name of the layout."""
+        key = tuple(layouts.values())
+        if key not in self._layers:
+            packed = {name: self.matrices[name].packed(layout) for name, layout in layouts.items()}
+            self._layers[key] = PackedLayer(self.weights, packed, self.order)
+        return self._layers[key]
+
+
+WORTH = 0.95  # units are re-sorted where the products get cheaper by a twentieth at least
+_LIKELY = (1, 10)  # the batches that decide
+
+
+def _cheapest(weights: LayerWeights, precision: Precision) -> tuple[Tensor | None, dict[str, Matrix]]:
+    """The matrices, with units in their own order (None) or in one that makes their blocks denser, if that pays."""
+    plain = _matrices(weights, precision, None)
+    # Of int8 weights four columns stand or fall together.
+    columns = 4 if "blocks_int8" in offered(precision) else 1
+    gates = [m for name, m in plain.items() if name != "hr"]
+    if not any(_could_gain(m) for m in gates):
+        return None, plain
+    found = similar_order(patterns([m.weight for m in gates], weights.hidden_size, columns))
+    if found is None:
+        return None, plain
+    order = torch.from_numpy(found)
+    resorted = _matrices(weights, precision, order)
+    pays = _nanoseconds(resorted) + _MOVE * weights.hidden_size < WORTH * _nanoseconds(plain)
+    return (order, resorted) if pays else (None, plain)
+
+
+_MOVE = 1.0  # nanoseconds that bringing one unit back into its place takes, about
+
+
+def _could_gain(matrix: Matrix) -> bool:
+    """Whether blocks, were they all full, would beat what is chosen."""
+    full = replace(
+        matrix.counts, blocks=-(-matrix.counts.weights // WIDTH), words=-(-matrix.counts.weights // 4 // WIDTH)
+    )
+    return any(matrix.choose(n).nanoseconds * WORTH > choose(full, n, matrix.precision).nanoseconds for n in _LIKELY)
+
+
+def _nanoseconds(matrices: Mapping[str, Matrix]) -> float:
+    return sum(m.choose(n).nanoseconds for n in _LIKELY for m in matrices.values())
+
+
+def _matrices(weights: LayerWeights, precision: Precision, order: Tensor | None) -> dict[str, Matrix]:
+    slots, hidden = weights.slots, weights.hidden_size
+    bias = slot_row(weights.bias_slots(), order)
+    ih = Arrangement(*unit_rows(hidden, len(slots.ih), slots.ih, slots.count, order), bias, len(bias))
+    hh = Arrangement(*unit_rows(hidden, len(slots.hh), slots.hh, slots.count, order), None, len(bias))
+    found = {"ih": Matrix(weights.ih, ih, precision), "hh": Matrix(weights.hh, hh, precision)}
+    if weights.hr is not None:
+        hr = weights.hr
+        if order is not None:
+            hr = hr.new_zeros(len(hr), len(order))
+            hr[:, places(order)] = weights.hr
+        zero = torch.zeros(-(-weights.output_size // WIDTH) * WIDTH)
+        arrangement = Arrangement(*unit_rows(weights.output_size, 1, (0,), 1), zero, len(zero))
+        found["hr"] = Matrix(hr, arrangement, precision)
+    return found
