@@ -4,6 +4,9 @@ from .embedding import FrequencyEmbedding as FrequencyEmbedding
 from .gated import GatedGRU as GatedGRU
 from .gated import GatedLSTM as GatedLSTM
 from .gated import GatedRNN as GatedRNN
+from .graph import GraphGRU as GraphGRU
+from .graph import GraphLSTM as GraphLSTM
+from .graph import GraphRNN as GraphRNN
 from .ragged import RaggedGRU as RaggedGRU
 from .ragged import RaggedLSTM as RaggedLSTM
 from .ragged import RaggedRNN as RaggedRNN

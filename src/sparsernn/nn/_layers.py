@@ -152,6 +152,17 @@ class LayeredRecurrent(nn.Module, ABC):
         states = self._initial_states(hx, x, batch, unbatched, sorted_indices)
         if batch_sizes is not None and self.bidirectional:
             backwards = backward_order(batch_sizes).to(x.device)
+        x, ends = self._run_layers(x, batch_sizes, states, backwards)
+        finals = tuple(self._final_state(list(rows), unbatched, unsorted_indices) for rows in zip(*ends))
+        state = finals if self.kind == "LSTM" else finals[0]
+        if packed:
+            return PackedSequence(x, batch_sizes, sorted_indices, unsorted_indices), state
+        return (x.squeeze(0 if self.batch_first else 1) if unbatched else x), state
+
+    def _run_layers(
+        self, x: Tensor, batch_sizes: Tensor | None, states: list[States], backwards: Tensor | None
+    ) -> tuple[Tensor, list[States]]:
+        """Output of the stack and the final states of each layer and direction, in torch's order."""
         ends: list[States] = []
         directions = 2 if self.bidirectional else 1
         for layer in range(self.num_layers):
@@ -160,11 +171,7 @@ class LayeredRecurrent(nn.Module, ABC):
             ends += last
             if self.dropout and layer < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
-        finals = tuple(self._final_state(list(rows), unbatched, unsorted_indices) for rows in zip(*ends))
-        state = finals if self.kind == "LSTM" else finals[0]
-        if packed:
-            return PackedSequence(x, batch_sizes, sorted_indices, unsorted_indices), state
-        return (x.squeeze(0 if self.batch_first else 1) if unbatched else x), state
+        return x, ends
 
     def _check_input(self, x: Tensor, packed: bool) -> None:
         dtype = next(self.parameters()).dtype

@@ -16,11 +16,11 @@ from ..structure.cells import cell_of, unmanaged_modules
 from .costs import Precision, offered
 from .engine import Engine
 from .linear import AcceleratedLinear, LinearEngine
-from .modules import CELLS, RAGGED, STACKS, Accelerated
+from .modules import CELLS, GRAPHS, RAGGED, STACKS, Accelerated
 from .processor import processor
 from .stream import Stream, make_stream
 
-_CLASSES: dict[type[nn.Module], type[nn.Module]] = {**STACKS, **CELLS, **RAGGED}
+_CLASSES: dict[type[nn.Module], type[nn.Module]] = {**STACKS, **CELLS, **RAGGED, **GRAPHS}
 _GATED = (GatedLSTM, GatedGRU, GatedRNN)
 _RAGGED = (RaggedLSTM, RaggedGRU, RaggedRNN)
 
@@ -84,6 +84,8 @@ def _packed(model: nn.Module, precision: Precision, paths: list[str]) -> Any:
             dense = module.to_dense().requires_grad_(False)
             fast = dense if not path else _replace(fast, path, dense)
             module = dense
+        if type(module) in GRAPHS:
+            cast(Any, module).clear_absent()  # the kernels take the weights without the masks
         module.__class__ = _CLASSES[type(module)]
         module.__dict__["_engine"] = Engine(precision)
     fast.__class__ = _accelerated_class(type(fast))

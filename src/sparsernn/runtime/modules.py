@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from ..nn.graph import GraphGRU, GraphLSTM, GraphRNN
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from .engine import Engine, packing_of
 from .threads import in_parallel, parts
@@ -235,6 +236,18 @@ class AcceleratedRaggedRNN(_RaggedStack, RaggedRNN):
     """sparsernn.nn.ragged.RaggedRNN on compiled kernels."""
 
 
+class AcceleratedGraphLSTM(_RaggedStack, GraphLSTM):
+    """sparsernn.nn.graph.GraphLSTM on compiled kernels."""
+
+
+class AcceleratedGraphGRU(_RaggedStack, GraphGRU):
+    """sparsernn.nn.graph.GraphGRU on compiled kernels."""
+
+
+class AcceleratedGraphRNN(_RaggedStack, GraphRNN):
+    """sparsernn.nn.graph.GraphRNN on compiled kernels."""
+
+
 STACKS: dict[type[nn.Module], type[nn.Module]] = {
     nn.LSTM: AcceleratedLSTM,
     nn.GRU: AcceleratedGRU,
@@ -249,4 +262,9 @@ RAGGED: dict[type[nn.Module], type[nn.Module]] = {
     RaggedLSTM: AcceleratedRaggedLSTM,
     RaggedGRU: AcceleratedRaggedGRU,
     RaggedRNN: AcceleratedRaggedRNN,
+}
+GRAPHS: dict[type[nn.Module], type[nn.Module]] = {
+    GraphLSTM: AcceleratedGraphLSTM,
+    GraphGRU: AcceleratedGraphGRU,
+    GraphRNN: AcceleratedGraphRNN,
 }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .channels import UNIT, narrow_expanded
-from .shadow import Shadow, collapse
+from .shadow import Shadow, collapse, weight_shadow
 
 if TYPE_CHECKING:
     from .tracer import Tracer
@@ -70,23 +70,52 @@ def _unit(
     """Channels (h, c) of one layer and direction, reads and owns recorded."""
     gates, value_gates = LAYERS[kind]
     hidden = weights[1].shape[0] // gates
-    ih, hh = tracer.numbers[id(weights[0])], tracer.numbers[id(weights[1])]
-    cell = tracer.channels.block(("unit", hh), hidden, UNIT) + np.arange(hidden)
+    numbers = [_numbers(tracer, weight) for weight in weights]
+    ih, hh = numbers[:2]
+    cell = tracer.channels.block(("unit", hh[0]), hidden, UNIT) + np.arange(hidden)
     if label is not None:
         for row in distinct_rows(label):
-            tracer.read(ih, 1, np.arange(len(row)), row)
-    for weight in weights[:-1] if projected else weights:
+            _read(tracer, ih, row)
+    for rows_of in numbers[:-1] if projected else numbers:
         for gate in range(gates):
             rows = gate * hidden + np.arange(hidden)
-            tracer.own(tracer.numbers[id(weight)], 0, rows, cell, value=gate in value_gates)
+            _own(tracer, rows_of, rows, cell, value=gate in value_gates)
     out = cell
     if projected:
-        hr, size = tracer.numbers[id(weights[-1])], weights[-1].shape[0]
-        out = tracer.channels.block(("projected", hh), size, UNIT) + np.arange(size)
-        tracer.read(hr, 1, np.arange(hidden), cell)
-        tracer.own(hr, 0, np.arange(size), out, value=True)
-    tracer.read(hh, 1, np.arange(len(out)), out)
+        hr, size = numbers[-1], weights[-1].shape[0]
+        out = tracer.channels.block(("projected", hh[0]), size, UNIT) + np.arange(size)
+        _read(tracer, hr, cell)
+        _own(tracer, hr, np.arange(size), out, value=True)
+    _read(tracer, hh, out)
     return out, cell
+
+
+def _numbers(tracer: Tracer, weight: Tensor) -> tuple[int, ...]:
+    """The parameter that `weight` is, and those (masks) that it is multiplied with; empty for anything else."""
+    if id(weight) in tracer.numbers:
+        return (tracer.numbers[id(weight)],)
+    shadow = tracer.shadow(weight)
+    found: list[int] = []
+    for number, *parts in shadow.weights if shadow.label is None else ():
+        mine = int(number.reshape(-1)[0]) if number.numel() else 0
+        whole = mine > 0 and tracer.shapes[mine] == tuple(weight.shape)
+        if not whole or bool((number != mine).any()):
+            return ()
+        _, *own = weight_shadow(mine, weight.shape).weights[0]
+        if not all(torch.equal(a, b) for a, b in zip(parts, own)):
+            return ()
+        found.append(mine)
+    return tuple(found)
+
+
+def _read(tracer: Tracer, numbers: tuple[int, ...], ids: np.ndarray) -> None:
+    for number in numbers:
+        tracer.read(number, 1, np.arange(len(ids)), ids)
+
+
+def _own(tracer: Tracer, numbers: tuple[int, ...], rows: np.ndarray, ids: np.ndarray, value: bool) -> None:
+    for number in numbers:
+        tracer.own(number, 0, rows, ids, value=value)
 
 
 def _start(tracer: Tracer, state: Tensor, place: int | None, ids: np.ndarray) -> None:
@@ -126,7 +155,7 @@ def distinct_rows(label: Tensor) -> np.ndarray:
 
 
 def _plain(tracer: Tracer, weights: Sequence[Tensor]) -> bool:
-    return all(id(w) in tracer.numbers for w in weights)
+    return all(_numbers(tracer, w) for w in weights)
 
 
 def _keep_all(tracer: Tracer, labels: Sequence[Tensor | None], weights: Sequence[Tensor]) -> None:

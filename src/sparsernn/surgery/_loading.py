@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ._container import DTYPES, NAMES, Fault, OpenTensors, short
-from ._rebuild import SIZES, STACKS, Shapes, build_stack, check_sizes, describe
+from ._rebuild import GRAPHS, SIZES, STACKS, Shapes, build_graph, build_stack, check_sizes, describe
 from .attachments import attachment_of
 
 
@@ -94,10 +94,10 @@ class Loader:
             if module is None:
                 raise Fault(field, "the model has no such module: build the class that was saved.")
             tag = record.get("class")
-            if isinstance(tag, str) and tag in STACKS:
+            if isinstance(tag, str) and (tag in STACKS or tag in GRAPHS):
                 with warnings.catch_warnings():  # what a constructor has to say, the dense one has said
                     warnings.simplefilter("ignore")
-                    stack = build_stack(field, record, module)
+                    stack = (build_graph if tag in GRAPHS else build_stack)(field, record, module)
                 self.stacks[id(module)] = stack
                 self.new.add(id(stack))
                 parts = [*stack.named_parameters(), *stack.named_buffers()]
@@ -105,7 +105,9 @@ class Loader:
             elif isinstance(tag, str) and tag in SIZES:
                 shapes = check_sizes(field, record, module)
             else:
-                raise Fault(f"{field}.class", f"got {short(tag)}, expected one of {', '.join([*SIZES, *STACKS])}.")
+                raise Fault(
+                    f"{field}.class", f"got {short(tag)}, expected one of {', '.join([*SIZES, *STACKS, *GRAPHS])}."
+                )
             start = place + "." if place else ""
             self.exact |= {start + name: shape for name, shape in shapes.items()}
 

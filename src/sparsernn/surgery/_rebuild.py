@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
+from ..nn.graph import GraphGRU, GraphLSTM, GraphRNN
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from ._container import Fault, short
 from .narrow import carry_over
@@ -35,12 +36,17 @@ SIZES: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
 STACKS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (RaggedLSTM, RaggedGRU, RaggedRNN, GatedLSTM, GatedGRU, GatedRNN)
 }
+GRAPHS: dict[str, type[Any]] = {kind.__name__: kind for kind in (GraphLSTM, GraphGRU, GraphRNN)}
 WIDTHS = ("hidden_size", "proj_size")
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
 def describe(module: nn.Module) -> dict[str, Any] | None:
     """The record of `module` in a file, or None for a class that is not in the table."""
+    for tag, kind in GRAPHS.items():
+        if isinstance(module, kind):
+            graph: Any = module
+            return {"class": tag, "input_size": graph.input_size, "kept": graph.layering.kept}
     for tag, kind in STACKS.items():
         if isinstance(module, kind):
             stack: Any = module
@@ -125,6 +131,26 @@ def build_stack(field: str, record: dict[str, Any], module: nn.Module) -> nn.Mod
         stack.__dict__.pop(name, None)
     stack.__dict__ |= widths
     return stack
+
+
+def build_graph(field: str, record: dict[str, Any], module: nn.Module) -> nn.Module:
+    """The graph network of `record`, on the meta device: `module` with the hidden units that were kept."""
+    tag = record["class"]
+    if not isinstance(module, GRAPHS[tag]):
+        raise Fault(f"{field}.class", f"{tag}, but the model has a {type(module).__name__} there.")
+    dense: Any = module
+    size = check_size(f"{field}.input_size", record.get("input_size"), dense.input_size)
+    kept = record.get("kept")
+    if not isinstance(kept, list) or len(kept) != len(dense.hidden_sizes):
+        raise Fault(f"{field}.kept", f"got {short(kept)}, expected {len(dense.hidden_sizes)} lists of units.")
+    for layer, (units, (most,)) in enumerate(zip(kept, dense.hidden_sizes)):
+        rising = isinstance(units, list) and all(type(k) is int and 0 <= k < most for k in units)
+        if not rising or units != sorted(set(units)):
+            raise Fault(f"{field}.kept[{layer}]", f"got {short(units)}, expected rising numbers from 0 to {most - 1}.")
+    try:
+        return dense.narrowed(size, kept)
+    except ValueError as error:
+        raise Fault(f"{field}.kept", str(error)) from None
 
 
 def check_table(field: str, value: object, layers: int, directions: int) -> None:

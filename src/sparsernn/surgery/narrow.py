@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..nn.graph import GRAPHS
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from ..structure.cells import RecurrentLayer, cell_of
 from ..structure.classes import Plane
@@ -44,6 +45,8 @@ def fit_modules(model: nn.Module, layers: tuple[RecurrentLayer, ...], dead: Mapp
             if fitted is not module:
                 model = replace_module(model, path, fitted)
             _keep_states(fitted, [layer for layer in layers if layer.module == path], dead)
+        elif isinstance(module, GRAPHS):
+            _fit_graph(module, [layer for layer in layers if layer.module == path], dead)
         elif cell_of(module) is not None and isinstance(module, nn.RNNCellBase):
             gates = GATES[type(module).__name__.removesuffix("Cell")] if type(module).__name__ in _CELLS else None
             hidden = module.weight_hh.shape[1]
@@ -103,6 +106,17 @@ LEAVES = (
     nn.modules.batchnorm._BatchNorm,
     nn.PReLU,
 )
+
+
+def _fit_graph(module: Any, layers: list[RecurrentLayer], dead: Mapping[str, Tensor]) -> None:
+    module.input_size = module.weight_ih_l0.shape[1]
+    units = []
+    for layer, (size,) in zip(layers, module.hidden_sizes):
+        # Another form of surgery may have left the weights of this module alone.
+        narrowed = getattr(module, f"weight_hh_l{layer.layer}").shape[1] < size
+        units.append(kept_index(dead[layer.name]).tolist() if narrowed else list(range(size)))
+    if units:
+        module.keep_units(units)
 
 
 def _fit_stack(module: Any) -> nn.Module:

@@ -1,0 +1,230 @@
+"""Recurrent networks whose connections are the edges of a graph: each node is one unit.
+
+After Darji (arXiv 2407.20601) and Stier and Granitzer (arXiv 2107.12917): edges lead from the earlier node to the
+later one, nodes are layered by the longest path from a source, and each layer is one recurrent call, whatever edges
+there are.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any, Self, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn import init
+
+from ..structure.cells import GRU, LSTM, RNN, register_cell
+from ._layering import Layering, Outputs, Skips, lay_out
+from ._layers import States
+from .ragged import _Ragged
+
+
+class _Graph(_Ragged):
+    layering: Layering
+
+    def __init__(
+        self,
+        input_size: int,
+        graph: Any,
+        *,
+        skips: Skips = "input",
+        recurrent: Any = "dense",
+        outputs: Outputs = "sinks",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        _check_options(skips, recurrent, outputs)
+        layering, masks_ih, masks_hh = lay_out(graph, skips, outputs, recurrent)
+        # Before the base makes the parameters, since their sizes follow from it.
+        object.__setattr__(self, "layering", layering)
+        super().__init__(
+            input_size,
+            layering.hidden_sizes,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            device=device,
+            dtype=dtype,
+        )
+        for layer, masks in enumerate(zip(masks_ih, masks_hh)):
+            for name, mask in zip(("mask_ih", "mask_hh"), masks):
+                # One block of rows for each gate: a unit's gates all have its edges.
+                rows = None if mask is None else mask.repeat(self.gates, 1).to(device)
+                self.register_buffer(f"{name}_l{layer}", rows)
+        self.clear_absent()
+
+    @property
+    def nodes(self) -> tuple[tuple[Any, ...], ...]:
+        """The graph's nodes by layer: unit k of a layer is nodes[layer][k]."""
+        return self.layering.nodes
+
+    @property
+    def output_size(self) -> int:
+        """Width of the output."""
+        return sum(len(units) for units in self.layering.readout)
+
+    def layer_input_size(self, layer: int) -> int:
+        return self.layering.input_size(layer) if layer else self.input_size
+
+    def reset_parameters(self) -> None:
+        """Uniform in ±1/sqrt(nodes of the layer), as torch does; no weight where the graph has no edge."""
+        for layer, width in enumerate(self.layering.widths):
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                weight = getattr(self, f"{name}_l{layer}", None)
+                if weight is not None:
+                    init.uniform_(weight, -1 / math.sqrt(width), 1 / math.sqrt(width))
+        self.clear_absent()
+
+    def clear_absent(self) -> None:
+        """Set the weights of absent edges to zero. They never take part; this makes them zero to look at, too."""
+        for name, mask in self._buffers.items():
+            if mask is not None and name.startswith("mask_"):
+                weight = getattr(self, name.replace("mask", "weight"))
+                if not weight.is_meta:
+                    weight.data.masked_fill_(~mask, 0)
+
+    def edge_weights(self) -> int:
+        """How many weights of the matrices belong to an edge (or to the input, or feed back)."""
+        return sum(
+            weight.numel() if (mask := self._mask(name)) is None else int(mask.sum())
+            for name, weight in self._parameters.items()
+            if weight is not None and weight.dim() == 2
+        )
+
+    def keep_units(self, units: Sequence[Sequence[int]]) -> None:
+        """Bring sizes, readout and node names in line with the hidden units that are left of each layer.
+
+        Weights and masks are cut by the caller. Raises ValueError where the parts of a layer lost different units.
+        """
+        self.layering = self.layering.narrowed(units)
+        self.hidden_sizes = tuple((size,) for size in self.layering.hidden_sizes)
+
+    def narrowed(self, input_size: int, units: Sequence[Sequence[int]]) -> Self:
+        """A copy with these hidden units of each layer, its tensors on the meta device."""
+        new = copy.deepcopy(self)
+        new.input_size = input_size
+        new.keep_units(units)
+        for layer, (size,) in enumerate(new.hidden_sizes):
+            rows = self.gates * size
+            shapes = {"ih": (rows, new.layer_input_size(layer)), "hh": (rows, size)}
+            for name, tensor in [*self.named_parameters(), *self.named_buffers()]:
+                kind, _, end = name.partition("_")[2].partition("_l")
+                if int(end) == layer:
+                    made = torch.empty(
+                        (rows,) if name.startswith("bias") else shapes[kind], dtype=tensor.dtype, device="meta"
+                    )
+                    is_parameter = isinstance(tensor, nn.Parameter)
+                    setattr(new, name, nn.Parameter(made, tensor.requires_grad) if is_parameter else made)
+        return new
+
+    def flatten_parameters(self) -> None:
+        """Nothing: masked weights are made anew in every call."""
+
+    def weights(self, end: str) -> list[Tensor]:
+        """Weights and biases of the layer named by `end`, without those of absent edges."""
+        names = ["weight_ih", "weight_hh"] + (["bias_ih", "bias_hh"] if self.bias else [])
+        found = [(getattr(self, name + end), self._mask(name + end)) for name in names]
+        return [weight if mask is None else weight * mask for weight, mask in found]
+
+    def _mask(self, weight: str) -> Tensor | None:
+        return self._buffers.get(weight.replace("weight", "mask")) if weight.startswith("weight") else None
+
+    def _run_layers(
+        self, x: Tensor, batch_sizes: Tensor | None, states: list[States], backwards: Tensor | None
+    ) -> tuple[Tensor, list[States]]:
+        plan = self.layering
+        heard: list[Tensor] = []  # what each layer hands on to others
+        out: list[Tensor] = []
+        ends: list[States] = []
+        for layer, sources in enumerate(plan.sources):
+            seen = x if not sources else _joined([heard[source] for source in sources])
+            y, last = self._run_layer(layer, seen, batch_sizes, [states[layer]], None)
+            if plan.parts[layer] > 1:
+                y = y.unflatten(-1, (plan.parts[layer], -1)).sum(-2)
+            ends += last
+            units = plan.readout[layer]
+            if units:
+                out.append(y if len(units) == y.size(-1) else y[..., list(units)])
+            heard.append(F.dropout(y, self.dropout, self.training) if self.dropout else y)
+        return _joined(out), ends
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.clear_absent()
+
+    def extra_repr(self) -> str:
+        edges = self.edge_weights()
+        return f"{super().extra_repr()}, weights={edges}, output_size={self.output_size}"
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+
+def _check_options(skips: object, recurrent: object, outputs: object) -> None:
+    import networkx as nx
+
+    for name, value, known in (("skips", skips, get_args(Skips)), ("outputs", outputs, get_args(Outputs))):
+        if value not in known:
+            raise ValueError(f"{name} is {value!r}; expected {' or '.join(map(repr, known))}.")
+    if not (isinstance(recurrent, str) and recurrent == "dense") and not isinstance(recurrent, nx.Graph):
+        raise ValueError(f"recurrent is {recurrent!r}; expected 'dense' or a networkx graph of what feeds back.")
+
+
+class GraphLSTM(_Graph):
+    """An LSTM with the connections of a graph; call and results are those of torch.nn.LSTM.
+
+    - `graph`: a networkx graph. Undirected edges lead from the earlier node (in the graph's own order) to the later
+      one; a directed graph has no cycles. A node's layer is the longest path to it from a source. Nodes without a
+      predecessor read the input.
+    - `skips`: how an edge over several layers acts. "input": as any other edge, a unit reads all its predecessors.
+      "added": for each pair of layers that are not neighbours the target has recurrent units of its own, whose output
+      is added to the layer's (Darji, arXiv 2407.20601).
+    - `recurrent`: "dense", all units of a layer feed back into each other, or a networkx graph with an edge (u, v)
+      for each unit u that feeds back into unit v of its layer; (u, u) is u itself.
+    - `outputs`: the units whose values the module returns, layer by layer: "sinks" (nodes without a successor), the
+      "last" layer's, or "all".
+    - `bias`, `batch_first`, `dropout` (on what a layer hands on), `device`, `dtype`: as in torch.
+
+    Parameters are named as in torch, `weight_ih_l2` for the third layer, and hold zeros where there is no edge, which
+    stay whatever is done to the weights: the masks (`mask_ih_l2`, one block of rows for each gate) act in every call.
+    h_n and c_n have a row for each layer, a `RaggedState` where widths differ. A graph without edges is a
+    torch.nn.LSTM of one layer. Raises TypeError and ValueError for anything that is no such graph.
+    """
+
+    kind = "LSTM"
+    gates = 4
+
+
+class GraphGRU(_Graph):
+    """A GRU with the connections of a graph; see `GraphLSTM`."""
+
+    kind = "GRU"
+    gates = 3
+
+
+class GraphRNN(_Graph):
+    """A tanh or relu (`nonlinearity`) network with the connections of a graph; see `GraphLSTM`."""
+
+    kind = "RNN"
+    gates = 1
+
+    def __init__(self, input_size: int, graph: Any, *, nonlinearity: str = "tanh", **options: Any) -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(f"nonlinearity is {nonlinearity!r}; expected 'tanh' or 'relu'.")
+        super().__init__(input_size, graph, **options)
+        self.nonlinearity = nonlinearity
+
+
+GRAPHS: tuple[type[nn.Module], ...] = (GraphLSTM, GraphGRU, GraphRNN)
+
+register_cell(GraphLSTM, LSTM)
+register_cell(GraphGRU, GRU)
+register_cell(GraphRNN, RNN)
