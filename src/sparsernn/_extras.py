@@ -12,6 +12,7 @@ _EXTRA_OF = {
     "datasets": "train",
     "matplotlib": "train",
     "jinja2": "train",
+    "scipy": "train",
     "sklearn": "train",
     "onnx": "onnx",
     "onnxscript": "onnx",

@@ -1,4 +1,4 @@
-"""The command line: sparsernn list | run | inspect | bench | report | tune, also as `python -m sparsernn`.
+"""The command line: sparsernn list | run | inspect | bench | report | listen | tune, also as `python -m sparsernn`.
 
 Exit codes: 0 done, 1 the run failed, 2 the command was wrong, 128 + signal if stopped from outside.
 """
@@ -125,6 +125,28 @@ def report_run(run: str, /) -> None:
     opened.console.print(f"Report: {recipe.report(opened)}")
 
 
+def listen_run(run: str, file: Path, /, row: str | None = None) -> None:
+    """Stream a WAV file frame by frame through the model of a finished run; show the label as it settles, and the time.
+
+    Args:
+        run: a run's folder, or a recipe's name for its newest run.
+        file: a WAV file of linear PCM; another sample rate is converted, several channels become one.
+        row: whose model listens, one of the rows that stream; the last one otherwise.
+    """
+    from .experiments.recipes import RECIPES, RecipeError
+
+    recipe, opened = _open(run)
+    if recipe.listen is None:
+        able = " or ".join(each.name for each in RECIPES.values() if each.listen)
+        raise UsageError(f"{run} is a run of {recipe.name}, which does not listen; name a run of {able}.")
+    if not file.is_file():
+        raise UsageError(f"There is no file {file}; name a WAV file.")
+    try:
+        recipe.listen(opened, file, row)
+    except RecipeError as error:
+        raise UsageError(str(error)) from None
+
+
 def tune_kernels() -> None:
     """Measure what every layout of the kernels costs on this processor (seconds, one thread) and keep the figures.
 
@@ -148,6 +170,7 @@ def tune_kernels() -> None:
 
 def _open(name: str) -> tuple[Any, Run]:
     """The recipe and the run of a folder, or of the newest run of a recipe. Raises UsageError if there is none."""
+    from .experiments.data import data_folder
     from .experiments.recipes import RECIPES, find
     from .experiments.runs import Run, RunError, all_runs, describe
 
@@ -176,6 +199,7 @@ def _open(name: str) -> tuple[Any, Run]:
         settings=settings,
         folder=folder,
         results=folder / "results",
+        data=data_folder(None),
         command=noted["command"],
         console=_console(),
     )
@@ -202,6 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "inspect": inspect_run,
         "bench": bench_run,
         "report": report_run,
+        "listen": listen_run,
         "tune": tune_kernels,
     }
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)

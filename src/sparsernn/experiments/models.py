@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -59,3 +59,23 @@ class SequenceClassifier(nn.Module):
         _, state = self.recurrent(packed)
         last_LBH = state[0] if isinstance(state, tuple) else state
         return self.head(last_LBH[-1])
+
+
+class FrameClassifier(nn.Module):
+    """Class of a sequence of feature frames, at every frame: GRU layers and a linear layer, x_TBF -> logits_TBC.
+
+    `widths`: units of each layer. The layers are modules of their own, so that each can be as wide as it needs. No
+    frame sees a later one, so the model runs as a stream.
+    """
+
+    def __init__(self, features: int, widths: Sequence[int], classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.GRU(i, o) for i, o in zip([features, *widths], widths))
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(widths[-1], classes)
+
+    def forward(self, x_TBF: Tensor) -> Tensor:
+        h = x_TBF
+        for layer in self.layers:
+            h = self.dropout(layer(h)[0])
+        return self.head(h)

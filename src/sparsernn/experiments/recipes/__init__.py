@@ -8,8 +8,9 @@ from ._recipe import Loaded, Recipe, RecipeError, with_changes
 from .blocks import RECIPE as BLOCKS
 from .reber import RECIPE as REBER
 from .shakespeare import RECIPE as SHAKESPEARE
+from .spoken_digits import RECIPE as SPOKEN_DIGITS
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (SHAKESPEARE, REBER, BLOCKS)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (SHAKESPEARE, REBER, BLOCKS, SPOKEN_DIGITS)}
 
 __all__ = ["RECIPES", "Loaded", "Recipe", "RecipeError", "find", "with_changes"]
 

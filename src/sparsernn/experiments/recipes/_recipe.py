@@ -36,7 +36,8 @@ class Recipe:
     """One table. `scales` maps smoke, cpu and paper (where there is one) to settings, all of one dataclass.
 
     `run` makes the rows and shows the table; `load` brings back the models of a finished run; `bench` times them;
-    `report` writes the report and returns its path. `minutes` is what a scale takes on two cores; `columns` are the
+    `report` writes the report and returns its path; `listen`, where there is one, streams a WAV file through the row of
+    that name (None: the recipe's choice). `minutes` is what a scale takes on two cores; `columns` are the
     table's, `labels` what its rows are called, in their order.
     """
 
@@ -50,6 +51,7 @@ class Recipe:
     report: Callable[[Run], Path]
     columns: Sequence[Column]
     labels: Mapping[str, str] = field(default_factory=dict)
+    listen: Callable[[Run, Path, str | None], None] | None = None
 
     def settings(self, scale: str) -> Any:
         """The settings of `scale`. Raises RecipeError if the recipe has no such scale."""
