@@ -68,7 +68,7 @@ class Settings:
     hidden: int = 128
     dropout: float = 0.3
     variants: int = 6
-    masked: int = 6
+    masked: int = 8
     target: float = 0.2
     ramp_begin: float = 0.1
     ramp_end: float = 0.4
@@ -76,9 +76,9 @@ class Settings:
     block_sparsity: float = 0.5
     block_steps: int = 200
     block_rate: float = 2e-3
-    steps: int = 600
+    steps: int = 500
     batch: int = 64
-    learning_rate: float = 4e-3
+    learning_rate: float = 8e-3
     weight_decay: float = 0.01
     warm_up: int = 50
     bench_recordings: int = 60

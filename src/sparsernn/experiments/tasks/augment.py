@@ -11,7 +11,7 @@ TRACT = 0.15  # share by which a vocal tract is shorter or longer
 SHIFT = 400  # samples that silence goes before a recording, or are cut off: 50 ms
 GAIN = (-10.0, 10.0)  # dB
 NOISE = (15.0, 50.0)  # dB below the voice, white
-MICROPHONE = 2.0  # dB, deviation of each of three waves over the mel bands
+MICROPHONE = 3.0  # dB, deviation of each of three waves over the mel bands
 
 
 def augmented(samples_N: Floats, generator: np.random.Generator) -> Floats:

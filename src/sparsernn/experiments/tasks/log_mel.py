@@ -17,7 +17,7 @@ FOURIER = 256
 LOWEST = 60.0  # Hz: below is hum
 FLOOR = 1e-6  # power that silence counts for, with samples from -1 to 1
 QUIET = -7.0  # log power of the loudest band below which nobody speaks
-RANGE = 8.0  # log power: how far below the loudest so far a band can still be told from silence
+RANGE = 10.0  # log power: how far below the loudest so far a band can still be told from silence
 
 Floats = NDArray[np.float64]
 
