@@ -101,6 +101,22 @@ def demo_section(found: Sequence[Result]) -> str:
     return "\n".join([text, note.removeprefix("Again: `sparsernn run shakespeare --scale cpu`. "), *table, ""])
 
 
+def digits_section(found: Sequence[Result]) -> str:
+    """The tables of the page on spoken digits: the rows, and the accuracy of each seed, which tests another speaker."""
+    rows = [r for r in found if (r.recipe, r.scale) == ("spoken-digits", "cpu")]
+    if not rows:
+        return "`sparsernn run spoken-digits` trains the nets and prints the table.\n"
+    labels = RECIPES["spoken-digits"].labels
+    seeds = sorted({r.seed for r in rows})
+    accuracies = {(r.row, r.seed): r.measured["test_accuracy"] for r in rows}
+    _, _, _, again, *table = recipe_section("spoken-digits", "cpu", rows).splitlines()
+    lines = [line(["", *(f"seed {seed}" for seed in seeds), "mean"]), line(["---"] + ["---:"] * (len(seeds) + 1))]
+    for row, label in labels.items():
+        figures = [accuracies[row, seed] for seed in seeds]
+        lines.append(line([label, *(f"{figure:.1%}" for figure in [*figures, fmean(figures)])]))
+    return "\n".join([again, *table, "", "Accuracy on the speaker that each seed holds out:", "", *lines, ""])
+
+
 def fill(page: Path, section: str) -> None:
     """Put `section` between the demo marks of `page`."""
     before, begin, rest = page.read_text(encoding="utf-8").partition("<!-- demo:begin -->\n")
@@ -111,3 +127,4 @@ def fill(page: Path, section: str) -> None:
 if __name__ == "__main__":
     main()
     fill(ROOT / "README.md", demo_section(collect(ROOT / "results")))
+    fill(ROOT / "docs" / "spoken-digits.md", digits_section(collect(ROOT / "results")))
