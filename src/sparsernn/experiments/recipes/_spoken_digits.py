@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from ..tasks.frames import FrameClassification, Sequences, accuracy
 from ..tasks.log_mel import MELS, Scale, features, frames_of, levelled, log_mel, scale_of
 from ..tasks.spoken_digits import Recording, Split
 from ..train import Training, train
+from ._digit_settings import Settings
 from ._listening import same_labels, step_bytes, time_frames
 
 ROWS = {
@@ -52,57 +53,6 @@ FAST: dict[str, tuple[str, Precision]] = {  # row -> whose weights it runs, and 
     "bfloat16": ("blocks", "bfloat16"),
     "int8": ("blocks", "int8"),
 }
-
-
-@dataclass(frozen=True)
-class Settings:
-    """`target`: share of the recurrent weights kept, as whole units; `ramp_begin`, `ramp_end` and `freeze`: when they
-    go, in shares of the steps. `block_sparsity`: share of the compact net's 16x1 blocks that goes in `block_steps`
-    more steps.
-
-    `variants`: augmented forms of each recording; `masked`: mel bands that each of two masks hides at most.
-    `bench_recordings`: how many are streamed to time a frame. `made`: tones take the place of the recordings, to try
-    things out without data. `threads` 0: as many as torch finds cores.
-    """
-
-    hidden: int = 128
-    dropout: float = 0.3
-    variants: int = 6
-    masked: int = 8
-    target: float = 0.2
-    ramp_begin: float = 0.1
-    ramp_end: float = 0.4
-    freeze: float = 0.5
-    block_sparsity: float = 0.5
-    block_steps: int = 200
-    block_rate: float = 2e-3
-    steps: int = 500
-    batch: int = 64
-    learning_rate: float = 8e-3
-    weight_decay: float = 0.01
-    warm_up: int = 50
-    bench_recordings: int = 60
-    made: bool = False
-    threads: int = 1  # more gain little at this size
-
-    def __post_init__(self) -> None:
-        self.training()
-        for name in ("target", "dropout", "block_sparsity"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a share from 0 to below 1.")
-        for name in ("hidden", "batch", "block_steps", "bench_recordings"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number, at least 1.")
-        for name in ("variants", "masked"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number from 0 on.")
-
-    def training(self) -> Training:
-        return Training(self.steps, self.learning_rate, self.warm_up, weight_decay=self.weight_decay)
-
-    def pruning(self) -> Training:
-        """Of the blocks: a short training with a rate of its own."""
-        return Training(self.block_steps, self.block_rate, min(self.warm_up, self.block_steps // 10))
 
 
 class SpokenDigits:
@@ -292,16 +242,3 @@ class SpokenDigits:
 
 def _classes(recordings: Sequence[Recording]) -> Tensor:
     return torch.tensor([recording.digit for recording in recordings])
-
-
-SMOKE = Settings(
-    hidden=32,
-    variants=1,
-    target=0.3,
-    steps=40,
-    block_steps=10,
-    batch=16,
-    warm_up=5,
-    bench_recordings=4,
-    made=True,
-)

@@ -21,9 +21,10 @@ from ..tables import Column, figure, file_size, rich_table
 from ..tasks.log_mel import RATE, WINDOW
 from ..tasks.spoken_digits import WORDS
 from ..tasks.wav import read_wav, resampled
+from ._digit_settings import SMOKE, Settings
 from ._listening import HOP_SECONDS, Listener, settling
 from ._recipe import Loaded, Recipe, RecipeError
-from ._spoken_digits import FAST, ROWS, SMOKE, Settings, SpokenDigits
+from ._spoken_digits import FAST, ROWS, SpokenDigits
 
 COLUMNS = (
     figure("accuracy", "test_accuracy", "{:.1%}"),
