@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from .regularisation import WeightDrop, locked_dropout
+
 Cell = Literal["lstm", "gru", "rnn"]
 CELLS: dict[str, Callable[[int, int], nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
@@ -79,3 +81,32 @@ class FrameClassifier(nn.Module):
         for layer in self.layers:
             h = self.dropout(layer(h)[0])
         return self.head(h)
+
+
+class SequenceTagger(nn.Module):
+    """Tag of each word: (x_TB, lengths_B) -> logits_TBC. Embedding, bidirectional LSTM, a tanh layer, the tags.
+
+    In training, columns of the embedded sentence (share `dropout`) and recurrent weights (share `weight_drop`) are
+    dropped.
+    """
+
+    def __init__(
+        self, embedding: nn.Module, width: int, hidden: int, tags: int, dropout: float = 0.0, weight_drop: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.lstm = nn.LSTM(width, hidden, bidirectional=True)
+        self.middle = nn.Linear(2 * hidden, hidden)
+        self.head = nn.Linear(hidden, tags)
+        self.dropout = dropout
+        if weight_drop:
+            WeightDrop(weight_drop).attach(self)
+
+    def forward(self, x_TB: Tensor, lengths_B: Tensor) -> Tensor:
+        x_TBI = locked_dropout(self.embedding(x_TB), self.dropout, self.training)
+        if int(lengths_B.min()) == len(x_TB):  # nothing is padding; torch is several times faster without packing
+            h_TBH, _ = self.lstm(x_TBI)
+        else:
+            packed = nn.utils.rnn.pack_padded_sequence(x_TBI, lengths_B.cpu(), enforce_sorted=False)
+            h_TBH, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0])
+        return self.head(torch.tanh(self.middle(h_TBH)))

@@ -6,11 +6,14 @@ import difflib
 
 from ._recipe import Loaded, Recipe, RecipeError, with_changes
 from .blocks import RECIPE as BLOCKS
+from .demeester_pos import RECIPE as DEMEESTER_POS
 from .reber import RECIPE as REBER
 from .shakespeare import RECIPE as SHAKESPEARE
 from .spoken_digits import RECIPE as SPOKEN_DIGITS
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (SHAKESPEARE, REBER, BLOCKS, SPOKEN_DIGITS)}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (SHAKESPEARE, REBER, BLOCKS, SPOKEN_DIGITS, DEMEESTER_POS)
+}
 
 __all__ = ["RECIPES", "Loaded", "Recipe", "RecipeError", "find", "with_changes"]
 
