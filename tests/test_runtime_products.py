@@ -113,6 +113,13 @@ def test_the_cheapest_layout_is_chosen() -> None:
     if processor().permute:
         assert layout(matrix(512, 512, 0.05, False), 1) == "permuted"
     assert costs.count(torch.zeros(512, 512), arrangement).block_rows == 0
+    if processor().expand:
+        # Of a matrix larger than the caches, half empty, the bytes decide; of a small one the arithmetic.
+        for rows, columns, best in ((6000, 3000, "bitmask"), (256, 256, "panel")):
+            half = rows * columns // 2
+            slots = -(-half * 5 // 4 // (rows * -(-columns // (2 * WIDTH))))
+            counts = costs.Counts(columns, rows // WIDTH, rows * columns // WIDTH, rows * columns // 64, half, slots, 0)
+            assert costs.choose(counts, 1, costs=costs.Costs()).layout == best
 
 
 ROUND = """

@@ -29,7 +29,7 @@ import llvmlite.binding as llvm
 from .._files import write_atomically
 from .processor import processor
 
-_MODULES = ("products", "sparse", "integers", "cells", "sequence", "chain")
+_MODULES = ("products", "sparse", "bitmask", "integers", "cells", "sequence", "chain")
 _FORMAT = b"sparsernn kernel 1\n"
 _MEMORY: dict[str, Any] = {"memset": ctypes.memset, "memmove": ctypes.memmove, "memcpy": ctypes.memmove}
 _lock = threading.RLock()

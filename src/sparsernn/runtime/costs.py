@@ -23,6 +23,7 @@ from .pack import (
     Arrangement,
     Packed,
     best_slots,
+    pack_bitmask,
     pack_blocks,
     pack_blocks_int8,
     pack_panels,
@@ -40,9 +41,11 @@ LAYOUTS: dict[str, Callable[[Tensor, Arrangement], Packed]] = {
     "blocks": pack_blocks,
     "rows": pack_rows,
     "permuted": pack_permuted,
+    "bitmask": pack_bitmask,
     "panel_bfloat16": lambda weight, arrangement: pack_panels(weight, arrangement, half=True),
     "blocks_bfloat16": lambda weight, arrangement: pack_blocks(weight, arrangement, half=True),
     "permuted_bfloat16": lambda weight, arrangement: pack_permuted(weight, arrangement, half=True),
+    "bitmask_bfloat16": lambda weight, arrangement: pack_bitmask(weight, arrangement, half=True),
     "panel_int8": pack_panels_int8,
     "blocks_int8": pack_blocks_int8,
 }
@@ -51,34 +54,38 @@ LAYOUTS: dict[str, Callable[[Tensor, Arrangement], Packed]] = {
 def offered(precision: Precision) -> list[str]:
     """Layouts for a precision on this processor; single weights are bfloat16 at the least, by rows float32."""
     ending = "" if precision == "float32" or (precision == "int8" and not processor().vnni) else f"_{precision}"
-    single = "permuted_bfloat16" if ending else "permuted"
-    return [f"panel{ending}", f"blocks{ending}", "rows"] + ([single] if processor().permute else [])
+    half = "_bfloat16" if ending else ""
+    single = [f"permuted{half}"] if processor().permute else []
+    return [f"panel{ending}", f"blocks{ending}", "rows", *single] + ([f"bitmask{half}"] if processor().expand else [])
 
 
 @dataclass(frozen=True)
 class Costs:
     """Pairs (load, use) in nanoseconds: of one step of the layout however many inputs share it, and for each input;
     the larger of the two counts. A step is one column of one block of rows (panel, blocks), four columns of it
-    (int8), one slot of a table (permuted). `rows`: one weight, for every 2 WIDTH and for every WIDTH inputs, added.
-    `left`: a weight that found no slot, for each input. `move`: bringing one number of an input into a layout's order,
-    or to int8. `bandwidth`: bytes a nanosecond, from the second-level cache and from beyond.
+    (int8), one slot of a table (permuted), one column of a block of rows with its mask (bitmask). `rows`: one weight,
+    for every 2 WIDTH and for every WIDTH inputs, added. `left`: a weight that found no slot, for each input. `move`:
+    bringing one number of an input into a layout's order, or to int8. `bandwidth`: bytes a nanosecond, from the
+    second-level cache, from the third and from memory.
     """
 
     panel: Pair = (0.55, 0.135)
     blocks: Pair = (1.15, 0.31)
     rows: Pair = (0.12, 0.30)
     permuted: Pair = (1.1, 0.42)
+    bitmask: Pair = (0.92, 0.43) if WIDTH == 16 else (0.95, 0.75)
     panel_bfloat16: Pair = (0.34, 0.135)
     blocks_bfloat16: Pair = (0.77, 0.31)
     permuted_bfloat16: Pair = (0.9, 0.42)
+    bitmask_bfloat16: Pair = (0.95, 0.44) if WIDTH == 16 else (0.95, 0.75)
     panel_int8: Pair = (0.6, 0.155)
     blocks_int8: Pair = (1.0, 0.27)
     left: float = 0.8
     move: float = 0.35
-    bandwidth: Pair = (60.0, 30.0)
+    bandwidth: tuple[float, float, float] = (60.0, 45.0, 28.0)
 
 
-NEAR = 1 << 20
+NEAR, FAR = 1 << 20, 16 << 20
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,9 @@ def predict(layout: str, c: Counts, inputs: int, costs: Costs) -> float:
     elif layout.startswith("permuted"):
         compute = c.tables * c.slots * each + c.left * costs.left * inputs
         size = c.tables * c.slots * ((vector // 2 if layout.endswith("16") else vector) + WIDTH) + 12 * c.left
+    elif layout.startswith("bitmask"):
+        steps, moves = c.block_rows * c.columns, 0
+        compute, size = steps * each, steps * (WIDTH // 8) + c.weights * (2 if layout.endswith("16") else 4)
     elif layout == "panel_int8":
         steps = c.block_rows * -(-c.columns // 4)
         compute, size = steps * each, steps * vector
@@ -134,7 +144,7 @@ def predict(layout: str, c: Counts, inputs: int, costs: Costs) -> float:
     else:
         moves = inputs if inputs > 1 else 0
         compute, size = c.blocks * each, c.blocks * ((vector // 2 if layout.endswith("16") else vector) + 4)
-    return max(compute, size / costs.bandwidth[size > NEAR]) + moves * c.columns * costs.move
+    return max(compute, size / costs.bandwidth[(size > NEAR) + (size > FAR)]) + moves * c.columns * costs.move
 
 
 @functools.cache
@@ -144,6 +154,8 @@ def current() -> Costs:
     try:
         said = json.loads(path.read_text()) if path else {}
         values = {f.name: said[f.name] for f in fields(Costs)}
+        if len(values["bandwidth"]) != 3:
+            return Costs()
         return Costs(**{n: tuple(map(float, v)) if isinstance(v, list) else float(v) for n, v in values.items()})  # type: ignore[arg-type]
     except (OSError, ValueError, KeyError, TypeError):
         return Costs()

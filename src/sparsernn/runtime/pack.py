@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -173,6 +174,28 @@ def pack_permuted(weight: Tensor, arrangement: Arrangement, half: bool = False) 
     return finish(
         layout, kernel, values, len(chosen), weight.shape[1], chosen, arrangement, *more,
         scratch=8 * 4 * tables * table,
+    )  # fmt: skip
+
+
+def pack_bitmask(weight: Tensor, arrangement: Arrangement, half: bool = False) -> Packed:
+    """For every column of a block row a bit mask and the weights that are there: block rows in fours, then the rest."""
+    chosen = living(weight, arrangement)
+    tall = _blocks_of(weight, arrangement)[chosen]
+    fours = len(chosen) // 4 * 4
+    masks, values, counts = [], [], []
+    for cells in (tall[:fours].view(-1, 4, WIDTH, weight.shape[1]), tall[fours:].unsqueeze(1)):
+        cells = cells.permute(0, 3, 1, 2).contiguous()  # (groups, columns, block rows side by side, lanes)
+        full = cells != 0
+        masks.append(torch.from_numpy(np.packbits(full.view(-1, 8).numpy(), axis=1, bitorder="little")).view(-1))
+        values.append(cells[full])
+        counts.append(full.flatten(1).sum(1))
+    stream = torch.cat([*values, weight.new_zeros(WIDTH)])  # the last vector reads beyond the last weight
+    layout, kernel = "bit masks", "bitmask.bitmask"
+    if half:
+        layout, kernel, stream = f"{layout} bfloat16", f"{kernel}_bfloat16", halves(stream)
+    starts = _starts(torch.cat(counts)) * stream.element_size()
+    return finish(
+        layout, kernel, stream, len(chosen), weight.shape[1], chosen, arrangement, torch.cat(masks), starts
     )  # fmt: skip
 
 

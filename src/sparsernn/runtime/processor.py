@@ -14,12 +14,14 @@ WIDTHS = (4, 8, 16)
 
 @dataclass(frozen=True)
 class Processor:
-    """`width`: floats in one vector. `vnni`, `permute`: int8 dot products and two-register permutes at that width."""
+    """`width`: floats in one vector. What there is at that width: `vnni` int8 dot products, `permute` two-register
+    permutes, `expand` weights spread over the lanes of a mask."""
 
     name: str
     width: int
     vnni: bool
     permute: bool
+    expand: bool
     fingerprint: str
 
 
@@ -44,5 +46,6 @@ def processor() -> Processor:
         width=width,
         vnni=bool(width == 16 and best == 16 and features.get("avx512vnni")),
         permute=bool(width == 16 and best == 16),
+        expand=8 <= width <= best,
         fingerprint=f"{name} {width} {available}",
     )

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from .._files import write_atomically
 from .compiled import function
-from .costs import LAYOUTS, NEAR, Costs, Precision, as_json, count, current, offered, tuned_file
+from .costs import FAR, LAYOUTS, NEAR, Costs, Precision, as_json, count, current, offered, tuned_file
 from .pack import WIDTH, Arrangement, unit_rows
 from .processor import processor
 
@@ -27,7 +27,7 @@ def tune(keep: bool = True) -> Costs:
     to the cache folder, where this and later processes find them."""
     known = {name for precision in PRECISIONS for name in offered(precision)}
     generator = torch.Generator().manual_seed(0)
-    measured: dict[str, Any] = {"bandwidth": (_bandwidth(NEAR // 2), _bandwidth(16 * NEAR))}
+    measured: dict[str, Any] = {"bandwidth": tuple(_bandwidth(size) for size in (NEAR // 2, FAR // 2, 4 * FAR))}
     defaults = Costs()
     for name in LAYOUTS:
         measured[name] = _pair(name, generator) if name in known else getattr(defaults, name)
@@ -59,13 +59,15 @@ def as_table(costs: Costs, built_in: Costs) -> Table:
     for name in LAYOUTS:
         pair = [f"{value:.3g}" for value in getattr(costs, name)] if name in known else ["not on this processor", ""]
         table.add_row(name, *pair, " / ".join(f"{value:.3g}" for value in getattr(built_in, name)))
-    near, far = costs.bandwidth
-    table.caption = f"Reads {near:.0f} bytes a nanosecond nearby, {far:.0f} far off."
+    near, middle, far = costs.bandwidth
+    table.caption = (
+        f"Reads {near:.0f} bytes a nanosecond nearby, {middle:.0f} from the last cache, {far:.0f} from memory."
+    )
     return table
 
 
 def _pair(layout: str, generator: torch.Generator) -> tuple[float, float]:
-    density = 1.0 if layout.startswith("panel") else 0.1
+    density = 1.0 if layout.startswith("panel") else 0.4 if layout.startswith("bitmask") else 0.1
     shape = (ROWS // WIDTH, 1, COLUMNS) if layout.startswith("blocks") else (ROWS // WIDTH, WIDTH, COLUMNS)
     keep = torch.rand(shape, generator=generator) < density
     weight = (torch.randn(ROWS // WIDTH, WIDTH, COLUMNS, generator=generator) * keep).view(ROWS, COLUMNS)
@@ -89,6 +91,8 @@ def _pair(layout: str, generator: torch.Generator) -> tuple[float, float]:
     steps = {
         "permuted": counts.tables * counts.slots,
         "permuted_bfloat16": counts.tables * counts.slots,
+        "bitmask": counts.block_rows * COLUMNS,
+        "bitmask_bfloat16": counts.block_rows * COLUMNS,
         "panel_int8": counts.block_rows * -(-COLUMNS // 4),
         "blocks_int8": counts.words,
     }.get(layout, counts.blocks)
