@@ -125,6 +125,9 @@ def fill(page: Path, section: str) -> None:
 
 
 if __name__ == "__main__":
+    from studies import wang_page
+
     main()
+    wang_page(ROOT / "results", ROOT / "docs")
     fill(ROOT / "README.md", demo_section(collect(ROOT / "results")))
     fill(ROOT / "docs" / "spoken-digits.md", digits_section(collect(ROOT / "results")))

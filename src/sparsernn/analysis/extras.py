@@ -22,6 +22,7 @@ class Extras:
     history: dict[str, list[float]] = field(default_factory=dict)
     benchmark: tuple[dict[str, Any], ...] = ()
     checks: tuple[dict[str, Any], ...] = ()
+    figures: tuple[tuple[Any, str], ...] = ()
 
     @classmethod
     def read(cls, **given: Any) -> Extras:
@@ -36,6 +37,7 @@ class Extras:
             history=_history(given["history"]),
             benchmark=tuple(_rows("benchmark", given["benchmark"])),
             checks=_checks(given["checks"]),
+            figures=tuple((figure, str(description)) for figure, description in given.get("figures") or ()),
         )
 
 

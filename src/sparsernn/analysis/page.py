@@ -41,6 +41,7 @@ def page(report: Report, extras: Extras) -> str:
     found = report.snapshot
     shown = [
         sections.quality(extras, draw),
+        sections.further(extras, draw),
         sections.layers(found, extras),
         sections.weights(found, draw),
         sections.kinds(found, extras, draw),

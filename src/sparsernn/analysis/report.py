@@ -147,6 +147,7 @@ class Report:
         history: Mapping[str, Sequence[float]] | Sequence[Mapping[str, float]] | None = None,
         benchmark: Sequence[Mapping[str, Any]] = (),
         checks: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        figures: Sequence[tuple[Figure, str]] = (),
     ) -> Path:
         """Write the report as one file that needs no network and no script; return its path.
 
@@ -161,6 +162,7 @@ class Report:
           or a list of such rows.
         - `benchmark`: rows such as `{"work", "against", "ratio", "spread", "max_error"}`.
         - `checks`: name -> result, or rows.
+        - `figures`: more figures of matplotlib, each with a description.
 
         The write is atomic. Raises ValueError for data of another form and FileNotFoundError for a missing folder.
         """
@@ -176,6 +178,7 @@ class Report:
             history=history,
             benchmark=benchmark,
             checks=checks,
+            figures=figures,
         )
         return write_page(Path(path), self, extras)
 

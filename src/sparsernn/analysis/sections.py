@@ -63,6 +63,12 @@ def _measured_cell(row: Mapping[str, Any], metric: str) -> dict[str, str]:
     return {"value": value, "note": ", ".join(notes)}
 
 
+def further(extras: Extras, draw: Draw) -> dict[str, Any] | None:
+    if not extras.figures:
+        return None
+    return _section("Figures", figures=[draw(drawn, description, wide=True) for drawn, description in extras.figures])
+
+
 def layers(found: Snapshot, extras: Extras) -> dict[str, Any]:
     now, after = found.now, found.compact
     times = extras.layer_times

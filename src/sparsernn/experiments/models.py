@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .regularisation import WeightDrop, locked_dropout
 
 Cell = Literal["lstm", "gru", "rnn"]
-CELLS: dict[str, Callable[[int, int], nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 class CharacterLSTM(nn.Module):
@@ -110,3 +110,16 @@ class SequenceTagger(nn.Module):
             packed = nn.utils.rnn.pack_padded_sequence(x_TBI, lengths_B.cpu(), enforce_sorted=False)
             h_TBH, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0])
         return self.head(torch.tanh(self.middle(h_TBH)))
+
+
+class RowClassifier(nn.Module):
+    """Class of a sequence of vectors of one length: x_TBI -> logits_BC, read from the last step of the last layer."""
+
+    def __init__(self, cell: Cell, inputs: int, hidden: int, layers: int = 1, classes: int = 10) -> None:
+        super().__init__()
+        self.recurrent = CELLS[cell](inputs, hidden, layers)
+        self.head = nn.Linear(hidden, classes)
+
+    def forward(self, x_TBI: Tensor) -> Tensor:
+        h_TBH, _ = self.recurrent(x_TBI)
+        return self.head(h_TBH[-1])

@@ -31,7 +31,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """How long and how fast: AdamW, linear warm-up, cosine to `final_rate` of the learning rate.
+    """How long and how fast: AdamW or RMSprop, linear warm-up, cosine to `final_rate` of the learning rate.
 
     `precision` "bfloat16" runs forward and backward products in bfloat16 (autocast), weights stay in float32.
     `device` "any" takes a GPU if there is one. `threads` 0 leaves torch's own number.
@@ -46,6 +46,7 @@ class Training:
     precision: Literal["float32", "bfloat16"] = "float32"
     device: Literal["cpu", "any"] = "cpu"
     checkpoint_every: int = 500
+    optimizer: Literal["adamw", "rmsprop"] = "adamw"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.checkpoint_every < 1 or self.warm_up < 0:
@@ -116,13 +117,7 @@ def train(
     rank, world = accelerator.process_index, accelerator.num_processes
     model.to(accelerator.device).train()
     torch.manual_seed(seed)
-    raw = torch.optim.AdamW(
-        model.parameters(),
-        settings.learning_rate,
-        betas=(0.9, 0.99),
-        weight_decay=settings.weight_decay,
-        fused=accelerator.device.type in ("cpu", "cuda"),
-    )
+    raw = _optimizer(model, settings, accelerator.device)
     schedule = torch.optim.lr_scheduler.LambdaLR(raw, settings.rate)
     parallel = accelerator.prepare_model(model) if world > 1 else model
     optimizer = accelerator.prepare_optimizer(raw)
@@ -156,6 +151,14 @@ def train(
     # The others go on to read what the main process has just written.
     accelerator.wait_for_everyone()
     return loop.history
+
+
+def _optimizer(model: nn.Module, settings: Training, device: torch.device) -> torch.optim.Optimizer:
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "rmsprop":
+        return torch.optim.RMSprop(model.parameters(), rate, weight_decay=decay)
+    fused = device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(model.parameters(), rate, betas=(0.9, 0.99), weight_decay=decay, fused=fused)
 
 
 class _Loop:

@@ -10,10 +10,17 @@ from .demeester_pos import RECIPE as DEMEESTER_POS
 from .reber import RECIPE as REBER
 from .shakespeare import RECIPE as SHAKESPEARE
 from .spoken_digits import RECIPE as SPOKEN_DIGITS
+from .wang_mnist import RECIPE as WANG_MNIST
 
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for recipe in (SHAKESPEARE, REBER, BLOCKS, SPOKEN_DIGITS, DEMEESTER_POS)
-}
+_ALL = (
+    SHAKESPEARE,
+    REBER,
+    BLOCKS,
+    SPOKEN_DIGITS,
+    DEMEESTER_POS,
+    WANG_MNIST,
+)
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 
 __all__ = ["RECIPES", "Loaded", "Recipe", "RecipeError", "find", "with_changes"]
 

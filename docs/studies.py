@@ -1,0 +1,107 @@
+"""The pages of the pruning studies, made from results/ by `python docs/generate.py`: text, tables and SVG figures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from sparsernn._files import write_atomically
+from sparsernn.experiments.recipes._wang_claims import judged
+from sparsernn.experiments.recipes._wang_rows import PART_NAMES, grouped
+from sparsernn.experiments.recipes.wang_mnist import figures
+from sparsernn.experiments.results import Result, collect
+
+NOTE = "Made by `python docs/generate.py` from the JSON files in `results/`; do not edit."
+WANG = f"""# How far MNIST nets can be pruned
+
+{NOTE}
+
+An RNN, an LSTM and a GRU of 128 units read MNIST images row by row. Each is trained densely, pruned once by magnitude
+(biases spared) and retrained while the pruned weights stay zero. *Class-blind* is one threshold for all weights,
+*class-uniform* one for each matrix, *class-distribution* one in units of each matrix's standard deviation (See et al.,
+arXiv 1606.09274). The study is L. Wang's; the runs here are shorter than his 50 epochs, so that a laptop can repeat
+them, and his figures stand in [the table of results](results.md). The dense net is also trained on for as long as the
+pruned ones are retrained, which makes the comparison a stricter one.
+"""
+
+
+def line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def by_seed(results: Sequence[Result]) -> list[dict[str, dict[str, Any]]]:
+    """Row -> measured of each seed."""
+    seeds = sorted({result.seed for result in results})
+    return [{r.row: dict(r.measured) for r in results if r.seed == seed} for seed in seeds]
+
+
+def source(results: Sequence[Result], command: str) -> str:
+    last = max(results, key=lambda r: r.date)
+    seeds = ", ".join(str(seed) for seed in sorted({r.seed for r in results}))
+    return f"Again: `{command}`. Seeds {seeds}; {last.device}, torch {last.versions['torch']}, {last.date}."
+
+
+def svg(figure: Any, path: Path) -> None:
+    """Write `figure` as an SVG file, the same bytes each time."""
+    import matplotlib as mpl
+
+    out = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "path"}):
+        figure.patch.set_alpha(1)
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, out.getvalue())
+
+
+def spread(values: Sequence[float], form: str = "{:.2f}") -> str:
+    """Mean, with the standard deviation where there are several."""
+    return form.format(fmean(values)) + (f" ± {form.format(stdev(values))}" if len(values) > 1 else "")
+
+
+def claims(seeds: Sequence[dict[str, dict[str, Any]]]) -> list[str]:
+    lines = [line(["claim", "measured", "in", "holds"]), line(["---", "---:", "---", "---"])]
+    for v in judged([grouped(rows) for rows in seeds]):
+        mean = f"{v.mean:.2f}" + (f" ± {v.deviation:.2f}" if v.seeds > 1 else "")
+        lines.append(line([v.claim.text, mean, v.claim.unit, "yes" if v.holds else "**no**"]))
+    return lines
+
+
+def accuracies(seeds: Sequence[dict[str, dict[str, Any]]]) -> list[str]:
+    """Test accuracy in percent: a line for each net and scheme, a column for each percentage, before → after."""
+    rows = [grouped(each) for each in seeds]
+    nets = [net for net in dict.fromkeys(n for each in rows for n in each) if net.count("-") == 2]
+    known = sorted({int(m.split("_")[1]) for each in rows for net in nets for m in each.get(net, {}) if "before" in m})
+    lines = [line(["", "dense", *(f"{p}%" for p in known)]), line(["---", "---:", *["---:"] * len(known)])]
+    for net in nets:
+        cell, scheme, part = net.split("-")
+        name = f"{cell[:-1].upper()}, {cell[-1]}, class-{scheme}, {PART_NAMES[part]}"
+        dense = [100 * each[f"{cell}-dense"]["test_accuracy"] for each in rows if f"{cell}-dense" in each]
+        cells = []
+        for percent in known:
+            have = [each[net] for each in rows if f"before_{percent}" in each.get(net, {})]
+            pairs = [(100 * m[f"before_{percent}"], 100 * m[f"test_accuracy_{percent}"]) for m in have]
+            after = spread([b for _, b in pairs]) if pairs else ""
+            cells.append(f"{fmean(a for a, _ in pairs):.1f} → {after}" if pairs else "-")
+        lines.append(line([name, spread(dense), *cells]))
+    return lines
+
+
+def wang_page(results: Path, target: Path) -> str:
+    """Write the page and its figures into the folder `target`; the page's text."""
+    found = [r for r in collect(results) if (r.recipe, r.scale) == ("wang-mnist", "cpu")]
+    parts = [WANG]
+    if found:
+        seeds = by_seed(found)
+        parts.append(source(found, "sparsernn run wang-mnist --scale cpu --seed N") + "\n")
+        parts += ["## What the study claims\n", "\n".join(claims(seeds)) + "\n"]
+        for drawn, caption, name in figures(seeds):
+            svg(drawn, target / f"wang-mnist-{name}.svg")
+            parts.append(f"![{caption}](wang-mnist-{name}.svg)\n\n{caption}\n")
+        parts += ["## Test accuracy, %: right after pruning → retrained\n", "\n".join(accuracies(seeds)) + "\n"]
+    text = "\n".join(parts)
+    target.mkdir(parents=True, exist_ok=True)
+    write_atomically(target / "wang-mnist.md", text)
+    return text

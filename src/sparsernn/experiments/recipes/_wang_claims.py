@@ -1,0 +1,177 @@
+"""The claims of the MNIST pruning study, each a number for every seed and a sign that says whether it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+Measured = Mapping[str, Mapping[str, Any]]  # net and variant -> what was measured at one seed, as `grouped` gives it
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`value` computes a number from the rows of one seed; the claim holds if the mean over the seeds is `at_least`
+    or `at_most` the limit given. `unit` stands behind the number."""
+
+    text: str
+    unit: str
+    value: Callable[[Measured], float]
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def holds(self, mean: float) -> bool:
+        return mean < self.at_most if self.at_most is not None else mean > (self.at_least or 0.0)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim over the seeds: mean and standard deviation (0 for one seed), and whether it holds."""
+
+    claim: Claim
+    mean: float
+    deviation: float
+    seeds: int
+    holds: bool
+
+
+def loss(rows: Measured, cell: str, percent: int, layers: int = 1, variant: str = "blind-all") -> float:
+    """Points of accuracy lost after retraining, against the dense net trained for as long."""
+    dense = rows[f"{cell}{layers}-longer"]["test_accuracy"]
+    return 100 * (dense - rows[f"{cell}{layers}-{variant}"][f"test_accuracy_{percent}"])
+
+
+def lost_from_source(rows: Measured, cell: str, percent: int, variant: str = "blind-all") -> float:
+    """Points of accuracy lost after retraining, against the dense net as it was when it was pruned."""
+    return 100 * (rows[f"{cell}1-dense"]["test_accuracy"] - rows[f"{cell}1-{variant}"][f"test_accuracy_{percent}"])
+
+
+def closed(rows: Measured, cell: str, percent: int) -> float:
+    """Share of the gap that pruning tears which retraining closes, in percent."""
+    dense, pruned = rows[f"{cell}1-dense"]["test_accuracy"], rows[f"{cell}1-blind-all"]
+    before, after = pruned[f"before_{percent}"], pruned[f"test_accuracy_{percent}"]
+    return 100 * (after - before) / (dense - before)
+
+
+def left(rows: Measured, cell: str, percent: int, block: str) -> float:
+    """Percent of the weights left in the blocks of layer 0 whose name ("ih0_i") begins or ends with `block`."""
+    row = rows[f"{cell}1-blind-all"]
+    blocks = [name for name in row if name.startswith("kept_") and name.endswith(f"_{percent}")]
+    found = [name for name in blocks if f"_{block}0_" in name or f"0_{block}_" in name]
+    return 100 * fmean(row[name] for name in found) if found else row[f"kept_{block}_{percent}"]
+
+
+def _lost(cell: str, variant: str) -> tuple[Claim, Claim]:
+    scheme = variant.split("-")[0]
+    text = f"{cell.upper()}, one layer: 95% pruned class-{scheme} and retrained costs under 1 point"
+    return (
+        Claim(
+            f"{text}, against the dense net that was pruned",
+            "points lost",
+            lambda rows: lost_from_source(rows, cell, 95, variant),
+            at_most=1.0,
+        ),
+        Claim(
+            f"{text}, against the dense net trained on for as long",
+            "points lost",
+            lambda rows: loss(rows, cell, 95, variant=variant),
+            at_most=1.0,
+        ),
+    )
+
+
+def _z_against_rest(rows: Measured) -> float:
+    return left(rows, "gru", 95, "z") - fmean(left(rows, "gru", 95, gate) for gate in "rn")
+
+
+CLAIMS: tuple[Claim, ...] = (
+    *(
+        claim
+        for cell in ("rnn", "lstm", "gru")
+        for scheme in ("blind", "uniform")
+        for claim in _lost(cell, f"{scheme}-all")
+    ),
+    *(
+        Claim(
+            f"{cell.upper()}: retraining closes at least nine tenths of the gap at {percent}%",
+            "% of the gap closed",
+            lambda rows, cell=cell, percent=percent: closed(rows, cell, percent),
+            at_least=90.0,
+        )
+        for cell in ("rnn", "lstm", "gru")
+        for percent in (90, 95)
+    ),
+    *(
+        Claim(
+            f"{cell.upper()} keeps more redundancy than the RNN: it loses less at 95%",
+            "points lost less",
+            lambda rows, cell=cell: loss(rows, "rnn", 95) - loss(rows, cell, 95),
+            at_least=0.0,
+        )
+        for cell in ("lstm", "gru")
+    ),
+    Claim(
+        "The same at as many weights left: the LSTM at 95% loses less than the RNN at 80%",
+        "points lost less",
+        lambda rows: loss(rows, "rnn", 80) - loss(rows, "lstm", 95),
+        at_least=0.0,
+    ),
+    *(
+        Claim(
+            f"{cell.upper()}: hidden-to-hidden has more redundancy (fewer of its weights survive at 95%)",
+            "% left, input less hidden",
+            lambda rows, cell=cell: left(rows, cell, 95, "ih") - left(rows, cell, 95, "hh"),
+            at_least=0.0,
+        )
+        for cell in ("rnn", "lstm", "gru")
+    ),
+    *(
+        Claim(
+            f"{cell.upper()}: the same by the loss when only one of the two is pruned to 95%",
+            "points lost, input less hidden",
+            lambda rows, cell=cell: loss(rows, cell, 95, variant="blind-ih") - loss(rows, cell, 95, variant="blind-hh"),
+            at_least=0.0,
+        )
+        for cell in ("rnn", "lstm", "gru")
+    ),
+    Claim(
+        "GRU's input weights have less redundancy than the LSTM's (more of them survive at 95%)",
+        "% left, GRU less LSTM",
+        lambda rows: left(rows, "gru", 95, "ih") - left(rows, "lstm", 95, "ih"),
+        at_least=0.0,
+    ),
+    Claim(
+        "GRU's z gate has less redundancy than its r and n (more of its weights survive at 95%)",
+        "% left, z less the others",
+        _z_against_rest,
+        at_least=0.0,
+    ),
+    *(
+        Claim(
+            f"{cell.upper()}: {layers} layers prune further than one (they lose less at 95%)",
+            "points lost less",
+            lambda rows, cell=cell, layers=layers: loss(rows, cell, 95) - loss(rows, cell, 95, layers),
+            at_least=0.0,
+        )
+        for cell in ("rnn", "lstm", "gru")
+        for layers in (2, 3)
+    ),
+)
+
+
+def judged(seeds: Sequence[Measured]) -> list[Verdict]:
+    """The claims that the rows of all `seeds` can answer, over the seeds; others are left out."""
+    found = []
+    for claim in CLAIMS:
+        values = []
+        for rows in seeds:
+            try:
+                values.append(claim.value(rows))
+            except KeyError:  # a row or percentage that this scale does not have
+                break
+        if seeds and len(values) == len(seeds):
+            mean = fmean(values)
+            spread = stdev(values) if len(values) > 1 else 0.0
+            found.append(Verdict(claim, mean, spread, len(values), claim.holds(mean)))
+    return found
