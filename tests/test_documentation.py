@@ -145,6 +145,12 @@ def test_the_readme_has_the_demo_table_of_the_results():
     assert shown == generate()["demo_section"](collect(ROOT / "results"))
 
 
+def test_the_page_on_spoken_digits_has_the_tables_of_the_results():
+    text = (ROOT / "docs" / "spoken-digits.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"<!-- demo:begin -->\n(.*?)<!-- demo:end -->", text, re.DOTALL)
+    assert shown == generate()["digits_section"](collect(ROOT / "results"))
+
+
 def test_the_demo_table_is_filled_in_from_results(tmp_path):
     common = dict.fromkeys(FIELDS) | {"settings": {}, "paper": {}, "versions": {"torch": "2"}, "device": "cpu"}
     named = {"recipe": "shakespeare", "row": "dense", "seed": 0, "date": "2026-01-01"}

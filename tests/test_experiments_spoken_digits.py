@@ -301,10 +301,10 @@ def test_the_recipe_from_dense_to_int8(run_folder):
     # The compact models are the sparse one, and the direct one has their size.
     assert rows["sparse"]["test_accuracy"] == rows["compact"]["test_accuracy"] == rows["fast"]["test_accuracy"]
     assert rows["compact"]["nonzero"] == rows["sparse"]["nonzero"] < rows["sparse"]["weights"]
-    for figure in ("units", "weights"):
-        assert rows["direct"][figure] == rows["compact"][figure] == rows["int8"][figure]
+    assert rows["compact"]["weights"] == rows["int8"]["weights"] and rows["compact"]["units"] == rows["int8"]["units"]
+    assert rows["direct"]["weights"] == pytest.approx(rows["blocks"]["nonzero"], rel=0.1)
     inside = rows["compact"]["weights"] - 10 * rows["compact"]["units"][1]
-    assert inside <= 0.3 * (rows["dense"]["weights"] - 10 * 32)
+    assert inside <= 0.5 * (rows["dense"]["weights"] - 10 * 32)
     assert rows["blocks"]["nonzero"] < 0.6 * rows["compact"]["nonzero"]
     assert rows["bfloat16"]["step_bytes"] < rows["blocks"]["step_bytes"]
     page = (run_folder / "report.html").read_text(encoding="utf-8")
@@ -351,10 +351,17 @@ def test_listen_says_what_it_cannot_hear(run_folder, capsys, tmp_path, monkeypat
     Path("no.wav").write_bytes(b"no")
     Path("short.wav").write_bytes(write_wav(Sound(noise(WINDOW - 1), RATE)))
     Path("fine.wav").write_bytes(write_wav(Sound(noise(800), RATE)))
+    with Path("large.wav").open("wb") as large:
+        large.truncate((1 << 28) + 1)
+    half = tmp_path / "half"
+    half.mkdir()
+    (half / "run.json").write_text((run_folder / "run.json").read_text())
     run = str(run_folder)
     for arguments, code, words in (
         ([run, "nothing.wav"], 2, "There is no file nothing.wav; name a WAV file."),
         ([run, "no.wav"], 1, "no.wav is not a WAV file of linear PCM"),
+        ([run, "large.wav"], 1, "large.wav has 268435457 bytes, expected at most 268435456"),
+        (["half", "fine.wav"], 1, "blocks.safetensors is missing, so the run is not done"),
         ([run, "short.wav"], 1, "short.wav lasts 25 ms, expected at least one frame of 25 ms"),
         ([run, "fine.wav", "--row", "dense"], 2, "--row dense: expected one of the rows that stream, fast, blocks"),
         (["nothing", "fine.wav"], 2, "There is no run nothing"),

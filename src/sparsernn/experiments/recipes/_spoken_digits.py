@@ -126,10 +126,13 @@ class SpokenDigits:
         """Something to trace with, of the features' size: known before any recording is."""
         return torch.randn(30, 4, MELS, generator=torch.Generator().manual_seed(self.run.seed))
 
-    def model(self, widths: Sequence[int] | None = None) -> FrameClassifier:
+    def model(self, row: str) -> FrameClassifier:
+        """The untrained net of `row`."""
         s = self.settings
         torch.manual_seed(self.run.seed)
-        return FrameClassifier(MELS, widths or (s.hidden, s.hidden), len(spoken_digits.WORDS), s.dropout)
+        widths = self.small_widths if row == "direct" else (s.hidden, s.hidden)
+        dropout = s.dropout if row == "dense" else s.small_dropout
+        return FrameClassifier(MELS, widths, len(spoken_digits.WORDS), dropout)
 
     def file(self, row: str) -> Path:
         return self.folder / f"{row}.safetensors"
@@ -161,7 +164,7 @@ class SpokenDigits:
         }
 
     def dense(self) -> Mapping[str, Any]:
-        seconds = self._train("dense", self.model(), self.settings.training())
+        seconds = self._train("dense", self.model("dense"), self.settings.training())
         return {**self.measure("dense"), "train_seconds": seconds}
 
     def sparse(self) -> Mapping[str, Any]:
@@ -171,7 +174,7 @@ class SpokenDigits:
             ramp = Ramp(begin=s.ramp_begin, end=s.ramp_end, freeze=s.freeze)
             return GroupLasso(model, self.example_inputs, target=s.target, steps=s.steps, ramp=ramp)
 
-        seconds = self._train("sparse", self.model(), s.training(), sparsify)
+        seconds = self._train("sparse", self.model("sparse"), s.training(), sparsify)
         return {**self.measure("sparse"), "train_seconds": seconds}
 
     def compact(self) -> Mapping[str, Any]:
@@ -179,13 +182,17 @@ class SpokenDigits:
         return self.measure("compact")
 
     def direct(self) -> Mapping[str, Any]:
-        seconds = self._train("direct", self.model(self.small_widths), self.settings.training())
+        seconds = self._train("direct", self.model("direct"), self.settings.training())
         return {**self.measure("direct"), "train_seconds": seconds}
 
     @property
     def small_widths(self) -> tuple[int, ...]:
-        """Units of each layer of the compact model."""
-        return tuple(layer.hidden_size for layer in self.load("compact").layers)  # type: ignore[union-attr, misc]
+        """Units of each layer of a net that has as many weights as the blocks leave, shaped like the compact one."""
+        blocks = self._stored("blocks")
+        shape = [layer.hidden_size for layer in blocks.layers]  # type: ignore[union-attr]
+        left = sizes(blocks)["nonzero"]
+        nets = {tuple(max(1, round(share / 100 * width)) for width in shape) for share in range(1, 101)}
+        return min(sorted(nets), key=lambda widths: abs(_weights(widths) - left))
 
     def blocks(self) -> Mapping[str, Any]:
         s = self.settings
@@ -222,8 +229,9 @@ class SpokenDigits:
         return self._stored(row)
 
     def _stored(self, row: str) -> nn.Module:
-        model = self.model(self.small_widths) if row == "direct" else self.model()
-        return load(model, self.file(row)).eval()
+        if not self.file(row).is_file():
+            raise RunError(f"{self.file(row)} is missing, so the run is not done: run the recipe again, to its end.")
+        return load(self.model(row), self.file(row)).eval()
 
     def timed(self, made: Mapping[str, Result]) -> dict[str, Result]:
         """The rows with the times of a frame added."""
@@ -238,6 +246,12 @@ class SpokenDigits:
         """The course of the sparse row's training."""
         course = checkpoint.read(self.folder / "sparse" / "checkpoint.safetensors")["history"]
         return {"step": course["step"], "loss": course["loss"], "kept": course["density"], "rate": course["rate"]}
+
+
+def _weights(widths: Sequence[int]) -> int:
+    """Weights in the matrices of a net of these layers."""
+    inputs = (MELS, *widths)
+    return sum(3 * o * (i + o) for i, o in zip(inputs, widths)) + len(spoken_digits.WORDS) * widths[-1]
 
 
 def _classes(recordings: Sequence[Recording]) -> Tensor:

@@ -6,6 +6,7 @@ import io
 import wave
 from dataclasses import dataclass
 from math import gcd
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from ..._extras import require
 from ..data import DataError
 
+MOST_BYTES = 1 << 28
 MOST_SECONDS = 600  # of one file; what a header claims is compared with it before anything is read
 
 
@@ -50,6 +52,14 @@ def read_wav(content: bytes, name: str) -> Sound:
     if not count or len(raw) != count * channels * width:
         raise DataError(f"{name} holds {len(raw)} bytes of sound, expected {count * channels * width} and more than 0.")
     return Sound(_numbers(raw, width).reshape(-1, channels).mean(1), rate)
+
+
+def read_wav_file(path: Path) -> Sound:
+    """The sound in the file `path`, see `read_wav`; a file of more than MOST_BYTES is refused before it is read."""
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise DataError(f"{path} has {size} bytes, expected at most {MOST_BYTES}: cut it.")
+    return read_wav(path.read_bytes(), str(path))
 
 
 def _numbers(raw: bytes, width: int) -> NDArray[np.float64]:
