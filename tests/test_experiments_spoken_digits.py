@@ -137,7 +137,9 @@ def test_loudness_is_of_no_matter():
     quiet = np.concatenate([np.zeros(300), noise(2_000)])
     soft, loud = (levelled(log_mel(frames_of(quiet * factor)))[0] for factor in (0.3, 3.0))
     np.testing.assert_allclose(soft, loud, atol=0.02)
-    assert soft.max() == 0.0 and levelled(log_mel(frames_of(30 * quiet)))[0].min() == -RANGE
+    assert soft.max() == 0.0
+    after = levelled(log_mel(frames_of(np.concatenate([quiet, np.zeros(300)]))))[0]
+    assert (after[-1] == -RANGE).all()
 
 
 def test_scales_have_mean_0_and_deviation_1_and_are_checked():

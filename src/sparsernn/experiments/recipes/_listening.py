@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -89,8 +89,9 @@ def step_bytes(model: nn.Module) -> int:
         if isinstance(module, AcceleratedLinear):
             total += module._engine.product(module, 1)[0].bytes  # type: ignore[union-attr]
         elif isinstance(module, Accelerated):
-            layers = [each for directions in module._engine.layers(module, 1, 1) for each in directions]  # type: ignore
-            total += sum(p.bytes for each in layers for p in (each.ih, each.hh, each.hr) if p is not None)
+            for layer in chain.from_iterable(module._engine.matrices(module)):  # type: ignore[union-attr, arg-type]
+                chosen = layer.choices(1, 1).items()
+                total += sum(layer.matrices[name].packed(choice.layout).bytes for name, choice in chosen)
     return total or sum(4 * p.numel() for p in model.parameters() if p.dim() > 1)
 
 
