@@ -23,7 +23,6 @@ from sparsernn.structure.trace import trace
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
 
 STACKS = (nn.LSTM, nn.GRU, nn.RNN)
-KNOWN = costs.offered("float32")
 
 
 def flat(value: object) -> list[Tensor]:
@@ -88,35 +87,6 @@ def test_same_function(cls: type[nn.Module]) -> None:
         fast = accelerate(model)
         for packing, with_state in itertools.product(("padded", "packed", "unbatched"), (False, True)):
             agree(fast, model, *inputs(model, 6, 3, packing, with_state))
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.data())
-def test_fuzz(data: st.DataObject) -> None:
-    draw = data.draw
-    torch.manual_seed(draw(st.integers(0, 2**31)))
-    cls = draw(st.sampled_from(STACKS))
-    options = {name: draw(st.booleans()) for name in ("bias", "batch_first", "bidirectional")}
-    hidden = draw(st.integers(1, 70))
-    if cls is nn.LSTM and hidden > 1 and draw(st.booleans()):
-        options["proj_size"] = draw(st.integers(1, hidden - 1))
-    if cls is nn.RNN:
-        options["nonlinearity"] = draw(st.sampled_from(("tanh", "relu")))
-    model = pruned(cls(draw(st.integers(1, 70)), hidden, draw(st.integers(1, 2)), **options), draw(st.floats(0, 1)))
-    packing = draw(st.sampled_from(("padded", "packed", "unbatched")))
-    example = inputs(model, draw(st.integers(1, 12)), draw(st.integers(1, 20)), packing, draw(st.booleans()))
-    forced = draw(st.sampled_from((None, *KNOWN)))
-    with pytest.MonkeyPatch.context() as patch:
-        if forced:
-            patch.setattr(costs, "choose", lambda counts, inputs, precision: costs.Choice(forced, 0.0))
-        agree(accelerate(model), model, *example)
-
-
-@pytest.mark.nightly
-@settings(max_examples=100_000, deadline=None)
-@given(st.data())
-def test_fuzz_for_a_night(data: st.DataObject) -> None:
-    test_fuzz.hypothesis.inner_test(data)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("cls", (nn.LSTMCell, nn.GRUCell, nn.RNNCell))

@@ -13,6 +13,7 @@ from torch import nn
 
 from ...learn.prune import Prune
 from ...learn.schedules import Gradual
+from ...runtime.costs import offered
 from ..models import CharacterLSTM
 from ._characters import Characters, CharacterSettings
 from ._onnx_characters import OnnxCharacters
@@ -60,9 +61,11 @@ class Blocks(Characters):
 
     @property
     def rows(self) -> Mapping[str, str]:  # type: ignore[override]
-        """Without onnxruntime its row is not made."""
+        """Without onnxruntime its row is not made, and none in int8 where the processor would run it in float32."""
         there = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
-        return {row: label for row, label in ROWS.items() if there or row != "onnx"}
+        left_out = [] if there else ["onnx"]
+        left_out += ["int8"] if "panel" in offered("int8") else []
+        return {row: label for row, label in ROWS.items() if row not in left_out}
 
     @property
     def streamed(self) -> tuple[str, ...]:

@@ -190,7 +190,9 @@ class Characters:
         batches = time_batches(models, x_TB, s.bench_rounds)
         steps = time_steps(models, self.streamed, s.bench_rounds)
         # The compact models compute what the sparse one does; how closely, is a figure of the table.
-        exact = time_batches({row: models[row] for row in ("sparse", "compact", *self.precisions)}, x_TB, 1)
+        exact = time_batches(
+            {row: models[row] for row in ("sparse", "compact", *self.precisions) if row in made}, x_TB, 1
+        )
         done = {}
         for row, result in made.items():
             figures: dict[str, Any] = {
