@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
+from ..nn.split import SplitGRU, SplitLSTM, SplitRNN
 from ..structure.cells import cell_of, unmanaged_modules
 from .costs import Precision, offered
 from .engine import Engine
@@ -23,6 +24,7 @@ from .stream import Stream, make_stream
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {**STACKS, **CELLS, **RAGGED, **GRAPHS}
 _GATED = (GatedLSTM, GatedGRU, GatedRNN)
 _RAGGED = (RaggedLSTM, RaggedGRU, RaggedRNN)
+_SPLIT = (SplitLSTM, SplitGRU, SplitRNN)
 
 
 def accelerate(model: nn.Module, precision: Precision = "float32") -> Any:
@@ -77,11 +79,15 @@ def _packed(model: nn.Module, precision: Precision, paths: list[str]) -> Any:
         if type(module) is nn.Linear and _takes(module):
             cast(Any, module).__class__ = AcceleratedLinear
             module.__dict__["_engine"] = LinearEngine(precision)
+    for split in [path for path, m in model.named_modules() if isinstance(m, _SPLIT) and not _watched(m)]:
+        start = f"{split}." if split else ""
+        paths = [split, *(path for path in paths if not path.startswith(start))]
     for path in paths:
         module = fast.get_submodule(path)
-        if type(module) in _GATED:
-            # Constant gates become zero rows again, which the packing leaves out by itself.
-            dense = module.to_dense().requires_grad_(False)
+        if type(module) in _GATED or isinstance(module, _SPLIT):
+            # Constant gates become zero rows again, and what a split layer lacks zero blocks: the packing leaves both
+            # out by itself, and one call runs the layer.
+            dense = _with_hooks(module.to_dense().requires_grad_(False), module)
             fast = dense if not path else _replace(fast, path, dense)
             module = dense
         if type(module) in GRAPHS:
@@ -90,6 +96,20 @@ def _packed(model: nn.Module, precision: Precision, paths: list[str]) -> Any:
         module.__dict__["_engine"] = Engine(precision)
     fast.__class__ = _accelerated_class(type(fast))
     return fast
+
+
+def _watched(split: nn.Module) -> bool:
+    """Whether somebody looks into the components of a split layer: then each runs for itself."""
+    inner = [m for m in split.modules() if m is not split]
+    return any(m._forward_hooks or m._forward_pre_hooks for m in inner)
+
+
+def _with_hooks(new: nn.Module, old: nn.Module) -> nn.Module:
+    """`new` with what was hung on `old`: the hooks of its forward, and what surgery attached."""
+    for name, value in vars(old).items():
+        if name.startswith("_forward_") or name == "_sparsernn":
+            new.__dict__[name] = value
+    return new
 
 
 def _takes(linear: nn.Linear) -> bool:

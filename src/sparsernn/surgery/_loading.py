@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ._container import DTYPES, NAMES, Fault, OpenTensors, short
 from ._rebuild import GRAPHS, SIZES, STACKS, Shapes, build_graph, build_stack, check_sizes, describe
+from ._sparse_records import CHECKS, settle
 from .attachments import attachment_of
 
 
@@ -81,6 +82,8 @@ class Loader:
                 setattr(module, name, record[name])
             if isinstance(module, nn.RNNBase):
                 module.flatten_parameters()
+        for place, record in self.modules.items():
+            settle(place, record, small.get_submodule(place))
         self._attach(small, values)
         return small
 
@@ -102,11 +105,14 @@ class Loader:
                 self.new.add(id(stack))
                 parts = [*stack.named_parameters(), *stack.named_buffers()]
                 shapes = {name: tuple(tensor.shape) for name, tensor in parts}
+            elif isinstance(tag, str) and tag in CHECKS:
+                shapes = CHECKS[tag](field, record, module)
             elif isinstance(tag, str) and tag in SIZES:
                 shapes = check_sizes(field, record, module)
             else:
                 raise Fault(
-                    f"{field}.class", f"got {short(tag)}, expected one of {', '.join([*SIZES, *STACKS, *GRAPHS])}."
+                    f"{field}.class",
+                    f"got {short(tag)}, expected one of {', '.join([*SIZES, *STACKS, *GRAPHS, *CHECKS])}.",
                 )
             start = place + "." if place else ""
             self.exact |= {start + name: shape for name, shape in shapes.items()}

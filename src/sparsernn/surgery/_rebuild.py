@@ -14,6 +14,7 @@ from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from ..nn.graph import GraphGRU, GraphLSTM, GraphRNN
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from ._container import Fault, short
+from ._sparse_records import describe_sparse
 from .narrow import carry_over
 
 Shapes = dict[str, tuple[int, ...]]
@@ -47,6 +48,9 @@ def describe(module: nn.Module) -> dict[str, Any] | None:
         if isinstance(module, kind):
             graph: Any = module
             return {"class": tag, "input_size": graph.input_size, "kept": graph.layering.kept}
+    record = describe_sparse(module)
+    if record is not None:
+        return record
     for tag, kind in STACKS.items():
         if isinstance(module, kind):
             stack: Any = module

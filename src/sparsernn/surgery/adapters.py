@@ -8,6 +8,7 @@ kept in a dict or a config object, sums with tensors of a fixed width.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
@@ -18,6 +19,7 @@ from ..nn.ragged import RaggedState
 from ..structure.classes import Plane
 from .attachments import attachments, register_attachment, remember
 from .narrow import STACKS, kept_index
+from .splits import SplitCut, parts_of_splits
 
 Axis = tuple[int, int, list[int]]  # (dimension of the activation, dense width, the indices that are left)
 
@@ -102,15 +104,26 @@ def _spread_rows(state: Any, rows: list[tuple[int, int, Tensor]]) -> Tensor:
 
 
 def adapt(
-    model: nn.Module, names: Mapping[int, str], gone: Mapping[Plane, Tensor], layers: Any, dead: Mapping[str, Tensor]
+    model: nn.Module,
+    names: Mapping[int, str],
+    gone: Mapping[Plane, Tensor],
+    layers: Any,
+    dead: Mapping[str, Tensor],
+    cuts: Mapping[str, SplitCut] = MappingProxyType({}),
 ) -> None:
     """Attach `DenseWidths` to every module whose weights were narrowed. `names[id(parameter)]` is its name."""
+    inside = parts_of_splits(model)  # which the split layer around them adapts
     for path, module in model.named_modules():
+        if id(module) in inside:
+            continue
         if any(isinstance(a, DenseWidths) for a in attachments(module)):
             raise TypeError(f"{path} has dense-width adapters of an earlier compaction.")
         stacked = isinstance(module, (*STACKS, nn.RNNCellBase))
         mine = [layer for layer in layers if layer.module == path and stacked]
-        found = _recurrent(mine, gone, dead) if mine else _leaf(module, names, gone)
+        if path in cuts:
+            found = _split(cuts[path], module)
+        else:
+            found = _recurrent(mine, gone, dead) if mine else _leaf(module, names, gone)
         if found is not None and (found.inputs or found.output or found.states):
             found.attach(module)
 
@@ -140,6 +153,19 @@ def _leaf(module: nn.Module, names: Mapping[int, str], gone: Mapping[Plane, Tens
             taken = {n: _cut((name, a), gone, d) for n, (a, d) in inputs.items()}
             return DenseWidths({n: a for n, a in taken.items() if a is not None}, _cut((name, axis), gone, dim))
     return None
+
+
+def _split(cut: SplitCut, split: Any) -> DenseWidths:
+    last = torch.cat(cut.rows[-2 if split.bidirectional else -1 :])
+    rows = [_axis_of(row) for row in cut.rows]
+    changed = any(bool(row.any()) for row in cut.rows)
+    states = [rows] * (2 if split.kind == "LSTM" else 1) if changed else None
+    inputs = {0: _axis_of(cut.inputs)} if bool(cut.inputs.any()) else {}
+    return DenseWidths(inputs, _axis_of(last) if bool(last.any()) else None, states)
+
+
+def _axis_of(mask: Tensor) -> Axis:
+    return -1, len(mask), kept_index(mask).tolist()
 
 
 def _recurrent(layers: Any, gone: Mapping[Plane, Tensor], dead: Mapping[str, Tensor]) -> DenseWidths:

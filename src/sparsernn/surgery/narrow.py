@@ -12,6 +12,7 @@ from ..nn.graph import GRAPHS
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from ..structure.cells import RecurrentLayer, cell_of
 from ..structure.classes import Plane
+from .splits import parts_of_splits
 from .states import keep_states
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -39,12 +40,14 @@ def narrow_tensors(model: nn.Module, gone: Mapping[Plane, Tensor]) -> None:
 
 def fit_modules(model: nn.Module, layers: tuple[RecurrentLayer, ...], dead: Mapping[str, Tensor]) -> nn.Module:
     """Sizes of every module from its weights; stacks whose widths now differ become ragged. Returns the model."""
+    inside = parts_of_splits(model)  # whose states the split layer around them hands out
     for path, module in list(model.named_modules()):
         if isinstance(module, STACKS):
             fitted = _fit_stack(module)
             if fitted is not module:
                 model = replace_module(model, path, fitted)
-            _keep_states(fitted, [layer for layer in layers if layer.module == path], dead)
+            if id(module) not in inside:
+                _keep_states(fitted, [layer for layer in layers if layer.module == path], dead)
         elif isinstance(module, GRAPHS):
             _fit_graph(module, [layer for layer in layers if layer.module == path], dead)
         elif cell_of(module) is not None and isinstance(module, nn.RNNCellBase):
