@@ -6,7 +6,9 @@ import difflib
 
 from ._recipe import Loaded, Recipe, RecipeError, with_changes
 from .blocks import RECIPE as BLOCKS
+from .demeester_lm import RECIPE as DEMEESTER_LM
 from .demeester_pos import RECIPE as DEMEESTER_POS
+from .demeester_recite import RECIPE as DEMEESTER_RECITE
 from .reber import RECIPE as REBER
 from .shakespeare import RECIPE as SHAKESPEARE
 from .spoken_digits import RECIPE as SPOKEN_DIGITS
@@ -18,6 +20,8 @@ _ALL = (
     BLOCKS,
     SPOKEN_DIGITS,
     DEMEESTER_POS,
+    DEMEESTER_RECITE,
+    DEMEESTER_LM,
     WANG_MNIST,
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}

@@ -1,0 +1,88 @@
+"""AWD-LSTM (Merity et al., arXiv 1708.02182): three recurrent layers, an embedding that decodes as well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..nn.embedding import FrequencyEmbedding
+from ..nn.split import SplitLSTM
+from .regularisation import WeightDrop, embed, locked_dropout
+
+State = tuple[tuple[Tensor, Tensor], ...]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Shares dropped in training: of whole words (`words`), of the embedded input, between layers, of the last
+    layer's output, and of recurrent weights."""
+
+    words: float = 0.0
+    input: float = 0.0
+    hidden: float = 0.0
+    output: float = 0.0
+    weights: float = 0.0
+
+
+class WordModel(nn.Module):
+    """Next-word model: (x_TB, state) -> (logits_TBV, state); without a state, x_TB -> logits_TBV.
+
+    The last layer is as wide as the embedding, whose matrix decodes as well (tied), with a bias of its own.
+    """
+
+    def __init__(self, embedding: nn.Embedding | FrequencyEmbedding, layers: Sequence[nn.Module], drop: Drop) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.layers = nn.ModuleList(layers)
+        self.bias = nn.Parameter(torch.zeros(embedding.num_embeddings))
+        self.drop = drop
+        for weight in embedding.parameters():
+            nn.init.uniform_(weight, -0.1, 0.1)
+        if drop.weights:
+            WeightDrop(drop.weights).attach(self)
+
+    def run(self, x_TB: Tensor, state: State | None) -> tuple[Tensor, Tensor, State]:
+        """The last layer's output after and before its dropout, and the state."""
+        d = self.drop
+        h = embed(self.embedding, x_TB, self.embedding.num_embeddings, d.words, self.training)
+        h = locked_dropout(h, d.input, self.training)
+        raw, after = h, []
+        for n, layer in enumerate(self.layers):
+            raw, own = layer(h, None if state is None else state[n])
+            after.append(own)
+            h = locked_dropout(raw, d.output if n == len(self.layers) - 1 else d.hidden, self.training)
+        return h, raw, tuple(after)
+
+    def decode(self, h_TBI: Tensor) -> Tensor:
+        """Logits_TBV of the last layer's output."""
+        if isinstance(self.embedding, FrequencyEmbedding):
+            return self.embedding.logits(h_TBI) + self.bias
+        return F.linear(h_TBI, self.embedding.weight, self.bias)
+
+    def forward(self, x_TB: Tensor, state: State | None = None) -> Tensor | tuple[Tensor, State]:
+        h_TBI, _, after = self.run(x_TB, state)
+        return self.decode(h_TBI) if state is None else (self.decode(h_TBI), after)
+
+    def zero_state(self, batch: int) -> State:
+        """The state before a text begins."""
+        layers: list[Any] = list(self.layers)
+        zeros = [self.bias.new_zeros(1, batch, layer.hidden_size) for layer in layers]
+        return tuple((z, z.clone()) for z in zeros)
+
+
+def layers(embedding: int, hidden: int, *, reduce: float = 1.0, ends: bool = False) -> list[nn.Module]:
+    """Three LSTM layers embedding -> hidden -> hidden -> embedding.
+
+    reduce below 1: split layers with the parameters of dense ones of reduce x hidden units; with `ends` the embedding's
+    width counts as reduced, too.
+    """
+    if reduce == 1:
+        return [nn.LSTM(embedding, hidden), nn.LSTM(hidden, hidden), nn.LSTM(hidden, embedding)]
+    end = reduce if ends else 1.0
+    shapes = ((embedding, hidden, end, reduce), (hidden, hidden, reduce, reduce), (hidden, embedding, reduce, end))
+    return [SplitLSTM.from_reduction(i, h, reduce_in=a, reduce_out=b) for i, h, a, b in shapes]

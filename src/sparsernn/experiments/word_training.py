@@ -1,0 +1,203 @@
+"""Training of word models by SGD in epochs over a text: NT-ASGD, variable windows, resumable to the bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from . import checkpoint
+from .progress import TrainingProgress
+from .regularisation import activation_penalty, window_length
+from .signals import Stopped, StopSignals
+from .tasks.text import bits_per_symbol, wide
+from .train import Diverged
+from .word_model import State, WordModel
+
+
+@dataclass(frozen=True)
+class WordTraining:
+    """SGD with `momentum`; the rate is multiplied by `decay` after each epoch.
+
+    `patience`: average the weights (ASGD) from the epoch on whose validation loss is not below the best of the epochs
+    before the last `patience` ones (NT-ASGD, Merity et al., algorithm 1); 0 never, `averaged` from the start.
+    `bptt`: length of a window, random around it with `vary`, and the rate then goes with the length.
+    `alpha`, `beta`: strengths of AR and TAR. `steps`: stop after so many, 0 never.
+    """
+
+    epochs: int
+    learning_rate: float
+    batch: int = 20
+    bptt: int = 70
+    vary: bool = False
+    momentum: float = 0.0
+    decay: float = 1.0
+    clip: float = 0.25
+    weight_decay: float = 0.0
+    alpha: float = 0.0
+    beta: float = 0.0
+    patience: int = 0
+    averaged: bool = False
+    steps: int = 0
+    checkpoint_every: int = 200
+    device: Literal["cpu", "any"] = "cpu"
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch, self.bptt, self.checkpoint_every) < 1 or min(self.steps, self.patience) < 0:
+            raise ValueError("epochs, batch, bptt and checkpoint_every are at least 1, steps and patience at least 0.")
+        if not (self.learning_rate > 0 and self.clip > 0 and self.decay > 0):
+            raise ValueError("learning_rate, clip and decay are numbers above 0.")
+
+
+class WordTrainer:
+    """One training of `model` on `train_N`, watched on `valid_N`; `folder` receives the checkpoint it resumes from."""
+
+    def __init__(
+        self, model: WordModel, train_N: Tensor, valid_N: Tensor | None, settings: WordTraining, seed: int, folder: Path
+    ) -> None:
+        self.settings, self.seed = settings, seed
+        self.device = torch.device("cuda" if settings.device == "any" and torch.cuda.is_available() else "cpu")
+        self.model = model.to(self.device)
+        length = (len(train_N) - 1) // settings.batch
+        if length < 5:
+            raise ValueError(f"A text of {len(train_N)} words is too short for {settings.batch} streams.")
+        self.x_NB = train_N[: length * settings.batch].view(settings.batch, length).t().contiguous()
+        self.y_NB = train_N[1 : length * settings.batch + 1].view(settings.batch, length).t().contiguous()
+        self.valid_N = valid_N
+        self.file = folder / "checkpoint.safetensors"
+        self.epoch, self.place, self.step, self.averaging = 0, 0, 0, settings.averaged
+        self.state: State = model.zero_state(settings.batch)
+        self.losses: list[float] = []  # validation loss in bits of each epoch
+        self.total, self.count = 0.0, 0  # of the running epoch, nats and words
+        self.train_perplexity: list[float] = []
+        self.optimizer = self._optimizer()
+        if self.file.is_file():
+            self._resume()
+        else:
+            torch.manual_seed(seed)
+
+    def train(self, name: str) -> None:
+        """Go on to the end. Raises Stopped after SIGTERM or Ctrl-C, with a good checkpoint; Diverged where the loss is
+        not finite."""
+        s = self.settings
+        goal = s.steps or s.epochs * -(-len(self.x_NB) // s.bptt)
+        with TrainingProgress(name, goal, self.step) as progress, StopSignals() as stop:
+            while self.epoch < s.epochs and not (s.steps and self.step >= s.steps):
+                loss = self._window()
+                if progress.due(self.step):
+                    progress.show(min(self.step, goal), loss, self._rate(), None)
+                if self.place >= len(self.x_NB):
+                    self._end_of_epoch()
+                if stop.signal or self.step % s.checkpoint_every == 0:
+                    self._save()
+                if stop.signal:
+                    raise Stopped(stop.signal, name, self.step, self.file)
+        self._save()
+
+    @contextmanager
+    def averaged_weights(self):
+        """The averaged weights in the model's place, if averaging has begun."""
+        if not self.averaging:
+            yield
+            return
+        kept = {p: p.detach().clone() for p in self.model.parameters()}
+        with torch.no_grad():
+            for p in kept:
+                p.copy_(self.optimizer.state[p].get("ax", p))
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for p, value in kept.items():
+                    p.copy_(value)
+
+    def _window(self) -> float:
+        s = self.settings
+        wanted = window_length(s.bptt, self.step, self.seed) if s.vary else s.bptt
+        end = min(self.place + wanted, len(self.x_NB))
+        x_TB, y_TB = (part[self.place : end].to(self.device) for part in (self.x_NB, self.y_NB))
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate() * (len(x_TB) / s.bptt if s.vary else 1.0)
+        dropped, raw, state = self.model.run(x_TB, self.state)
+        nats = torch.nn.functional.cross_entropy(wide(self.model.decode(dropped)).flatten(0, 1), y_TB.flatten())
+        self.optimizer.zero_grad()
+        (nats + activation_penalty(dropped, raw, s.alpha, s.beta)).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
+        self.optimizer.step()
+        loss = float(nats.detach())
+        if not math.isfinite(loss):
+            raise Diverged(f"The loss is {loss} at step {self.step + 1}; lower the learning rate.")
+        self.state = tuple((h.detach(), c.detach()) for h, c in state)
+        self.total, self.count = self.total + loss * y_TB.numel(), self.count + y_TB.numel()
+        self.place, self.step = end, self.step + 1
+        return loss
+
+    def _end_of_epoch(self) -> None:
+        s = self.settings
+        self.train_perplexity.append(math.exp(self.total / self.count))
+        if self.valid_N is not None:
+            with self.averaged_weights():
+                bits = bits_per_symbol(self.model, self.valid_N, streams=10, window=s.bptt)
+            if s.patience and not self.averaging and len(self.losses) > s.patience:
+                self.averaging = bits > min(self.losses[: -s.patience])
+                self.optimizer = self._optimizer() if self.averaging else self.optimizer
+            self.losses.append(bits)
+        self.epoch, self.place, self.total, self.count = self.epoch + 1, 0, 0.0, 0
+        self.state = self.model.zero_state(s.batch)
+
+    def _rate(self) -> float:
+        return self.settings.learning_rate * self.settings.decay**self.epoch
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        s = self.settings
+        if self.averaging:
+            return torch.optim.ASGD(
+                self.model.parameters(), s.learning_rate, lambd=0.0, t0=0.0, weight_decay=s.weight_decay
+            )
+        return torch.optim.SGD(
+            self.model.parameters(), s.learning_rate, momentum=s.momentum, weight_decay=s.weight_decay
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        return {k: v for k, v in {"seed": self.seed, **asdict(self.settings)}.items() if k not in _FREE}
+
+    def _save(self) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        names = ("epoch", "place", "step", "averaging", "state", "losses", "total", "count", "train_perplexity")
+        checkpoint.write(
+            self.file,
+            {
+                "settings": self._settings(),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "random": checkpoint.random_state(),
+                **{name: getattr(self, name) for name in names},
+            },
+        )
+
+    def _resume(self) -> None:
+        kept: Mapping[str, Any] = checkpoint.read(self.file)
+        mine = self._settings()
+        for key in mine:
+            if kept.get("settings", {}).get(key) != mine[key]:
+                raise checkpoint.CheckpointError(
+                    f"{self.file} is of a training with {key} = {kept.get('settings', {}).get(key)!r}, this one has "
+                    f"{mine[key]!r}.\nUse the same settings to resume, or another folder to begin anew."
+                )
+        self.model.load_state_dict(kept["model"])
+        for name in ("epoch", "place", "step", "averaging", "losses", "total", "count", "train_perplexity"):
+            setattr(self, name, kept[name])
+        self.optimizer = self._optimizer()
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.state = tuple((h.to(self.device), c.to(self.device)) for h, c in kept["state"])
+        checkpoint.set_random_state(kept["random"])
+
+
+_FREE = ("steps", "epochs", "checkpoint_every", "device")  # what a resumed training may change
