@@ -211,8 +211,8 @@ def difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
     worst = 0.0
     for a, b in zip(ours, theirs):
         assert torch.isfinite(a).all() and torch.isfinite(b).all()
-        scale = max(1.0, float(b.double().abs().max())) if b.numel() else 1.0
-        worst = max(worst, float((a.double() - b.double()).abs().max()) / scale if b.numel() else 0.0)
+        scale = max(1.0, float(b.detach().double().abs().max())) if b.numel() else 1.0
+        worst = max(worst, float((a.detach().double() - b.detach().double()).abs().max()) / scale if b.numel() else 0.0)
     return worst
 
 

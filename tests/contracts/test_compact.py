@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import sparsernn as srn
 from sparsernn.nn.ragged import RaggedLSTM
 from sparsernn.structure.cells import recurrent_layers
 from sparsernn.surgery.compact import compact
@@ -280,3 +281,52 @@ def test_training_goes_on_where_it_was(name, make):
         set_slices(dict(twin.named_parameters()), frozenset(zeroed), 0.0)
         step(small, optimizer)
     assert difference(run(small, architecture.examples()), run(twin, architecture.examples())) <= 1e-10
+
+
+class OwnLSTM(nn.LSTM):
+    """A user's own subclass: compact can't exchange it for another class."""
+
+    def forward(self, x, hx=None):
+        return super().forward(x, hx)
+
+
+class OnOwn(nn.Module):
+    def __init__(self, proj=0):
+        super().__init__()
+        self.rnn = OwnLSTM(3, 6, num_layers=2, bidirectional=True, proj_size=proj)
+        self.fc = nn.Linear(2 * (proj or 6), 2)
+
+    def forward(self, x):
+        return self.fc(self.rnn(x)[0])
+
+
+@pytest.mark.parametrize(
+    ("proj", "unit_set", "left"), [(0, "", 5), (4, "", 5), (4, ".projected", 3)], ids=["plain", "cells", "projected"]
+)
+def test_layers_of_a_subclass_keep_one_width(proj, unit_set, left):
+    torch.manual_seed(0)
+    model, x = OnOwn(proj).double(), torch.randn(5, 2, 3, dtype=torch.float64)
+    structure = srn.trace(model, x)
+    assert "one width" in structure.explain()
+    parameters = dict(model.named_parameters())
+    for end, units in (("l0", (1,)), ("l0_reverse", (0, 2)), ("l1", (2, 0, 3)), ("l1_reverse", (1, 3))):
+        for unit in units:
+            for name, axis, index in structure.readers(f"rnn.{end}{unit_set}", unit):
+                parameters[name].data.select(axis, index).zero_()
+    assert {int(mask.sum()) for s, mask in structure.dead(parameters).items() if s.endswith(unit_set)} >= {1}
+    with pytest.warns(UserWarning, match=r"dead units stay .*one width"):
+        small = compact(model, x)
+    assert type(small.rnn) is OwnLSTM
+    assert (small.rnn.proj_size if unit_set else small.rnn.hidden_size) == left
+    assert difference([small(x)], [model(x)]) <= 1e-10
+
+
+def test_nothing_goes_from_a_subclass_of_which_one_layer_needs_all():
+    torch.manual_seed(0)
+    model, x = OnOwn().double(), torch.randn(5, 2, 3, dtype=torch.float64)
+    with torch.no_grad():
+        model.rnn.weight_hh_l1[:, 2] = 0
+        model.fc.weight[:, 2] = 0
+    with pytest.warns(UserWarning, match=r"dead units stay \(1 of rnn.l1\)"):
+        small = compact(model, x)
+    assert small.rnn.hidden_size == 6

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from sparsernn.structure.trace import Structure, trace
 
@@ -211,3 +212,32 @@ def test_explain_speaks_of_every_layer_and_of_what_to_do():
     assert "first.l0" in text and "second.l0" in text
     text = structure_of("layer_norm_head").explain()
     assert "layer_norm" in text and re.search(r"norms\.py:\d+", text)
+
+
+class _Leaky(nn.Module):
+    """A cell that feeds back element by element (a QRNN, a minGRU), or through a LayerNorm."""
+
+    def __init__(self, normalised: bool):
+        super().__init__()
+        self.x2h, self.h2h = nn.Linear(5, 7), nn.Linear(7, 7)
+        self.norm = nn.LayerNorm(7) if normalised else None
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[0], 7)
+        for x_t in x.unbind(1):
+            if self.norm is None:
+                gate = torch.sigmoid(self.h2h(self.x2h(x_t)))
+                h = gate * h + (1 - gate) * torch.tanh(self.x2h(x_t))
+            else:
+                h = torch.tanh(self.x2h(x_t) + self.norm(self.h2h(h)))
+        return h
+
+
+@pytest.mark.parametrize(
+    ("normalised", "says"),
+    [(True, "LayerNorm: its mean and variance.*register_cell"), (False, "minGRU, QRNN.*register_cell")],
+)
+def test_a_cell_that_is_not_seen_as_one_is_told_of_register_cell(normalised, says):
+    with pytest.raises(ValueError, match=f"(?s){says}") as caught:
+        trace(_Leaky(normalised), torch.randn(2, 4, 5))
+    assert str(caught.value).count("\n") <= 2

@@ -90,8 +90,18 @@ def build(
         sets=_unit_sets(channels, channel_class, names, layers, recurrent),
         inputs=frozenset((name, 1) for layer in layers for name in layer.parameters("ih")),
         wider=tuple((layer.unit_sets[0], layer.unit_sets[1]) for layer in layers if layer.proj_size),
+        equal=_equal(layers),
     )
     return classes, reasons
+
+
+def _equal(layers: Sequence[RecurrentLayer]) -> tuple[tuple[str, ...], ...]:
+    """Unit sets of modules whose layers have one width, kind by kind (cell units, projected units)."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for layer in layers:
+        for kind, name in enumerate(layer.unit_sets if layer.one_width else ()):
+            found.setdefault((layer.module, kind), []).append(name)
+    return tuple(tuple(names) for names in found.values() if len(names) > 1)
 
 
 def _recurrent(channels: Channels, channel_class: np.ndarray, count: int) -> np.ndarray:

@@ -60,6 +60,7 @@ class RecurrentLayer:
     proj_size: int  # 0: none
     rows: tuple[Rows, ...]
     projection: str | None = None  # weight_hr, proj_size x hidden_size
+    one_width: bool = False  # all layers and directions of the module have to be equally wide
 
     @property
     def gates(self) -> tuple[str, ...]:
@@ -209,6 +210,8 @@ def _one_layer(
         proj_size=0 if hr is None else hr.shape[0],
         rows=tuple(rows),
         projection=None if hr is None else names[id(hr)],
+        # A user's own subclass of torch's layers can't be exchanged for a ragged one.
+        one_width=isinstance(module, nn.RNNBase) and type(module) not in (nn.LSTM, nn.GRU, nn.RNN),
     )
 
 

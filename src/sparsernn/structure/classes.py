@@ -34,6 +34,7 @@ class Classes:
     sets: Mapping[str, Tensor]  # unit set -> class of each unit, -1: never reached
     inputs: frozenset[Plane] = frozenset()  # planes of which one has to stay: a recurrent layer reads something
     wider: tuple[tuple[str, str], ...] = ()  # (a, b): unit set a has to stay wider than b (torch's projections)
+    equal: tuple[tuple[str, ...], ...] = ()  # unit sets that have to stay equally wide (subclasses of torch's layers)
 
     def dead(self, parameters: Mapping[str, Tensor], only: Tensor | None = None) -> Tensor:
         """bool (count,): classes that can be taken out without changing the function.
@@ -67,6 +68,13 @@ class Classes:
             lacking = int((~dead[self.sets[b]]).sum()) + 1 - int((~dead[self.sets[a]]).sum())
             if lacking > 0:
                 return self.sets[a][dead[self.sets[a]]][:lacking]
+        for names in self.equal:
+            reached = [self.sets[name][self.sets[name] >= 0] for name in names]
+            mine = [classes[dead[classes]] for classes in reached]
+            fewest = min(map(len, mine))
+            surplus = [classes[: len(classes) - fewest] for classes in mine if len(classes) > fewest]
+            if surplus:
+                return torch.cat(surplus)
         for plane, mask in self.gone(dead).items():
             if plane in self.inputs and bool(mask.all()):
                 return self.planes[plane].classes[:1]

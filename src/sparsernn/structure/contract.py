@@ -144,6 +144,10 @@ def _with_weight(
     summed = [c for c in lw if c not in la and c not in out]  # a convolution's kernel
     inner = batch + contracted
     label_rk = _rows(label, la, inner, sizes) if label is not None else None
+    if label is not None and label_rk is not None and len(label_rk) > 1 and not batch and _same_along(label_rk):
+        # A mix of steps or places, the same for every unit: what comes out is still that unit's.
+        tracer.keep_weights(weights)
+        return _onto(tracer, label, la, out, contracted).expand([sizes[c] for c in out])
     covered = np.zeros(_product(sizes, inner), dtype=bool)
     for weight in weights:
         found = lines(_matrix(weight, lw, inner, free + summed, sizes), tracer.shapes)
@@ -223,6 +227,11 @@ def _rows(label: Tensor, la: str, inner: list[str], sizes: dict[str, int]) -> np
     size = _product(sizes, inner)
     flat = moved.reshape(moved.numel() // max(size, 1), size).numpy()
     return np.unique(flat, axis=0) if len(flat) > 1 else flat
+
+
+def _same_along(label_rk: np.ndarray) -> bool:
+    """Whether each row is one channel throughout, over more than one place."""
+    return label_rk.shape[1] > 1 and bool((label_rk == label_rk[:, :1]).all())
 
 
 def _product(sizes: dict[str, int], letters: list[str]) -> int:

@@ -49,10 +49,7 @@ def trace(
         recorded = _record(model, calls, layers, carried_states)
         structure = _assemble(recorded, layers, model)
         if not structure.unit_sets:
-            raise ValueError(
-                f"{type(model).__name__} has no recurrent layer: expected torch.nn.LSTM, GRU, RNN, a cell, or a "
-                "hand-written cell whose value feeds back into its own rows."
-            )
+            raise ValueError(_why_none(model, structure))
         if check and bool(structure.classes.free.any()):
             culprits = shake(model, calls, structure)
             if culprits:
@@ -186,6 +183,11 @@ def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn
     unused = _unused_modules(model, recorded.untouched)
     if unused:
         notes.append(f"no example reached {', '.join(unused)}: pass a list of examples that covers every branch")
+    notes += [
+        f"{', '.join(names)}: a subclass of torch's layer has one width, so of each as many units go as of the "
+        "one with the fewest dead units"
+        for names in classes.equal
+    ]
     return Structure(
         layers=layers,
         unit_sets={name: len(of_unit) for name, of_unit in classes.sets.items()},
@@ -196,6 +198,21 @@ def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn
         unused=frozenset(recorded.untouched),
         states={at: _classes_of(state, classes.channel_class) for at, state in recorded.states.items()},
         shapes={n: tuple(t.shape) for n, t in (*model.named_parameters(), *model.named_buffers())},
+    )
+
+
+def _why_none(model: nn.Module, structure: Structure) -> str:
+    lost = [note for note in structure.notes if not note.startswith("no example reached")]
+    name = type(model).__name__
+    if lost:
+        return (
+            f"{name} has no recurrent layer that can be followed: {lost[0]}.\n"
+            "If a class of its modules is a recurrent cell, declare its gates with register_cell."
+        )
+    return (
+        f"{name} has no recurrent layer: expected torch.nn.LSTM, GRU, RNN, a cell, or a hand-written cell whose value "
+        "feeds back into its own rows.\n"
+        "A cell whose value feeds back without a matrix (minGRU, QRNN) is declared with register_cell."
     )
 
 

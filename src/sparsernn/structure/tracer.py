@@ -244,7 +244,16 @@ class Tracer(TorchFunctionMode):
     def own_along(self, label: Tensor, weight: Weight, *, additive: bool) -> None:
         """`label` is combined element by element with a weight: its channels own the weight's planes."""
         shape = label.shape
-        label, number, *parts = narrow_expanded(label, *(fit(p, shape) for p in weight))
+        fitted = [fit(p, shape) for p in weight]
+        beside = [d for d in range(len(shape)) if not all(constant(p, d) for p in fitted)]
+        if all(constant(label, d) for d in beside):
+            # One scalar, or one value a step or a place: the same for every channel, and cut with none of them.
+            if additive:
+                self.channels.shift(label)
+            if beside:
+                self.keep_weights([weight])
+            return
+        label, number, *parts = narrow_expanded(label, *fitted)
         flat, numbers = label.reshape(-1).numpy(), number.reshape(-1).numpy()
         for value in np.unique(numbers):
             if value == 0:

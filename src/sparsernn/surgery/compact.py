@@ -52,11 +52,14 @@ def compact(
     calls = examples.calls(example_inputs)
     parameters = dict(model.named_parameters())
     dead = structure.classes.dead(parameters)
+    stay = replace(structure.classes, equal=()).dead(parameters) & ~dead if structure.classes.equal else dead[:0]
     with quiet():
         small, dead = _smallest(model, structure, dead, calls)
         if gates:
             small = fold_gates(model, small, structure, calls, dead)
-    if not bool(dead.any()) and not gates:
+    if bool(stay.any()):
+        warnings.warn(_uneven(structure, stay), UserWarning, stacklevel=2)
+    elif not bool(dead.any()) and not gates:
         warnings.warn(_why_nothing(structure), UserWarning, stacklevel=2)
     if optimizer is not None:
         repoint(optimizer, plan, small, structure.classes.gone(dead))
@@ -84,8 +87,11 @@ class _Cut:
         found = update_attributes(small, changed_widths(self.structure.layers, self.dead), named=named)
         return small if found else None
 
-    def adapters(self, kinds: tuple[type[nn.Module], ...]) -> nn.Module:
-        """Dense-width adapters on the modules of `kinds`; parameters of all others keep their dense width."""
+    def adapters(self, kinds: tuple[type[nn.Module], ...]) -> nn.Module | None:
+        """Dense-width adapters on the modules of `kinds`; parameters of all others keep their dense width.
+
+        None where none of those has anything to lose.
+        """
         names = {id(p): name for name, p in self.model.named_parameters()}
         mine = {names[id(p)] for m in self.model.modules() if isinstance(m, kinds) for p in m.parameters(recurse=False)}
         buffers = {
@@ -94,6 +100,8 @@ class _Cut:
             if isinstance(self.model.get_submodule(n.rpartition(".")[0]), kinds)
         }
         gone = {plane: mask for plane, mask in self.gone.items() if plane[0] in mine | buffers}
+        if not gone:
+            return None
         small = replace(self, gone=gone).plain()
         adapt(small, names, gone, self.structure.layers, self.dead)
         return small
@@ -160,6 +168,15 @@ def _try_forms(
             return small, ""
         first = first or (problem or "").split("\n")[0].rstrip(".")
     return None, first
+
+
+def _uneven(structure: Structure, stay: Tensor) -> str:
+    counts = {name: int(stay[of_unit[of_unit >= 0]].sum()) for name, of_unit in structure.classes.sets.items()}
+    left = ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
+    return (
+        f"compact: dead units stay ({left}): the layers of a subclass of torch's layers have one width, so of each go "
+        "as many as of the one with the fewest. torch's own nn.LSTM, nn.GRU or nn.RNN in its place gives them all up."
+    )
 
 
 def _why_nothing(structure: Structure) -> str:

@@ -1,6 +1,7 @@
 """Architectures as users write them, each with the readers that `trace` has to find."""
 
 from . import (
+    along_time,
     attention,
     attention_pooling,
     beside,
@@ -26,6 +27,7 @@ FAMILIES = (
     beside,
     first_states,
     pooling,
+    along_time,
     norms,
     heads,
     attention,
