@@ -12,6 +12,7 @@ from sparsernn.nn import RaggedLSTM
 
 from . import engines
 from .measure import Ceiling, Engine, Row, versus
+from .split import split
 
 SHAPES = {"T30 B10": (30, 10), "T100 B1": (100, 1), "step": (1, 1)}
 
@@ -189,4 +190,6 @@ def streaming(ceiling: Ceiling, rounds: int) -> list[Row]:
     return rows
 
 
-WORKS = {f.__name__: f for f in (compact, compact8, blocks90, blocks95, blocks95int8, single95, product, streaming)}
+WORKS = {
+    f.__name__: f for f in (compact, compact8, blocks90, blocks95, blocks95int8, single95, product, streaming, split)
+}

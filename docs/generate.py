@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from sparsernn._files import write_atomically
@@ -21,7 +21,7 @@ named; each file tells settings, versions, processor and date. Times are of one 
 
 
 def mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Metric -> mean over the seeds; lists are averaged place by place."""
+    """Metric -> mean over the seeds, METRIC_deviation their deviation; lists are averaged place by place."""
     metrics = [metric for metric in rows[0] if all(row.get(metric) is not None for row in rows)]
     averaged: dict[str, Any] = {}
     for metric in metrics:
@@ -33,6 +33,7 @@ def mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         else:
             middle = fmean(values)
             averaged[metric] = round(middle) if isinstance(values[0], int) else middle
+            averaged[f"{metric}_deviation"] = stdev(values)
     return averaged
 
 
@@ -125,9 +126,10 @@ def fill(page: Path, section: str) -> None:
 
 
 if __name__ == "__main__":
-    from studies import wang_page
+    from studies import tagging_figure, wang_page
 
     main()
     wang_page(ROOT / "results", ROOT / "docs")
+    tagging_figure(ROOT / "results", ROOT / "docs")
     fill(ROOT / "README.md", demo_section(collect(ROOT / "results")))
     fill(ROOT / "docs" / "spoken-digits.md", digits_section(collect(ROOT / "results")))

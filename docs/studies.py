@@ -105,3 +105,26 @@ def wang_page(results: Path, target: Path) -> str:
     target.mkdir(parents=True, exist_ok=True)
     write_atomically(target / "wang-mnist.md", text)
     return text
+
+
+def tagging_figure(results: Path, folder: Path) -> None:
+    """Accuracy of demeester-pos against density, mean and deviation over the seeds, as an SVG in `folder`."""
+    from matplotlib.figure import Figure
+
+    rows = [r for r in collect(results) if (r.recipe, r.scale) == ("demeester-pos", "cpu")]
+    if not rows:
+        return
+    by_row: dict[str, list[float]] = {}
+    for r in rows:
+        by_row.setdefault(r.row, []).append(r.measured["test_accuracy"])
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for kind in ("sparse", "narrow", "reversed"):
+        mine = {float(row.split("-")[1]): values for row, values in by_row.items() if row.startswith(kind)}
+        densities = sorted(mine)
+        deviations = [stdev(mine[d]) if len(mine[d]) > 1 else 0.0 for d in densities]
+        axes.errorbar(densities, [fmean(mine[d]) for d in densities], deviations, label=kind, marker="o", capsize=3)
+    axes.axhline(fmean(by_row["dense"]), color="gray", linestyle="--", label="dense")
+    axes.set(xlabel="density of the embedding", ylabel="test accuracy", ylim=(None, 1))
+    axes.legend()
+    svg(figure, folder / "figures" / "demeester-pos.svg")
