@@ -7,26 +7,20 @@ operation that touches a channel keeps it, with the operation's name and the use
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
 
 from . import rules
 from .channels import PLAIN, ROW, UNIT, Channels, Reason, distinct, narrow_expanded, pairs
+from .frames import operation_name, source_line
 from .operations import VALUE_FREE, ZEROS
 from .shadow import NONE, OPAQUE, Shadow, ShadowStore, Weight, collapse, constant, fit, weight_shadow
-
-# Frames that are not the user's own: this room, the layers of this package, torch.
-_OTHERS = tuple(
-    str(p) for p in (Path(__file__).parent, Path(__file__).parent.parent / "nn", Path(torch.__file__).parent)
-)
 
 
 class Tracer(TorchFunctionMode):
@@ -280,26 +274,6 @@ class Tracer(TorchFunctionMode):
             if len(np.unique(np.stack([at, ids], 1), axis=0)) == len(np.unique(at)) >= count:
                 return axis
         return -1 if count > 1 and all(len(np.unique(at)) == 1 for at in index) else None
-
-
-def operation_name(func: Callable) -> str:
-    """The short name of a torch function: "cat", "__getitem__", "shape.get"."""
-    name = getattr(func, "__name__", None) or ""
-    if name in ("__get__", "__set__", "__delete__"):
-        full = resolve_name(func) or name
-        return full.split(".")[-2] + "." + name.strip("_")
-    return name or (resolve_name(func) or repr(func)).split(".")[-1]
-
-
-def source_line() -> str:
-    """file.py:line of the nearest caller outside torch and this package."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if not file.startswith(_OTHERS) and "importlib" not in file and not file.startswith("<frozen"):
-            return f"{Path(file).name}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
-    return "?"
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -20,6 +20,7 @@ from .gates import fold_gates
 from .guards import guard_unreached
 from .narrow import LEAVES, STACKS, fit_modules, narrow_tensors
 from .optimizers import repoint, repoint_plan
+from .splits import fit_splits, split_cuts
 from .verify import mismatch
 
 
@@ -77,8 +78,10 @@ class _Cut:
 
     def plain(self) -> nn.Module:
         names = {id(p): name for name, p in self.model.named_parameters()}
+        cuts = split_cuts(self.model, self.structure.layers, self.dead, self.gone)
         narrow_tensors(self.model, self.gone)
         small = fit_modules(self.model, self.structure.layers, self.dead)
+        fit_splits(small, cuts)
         guard_unreached(small, names, self.structure)
         return small
 
@@ -102,8 +105,9 @@ class _Cut:
         gone = {plane: mask for plane, mask in self.gone.items() if plane[0] in mine | buffers}
         if not gone:
             return None
+        cuts = split_cuts(self.model, self.structure.layers, self.dead, gone)
         small = replace(self, gone=gone).plain()
-        adapt(small, names, gone, self.structure.layers, self.dead)
+        adapt(small, names, gone, self.structure.layers, self.dead, cuts)
         return small
 
 
