@@ -11,6 +11,7 @@ import sparsernn as srn
 from sparsernn.nn import RaggedLSTM
 
 from . import engines
+from .graphs import graphs
 from .measure import Ceiling, Engine, Row, versus
 from .split import split
 
@@ -191,5 +192,6 @@ def streaming(ceiling: Ceiling, rounds: int) -> list[Row]:
 
 
 WORKS = {
-    f.__name__: f for f in (compact, compact8, blocks90, blocks95, blocks95int8, single95, product, streaming, split)
+    f.__name__: f
+    for f in (compact, compact8, blocks90, blocks95, blocks95int8, single95, product, streaming, split, graphs)
 }

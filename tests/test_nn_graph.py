@@ -374,6 +374,27 @@ def test_pruning_on_top_of_the_graph():
     assert torch.isfinite(pruned(x)).all()
 
 
+def test_units_are_learned_shown_and_taken_out():
+    """GroupLasso by target, compact, inspect: groups hold weights only, no masks."""
+    torch.manual_seed(0)
+    model = Classifier("GRU", nx.barabasi_albert_graph(16, 3, seed=4))
+    x = torch.randn(5, 4, 4)
+    groups = srn.trace(model, x).groups("unit").of({name for name, _ in model.named_parameters()})
+    assert groups.count > 0 and {m.parameter for m in groups.members} <= {n for n, _ in model.named_parameters()}
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    lasso = srn.GroupLasso(model, x, target=0.4, steps=30).attach(optimizer)
+    for _ in range(30):
+        optimizer.zero_grad()
+        model(x).square().sum().backward()
+        optimizer.step()
+    sparse = lasso.finish().eval()
+    small = srn.compact(sparse, x)
+    assert sum(small.graph.layering.widths) < 16
+    assert torch.allclose(small(x), sparse(x), rtol=0, atol=1e-5)
+    shown = [layer["name"] for layer in srn.inspect(sparse, x).to_dict()["layers"] if layer["recurrent"]]
+    assert shown == [f"graph.l{n}" for n in range(len(model.graph.nodes))]
+
+
 def test_copies_and_pickles_keep_the_graph():
     net = GraphRNN(3, nx.barabasi_albert_graph(9, 2, seed=1), nonlinearity="relu")
     x = torch.randn(4, 2, 3)

@@ -37,7 +37,7 @@ def inspect(model: nn.Module, example_inputs: Any, *, carried_states: bool = Fal
 def inspect_structure(model: nn.Module, structure: Structure, example_inputs: Any) -> Report:
     """`inspect` for a model that has been traced already."""
     parameters = {name: p.detach() for name, p in model.named_parameters()}
-    groups = structure.groups("unit")
+    groups = structure.groups("unit").of(parameters)
     dead = {name: gone.cpu() for name, gone in structure.dead(parameters).items()}
     left = _left(groups, dead, parameters)
     constant = structure.constant_gates(parameters)

@@ -58,7 +58,7 @@ def unit_groups(
             "(a tensor, a tuple of arguments or a dict of keywords), got None."
         )
     structure = trace(model, example_inputs, carried_states=carried_states)
-    groups = structure.groups("unit")
+    groups = structure.groups("unit").of({name for name, _ in model.named_parameters()})
     if include != "all":
         wanted = {name for layer in chosen.layers for name in layer.unit_sets}
         groups = restricted(groups, wanted)

@@ -8,8 +8,8 @@ weight_hh (role "incoming"), column k of weight_hh and the slices of every reade
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -50,6 +50,10 @@ class SliceGroups:
     members: tuple[Member, ...]
     scopes: tuple[str, ...]  # one layer (unit set) name a group: its first
     units: Mapping[str, Tensor]  # unit set (level "gate": "set gate") -> group number of each unit, -1: none
+
+    def of(self, names: Collection[str]) -> SliceGroups:
+        """Only members of these parameters: masks and other buffers are cut with a unit, but nothing learns them."""
+        return replace(self, members=tuple(m for m in self.members if m.parameter in names))
 
     def squares(self, parameters: Mapping[str, Tensor], roles: Iterable[Role] = ("incoming", "outgoing")) -> Tensor:
         """Sum of squares of each group, shape (count,), differentiable, in at least float32.

@@ -6,6 +6,8 @@ import difflib
 
 from ._recipe import Loaded, Recipe, RecipeError, with_changes
 from .blocks import RECIPE as BLOCKS
+from .darji_graphs import RECIPE as DARJI_GRAPHS
+from .darji_prune_graphs import RECIPE as DARJI_PRUNE_GRAPHS
 from .demeester_lm import RECIPE as DEMEESTER_LM
 from .demeester_pos import RECIPE as DEMEESTER_POS
 from .demeester_recite import RECIPE as DEMEESTER_RECITE
@@ -23,6 +25,8 @@ _ALL = (
     DEMEESTER_RECITE,
     DEMEESTER_LM,
     WANG_MNIST,
+    DARJI_GRAPHS,
+    DARJI_PRUNE_GRAPHS,
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 

@@ -1,0 +1,111 @@
+"""Write docs/graphs.md and its pictures from results/darji-graphs and results/darji-prune-graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sparsernn._files import write_atomically
+from sparsernn.experiments.graphs import page
+from sparsernn.experiments.graphs.draw import draw
+from sparsernn.experiments.graphs.families import GraphSpec
+from sparsernn.experiments.recipes import RECIPES
+from sparsernn.experiments.results import collect
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURES = {"ba": GraphSpec("ba", 24, 0.0, 3), "ws": GraphSpec("ws", 24, 0.1, 3)}
+
+
+def text(results: Path = ROOT / "results") -> str:
+    """The page. Raises LookupError where there are no results of darji-graphs."""
+    found = collect(results)
+    graphs = [r for r in found if (r.recipe, r.scale) == ("darji-graphs", "cpu")]
+    pruned = [r for r in found if (r.recipe, r.scale) == ("darji-prune-graphs", "cpu")]
+    if not any(r.row == "graphs" for r in graphs):
+        raise LookupError("there are no results of darji-graphs: sparsernn run darji-graphs --scale cpu")
+    study = page.Study(graphs)
+    s, count = study.settings, page.counted(study)
+    fitted = page.regressions(study)
+    nodes, words = s["nodes"], ", ".join(page.CELLS[c] for c in study.cells)
+    best = {c: max(m[k]["all"] for k in ("ridge", "forest", "adaboost")) for c, m in fitted.items()}
+    out = {c: max(min(m[k]["held_out"].values()) for k in ("ridge", "forest", "adaboost")) for c, m in fitted.items()}
+    listed = ", ".join(f"{page.CELLS[c]} {value:.2f}" for c, value in best.items())
+    worst = ", ".join(f"{page.CELLS[c]} {value:.2f}" for c, value in out.items())
+    prune = page.prune_table(pruned, RECIPES["darji-prune-graphs"].labels)
+    if not pruned:
+        prune = "Not measured yet.\n"
+    return f"""# Graphs as structure
+
+Made by `python docs/generate.py` from the JSON files in `results/`; do not edit.
+
+Darji (arXiv 2407.20601) and Stier and Granitzer (arXiv 2107.12917) took random graphs as the structure of recurrent
+nets and asked which of their properties go with accuracy. Here is the study again on {int(study.plain.sum())} graphs
+of {nodes[0]} to {nodes[1]} nodes and {int((study.null > 0).sum())} null models, with {words}; weights and batches of
+seeds {", ".join(map(str, study.seeds))}.
+Each net trains for {s["steps"]} steps of {s["batch"]} strings, so accuracy says how quickly a net learns as well as how
+well. `sparsernn run darji-graphs --scale cpu` does it again.
+
+What differs from the original: every gate of a unit has its node's edges (there the masks of LSTM and GRU were
+scrambled, so its figures for both are of other graphs); padding is never read; valid and invalid strings have the same
+letters; the input is the same for every graph (there the number of sources set the width of the embedding); all sinks
+are read out; an edge over several layers acts as any other edge; the rewiring probability of Watts-Strogatz graphs is
+{", ".join(map(str, s["rewirings"]))} in turn (there 1, which leaves no small world).
+
+![A Barabási-Albert graph by layers](graphs-ba.svg)
+![A Watts-Strogatz graph by layers](graphs-ws.svg)
+
+Sources are green, sinks orange; dashed edges pass over a layer.
+
+The original study's five questions, in our words, and what we find.
+
+## 1. How do nets with random structure do?
+
+Mean and deviation of test accuracy over graphs:
+
+{page.families_table(study)}
+The original has Watts-Strogatz ahead of Barabási-Albert for every cell (tanh .893 to .842, relu .829 to .728, LSTM .976
+to .915, GRU .984 to .928).
+
+## 2. Which properties go with accuracy?
+
+In brackets 95% intervals (Fisher); bold where they leave out zero.
+
+{page.correlations_table(study)}
+## 3. Is it the property, or the size?
+
+The same with the logarithms of the number of weights, of sources and of layers controlled (a property that is itself
+one of them: without it):
+
+{page.controlled_table(study)}
+The original's figures beside ours; "holds" where our interval leaves out zero with the same sign:
+
+{page.table(["", *(page.CELLS[c] for c in study.cells)], page.verdict_rows(study))}
+Of the original's {count["all"]} correlations {count["plain"]} hold; with sizes controlled {count["controlled"]} do.
+
+Null models, trained in the same way, paired with the graphs that they were made from:
+
+{page.nulls_table(study)}
+## 4. Can accuracy be predicted from properties?
+
+R² over ten folds; "sizes alone" sees the numbers of weights, sources and layers; the last column is fitted to two
+families and predicts the third. The original's figures are of one split with 20 test graphs.
+
+{page.regressions_table(fitted)}
+{page.importance_table(fitted)}
+At best, over folds: {listed}. On the worst family that it was not fitted to, the best of the three models has: {worst}.
+A figure below zero is worse than the mean.
+
+## 5. Does pruning help on top of structure?
+
+Dense stacks, graphs, and both pruned, at equal numbers of weights (`sparsernn run darji-prune-graphs --scale cpu`):
+
+{prune}"""
+
+
+def main() -> None:
+    for name, spec in PICTURES.items():
+        draw(spec.make(), ROOT / "docs" / f"graphs-{name}.svg", f"{page.FAMILY_NAMES[name]}, {spec.nodes} nodes")
+    write_atomically(ROOT / "docs" / "graphs.md", text())
+
+
+if __name__ == "__main__":
+    main()

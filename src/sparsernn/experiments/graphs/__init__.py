@@ -1,0 +1,1 @@
+"""Random graphs as the structure of recurrent networks: families, properties, null models, analysis."""
