@@ -209,4 +209,4 @@ def test_rows_that_are_done_are_not_made_again(capsys, monkeypatch):
 def test_as_a_module():
     done = subprocess.run([sys.executable, "-m", "sparsernn", "run", "rebar"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("There is no recipe 'rebar'; did you mean reber or")
+    assert done.stderr.startswith("There is no recipe 'rebar'; did you mean reber?")

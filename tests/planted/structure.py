@@ -37,22 +37,22 @@ BUGS = (
     Bug(
         "weight_hh forgotten",
         "structure/recurrent.py",
-        "    tracer.read(hh, 1, np.arange(len(out)), out)\n    return",
+        "    _read(tracer, hh, out)\n    return",
         "    return",
         readers("last_step"),
     ),
     Bug(
         "weight_hr forgotten",
         "structure/recurrent.py",
-        "        tracer.read(hr, 1, np.arange(hidden), cell)\n",
+        "        _read(tracer, hr, cell)\n",
         "",
         readers("projected_lstm"),
     ),
     Bug(
         "biases of a layer do not belong to its units",
         "structure/recurrent.py",
-        "for weight in weights[:-1] if projected else weights:",
-        "for weight in weights[:2]:",
+        "for rows_of in numbers[:-1] if projected else numbers:",
+        "for rows_of in numbers[:2]:",
         compacted("last_step"),
     ),
     Bug(

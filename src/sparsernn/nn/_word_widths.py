@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ def block_sizes(words: int, embedding_dim: int, blocks: int, density: float) -> 
         # The blocks from the last one on, as a stack of its own: its density gives the ratio.
         before = used - covered * widths[done - 1]
         share = min(1.0, (total - before) / (covered * (columns + widths[done - 1]))) if covered else 0.0
-        ratio = _ratio(blocks - done + 1, share)
+        ratio = _ratio(widths[done - 1 :], share)
         covered = max(0, covered - math.ceil(covered * (1 - ratio) - 1e-9))
         sizes.append(covered)
         used += covered * widths[done]
@@ -46,12 +47,13 @@ def block_widths(embedding_dim: int, blocks: int) -> tuple[int, ...]:
     return (each,) * (blocks - 1) + (embedding_dim - each * (blocks - 1),)
 
 
-def _ratio(blocks: int, density: float) -> float:
-    """a in [0, 1] with density = (1 + a + ... + a^(blocks - 1)) / blocks, by bisection."""
+def _ratio(widths: Sequence[int], density: float) -> float:
+    """a in [0, 1] with density = sum of widths[j] a^j / sum of widths, by bisection; equal widths are the paper's."""
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if sum(middle**j for j in range(blocks)) / blocks < density else (low, middle)
+        reached = sum(width * middle**j for j, width in enumerate(widths)) / sum(widths)
+        low, high = (middle, high) if reached < density else (low, middle)
     return high
 
 

@@ -37,6 +37,8 @@ def find(name: str) -> Recipe:
     """The recipe `name`. Raises RecipeError, which offers the nearest names, if there is none."""
     if name in RECIPES:
         return RECIPES[name]
-    near = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.3) or sorted(RECIPES)
+    # One that is nearly the word, else those that resemble it, else all.
+    near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.75)
+    near = near or difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.3) or sorted(RECIPES)
     offered = " or ".join(near)
     raise RecipeError(f"There is no recipe {name!r}; did you mean {offered}? `sparsernn list` shows them all.")
