@@ -136,6 +136,21 @@ def inside(
     return found
 
 
+def inside_rhn(
+    path: str, hidden: int, depth: int, layers: int = 1, bidirectional: bool = False
+) -> dict[str, tuple[Read, ...]]:
+    """The readers within one RHN: the matrices of all depths, and the next layer's inputs."""
+    ends = ("", "_reverse") if bidirectional else ("",)
+    found: dict[str, tuple[Read, ...]] = {}
+    for layer in range(layers):
+        for side, end in enumerate(ends):
+            own = [reads(f"{path}.weight_hh_d{d}_l{layer}{end}") for d in range(depth)]
+            if layer + 1 < layers:
+                own += [reads(f"{path}.weight_ih_l{layer + 1}{other}", 1, side * hidden) for other in ends]
+            found[f"{path}.l{layer}{end}"] = tuple(own)
+    return found
+
+
 def cell(path: str) -> dict[str, tuple[Read, ...]]:
     """The reader within one LSTMCell, GRUCell or RNNCell."""
     return {path: (reads(f"{path}.weight_hh"),)}

@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from sparsernn.nn import RHN
 from sparsernn.surgery.compact import compact
 
-from .architecture import difference, inside, lengths_of, merge, reads, renew, run, set_slices
+from .architecture import difference, inside, inside_rhn, lengths_of, merge, reads, renew, run, set_slices
 from .test_compact import floor, quiet_compact, widths
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
 
-KINDS = ["LSTM", "LSTM projected", "GRU", "RNN tanh", "RNN relu"]
+KINDS = ["LSTM", "LSTM projected", "GRU", "RNN tanh", "RNN relu", "RHN"]
 CELLS = ["LSTMCell", "GRUCell", "RNNCell tanh", "RNNCell relu"]
-HIDDEN, PROJ, INPUT = 6, 4, 3
+HIDDEN, PROJ, INPUT, DEPTH = 6, 4, 3, 2
 
 fuzz = settings(
     max_examples=6,
@@ -39,15 +40,11 @@ class Net(nn.Module):
         super().__init__()
         name, _, variant = kind.partition(" ")
         extra = {"projected": {"proj_size": PROJ}, "tanh": {"nonlinearity": "tanh"}, "relu": {"nonlinearity": "relu"}}
-        self.rnn = getattr(nn, name)(
-            INPUT,
-            HIDDEN,
-            layers,
-            bias=bias,
-            batch_first=batch_first,
-            bidirectional=bidirectional,
-            **extra.get(variant, {}),
-        )
+        options = {"bias": bias, "batch_first": batch_first, "bidirectional": bidirectional, **extra.get(variant, {})}
+        if name == "RHN":
+            self.rnn = RHN(INPUT, HIDDEN, DEPTH, layers, **options)
+        else:
+            self.rnn = getattr(nn, name)(INPUT, HIDDEN, layers, **options)
         width = PROJ if variant == "projected" else HIDDEN
         self.fc = nn.Linear(width * (1 + bidirectional), 2)
         self.batch_first = batch_first
@@ -83,8 +80,9 @@ def test_dead_units_leave_and_nothing_else_changes(kind, layers, bidirectional, 
     renew(net)
     proj = PROJ if kind == "LSTM projected" else 0
     end = ".projected" if proj else ""
+    own = inside_rhn("rnn", HIDDEN, DEPTH, layers, bidirectional)
     readers = merge(
-        inside("rnn", HIDDEN, layers, bidirectional, proj),
+        own if kind == "RHN" else inside("rnn", HIDDEN, layers, bidirectional, proj),
         {f"rnn.l{layers - 1}{end}": [reads("fc.weight")]},
         {f"rnn.l{layers - 1}_reverse{end}": [reads("fc.weight", 1, proj or HIDDEN)]} if bidirectional else {},
     )

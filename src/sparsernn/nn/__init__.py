@@ -11,6 +11,7 @@ from .ragged import RaggedGRU as RaggedGRU
 from .ragged import RaggedLSTM as RaggedLSTM
 from .ragged import RaggedRNN as RaggedRNN
 from .ragged import RaggedState as RaggedState
+from .rhn import RHN as RHN
 from .split import SplitGRU as SplitGRU
 from .split import SplitLSTM as SplitLSTM
 from .split import SplitRNN as SplitRNN

@@ -8,8 +8,8 @@ needs to know the layout of a particular class.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import nn
@@ -22,8 +22,9 @@ class Cell:
     """One kind of recurrent cell.
 
     `ih`, `hh` and `bias` name parameters relative to the module. A parameter with G*H rows holds all gates stacked in
-    the order of `gates`; parameters with H rows hold one gate each, in that order. `constant` lists the gates that
-    are a constant, activation(bias), once their rows in `ih` and `hh` are zero.
+    the order of `gates`; parameters with H rows hold one gate each, in that order. `holds` names the gates that a
+    parameter stacks where they are not all. `constant` lists the gates that are a constant, activation(bias), once
+    their rows in `ih` and `hh` are zero.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Cell:
     activations: tuple[str, ...] = ()
     constant: tuple[str, ...] = ()
     stacked: bool = False  # layers and directions in one module, as in torch.nn.LSTM
+    holds: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,16 @@ RNN_RELU = Cell("RNN", ("h",), activations=("relu",), constant=("h",), stacked=T
 
 @dataclass
 class _Registry:
-    cells: dict[type[nn.Module], Cell] = field(default_factory=dict)
+    cells: dict[type[nn.Module], Cell | Callable[[nn.Module], Cell]] = field(default_factory=dict)
 
 
 _registry = _Registry()
 
 
-def register_cell(module_type: type[nn.Module], cell: Cell) -> None:
+def register_cell(module_type: type[nn.Module], cell: Cell | Callable[[nn.Module], Cell]) -> None:
     """Declare the gates of `module_type`, so that its layers can be sparsified gate by gate and shown.
 
+    `cell`: a `Cell`, or, where modules of one class have different gates, a function from the module to its `Cell`.
     Tracing and compaction of a hand-written cell work without this; gate names, `include="recurrent"` and the tables
     need it. Subclasses inherit the declaration of their nearest registered base.
     """
@@ -116,10 +119,10 @@ def cell_of(module: nn.Module) -> Cell | None:
     """The declared cell of `module`, or None if its class and bases are unknown."""
     for base in type(module).__mro__:
         if base in _registry.cells:
-            cell = _registry.cells[base]
+            found = _registry.cells[base]
+            cell = found if isinstance(found, Cell) else found(module)
             if cell.name == "RNN" and getattr(module, "nonlinearity", "tanh") == "relu":
-                relu = _registry.cells.get(base)
-                return Cell(**{**vars(relu), "activations": ("relu",)})
+                return replace(cell, activations=("relu",))
             return cell
     return None
 
@@ -173,28 +176,33 @@ def _one_layer(
             owner = getattr(owner, part, None)
         return owner if isinstance(owner, nn.Parameter) and id(owner) in names else None
 
-    weights = [(kind, parameter(local)) for kind, locals_ in (("ih", cell.ih), ("hh", cell.hh)) for local in locals_]
-    if not weights or any(p is None for _, p in weights):
+    named: dict[Kind, tuple[str, ...]] = {"ih": cell.ih, "hh": cell.hh, "bias": cell.bias}
+    found: dict[Kind, list[tuple[str, nn.Parameter | None]]] = {
+        kind: [(local, parameter(local)) for local in locals_] for kind, locals_ in named.items()
+    }
+    weights = [p for _, p in (*found["ih"], *found["hh"])]
+    if not weights or any(p is None for p in weights):
         return None
-    first = weights[0][1]
+    first = weights[0]
     assert first is not None
     # Read from the weight, not from module.hidden_size: after surgery the layers of one module may differ in width.
-    hidden_size = first.shape[0] if len(cell.ih) == len(cell.gates) else first.shape[0] // len(cell.gates)
-    biases = [("bias", parameter(local)) for local in cell.bias]
+    stacks = 1 if len(cell.ih) == len(cell.gates) else len(cell.holds.get((cell.ih or cell.hh)[0], cell.gates))
+    hidden_size = first.shape[0] // stacks
     rows: list[Rows] = []
-    for kind, found in (("ih", weights), ("hh", weights), ("bias", biases)):
+    for kind, parameters in found.items():
         taken = 0
-        for _, p in (entry for entry in found if entry[0] == kind and entry[1] is not None):
-            assert p is not None
-            name = names[id(p)]
-            if p.shape[0] == len(cell.gates) * hidden_size:
-                rows += [Rows(g, name, n * hidden_size, kind) for n, g in enumerate(cell.gates)]  # type: ignore[arg-type]
-            elif p.shape[0] == hidden_size and taken < len(cell.gates):
-                rows.append(Rows(cell.gates[taken], name, 0, kind))  # type: ignore[arg-type]
+        for local, p in parameters:
+            if p is None:
+                continue
+            name, gates = names[id(p)], cell.holds.get(local, cell.gates)
+            if p.shape[0] == len(gates) * hidden_size:
+                rows += [Rows(gate, name, n * hidden_size, kind) for n, gate in enumerate(gates)]
+            elif p.shape[0] == hidden_size and taken < len(gates):
+                rows.append(Rows(gates[taken], name, 0, kind))
                 taken += 1
             else:
                 raise ValueError(
-                    f"{name} of cell {cell.name} has {p.shape[0]} rows, expected {len(cell.gates)} x {hidden_size} "
+                    f"{name} of cell {cell.name} has {p.shape[0]} rows, expected {len(gates)} x {hidden_size} "
                     f"(all gates stacked) or {hidden_size} (one gate): correct the Cell given to register_cell."
                 )
     hr = parameter("weight_hr")

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ._container import DTYPES, NAMES, Fault, OpenTensors, short
-from ._rebuild import GRAPHS, SIZES, STACKS, Shapes, build_graph, build_stack, check_sizes, describe
+from ._rebuild import BUILDS, SIZES, Shapes, check_sizes, describe
 from ._sparse_records import CHECKS, settle
 from .attachments import attachment_of
 
@@ -97,10 +97,10 @@ class Loader:
             if module is None:
                 raise Fault(field, "the model has no such module: build the class that was saved.")
             tag = record.get("class")
-            if isinstance(tag, str) and (tag in STACKS or tag in GRAPHS):
+            if isinstance(tag, str) and tag in BUILDS:
                 with warnings.catch_warnings():  # what a constructor has to say, the dense one has said
                     warnings.simplefilter("ignore")
-                    stack = (build_graph if tag in GRAPHS else build_stack)(field, record, module)
+                    stack = BUILDS[tag](field, record, module)
                 self.stacks[id(module)] = stack
                 self.new.add(id(stack))
                 parts = [*stack.named_parameters(), *stack.named_buffers()]
@@ -112,7 +112,7 @@ class Loader:
             else:
                 raise Fault(
                     f"{field}.class",
-                    f"got {short(tag)}, expected one of {', '.join([*SIZES, *STACKS, *GRAPHS, *CHECKS])}.",
+                    f"got {short(tag)}, expected one of {', '.join([*SIZES, *BUILDS, *CHECKS])}.",
                 )
             start = place + "." if place else ""
             self.exact |= {start + name: shape for name, shape in shapes.items()}

@@ -6,6 +6,7 @@ that the caller built, which surgery only ever makes narrower, before anything o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -13,6 +14,7 @@ from torch import nn
 from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from ..nn.graph import GraphGRU, GraphLSTM, GraphRNN
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
+from ..nn.rhn import RHN
 from ._container import Fault, short
 from ._sparse_records import describe_sparse
 from .narrow import carry_over
@@ -48,6 +50,8 @@ def describe(module: nn.Module) -> dict[str, Any] | None:
         if isinstance(module, kind):
             graph: Any = module
             return {"class": tag, "input_size": graph.input_size, "kept": graph.layering.kept}
+    if isinstance(module, RHN):
+        return {"class": "RHN", "input_size": module.input_size, "hidden_sizes": module.hidden_sizes}
     record = describe_sparse(module)
     if record is not None:
         return record
@@ -155,6 +159,26 @@ def build_graph(field: str, record: dict[str, Any], module: nn.Module) -> nn.Mod
         return dense.narrowed(size, kept)
     except ValueError as error:
         raise Fault(f"{field}.kept", str(error)) from None
+
+
+def build_rhn(field: str, record: dict[str, Any], module: nn.Module) -> nn.Module:
+    """The highway network of `record`, on the meta device."""
+    if not isinstance(module, RHN):
+        raise Fault(f"{field}.class", f"RHN, but the model has a {type(module).__name__} there.")
+    size = check_size(f"{field}.input_size", record.get("input_size"), module.input_size)
+    rows: Any = record.get("hidden_sizes")
+    check_table(f"{field}.hidden_sizes", rows, module.num_layers, 1 + module.bidirectional)
+    for layer, (row, dense) in enumerate(zip(rows, module.hidden_sizes)):
+        for direction, (width, most) in enumerate(zip(row, dense)):
+            check_size(f"{field}.hidden_sizes[{layer}][{direction}]", width, most)
+    return module.narrowed(size, rows)
+
+
+BUILDS: dict[str, Callable[[str, dict[str, Any], nn.Module], nn.Module]] = {
+    **dict.fromkeys(STACKS, build_stack),
+    **dict.fromkeys(GRAPHS, build_graph),
+    "RHN": build_rhn,
+}
 
 
 def check_table(field: str, value: object, layers: int, directions: int) -> None:

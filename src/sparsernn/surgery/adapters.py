@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ..nn.ragged import RaggedState
 from ..structure.classes import Plane
 from .attachments import attachments, register_attachment, remember
-from .narrow import STACKS, kept_index
+from .narrow import RECURRENT, kept_index
 from .splits import SplitCut, parts_of_splits
 
 Axis = tuple[int, int, list[int]]  # (dimension of the activation, dense width, the indices that are left)
@@ -118,7 +118,7 @@ def adapt(
             continue
         if any(isinstance(a, DenseWidths) for a in attachments(module)):
             raise TypeError(f"{path} has dense-width adapters of an earlier compaction.")
-        stacked = isinstance(module, (*STACKS, nn.RNNCellBase))
+        stacked = isinstance(module, RECURRENT)
         mine = [layer for layer in layers if layer.module == path and stacked]
         if path in cuts:
             found = _split(cuts[path], module)

@@ -18,7 +18,7 @@ from .adapters import adapt
 from .attributes import changed_widths, update_attributes
 from .gates import fold_gates
 from .guards import guard_unreached
-from .narrow import LEAVES, STACKS, fit_modules, narrow_tensors
+from .narrow import LEAVES, RECURRENT, fit_modules, narrow_tensors
 from .optimizers import repoint, repoint_plan
 from .splits import fit_splits, split_cuts
 from .verify import mismatch
@@ -116,8 +116,8 @@ FORMS: tuple[Callable[[_Cut], nn.Module | None], ...] = (
     _Cut.plain,
     lambda cut: cut.widths(),
     lambda cut: cut.widths("hid", "unit", "dim", "width"),
-    lambda cut: cut.adapters((*STACKS, nn.RNNCellBase, *LEAVES)),
-    lambda cut: cut.adapters((*STACKS, nn.RNNCellBase)),
+    lambda cut: cut.adapters((*RECURRENT, *LEAVES)),
+    lambda cut: cut.adapters(RECURRENT),
 )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..nn.graph import GRAPHS
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
+from ..nn.rhn import RHN
 from ..structure.cells import RecurrentLayer, cell_of
 from ..structure.classes import Plane
 from .splits import parts_of_splits
@@ -18,6 +19,7 @@ from .states import keep_states
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 RAGGED: dict[type[nn.Module], type[Any]] = {nn.LSTM: RaggedLSTM, nn.GRU: RaggedGRU, nn.RNN: RaggedRNN}
 STACKS = (nn.RNNBase, *RAGGED.values())
+RECURRENT = (*STACKS, RHN, nn.RNNCellBase)  # that adapters can give the dense width
 
 
 def kept_index(gone: Tensor) -> Tensor:
@@ -48,6 +50,9 @@ def fit_modules(model: nn.Module, layers: tuple[RecurrentLayer, ...], dead: Mapp
                 model = replace_module(model, path, fitted)
             if id(module) not in inside:
                 _keep_states(fitted, [layer for layer in layers if layer.module == path], dead)
+        elif isinstance(module, RHN):
+            module.fit()
+            _keep_states(module, [layer for layer in layers if layer.module == path], dead)
         elif isinstance(module, GRAPHS):
             _fit_graph(module, [layer for layer in layers if layer.module == path], dead)
         elif cell_of(module) is not None and isinstance(module, nn.RNNCellBase):

@@ -1,0 +1,185 @@
+"""The Recurrent Highway Network (Zilly et al., arXiv 1607.03474, section 4): several layers deep within a time step."""
+
+from __future__ import annotations
+
+import copy
+import numbers
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn import init
+
+from ..structure.cells import Cell, register_cell
+from ._fused import reverse
+from ._layers import LayeredRecurrent, States, Widths
+from ._rhn_steps import RHNWeights, run_steps
+
+
+class RHN(LayeredRecurrent):
+    """A recurrent highway network with coupled gates; call and results are those of torch.nn.GRU.
+
+    At every time step the state s of `hidden_size` units passes `depth` highway layers (equations 6 to 9 of the paper,
+    carry gate 1 - t):
+
+        h_l = tanh([l = 1] W_h x + R_hl s + b_hl)
+        t_l = sigmoid([l = 1] W_t x + R_tl s + b_tl)
+        s <- s + t_l (h_l - s)
+
+    - `transform_bias`: first value of the biases of t; below zero, a new network mostly carries its state on.
+    - `input_dropout`, `state_dropout`: shares of the input, and of the state where the matrices read it, that are zero
+      in training, with one mask for all time steps and depths (variational dropout, arXiv 1512.05287).
+    - `num_layers`, `bias`, `batch_first`, `bidirectional`, `device`, `dtype`: as in torch.
+
+    Parameters, H = hidden_size, the rows of h before those of t: `weight_ih_l0` (2 H, input_size), for each depth
+    `weight_hh_d0_l0`, `weight_hh_d1_l0`, ... (2 H, H) and `bias_d0_l0`, ... (2 H). A unit is one of all depths, of the
+    state and of the output. `hidden_size` may be a list with the width of each layer, or of each layer's directions;
+    where widths differ h_n is a `RaggedState`. Raises ValueError for sizes and shares that are none.
+    """
+
+    kind = "RHN"
+    gates = 2
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int | Sequence[int | Sequence[int]],
+        depth: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        batch_first: bool = False,
+        input_dropout: float = 0.0,
+        state_dropout: float = 0.0,
+        bidirectional: bool = False,
+        transform_bias: float = -2.0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        for name, number in (("depth", depth), ("num_layers", num_layers)):
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise ValueError(f"{name} is {number!r}; expected a whole number, at least 1.")
+        for name, share in (("input_dropout", input_dropout), ("state_dropout", state_dropout)):
+            if not isinstance(share, numbers.Real) or isinstance(share, bool) or not 0 <= share < 1:
+                raise ValueError(f"{name} is {share!r}; expected a share from 0 to below 1.")
+        one = isinstance(hidden_size, int)
+        sizes: Sequence[Any] = [[hidden_size] * (1 + bool(bidirectional))] * num_layers if one else hidden_size  # type: ignore[assignment]
+        if not one and num_layers not in (1, len(sizes)):
+            raise ValueError(f"hidden_size has {len(sizes)} entries, expected one for each of {num_layers} layers.")
+        super().__init__(input_size, sizes, bias=bias, batch_first=batch_first, bidirectional=bidirectional)
+        self.depth = depth
+        self.input_dropout, self.state_dropout = float(input_dropout), float(state_dropout)
+        self.transform_bias = float(transform_bias)
+        for name, shape in self.shapes(self.input_size, self.hidden_sizes).items():
+            self.register_parameter(name, nn.Parameter(torch.empty(*shape, device=device, dtype=dtype)))
+        self.reset_parameters()
+
+    def shapes(self, input_size: int, hidden_sizes: Widths) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every parameter of such a network with these sizes."""
+        found: dict[str, tuple[int, ...]] = {}
+        for layer, ends in enumerate(self.suffixes()):
+            for width, end in zip(hidden_sizes[layer], ends):
+                found["weight_ih" + end] = (2 * width, sum(hidden_sizes[layer - 1]) if layer else input_size)
+                for d in range(self.depth):
+                    found[f"weight_hh_d{d}{end}"] = (2 * width, width)
+                    if self.bias:
+                        found[f"bias_d{d}{end}"] = (2 * width,)
+        return found
+
+    def reset_parameters(self) -> None:
+        """Weights uniform in ±1/sqrt(width); biases of h zero, those of t `transform_bias`."""
+        for name, p in self.named_parameters():
+            if p.dim() == 2:
+                bound = (p.shape[0] // 2) ** -0.5
+                init.uniform_(p, -bound, bound)
+            elif name.startswith("bias"):
+                with torch.no_grad():
+                    p.chunk(2)[0].zero_()
+                    p.chunk(2)[1].fill_(self.transform_bias)
+
+    def weights(self, end: str) -> RHNWeights:
+        """The parameters of the layer and direction named by `end`."""
+        depths = range(self.depth)
+        return RHNWeights(
+            getattr(self, "weight_ih" + end),
+            [getattr(self, f"weight_hh_d{d}{end}") for d in depths],
+            [getattr(self, f"bias_d{d}{end}") if self.bias else None for d in depths],
+        )
+
+    def fit(self) -> None:
+        """Bring the sizes in line with the parameters, after surgery has cut these."""
+        self.input_size = getattr(self, "weight_ih" + self.suffixes()[0][0]).shape[1]
+        self.hidden_sizes = tuple(
+            tuple(getattr(self, "weight_ih" + end).shape[0] // 2 for end in ends) for ends in self.suffixes()
+        )
+
+    def narrowed(self, input_size: int, hidden_sizes: Sequence[Sequence[int]]) -> Self:
+        """A copy of these sizes, its parameters on the meta device."""
+        new = copy.copy(self)
+        new._parameters = {}
+        new.input_size, new.hidden_sizes = input_size, tuple(tuple(row) for row in hidden_sizes)
+        for name, shape in self.shapes(new.input_size, new.hidden_sizes).items():
+            old = self._parameters[name]
+            assert old is not None
+            new._parameters[name] = nn.Parameter(torch.empty(shape, dtype=old.dtype, device="meta"), old.requires_grad)
+        return new
+
+    def flatten_parameters(self) -> None:
+        """Nothing: there is no fused kernel whose memory the weights would have to share."""
+
+    def _run_layer(
+        self, layer: int, x: Tensor, batch_sizes: Tensor | None, states: list[States], backwards: Tensor | None
+    ) -> tuple[Tensor, list[States]]:
+        outputs: list[Tensor] = []
+        ends: list[States] = []
+        for direction, end in enumerate(self.suffixes()[layer]):
+            seen = reverse(x, backwards, self.batch_first) if direction else x
+            y, last = self._run_direction(self.weights(end), seen, batch_sizes, states[direction][0])
+            outputs.append(reverse(y, backwards, self.batch_first) if direction else y)
+            ends.append([last])
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1), ends
+
+    def _run_direction(
+        self, weights: RHNWeights, x: Tensor, batch_sizes: Tensor | None, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        if batch_sizes is None and self.batch_first:
+            x = x.transpose(0, 1)
+        if batch_sizes is None and x.size(0) == 0:
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+        sizes = None if batch_sizes is None else batch_sizes.tolist()
+        keep_h = None
+        if self.training and self.input_dropout:
+            keep = F.dropout(x.new_ones(len(state), x.shape[-1]), self.input_dropout)
+            x = x * (keep if sizes is None else torch.cat([keep[:size] for size in sizes]))
+        if self.training and self.state_dropout:
+            keep_h = F.dropout(torch.ones_like(state), self.state_dropout)
+        y, last = run_steps(weights, x, sizes, state, keep_h)
+        return (y.transpose(0, 1) if batch_sizes is None and self.batch_first else y), last
+
+    def extra_repr(self) -> str:
+        text = f"{super().extra_repr()}, depth={self.depth}"
+        for name in ("input_dropout", "state_dropout"):
+            text += f", {name}={getattr(self, name)}" if getattr(self, name) else ""
+        return text
+
+
+def _cell(module: nn.Module) -> Cell:
+    """The gates of each depth: h0, t0, h1, t1, ..."""
+    depths = range(module.depth)  # type: ignore[arg-type]
+    gates = tuple((f"h{d}", f"t{d}") for d in depths)
+    hh, bias = tuple(f"weight_hh_d{d}" for d in depths), tuple(f"bias_d{d}" for d in depths)
+    return Cell(
+        "RHN",
+        tuple(gate for pair in gates for gate in pair),
+        hh=hh,
+        bias=bias,
+        activations=("tanh", "sigmoid") * len(gates),
+        constant=tuple(gate for pair in gates for gate in pair),
+        stacked=True,
+        holds={"weight_ih": gates[0], **dict(zip(hh, gates)), **dict(zip(bias, gates))},
+    )
+
+
+register_cell(RHN, _cell)

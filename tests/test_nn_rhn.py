@@ -1,0 +1,349 @@
+"""The recurrent highway network against the paper's equations, step by step, and through the whole package."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+import sparsernn as srn
+from sparsernn.nn import RHN, RaggedState
+from sparsernn.structure.cells import recurrent_layers
+from sparsernn.surgery.checkpoint import CheckpointError
+
+
+def oracle(
+    net: RHN, x_TI: Tensor, s_H: Tensor, end: str, keep_I: Any = 1.0, keep_H: Any = 1.0
+) -> tuple[Tensor, Tensor]:
+    """One sequence, one layer and direction: equations 6 to 9 of arXiv 1607.03474, matrix by matrix."""
+    outputs = []
+    width = len(s_H)
+    p = {name: value for name, value in net.named_parameters() if name.endswith(end)}
+    for x_I in x_TI:
+        for d in range(net.depth):
+            r_h, r_t = p[f"weight_hh_d{d}{end}"].split(width)
+            b_h, b_t = p[f"bias_d{d}{end}"].split(width) if net.bias else (0.0, 0.0)
+            w_h, w_t = p["weight_ih" + end].split(width)
+            seen = s_H * keep_H
+            h = torch.tanh((w_h @ (x_I * keep_I) if d == 0 else 0.0) + r_h @ seen + b_h)
+            t = torch.sigmoid((w_t @ (x_I * keep_I) if d == 0 else 0.0) + r_t @ seen + b_t)
+            carry = 1 - t
+            s_H = h * t + s_H * carry
+        outputs.append(s_H)
+    return torch.stack(outputs), s_H
+
+
+def whole(net: RHN, x_TI: Tensor, first: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """All layers and directions on one sequence."""
+    last, states = [], iter(first)
+    for ends in net.suffixes():
+        parts = []
+        for reverse, end in enumerate(ends):
+            y, s = oracle(net, x_TI.flip(0) if reverse else x_TI, next(states), end)
+            parts.append(y.flip(0) if reverse else y)
+            last.append(s)
+        x_TI = torch.cat(parts, -1)
+    return x_TI, last
+
+
+def off(a: Tensor, b: Tensor) -> float:
+    assert a.shape == b.shape
+    return (a - b).detach().abs().max().item()
+
+
+OPTIONS = list(itertools.product((1, 3), (1, 2), (False, True), (False, True), (False, True)))
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("depth, layers, both, first, bias", OPTIONS)
+def test_is_the_papers_equations(depth: int, layers: int, both: bool, first: bool, bias: bool) -> None:
+    torch.manual_seed(depth + layers)
+    net = RHN(4, 5, depth, layers, bidirectional=both, batch_first=first, bias=bias, dtype=torch.float64)
+    x, rows = torch.randn(3, 6, 4, dtype=torch.float64), layers * (1 + both)
+    given = torch.randn(rows, 3, 5, dtype=torch.float64)
+    for state in (None, given):
+        y, h_n = net(x if first else x.transpose(0, 1), state)
+        y = y if first else y.transpose(0, 1)
+        assert h_n.shape == (rows, 3, 5)
+        for b in range(3):
+            want, last = whole(net, x[b], list(given[:, b]) if state is not None else [torch.zeros(5).double()] * rows)
+            assert off(y[b], want) < 1e-12 and off(h_n[:, b], torch.stack(last)) < 1e-12
+    alone, h_alone = net(x[0], given[:, 0])
+    assert off(alone, (net(x[:1] if first else x[:1].transpose(0, 1), given[:, :1])[0]).flatten(0, 1)) < 1e-12
+    assert h_alone.shape == (rows, 5)
+
+
+def test_packed_sequences_equal_single_ones() -> None:
+    torch.manual_seed(3)
+    net = RHN(4, 5, 2, 2, bidirectional=True, dtype=torch.float64)
+    lengths, x = [2, 7, 4], torch.randn(7, 3, 4, dtype=torch.float64)
+    first = torch.randn(4, 3, 5, dtype=torch.float64)
+    y, h_n = net(pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False), first)
+    assert isinstance(y, PackedSequence)
+    padded, _ = pad_packed_sequence(y)
+    for b, length in enumerate(lengths):
+        want, last = whole(net, x[:length, b], list(first[:, b]))
+        assert off(padded[:length, b], want) < 1e-12 and off(h_n[:, b], torch.stack(last)) < 1e-12
+
+
+def test_gradients() -> None:
+    torch.manual_seed(4)
+    net = RHN(3, 4, 2, bidirectional=True, dtype=torch.float64)
+    names = [name for name, _ in net.named_parameters()]
+
+    def run(x: Tensor, s: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        return torch.func.functional_call(net, dict(zip(names, values)), (x, s))
+
+    inputs = (torch.randn(3, 2, 3).double(), torch.randn(2, 2, 4).double(), *net.parameters())
+    assert torch.autograd.gradcheck(run, tuple(i.detach().requires_grad_() for i in inputs))
+    lengths = torch.tensor([3, 1])
+
+    def packed(x: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        y, h = torch.func.functional_call(net, dict(zip(names, values)), (pack_padded_sequence(x, lengths),))
+        return y.data, h
+
+    assert torch.autograd.gradcheck(packed, tuple(i.detach().requires_grad_() for i in (inputs[0], *inputs[2:])))
+
+
+# Table 2 of arXiv 1709.05027: units and parameters in millions, embedding of 10,000 words tied to the output layer.
+TABLE_2 = {830: 23.48, 726: 18.88, 517: 11.07, 403: 7.62, 328: 5.66}
+
+
+class Tied(nn.Module):
+    def __init__(self, words: int, width: int, depth: int, **options: Any) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(words, width, device=options.get("device"))
+        self.rnn = RHN(width, width, depth, **options)
+        self.head = nn.Linear(width, words, device=options.get("device"))
+        self.head.weight = self.embedding.weight
+
+    def forward(self, x_TB: Tensor) -> Tensor:
+        return self.head(self.rnn(self.embedding(x_TB))[0])
+
+
+@pytest.mark.parametrize("width, millions", TABLE_2.items())
+def test_parameters_of_table_2(width: int, millions: float) -> None:
+    model = Tied(10_000, width, 10, device="meta")
+    count = sum(p.numel() for p in model.parameters())
+    assert count == 10_000 * width + 10_000 + 2 * (2 * width**2 + width) + 18 * (width**2 + width)
+    assert round(count / 1e6, 2) == millions
+
+
+def test_a_group_of_the_papers_network_has_46520_weights() -> None:
+    """Group sizes are linear in each width, so those of a small network, scaled, are the published one's."""
+    words, width, depth = 50, 8, 10
+    model = Tied(words, width, depth).eval()
+    groups = srn.trace(model, torch.randint(words, (3, 2))).groups("unit")
+    assert groups.count == width
+    sizes = {words + 2 * (width * 2 + 2 * width) + 18 * 2 * width}
+    assert set(groups.sizes(dict(model.named_parameters())).tolist()) == sizes
+    assert 10_000 + 2 * (830 * 2 + 2 * 830) + 18 * 2 * 830 == 46_520
+    # Row k and column k cross in h and t of the input's matrix and of each depth's.
+    once = groups.sizes(dict(model.named_parameters()), self_weights="once")
+    assert set(once.tolist()) == {sizes.pop() - 2 * (1 + depth)}
+
+
+def test_every_depth_has_its_own_gates() -> None:
+    net = RHN(3, 4, 2, 2)
+    layers = recurrent_layers(net)
+    assert [layer.name for layer in layers] == ["l0", "l1"]
+    assert layers[0].gates == ("h0", "t0", "h1", "t1") and layers[0].input_size == 3 and layers[1].hidden_size == 4
+    found = {(r.gate, r.parameter, r.start) for r in layers[0].rows}
+    assert ("t0", "weight_ih_l0", 4) in found and ("h1", "weight_hh_d1_l0", 0) in found
+    assert not any(r.parameter == "weight_ih_l0" and r.gate == "h1" for r in layers[0].rows)
+    assert layers[0].matrices() == ("weight_ih_l0", "weight_hh_d0_l0", "weight_hh_d1_l0")
+    with torch.no_grad():
+        net.weight_hh_d1_l0[4] = 0
+        net.weight_ih_l0[5], net.weight_hh_d0_l0[5] = 0, 0
+    model = nn.ModuleDict({"rnn": net})
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.head = model["rnn"], nn.Linear(4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.rnn(x)[0])
+
+    whole_model = Model().eval()
+    structure = srn.trace(whole_model, torch.randn(3, 1, 3))
+    constant = structure.constant_gates(dict(whole_model.named_parameters()))["rnn.l0"]
+    alive = {gate: mask.nonzero().flatten().tolist() for gate, mask in constant.items()}
+    assert alive == {"h0": [], "t0": [1], "h1": [], "t1": [0]}
+
+
+def test_transform_gates_begin_closed() -> None:
+    net = RHN(3, 4, 2, transform_bias=-1.5)
+    for d in range(2):
+        h, t = getattr(net, f"bias_d{d}_l0").detach().split(4)
+        assert h.tolist() == [0.0] * 4 and t.tolist() == [-1.5] * 4
+    assert net.weight_hh_d1_l0.detach().abs().max().item() <= 0.5
+    shut = RHN(3, 4, 2, transform_bias=-50.0, dtype=torch.float64)
+    s = torch.randn(1, 2, 4, dtype=torch.float64)
+    assert off(shut(torch.randn(5, 2, 3, dtype=torch.float64), s)[1], s) < 1e-12  # the state is carried on
+
+
+def test_dropout_masks_are_those_of_the_oracle_for_all_steps_and_depths(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(5)
+    net = RHN(4, 5, 3, input_dropout=0.5, state_dropout=0.25, dtype=torch.float64)
+    drawn: list[Tensor] = []
+    plain = F.dropout
+
+    def watched(*args: Any, **kwargs: Any) -> Tensor:
+        drawn.append(plain(*args, **kwargs))
+        return drawn[-1]
+
+    monkeypatch.setattr(F, "dropout", watched)
+    x, lengths = torch.randn(6, 3, 4, dtype=torch.float64), [6, 4, 1]
+    packed = pack_padded_sequence(x, torch.tensor(lengths))
+    for given in (x, packed):
+        drawn.clear()
+        y, _ = net(given)
+        keep_I, keep_H = drawn
+        assert set(keep_I.unique().tolist()) <= {0.0, 2.0} and set(keep_H.unique().tolist()) <= {0.0, 4 / 3}
+        y = pad_packed_sequence(y)[0] if given is packed else y
+        for b, length in enumerate(lengths if given is packed else [6] * 3):
+            want, _ = oracle(net, x[:length, b], torch.zeros(5).double(), "_l0", keep_I[b], keep_H[b])
+            assert off(y[:length, b], want) < 1e-12
+    assert not torch.equal(net(x)[0], net(x)[0])
+    net.eval()
+    assert torch.equal(net(x)[0], net(x)[0])
+
+
+@pytest.mark.parametrize("options", [{"bidirectional": True}, {"num_layers": 2}, {"bias": False}])
+def test_widths_of_their_own(options: dict[str, Any]) -> None:
+    sizes: Any = [[3, 5]] if options.get("bidirectional") else [3, 5] if "num_layers" in options else [4]
+    net = RHN(2, sizes, 2, **options, dtype=torch.float64)
+    y, h_n = net(torch.randn(4, 3, 2, dtype=torch.float64))
+    assert y.shape[-1] == (8 if options.get("bidirectional") else sizes[-1])
+    assert isinstance(h_n, RaggedState) == (len(sizes[0]) > 1 if isinstance(sizes[0], list) else len(sizes) > 1)
+    zeros = [torch.zeros(w).double() for row in net.hidden_sizes for w in row]
+    want, last = whole(net, torch.ones(4, 2).double(), zeros)
+    y, h_n = net(torch.ones(4, 1, 2).double())
+    assert off(y[:, 0], want) < 1e-12 and all(off(h[0], s) < 1e-12 for h, s in zip(h_n, last))
+    again, _ = net(torch.ones(4, 1, 2).double(), h_n)
+    assert off(again[:, 0], whole(net, torch.ones(4, 2).double(), last)[0]) < 1e-12
+
+
+def test_units_are_learned_taken_out_and_saved(tmp_path: Any) -> None:
+    torch.manual_seed(6)
+    model = Tied(12, 10, 2, state_dropout=0.1)
+    x = torch.randint(12, (9, 4))
+    optimizer = torch.optim.SGD(model.parameters(), 0.5)
+    sparsifier = srn.GroupLasso(model, x, include="all", target=0.5, steps=12).attach(optimizer)
+    for _ in range(12):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x)[:-1].flatten(0, 1), x[1:].flatten()).backward()
+        optimizer.step()
+    model = sparsifier.finish().double().eval()
+    small: Any = srn.compact(model, x)
+    assert 1 <= small.rnn.hidden_size == small.rnn.input_size < 10
+    assert small.embedding.weight is small.head.weight and type(small.rnn) is RHN
+    other = torch.randint(12, (5, 3))
+    assert off(small(other), model(other)) <= 1e-10
+    srn.save(small, tmp_path / "small.safetensors")
+    again: Any = srn.load(Tied(12, 10, 2), tmp_path / "small.safetensors").eval()
+    assert torch.equal(again(other), small(other)) and again.rnn.hidden_size == small.rnn.hidden_size
+    assert again.embedding.weight is again.head.weight
+    dense_state = torch.randn(1, 3, 10, dtype=torch.float64)
+    assert (
+        small.rnn(torch.randn(2, 3, small.rnn.input_size).double(), dense_state)[0].shape[-1] == small.rnn.hidden_size
+    )
+    srn.save(small.rnn, tmp_path / "layer.safetensors")
+    for other_net, words in (
+        (RHN(10, 2, 2), r"modules..hidden_sizes\[0\]\[0\]: got \d, expected a whole number from 1 to 2"),
+        (RHN(10, 10, 3), "missing, but the model has it"),
+        (RHN(10, 10, 2, 2), "expected 2 lists of 1"),
+        (RHN(2, 10, 2), "modules..input_size"),
+        (nn.RNN(10, 10), "RHN, but the model has a RNN"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            srn.load(other_net, tmp_path / "layer.safetensors")
+
+
+def test_gates_and_blocks_are_pruned_and_shown() -> None:
+    torch.manual_seed(7)
+    model = nn.Sequential(RHN(6, 20, 2), _First(), nn.Linear(20, 3))
+    x = torch.randn(4, 2, 6)
+    for level in ("gate", "block", "weight"):
+        twin = copy.deepcopy(model)
+        optimizer = torch.optim.SGD(twin.parameters(), 0.0)
+        pruner = srn.Prune(twin, x, sparsity=0.5, level=level).attach(optimizer)
+        twin(x).sum().backward()
+        optimizer.step()
+        assert abs(pruner.density() - 0.5) < 0.02
+        report = srn.inspect(pruner.finish().eval(), x)
+        if level == "gate":
+            gates = report.to_dict()["layers"][0]
+            assert gates["kind"] == "RHN" and gates["constant_gates"] == 2 * 2 * 20 // 2
+            folded = srn.compact(twin.double(), x.double(), gates=True)
+            assert off(folded(x.double()), twin(x.double())) <= 1e-10
+
+
+class _First(nn.Module):
+    def forward(self, both: tuple[Tensor, Tensor]) -> Tensor:
+        return both[0]
+
+
+def test_half_precision_keeps_the_state() -> None:
+    net = RHN(4, 8, 2)
+    x = torch.randn(5, 2, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, h_n = net(x)
+    assert y.dtype == h_n.dtype == torch.float32
+    assert off(y.detach(), net(x)[0].detach()) < 0.05
+
+
+def test_copies_keep_their_sizes() -> None:
+    net = RHN(4, 8, 2, input_dropout=0.1)
+    twin = copy.deepcopy(net).eval()
+    assert "depth=2" in repr(net) and "input_dropout=0.1" in repr(net)
+    twin.load_state_dict(net.state_dict())
+    x = torch.randn(2, 1, 4)
+    assert torch.equal(twin(x)[0], net.eval()(x)[0])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_onnx_has_no_such_node_and_says_so(tmp_path: Any) -> None:
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(ValueError, match="Python loops over time") as caught:
+        srn.export_onnx(Tied(9, 5, 2).eval(), tmp_path / "m.onnx", torch.randint(9, (4, 2)))
+    assert len(str(caught.value).splitlines()) <= 3 and not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, options, words",
+    [
+        ((0, 4, 2), {}, "input_size is 0"),
+        ((3, 0, 2), {}, "hidden_sizes"),
+        ((3, 4, 0), {}, "depth is 0"),
+        ((3, 4, True), {}, "depth is True"),
+        ((3, 4, 2), {"num_layers": 0}, "num_layers is 0"),
+        ((3, [4, 5, 6], 2), {"num_layers": 2}, "expected one for each of 2 layers"),
+        ((3, 4, 2), {"state_dropout": 1.0}, "state_dropout is 1.0"),
+        ((3, 4, 2), {"input_dropout": "much"}, "input_dropout is 'much'"),
+    ],
+)
+def test_bad_sizes_get_a_sentence(arguments: Any, options: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        RHN(*arguments, **options)
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_bad_inputs_get_a_sentence() -> None:
+    net = RHN(3, 4, 2)
+    for x, s, words in (
+        (torch.zeros(2, 1, 5), None, "input_size. Expected 3, got 5"),
+        (torch.zeros(2, 1, 3).double(), None, "Convert input"),
+        (torch.zeros(0, 1, 3), None, "larger than 0"),
+        (torch.zeros(2, 1, 3), torch.zeros(1, 1, 5), "Expected h_0"),
+    ):
+        with pytest.raises((RuntimeError, ValueError), match=words):
+            net(x, s)
+    assert net(torch.zeros(2, 0, 3))[0].shape == (2, 0, 4)
