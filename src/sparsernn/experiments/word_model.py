@@ -1,4 +1,4 @@
-"""AWD-LSTM (Merity et al., arXiv 1708.02182): three recurrent layers, an embedding that decodes as well."""
+"""Word models: AWD-LSTM (Merity et al., arXiv 1708.02182), and the stacked LSTM of Zaremba et al. (arXiv 1409.2329)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from ..nn.embedding import FrequencyEmbedding
 from ..nn.split import SplitLSTM
 from .regularisation import WeightDrop, embed, locked_dropout
+from .softmax_loss import linear_cross_entropy
+from .tasks.text import wide
 
 State = tuple[tuple[Tensor, Tensor], ...]
 
@@ -64,6 +66,12 @@ class WordModel(nn.Module):
             return self.embedding.logits(h_TBI) + self.bias
         return F.linear(h_TBI, self.embedding.weight, self.bias)
 
+    def nats(self, h_TBI: Tensor, y_TB: Tensor, low: torch.dtype | None) -> Tensor:
+        """Mean cross entropy of the words `y_TB` after the last layer's output; logits in the dtype `low`, if given."""
+        with torch.autocast(h_TBI.device.type, low or torch.bfloat16, enabled=low is not None):
+            logits_TBV = self.decode(h_TBI)
+        return F.cross_entropy(wide(logits_TBV).flatten(0, 1), y_TB.flatten())
+
     def forward(self, x_TB: Tensor, state: State | None = None) -> Tensor | tuple[Tensor, State]:
         h_TBI, _, after = self.run(x_TB, state)
         return self.decode(h_TBI) if state is None else (self.decode(h_TBI), after)
@@ -72,6 +80,48 @@ class WordModel(nn.Module):
         """The state before a text begins."""
         layers: list[Any] = list(self.layers)
         zeros = [self.bias.new_zeros(1, batch, layer.hidden_size) for layer in layers]
+        return tuple((z, z.clone()) for z in zeros)
+
+
+class StackedLSTM(nn.Module):
+    """Next-word model of Zaremba et al. (arXiv 1409.2329): x_TB -> logits_TBV, or (x_TB, state) -> (logits_TBV, state).
+
+    An embedding of `words` words, LSTM layers of `widths` units and a linear layer. Dropout acts on the embedded words
+    and on every layer's output, never from step to step; a share `keep` stays. All parameters begin uniform in
+    (-`start`, `start`). The layers are modules of their own, so that each can be as wide as it needs.
+    """
+
+    def __init__(self, words: int, embedding: int, widths: Sequence[int], keep: float, start: float) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(words, embedding)
+        self.layers = nn.ModuleList(nn.LSTM(i, o) for i, o in zip([embedding, *widths], widths))
+        self.head = nn.Linear(widths[-1], words)
+        self.keep = keep
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -start, start)
+
+    def run(self, x_TB: Tensor, state: State | None) -> tuple[Tensor, Tensor, State]:
+        """The last layer's output after and before its dropout, and the state."""
+        raw, after = self.embedding(x_TB), []
+        h = F.dropout(raw, 1 - self.keep, self.training)
+        for n, layer in enumerate(self.layers):
+            raw, own = layer(h, None if state is None else state[n])
+            after.append(own)
+            h = F.dropout(raw, 1 - self.keep, self.training)
+        return h, raw, tuple(after)
+
+    def nats(self, h_TBH: Tensor, y_TB: Tensor, low: torch.dtype | None) -> Tensor:
+        """Mean cross entropy of the words `y_TB` after the last layer's output; products in dtype `low`, if given."""
+        return linear_cross_entropy(h_TBH.flatten(0, 1), self.head, y_TB.flatten(), low or h_TBH.dtype)
+
+    def forward(self, x_TB: Tensor, state: State | None = None) -> Tensor | tuple[Tensor, State]:
+        h_TBH, _, after = self.run(x_TB, state)
+        return self.head(h_TBH) if state is None else (self.head(h_TBH), after)
+
+    def zero_state(self, batch: int) -> State:
+        """The state before a text begins."""
+        layers: list[Any] = list(self.layers)
+        zeros = [self.head.weight.new_zeros(1, batch, layer.hidden_size) for layer in layers]
         return tuple((z, z.clone()) for z in zeros)
 
 

@@ -1,34 +1,41 @@
-"""Training of word models by SGD in epochs over a text: NT-ASGD, variable windows, resumable to the bit."""
+"""Training of word models by SGD in epochs over a text: stateful windows, NT-ASGD, penalties; resumable to the bit."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..learn.sparsifier import Sparsifier
 from . import checkpoint
 from .progress import TrainingProgress
 from .regularisation import activation_penalty, window_length
 from .signals import Stopped, StopSignals
-from .tasks.text import bits_per_symbol, wide
+from .tasks.text import bits_per_symbol
 from .train import Diverged
-from .word_model import State, WordModel
+from .word_model import StackedLSTM, State, WordModel
+
+log = logging.getLogger("sparsernn")
 
 
 @dataclass(frozen=True)
 class WordTraining:
-    """SGD with `momentum`; the rate is multiplied by `decay` after each epoch.
+    """SGD with `momentum`; the rate holds for `hold` epochs and is then multiplied by `decay` every `decay_every` ones.
 
     `patience`: average the weights (ASGD) from the epoch on whose validation loss is not below the best of the epochs
     before the last `patience` ones (NT-ASGD, Merity et al., algorithm 1); 0 never, `averaged` from the start.
     `bptt`: length of a window, random around it with `vary`, and the rate then goes with the length.
     `alpha`, `beta`: strengths of AR and TAR. `steps`: stop after so many, 0 never.
+    `sum_over_time`: the loss is summed over a window's time steps and averaged over the batch, as published strengths
+    of penalties and clipping thresholds of Zaremba's nets want it. `precision` "bfloat16" takes the products with
+    the vocabulary's matrix in bfloat16; sums, states and all other products stay in float32.
     """
 
     epochs: int
@@ -37,29 +44,53 @@ class WordTraining:
     bptt: int = 70
     vary: bool = False
     momentum: float = 0.0
+    hold: int = 1
     decay: float = 1.0
+    decay_every: int = 1
     clip: float = 0.25
     weight_decay: float = 0.0
     alpha: float = 0.0
     beta: float = 0.0
     patience: int = 0
     averaged: bool = False
+    sum_over_time: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
     steps: int = 0
     checkpoint_every: int = 200
     device: Literal["cpu", "any"] = "cpu"
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch, self.bptt, self.checkpoint_every) < 1 or min(self.steps, self.patience) < 0:
-            raise ValueError("epochs, batch, bptt and checkpoint_every are at least 1, steps and patience at least 0.")
+        ones = (self.epochs, self.batch, self.bptt, self.checkpoint_every, self.decay_every)
+        if min(ones) < 1 or min(self.steps, self.patience, self.hold) < 0:
+            raise ValueError(
+                "epochs, batch, bptt, checkpoint_every and decay_every are at least 1, steps, patience and hold at "
+                "least 0."
+            )
         if not (self.learning_rate > 0 and self.clip > 0 and self.decay > 0):
             raise ValueError("learning_rate, clip and decay are numbers above 0.")
 
+    def rate(self, epoch: int) -> float:
+        """The learning rate of `epoch`, counted from 0."""
+        return self.learning_rate * self.decay ** max(0, (epoch + self.decay_every - self.hold) // self.decay_every)
+
 
 class WordTrainer:
-    """One training of `model` on `train_N`, watched on `valid_N`; `folder` receives the checkpoint it resumes from."""
+    """One training of `model` on `train_N`, watched on `valid_N`; `folder` receives the checkpoint it resumes from.
+
+    `sparsify` makes the sparsifier from the model and the number of steps of the whole training. It is attached to the
+    optimizer, and its penalty is part of the loss, so that both gradients are clipped together (Wen et al., arXiv
+    1709.05027).
+    """
 
     def __init__(
-        self, model: WordModel, train_N: Tensor, valid_N: Tensor | None, settings: WordTraining, seed: int, folder: Path
+        self,
+        model: WordModel | StackedLSTM,
+        train_N: Tensor,
+        valid_N: Tensor | None,
+        settings: WordTraining,
+        seed: int,
+        folder: Path,
+        sparsify: Callable[[nn.Module, int], Sparsifier] | None = None,
     ) -> None:
         self.settings, self.seed = settings, seed
         self.device = torch.device("cuda" if settings.device == "any" and torch.cuda.is_available() else "cpu")
@@ -74,24 +105,34 @@ class WordTrainer:
         self.epoch, self.place, self.step, self.averaging = 0, 0, 0, settings.averaged
         self.state: State = model.zero_state(settings.batch)
         self.losses: list[float] = []  # validation loss in bits of each epoch
+        self.kept: list[float] = []  # density after each epoch, if there is a sparsifier
         self.total, self.count = 0.0, 0  # of the running epoch, nats and words
         self.train_perplexity: list[float] = []
         self.optimizer = self._optimizer()
+        if sparsify is not None and settings.patience:
+            raise ValueError("patience changes the optimizer in midway, which a sparsifier cannot follow; set it to 0.")
+        self.sparsifier = None if sparsify is None else sparsify(self.model, self.whole).attach(self.optimizer)
         if self.file.is_file():
             self._resume()
         else:
             torch.manual_seed(seed)
 
+    @property
+    def whole(self) -> int:
+        """Steps of the whole training, where windows don't vary."""
+        return self.settings.epochs * -(-len(self.x_NB) // self.settings.bptt)
+
     def train(self, name: str) -> None:
         """Go on to the end. Raises Stopped after SIGTERM or Ctrl-C, with a good checkpoint; Diverged where the loss is
         not finite."""
         s = self.settings
-        goal = s.steps or s.epochs * -(-len(self.x_NB) // s.bptt)
+        goal = s.steps or self.whole
         with TrainingProgress(name, goal, self.step) as progress, StopSignals() as stop:
             while self.epoch < s.epochs and not (s.steps and self.step >= s.steps):
                 loss = self._window()
                 if progress.due(self.step):
-                    progress.show(min(self.step, goal), loss, self._rate(), None)
+                    density = None if self.sparsifier is None else self.sparsifier.density()
+                    progress.show(min(self.step, goal), loss, s.rate(self.epoch), density)
                 if self.place >= len(self.x_NB):
                     self._end_of_epoch()
                 if stop.signal or self.step % s.checkpoint_every == 0:
@@ -99,6 +140,8 @@ class WordTrainer:
                 if stop.signal:
                     raise Stopped(stop.signal, name, self.step, self.file)
         self._save()
+        if self.sparsifier is not None and self.epoch >= s.epochs:
+            self.sparsifier.finish()
 
     @contextmanager
     def averaged_weights(self):
@@ -124,11 +167,16 @@ class WordTrainer:
         x_TB, y_TB = (part[self.place : end].to(self.device) for part in (self.x_NB, self.y_NB))
         self.model.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate() * (len(x_TB) / s.bptt if s.vary else 1.0)
+            group["lr"] = s.rate(self.epoch) * (len(x_TB) / s.bptt if s.vary else 1.0)
         dropped, raw, state = self.model.run(x_TB, self.state)
-        nats = torch.nn.functional.cross_entropy(wide(self.model.decode(dropped)).flatten(0, 1), y_TB.flatten())
+        nats = self.model.nats(dropped, y_TB, torch.bfloat16 if s.precision == "bfloat16" else None)
+        objective = nats * len(x_TB) if s.sum_over_time else nats
+        if s.alpha or s.beta:
+            objective = objective + activation_penalty(dropped, raw, s.alpha, s.beta)
+        if self.sparsifier is not None:
+            objective = objective + self.sparsifier.penalty()
         self.optimizer.zero_grad()
-        (nats + activation_penalty(dropped, raw, s.alpha, s.beta)).backward()
+        objective.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
         self.optimizer.step()
         loss = float(nats.detach())
@@ -149,11 +197,11 @@ class WordTrainer:
                 self.averaging = bits > min(self.losses[: -s.patience])
                 self.optimizer = self._optimizer() if self.averaging else self.optimizer
             self.losses.append(bits)
+            log.info("epoch %d: valid perplexity %.2f", self.epoch + 1, 2**bits)
+        if self.sparsifier is not None:
+            self.kept.append(self.sparsifier.density())
         self.epoch, self.place, self.total, self.count = self.epoch + 1, 0, 0.0, 0
         self.state = self.model.zero_state(s.batch)
-
-    def _rate(self) -> float:
-        return self.settings.learning_rate * self.settings.decay**self.epoch
 
     def _optimizer(self) -> torch.optim.Optimizer:
         s = self.settings
@@ -170,15 +218,16 @@ class WordTrainer:
 
     def _save(self) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        names = ("epoch", "place", "step", "averaging", "state", "losses", "total", "count", "train_perplexity")
         checkpoint.write(
             self.file,
             {
                 "settings": self._settings(),
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "sparsifier": None if self.sparsifier is None else self.sparsifier.state_dict(),
                 "random": checkpoint.random_state(),
-                **{name: getattr(self, name) for name in names},
+                "state": self.state,
+                **{name: getattr(self, name) for name in _COURSE},
             },
         )
 
@@ -192,12 +241,16 @@ class WordTrainer:
                     f"{mine[key]!r}.\nUse the same settings to resume, or another folder to begin anew."
                 )
         self.model.load_state_dict(kept["model"])
-        for name in ("epoch", "place", "step", "averaging", "losses", "total", "count", "train_perplexity"):
+        for name in _COURSE:
             setattr(self, name, kept[name])
-        self.optimizer = self._optimizer()
+        if self.averaging:  # another optimizer than at the start
+            self.optimizer = self._optimizer()
         self.optimizer.load_state_dict(kept["optimizer"])
+        if self.sparsifier is not None:
+            self.sparsifier.load_state_dict(kept["sparsifier"])
         self.state = tuple((h.to(self.device), c.to(self.device)) for h, c in kept["state"])
         checkpoint.set_random_state(kept["random"])
 
 
+_COURSE = ("epoch", "place", "step", "averaging", "losses", "kept", "total", "count", "train_perplexity")
 _FREE = ("steps", "epochs", "checkpoint_every", "device")  # what a resumed training may change

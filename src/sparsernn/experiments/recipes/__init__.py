@@ -15,6 +15,7 @@ from .reber import RECIPE as REBER
 from .shakespeare import RECIPE as SHAKESPEARE
 from .spoken_digits import RECIPE as SPOKEN_DIGITS
 from .wang_mnist import RECIPE as WANG_MNIST
+from .wen_ptb import RECIPE as WEN_PTB
 
 _ALL = (
     SHAKESPEARE,
@@ -25,6 +26,7 @@ _ALL = (
     DEMEESTER_RECITE,
     DEMEESTER_LM,
     WANG_MNIST,
+    WEN_PTB,
     DARJI_GRAPHS,
     DARJI_PRUNE_GRAPHS,
 )

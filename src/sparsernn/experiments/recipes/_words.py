@@ -68,18 +68,7 @@ class Words:
     @cached_property
     def text(self) -> Text:
         """The text; a slice of it has the words of that slice alone, all others are <unk>. By falling frequency."""
-        whole = ptb_word.load(self.run.data)
-        train = whole.train[: self.settings.words or None]
-        counts = torch.bincount(train, minlength=len(whole.symbols))
-        order = torch.argsort(counts, descending=True, stable=True)
-        order = order[counts[order] > 0] if self.settings.words else order
-        unknown = whole.symbols.index("<unk>")
-        number = torch.full((len(whole.symbols),), int((order == unknown).nonzero()[0]))
-        number[order] = torch.arange(len(order))
-        symbols = tuple(whole.symbols[n] for n in order.tolist())
-        return Text(
-            symbols, number[train], *(number[part[: self.settings.words or None]] for part in (whole.valid, whole.test))
-        )
+        return ptb_word.by_frequency(ptb_word.load(self.run.data), self.settings.words)
 
     @cached_property
     def example_inputs(self) -> Tensor:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from ..data import DataFile, read
 from .text import Text, encode
 
@@ -41,3 +43,19 @@ def load(folder: Path | None) -> Text:
     words = {part: read(file, folder).decode("utf-8").replace("\n", " <eos> ").split() for part, file in FILES.items()}
     symbols = tuple(sorted(set(words["train"])))
     return Text(symbols, *(encode(words[part], symbols) for part in ("train", "valid", "test")))
+
+
+def by_frequency(whole: Text, words: int = 0) -> Text:
+    """`whole` with its words numbered by falling frequency in the training part.
+
+    `words`: only so many of each part, 0 for all; words that do not stand in that slice of the training part are <unk>.
+    """
+    train = whole.train[: words or None]
+    counts = torch.bincount(train, minlength=len(whole.symbols))
+    order = torch.argsort(counts, descending=True, stable=True)
+    order = order[counts[order] > 0] if words else order
+    unknown = whole.symbols.index("<unk>")
+    number = torch.full((len(whole.symbols),), int((order == unknown).nonzero()[0]))
+    number[order] = torch.arange(len(order))
+    symbols = tuple(whole.symbols[n] for n in order.tolist())
+    return Text(symbols, number[train], *(number[part[: words or None]] for part in (whole.valid, whole.test)))
