@@ -23,7 +23,6 @@ from sparsernn.nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from sparsernn.runtime import costs, linear, pack, stream, threads
 from sparsernn.runtime.layers import accelerate
-from sparsernn.structure.cells import recurrent_layers
 
 try:  # where the workspaces are made
     from sparsernn.runtime import packed_layer as workspaces
@@ -276,35 +275,21 @@ def _runs(fast: Any, case: Case) -> Callable[[tuple[Any, ...]], Any]:
 
 
 def oracle(case: Case, fast: Any) -> tuple[nn.Module, bool]:
-    """The model with its matrices rounded as the kernels that ran have them, float32, and whether that is exact."""
-    model, exact = copy.deepcopy(case.model[0] if case.form == "gated" else case.model), True  # type: ignore[index]
+    """The model with its matrices rounded as the kernels have them, float32, and whether that is exact."""
+    model = copy.deepcopy(case.model[0] if case.form == "gated" else case.model)  # type: ignore[index]
     if case.precision == "float32" or "panel" in costs.offered(case.precision):
         return model, True
-    if case.form in ("stream", "gated"):
-        names = [case.layout or ""] * 100
-        exact = case.layout in ("panel_bfloat16", "blocks_bfloat16", "rows")
-        matrices = [p for p in model.parameters() if p.dim() == 2]
-        if case.form == "stream" and isinstance(model.front, nn.Embedding):
-            matrices = matrices[1:]
-        pairs = [(p,) for p in matrices]
-    else:
-        packed = [one for layers in fast._engine._layers.values() for row in layers for one in row]
-        ran = [p for layer in packed for p in (layer.ih, layer.hh, getattr(layer, "back", None)) if p is not None]
-        names = [p.name for p in ran if p.name != "products.pick"]  # which only brings units back into their order
-        exact = not any("permuted" in name or "integers" in name for name in names)
-        parameters = dict(model.named_parameters())
-        kinds = ("ih", "hh")
-        pairs = []
-        for layer in recurrent_layers(model):
-            found = [layer.parameters(kind)[0] for kind in kinds]
-            found += [n for n in (found[0].replace("weight_ih", "weight_hr"),) if n in parameters and n != found[0]]
-            pairs += [(parameters[name],) for name in found]
-        assert len(names) == len(pairs)
+    if case.precision == "int8":
+        return model, False
     with torch.no_grad():
-        for name, (p,) in zip(names, pairs):
-            if name.endswith("bfloat16"):
+        for name, p in model.named_parameters():
+            if p.dim() == 2 and not (case.form == "stream" and name == "front.weight" and embeds(model)):
                 p.copy_(p.to(torch.bfloat16).float())
-    return model, exact
+    return model, True
+
+
+def embeds(model: Any) -> bool:
+    return isinstance(model.front, nn.Embedding)
 
 
 def agree(case: Case, got: Any, fast: Any) -> None:

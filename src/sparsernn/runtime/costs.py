@@ -82,7 +82,7 @@ class Costs:
     blocks_int8: Pair = (1.0, 0.27)
     left: float = 0.8
     move: float = 0.35
-    bandwidth: tuple[float, float, float] = (60.0, 45.0, 28.0)
+    bandwidth: tuple[float, float, float] = (110.0, 60.0, 30.0) if WIDTH == 16 else (60.0, 45.0, 28.0)
 
 
 NEAR, FAR = 1 << 20, 16 << 20
@@ -192,7 +192,9 @@ class Matrix:
     """One weight matrix: packed in a layout at the first batch that asks for it, and kept."""
 
     def __init__(self, weight: Tensor, arrangement: Arrangement, precision: Precision = "float32") -> None:
-        self.weight, self.arrangement = weight.float(), arrangement
+        # Rounded before any layout is chosen: each layout, and so a stream and a whole sequence, has the same weights.
+        self.weight = weight.to(torch.bfloat16).float() if precision == "bfloat16" else weight.float()
+        self.arrangement = arrangement
         self.precision: Precision = precision
         self.counts = count(self.weight, arrangement)
         self._packed: dict[str, Packed] = {}

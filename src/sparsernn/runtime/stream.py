@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from .agreement import verify
 from .compiled import address, function
 from .costs import Matrix
 from .fields import Field
@@ -245,7 +246,7 @@ def _first_that_runs(model: nn.Module, batch: int, example: Tensor | None) -> St
             if not any(isinstance(part, Accelerated) and not isinstance(part, nn.Linear) for _, part in parts):
                 raise NotAChain("it has no recurrent layer in its chain")
             stream = Stream(parts, batch)
-            _verify(stream, x, whole, _batch_first(model))
+            verify(stream, model, x, whole, 1 if _batch_first(model) else 0)
             stream.reset()
             return stream
         except NotAChain as error:
@@ -275,18 +276,3 @@ def _examples(model: nn.Module, batch: int) -> list[Tensor]:
         elif size := _input_size(module):
             found.append(torch.randn(*shape, size, generator=generator))
     return found
-
-
-def _verify(stream: Stream, x: Tensor, whole: Tensor, batch_first: bool) -> None:
-    time = 1 if batch_first else 0
-    outputs = [stream.step(step.contiguous()).clone() for step in x.unbind(time)]
-    if whole.numel() == outputs[0].numel():
-        got, want = outputs[-1], whole.reshape(outputs[-1].shape)
-    elif whole.numel() == len(outputs) * outputs[0].numel():
-        got = torch.stack(outputs, time)
-        want = whole.reshape(got.shape)
-    else:
-        raise NotAChain(f"its output {tuple(whole.shape)} is not one row of {stream.output_size} for each step")
-    size = max(1.0, float(want.abs().max()))
-    if not float((got - want).abs().max()) <= 1e-4 * size:
-        raise NotAChain("step by step it gives other numbers than over the whole sequence")
