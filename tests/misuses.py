@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import sparsernn as srn
+from sparsernn.learn.bayes import Bayes
 from sparsernn.learn.lasso import L1, GroupLasso
 from sparsernn.learn.prune import Prune
 from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM
@@ -191,6 +192,9 @@ LEARN: list[Misuse] = [
     ("no steps", lambda b: GroupLasso(b.model, b.x, target=0.5, steps=0), ("steps", "0")),
     ("negative strength", lambda b: GroupLasso(b.model, b.x, strength=-1e-3), ("-0.001", "strength")),
     ("unknown update", lambda b: L1(b.model, b.x, strength=1.0, update="adam"), ("adam", "proximal")),  # type: ignore[arg-type]
+    ("bayes without its data's size", lambda b: Bayes(b.model, b.x, train_size=0), ("train_size", "0")),
+    ("bayes at no level", lambda b: Bayes(b.model, b.x, train_size=9, level="word"), ("word", "gate")),  # type: ignore[arg-type]
+    ("bayes without an example", lambda b: Bayes(b.model, train_size=9), ("example_inputs",)),
     ("attach to a model", lambda b: Prune(b.model, b.x).attach(b.model), ("Tagger", "ptimizer")),  # type: ignore[arg-type]
     ("attach to another's optimizer", lambda b: Prune(b.model, b.x).attach(_other_optimizer()), ("SGD", "lstm.weight")),
     ("attach twice", _attached_twice, ("already attached", "SGD")),

@@ -137,19 +137,19 @@ class SlicePart:
 
     def multiply(self, value: Tensor, factor: Tensor) -> None:
         if self.member.within:
-            place = self._place(value)
+            place = self.place(value)
             value[place] = value[place] * factor
         else:
             value.mul_(factor)
 
     def add_product(self, total: Tensor, value: Tensor, factor: Tensor) -> None:
         if self.member.within:
-            place = self._place(value)
+            place = self.place(value)
             total[place] = total[place] + value[place] * factor
         else:
             total.addcmul_(value, factor)
 
-    def _place(self, value: Tensor) -> tuple[Tensor, ...]:
+    def place(self, value: Tensor) -> tuple[Tensor, ...]:
         every = [torch.arange(size) for size in value.shape]
         chosen = [self.member.within.get(axis, index).to(value.device) for axis, index in enumerate(every)]
         return torch.meshgrid(*chosen, indexing="ij")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from ..structure.blocks import BLOCK_HEIGHT, gate_groups
 from ..structure.cells import recurrent_layers
 from ..structure.groups import Level as LevelName
 from ..structure.groups import SliceGroups
+from ..structure.structure import Structure
 from .governed import Governed, Include
 from .levels import Elements, Level, Slices
 
@@ -57,7 +59,11 @@ def unit_groups(
             'level="unit" has to run the model once to find who reads each unit: give example_inputs '
             "(a tensor, a tuple of arguments or a dict of keywords), got None."
         )
-    structure = trace(model, example_inputs, carried_states=carried_states)
+    return governed_units(trace(model, example_inputs, carried_states=carried_states), model, chosen, include)
+
+
+def governed_units(structure: Structure, model: nn.Module, chosen: Governed, include: Include) -> SliceGroups:
+    """Those of a trace's units that may go and that `include` governs."""
     groups = structure.groups("unit").of({name for name, _ in model.named_parameters()})
     if include != "all":
         wanted = {name for layer in chosen.layers for name in layer.unit_sets}
@@ -88,3 +94,16 @@ def restricted(groups: SliceGroups, unit_sets: set[str]) -> SliceGroups:
         tuple(scope for scope, kept in zip(groups.scopes, keep.tolist()) if kept),
         {name: number[numbers] for name, numbers in groups.units.items() if name in unit_sets},
     )
+
+
+def without_dead_units(
+    masks: dict[str, Tensor], parameters: Mapping[str, Tensor], structure: Structure
+) -> dict[str, Tensor]:
+    """`masks` without the matrix rows and columns of units that nobody reads any more once the masks are applied."""
+    masked = {name: p.detach() * masks[name] if name in masks else p for name, p in parameters.items()}
+    found = dict(masks)
+    for (name, axis), gone in structure.classes.gone(structure.classes.dead(masked)).items():
+        if name in found:
+            there = ~gone.to(found[name].device)
+            found[name] = found[name] & there.view([-1 if a == axis else 1 for a in range(found[name].dim())])
+    return found
