@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -85,10 +86,63 @@ def torch_int8(model: nn.Module, x: Tensor, target: float | None = None) -> Engi
     """torch's dynamic int8 quantisation of nn.LSTM."""
     import warnings
 
+    # Layers of unequal widths are a stack of nn.LSTMs to torch.
+    stack = nn.Sequential(*(_one_layer(*weights) for weights in layers_of(model)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        small = torch.ao.quantization.quantize_dynamic(nn.Sequential(model), {nn.LSTM}, dtype=torch.qint8)[0]
-    return same(lambda: small(x)[0], target)
+        small = torch.ao.quantization.quantize_dynamic(stack, {nn.LSTM}, dtype=torch.qint8)
+    carried: list[Any] = [None] * len(small)
+
+    def call() -> Tensor:
+        y = x
+        for layer in small:
+            y = layer(y)[0]
+        return y
+
+    def step() -> Tensor:
+        y = x
+        for n, layer in enumerate(small):
+            y, carried[n] = layer(y, carried[n])
+        return y
+
+    return Engine(step if len(x) == 1 else call, call, target)
+
+
+def _one_layer(ih: Tensor, hh: Tensor, bias_ih: Tensor, bias_hh: Tensor) -> nn.LSTM:
+    layer = nn.LSTM(ih.shape[1], hh.shape[1])
+    values = {"weight_ih_l0": ih, "weight_hh_l0": hh, "bias_ih_l0": bias_ih, "bias_hh_l0": bias_hh}
+    layer.load_state_dict(values)
+    return layer.eval()
+
+
+def openvino(model: nn.Module, x: Tensor, target: float | None = None) -> dict[str, Engine]:
+    """OpenVINO in float32 under its name; nothing where it is not installed."""
+    try:
+        import openvino as ov
+    except ImportError:
+        left_out("OpenVINO", "pip install -r benchmarks/engines-requirements.txt")
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        _write_onnx(model, path)
+        core = ov.Core()
+        network = core.read_model(path)
+        network.reshape(list(x.shape))
+        options = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+        request = core.compile_model(network, "CPU", options).create_infer_request()
+    request.set_input_tensor(ov.Tensor(x.numpy(), shared_memory=True))
+
+    def call() -> np.ndarray:
+        request.infer()
+        return request.get_output_tensor().data
+
+    return {"OpenVINO": Engine(call, lambda: call().copy(), target)}
+
+
+@functools.cache
+def left_out(name: str, command: str) -> None:
+    """Say, once, that an engine is not installed."""
+    print(f"{name} is not installed and left out: {command}")
 
 
 def onnx(model: nn.Module, x: Tensor, target: float | None = None, *, int8: bool = False) -> Engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
 import time
@@ -33,10 +34,17 @@ class Engine(NamedTuple):
     target: float | None = None
 
 
-def versus(work: str, ours: Engine, others: dict[str, Engine], ideal: float, rounds: int) -> list[Row]:
+class Ideal(NamedTuple):
+    """The least seconds that the work can take on this core, and what bounds it: "bytes" or "operations"."""
+
+    seconds: float
+    bound: str
+
+
+def versus(work: str, ours: Engine, others: dict[str, Engine], ideal: Ideal, rounds: int) -> list[Row]:
     """Rows for `ours` against each of `others`. Of engines named "torch ..." only the fastest counts.
 
-    ideal: seconds at the roofline, for the share of it that we reach.
+    `roofline` is the share of the ideal that we reach; `at_most` the ratio that the ideal would be.
     """
     result = benchmark(
         {"sparsernn": _taking(ours.call), **{name: _taking(other.call) for name, other in others.items()}},
@@ -58,7 +66,9 @@ def versus(work: str, ours: Engine, others: dict[str, Engine], ideal: float, rou
                 "ratio": round(1 / row.ratio, 3),
                 "spread": round(row.spread, 3),
                 "max_error": error,
-                "roofline": round(ideal / (first.milliseconds * 1e-3), 3),
+                "roofline": round(ideal.seconds / (first.milliseconds * 1e-3), 3),
+                "bound": ideal.bound,
+                "at_most": round(first.milliseconds * 1e-3 / ideal.seconds / row.ratio, 3),
                 "target": others[row.name].target,
                 "ms": round(first.milliseconds, 5),
             }
@@ -72,7 +82,8 @@ def _taking(call: Call) -> Callable[[Any], Any]:
 
 
 class Ceiling:
-    """What this core can do, measured here: float operations and bytes a second, by the size that is read."""
+    """What this core can do, measured here: operations a second, bytes a second by the size that is read, and what
+    it takes to call a kernel from Python."""
 
     def __init__(self) -> None:
         from sparsernn.runtime.compiled import function
@@ -82,23 +93,41 @@ class Ceiling:
         packed = pack_panels(torch.randn(64, 64), Arrangement(rows, where, None, 64))
         x, y, kernel = torch.randn(300, 64), torch.zeros(300, 64), function("products.panel", 7)
         call = lambda: kernel(packed.plan, x.data_ptr(), 256, 300, y.data_ptr(), 256, 0)  # noqa: E731
-        self.operations = 2 * 64 * 64 * 300 / _best(call, 500)
+        self.operations = 2 * 64 * 64 * 300 / quickest(call, 500)
+        nothing = function("chain.chain", 3)
+        self.call = quickest(lambda: nothing(0, 0, 0), 20_000)
         self._bandwidth: dict[int, float] = {}
 
     def bandwidth(self, size: int) -> float:
-        """Bytes a second that torch reads from a tensor of about `size` bytes, again and again."""
+        """Bytes a second that this core reads of about `size` bytes, again and again: the best of two ways."""
         size = 1 << max(14, size.bit_length())
         if size not in self._bandwidth:
-            x = torch.ones(size // 4)
-            self._bandwidth[size] = size / _best(lambda: x.sum(), max(3, (64 << 20) // size))
+            x, number = torch.ones(size // 4), max(3, (64 << 20) // size)
+            ways = [quickest(lambda: x.sum(), number), *_search(x, number)]
+            self._bandwidth[size] = size / min(ways)
         return self._bandwidth[size]
 
-    def ideal(self, operations: float, size: int, reads: float) -> float:
-        """Seconds for `operations`, or for reading `size` bytes `reads` times, whichever is more."""
-        return max(operations / self.operations, size * reads / self.bandwidth(size))
+    def ideal(self, operations: float, size: int, reads: float, calls: int = 0) -> Ideal:
+        """At least `calls` calls and either `operations`, or reading `size` bytes `reads` times, whichever is more."""
+        computing, reading = operations / self.operations, size * reads / self.bandwidth(size)
+        bound = "operations" if computing > reading else "bytes"
+        return Ideal(calls * self.call + max(computing, reading), bound)
 
 
-def _best(call: Callable[[], Any], number: int) -> float:
+def _search(x: torch.Tensor, number: int) -> list[float]:
+    """Seconds in which the C library looks through x for a byte that is not there; empty where there is none."""
+    try:
+        search = ctypes.CDLL(None).memchr
+    except (TypeError, OSError, AttributeError):
+        return []
+    search.argtypes, search.restype = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t), ctypes.c_void_p
+    place, size = x.data_ptr(), x.numel() * 4
+    whole, none = (quickest(lambda length=length: search(place, 1, length), number) for length in (size, 0))
+    return [whole - none] if whole > 2 * none else []
+
+
+def quickest(call: Callable[[], Any], number: int = 1) -> float:
+    """Seconds of one call, the quickest of several timings of `number` calls."""
     found = []
     for _ in range(7):
         start = clock()

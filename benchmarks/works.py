@@ -11,9 +11,11 @@ import sparsernn as srn
 from sparsernn.nn import RaggedLSTM
 
 from . import engines
+from .figure1 import figure1
 from .graphs import graphs
-from .measure import Ceiling, Engine, Row, versus
+from .measure import Ceiling, Engine, Ideal, Row, versus
 from .split import split
+from .training import training
 
 SHAPES = {"T30 B10": (30, 10), "T100 B1": (100, 1), "step": (1, 1)}
 
@@ -61,8 +63,8 @@ def torch_engines(model: nn.Module, x: Tensor, target: float | None) -> dict[str
     return found
 
 
-def ideal(ceiling: Ceiling, model: nn.Module, x: Tensor, bytes_each: float) -> float:
-    """Seconds at the roofline: operations at the peak, or the input weights read once and the others every step.
+def ideal(ceiling: Ceiling, model: nn.Module, x: Tensor, bytes_each: float) -> Ideal:
+    """The roofline: operations at the peak, or the input weights read once and the others every step; one call.
 
     int8 (about a byte for each weight) has four times the peak: one instruction multiplies four times as many.
     """
@@ -72,7 +74,7 @@ def ideal(ceiling: Ceiling, model: nn.Module, x: Tensor, bytes_each: float) -> f
     others = sum(counts.values()) - inputs
     reads = (inputs + others * len(x)) / (inputs + others)
     operations = 2.0 * (inputs + others) * len(x) * x.shape[1] / peak
-    return ceiling.ideal(operations, int((inputs + others) * bytes_each), reads)
+    return ceiling.ideal(operations, int((inputs + others) * bytes_each), reads, calls=1)
 
 
 def compact(ceiling: Ceiling, rounds: int) -> list[Row]:
@@ -89,6 +91,7 @@ def compact(ceiling: Ceiling, rounds: int) -> list[Row]:
             row["against"] += ", dense"
         near_engines = {
             "onnxruntime, same net": engines.onnx(small, x, near),
+            **{f"{name}, same net": engine for name, engine in engines.openvino(small, x).items()},
             "torch nn, same net": engines.lstm(small, x),
         }
         rows += dense_rows + versus(work, call, near_engines, best, rounds)
@@ -107,9 +110,12 @@ def compact8(ceiling: Ceiling, rounds: int) -> list[Row]:
         dense_rows = versus(work, call, torch_engines(dense, x, far), best, rounds)
         for row in dense_rows:
             row["against"] += ", dense"
-        near_engines = {"onnxruntime int8, same net": engines.onnx(small, x, near, int8=True)}
-        float_engines = {"torch nn, same net": engines.lstm(small, x)}
-        rows += dense_rows + versus(work, call, {**near_engines, **float_engines}, best, rounds)
+        near_engines = {
+            "onnxruntime int8, same net": engines.onnx(small, x, near, int8=True),
+            "dynamic int8 of torch, same net": engines.torch_int8(small, x),
+            "torch nn, same net": engines.lstm(small, x),
+        }
+        rows += dense_rows + versus(work, call, near_engines, best, rounds)
     return rows
 
 
@@ -123,6 +129,8 @@ def _sparse(
         x = torch.randn(steps, batch, 1500)
         others = torch_engines(thin, x, far)
         others["onnxruntime int8"] = engines.onnx(thin, x, near, int8=True)
+        others["dynamic int8 of torch"] = engines.torch_int8(thin, x)
+        others |= engines.openvino(thin, x)
         best = ideal(ceiling, thin, x, {"float32": 4.25 if blocks else 5, "bfloat16": 2.25, "int8": 1.06}[precision])
         rows += versus(f"LSTM 1500, {name}, {shape}", ours(thin, x, precision), others, best, rounds)
     return rows
@@ -183,6 +191,7 @@ def streaming(ceiling: Ceiling, rounds: int) -> list[Row]:
         x = torch.randn(1, 1, hidden)
         others = {
             "onnxruntime": engines.onnx(model, x, 5),
+            **engines.openvino(model, x),
             "LSTMCell": engines.cells(model, x, 8),
             "nn.LSTM": engines.lstm(model, x),
         }
@@ -191,7 +200,5 @@ def streaming(ceiling: Ceiling, rounds: int) -> list[Row]:
     return rows
 
 
-WORKS = {
-    f.__name__: f
-    for f in (compact, compact8, blocks90, blocks95, blocks95int8, single95, product, streaming, split, graphs)
-}
+_ALL = (compact, compact8, blocks90, blocks95, blocks95int8, single95, product, streaming, split, graphs)
+WORKS = {f.__name__: f for f in (*_ALL, figure1, training)}

@@ -87,7 +87,7 @@ def main(results: Path = ROOT / "results", target: Path = ROOT / "docs" / "resul
     sections += [
         benchmark_section(path)
         for path in sorted((results / "benchmarks").glob("*.json"))
-        if path.stem not in ("peers", "packages", "resorting", "limits")
+        if path.stem not in ("peers", "packages", "resorting", "limits", "figure1")
     ]
     write_atomically(target, "\n".join([INTRODUCTION, *sections]))
 
@@ -126,10 +126,12 @@ def fill(page: Path, section: str) -> None:
 
 
 if __name__ == "__main__":
+    from runtime_pages import figure1_page
     from studies import tagging_figure, wang_page
 
     main()
     wang_page(ROOT / "results", ROOT / "docs")
     tagging_figure(ROOT / "results", ROOT / "docs")
+    figure1_page(ROOT / "results", ROOT / "docs")
     fill(ROOT / "README.md", demo_section(collect(ROOT / "results")))
     fill(ROOT / "docs" / "spoken-digits.md", digits_section(collect(ROOT / "results")))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from learn_models import OPTIMIZERS, loss_of, lstm_unit_groups, tagger, tokens, train
-from sparsernn.learn import proximal
+from sparsernn.learn import parts
 from sparsernn.learn.lasso import L1, GroupLasso
 from sparsernn.learn.levels import Slices
 from sparsernn.learn.penalty import zero_below
@@ -36,7 +36,9 @@ def double_tagger(**options):
 
 
 @pytest.mark.smoke
-def test_the_penalty_is_the_plain_loop_over_the_published_slices():
+@pytest.mark.parametrize("chunk", [13, 2**18])
+def test_the_penalty_is_the_plain_loop_over_the_published_slices(chunk, monkeypatch):
+    monkeypatch.setattr(parts, "CHUNK", chunk)
     model = double_tagger()
     sparsifier = GroupLasso(model, tokens(), strength=0.3, update="subgradient")
     loop = sum(
@@ -61,7 +63,9 @@ def test_counting_the_self_weights_once():
 
 @pytest.mark.parametrize("options", [{}, {"groups": "outgoing"}, {"self_weights": "once"}, {"level": "gate"}])
 @pytest.mark.parametrize("level", ["unit", "gate", "block", "weight"])
-def test_the_gradient_that_is_added_is_the_penaltys(level, options):
+@pytest.mark.parametrize("chunk", [13, 2**18])
+def test_the_gradient_that_is_added_is_the_penaltys(chunk, level, options, monkeypatch):
+    monkeypatch.setattr(parts, "CHUNK", chunk)
     model = double_tagger()
     sparsifier = GroupLasso(model, tokens(), **{"strength": 0.7, "update": "subgradient", "level": level, **options})
     sparsifier.penalty().backward()
@@ -135,7 +139,7 @@ def of_unit(tensors, layer: int, unit: int) -> torch.Tensor:
 @pytest.mark.parametrize("spread", [0.0, 0.5, 3.0])
 def test_the_group_step_is_the_minimum_in_the_metric(spread, chunk, monkeypatch):
     """Zero exactly if ||d v|| <= strength, else d (x - v) + strength x / ||x|| = 0; and no nearby point is better."""
-    monkeypatch.setattr(proximal, "CHUNK", chunk)
+    monkeypatch.setattr(parts, "CHUNK", chunk)
     model = double_tagger()
     level = outgoing(model)
     torch.manual_seed(0)

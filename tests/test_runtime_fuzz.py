@@ -22,7 +22,8 @@ from sparsernn.runtime.processor import WIDTHS, processor
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
 
 FEW, MANY, SLICE = 2_000, 100_000, 1_000
-FAILED_ONCE: tuple[int, ...] = ()  # numbers of cases that found a bug stay here
+# Numbers of cases that found a bug stay here: streams in int8, refused because they round otherwise than sequences.
+FAILED_ONCE = (2372, 3371, 6046)
 
 
 @pytest.fixture(autouse=True)

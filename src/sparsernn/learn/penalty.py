@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .levels import Level, Slices, sums, wide
-from .parts import Part, SlicePart
+from .parts import Part, SlicePart, chunks
 
 EPSILON = 1e-8  # inside the root, as in the authors' code (arXiv 1709.05027)
 Groups = Literal["full", "outgoing"]
@@ -47,12 +47,29 @@ class Penalty:
 
     def squares(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Sum of squares of each group, (count,), in at least float32."""
-        values = {name: wide(parameters[name]) for name in self.names}
-        total = sums(self.parts, {name: value * value for name, value in values.items()})
+        whole, others = self._by_matrix()
+        several = [sums(others, {p.parameter: wide(parameters[p.parameter]) ** 2 for p in others})] if others else []
+        for name, parts in whole.items():
+            along = _square_sums(parameters[name])
+            several += [part.gather(along[part.member.axis]) for part in parts]
+        total = several[0]
+        for each in several[1:]:
+            total = total + each.to(total.device)
         for name, rows, columns, group in self._overlaps:
             value = wide(parameters[name][rows.to(total.device), columns.to(total.device)])
             total = total.index_add(0, group.to(total.device), -(value * value))
         return total
+
+    def _by_matrix(self) -> tuple[dict[str, list[SlicePart]], list[Part]]:
+        """Parts that are whole rows and columns, by their matrix, and all others."""
+        whole: dict[str, list[SlicePart]] = {}
+        others: list[Part] = []
+        for part in self.parts:
+            if isinstance(part, SlicePart) and part.whole:
+                whole.setdefault(part.parameter, []).append(part)
+            else:
+                others.append(part)
+        return whole, others
 
     def add_gradient(self, parameters: Mapping[str, Tensor], scale: Tensor | float) -> Tensor:
         """Add `scale` times the gradient to `.grad` of the parameters; return the penalty's value."""
@@ -65,15 +82,39 @@ class Penalty:
             return self.value(parameters)
         norms = (self.squares(parameters) + EPSILON).sqrt()
         pull = scale / norms
-        for part in self.parts:
+        whole, others = self._by_matrix()
+        for part in others:
             value = parameters[part.parameter]
             share = part.spread(pull.to(value.device, value.dtype), 0.0)
             part.add_product(_grad(parameters, part.parameter), value, share)
+        for name, parts in whole.items():
+            value = parameters[name]
+            _add_products(_grad(parameters, name), value, parts, pull.to(value.device, value.dtype))
         for name, rows, columns, group in self._overlaps:
             value = parameters[name]
             place = rows.to(value.device), columns.to(value.device)
             _grad(parameters, name)[place] -= value[place] * pull.to(value.device, value.dtype)[group.to(value.device)]
         return norms.sum()
+
+
+def _square_sums(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of squares of each row and of each column, in one pass over the memory; differentiable."""
+    columns, rows = [], []
+    for chunk in chunks(weight):
+        squares = wide(weight[chunk]) ** 2
+        rows.append(squares.sum(1))
+        columns.append(squares.sum(0))
+    return torch.cat(rows), torch.stack(columns).sum(0)
+
+
+def _add_products(total: Tensor, value: Tensor, parts: Sequence[SlicePart], pull: Tensor) -> None:
+    """Add value times the sum of its rows' and columns' shares in `pull` to `total`, in place and in one pass."""
+    shares = [[part.spread(pull, 0.0) for part in parts if part.member.axis == axis] for axis in (0, 1)]
+    zero = pull.new_zeros(1, 1)
+    by_row, by_column = (sum(each[1:], each[0]) if each else zero for each in shares)
+    for chunk in chunks(value):
+        own = by_row[chunk] if shares[0] else by_row
+        total[chunk].addcmul_(value[chunk], own + by_column)
 
 
 def zero_below(weight: Tensor, threshold: float) -> None:

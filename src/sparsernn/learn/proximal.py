@@ -12,7 +12,7 @@ sum_i (d_i v_i / (d_i r + strength))^2 = 1 on (0, ||v||). For SGD d = 1 / lr, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,11 +20,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .levels import wide
-from .parts import Part
+from .parts import Part, chunks
 
 Select = Callable[[Tensor], Tensor]  # picks a part of each state tensor: rows, or the elements of some groups
 Metric = Callable[[Select], Tensor | float]
-CHUNK = 2**18  # elements, measured: a third of the time of whole matrices (10000 x 650, float32)
 _ADAPTIVE = ("Adam", "RMSprop", "Adagrad", "Adadelta", "Adafactor", "Lion", "Muon")
 
 
@@ -53,7 +52,7 @@ def step_metric(optimizer: Optimizer, parameter: Tensor, select: Select) -> Tens
     average = state.get("square_avg")
     if isinstance(second, Tensor) and second.shape == parameter.shape:  # Adam, AdamW, NAdam, RAdam
         correction = 1 - group["betas"][1] ** _count(state["step"])
-        return select(second).sqrt().mul_(1 / (correction**0.5 * rate)).add_(eps / rate)
+        return _line(select(second).sqrt(), 1 / (correction**0.5 * rate), eps / rate)
     if isinstance(average, Tensor) and isinstance(state.get("acc_delta"), Tensor):  # Adadelta
         return (select(average) + eps).sqrt_().div_((select(state["acc_delta"]) + eps).sqrt_()).div_(rate)
     if isinstance(average, Tensor):  # RMSprop
@@ -61,11 +60,18 @@ def step_metric(optimizer: Optimizer, parameter: Tensor, select: Select) -> Tens
         average = select(average)
         if isinstance(mean, Tensor):
             average = (average - select(mean) ** 2).clamp_min_(0)
-        return average.sqrt().add_(eps).div_(rate)
+        return _line(average.sqrt(), 1 / rate, eps / rate)
     if isinstance(state.get("sum"), Tensor):  # Adagrad
         rate = rate / (1 + (_count(state["step"]) - 1) * group.get("lr_decay", 0))
-        return select(state["sum"]).sqrt().add_(eps).div_(rate)
+        return _line(select(state["sum"]).sqrt(), 1 / rate, eps / rate)
     return 1 / rate
+
+
+def _line(root: Tensor, slope: Any, shift: Any) -> Tensor:
+    """slope * root + shift in one pass, in place of `root`."""
+    if isinstance(slope, Tensor) or isinstance(shift, Tensor):
+        return root.mul_(slope).add_(shift)
+    return torch.add(root.new_tensor(shift), root, alpha=slope, out=root)
 
 
 def _count(step: Tensor | float) -> Tensor | float:
@@ -77,7 +83,7 @@ def shrink_weights(weight: Tensor, metric: Metric, strength: float) -> None:
     """Proximal step of strength |w|, in place: each weight moves by strength / d towards zero and stops there."""
     if strength == 0:
         return
-    for rows in _chunks(weight):
+    for rows in chunks(weight):
         limit = strength / metric(_rows(rows))
         value = weight[rows]
         value.sub_(torch.clamp(value, -limit, limit) if isinstance(limit, Tensor) else value.clamp(-limit, limit))
@@ -91,11 +97,8 @@ def shrink_groups(
         return
     size = length = torch.zeros(())
     for part in parts:
-        for rows in _chunks(parameters[part.parameter], part):
-            value = wide(part.narrow(parameters[part.parameter][rows]))
-            pulled = wide(value * metrics[part.parameter](_rows(rows, part)))
-            size = size.to(value.device) + part.sums(pulled * pulled)
-            length = length.to(value.device) + part.sums(value * value)
+        pulled, squares = _squares(part, parameters[part.parameter], metrics[part.parameter])
+        size, length = size.to(squares.device) + pulled, length.to(squares.device) + squares
     size, length = size.sqrt(), length.sqrt()
     # ||x|| if the metric were one number a group; off by strength / size at most, so only groups that are about to
     # go are refined in float32.
@@ -116,12 +119,40 @@ def shrink_groups(
         radius[chosen] = _radius(metric, metric * value, radius[chosen], length[chosen], strength)
     for part in parts:
         parameter = parameters[part.parameter]
-        # Outside all groups radius 1 and strength 0 leave a factor of one.
-        held = part.spread(radius.to(parameter.device), 1.0)
-        inside = part.spread(torch.full_like(radius, strength).to(parameter.device), 0.0)
-        for rows in _chunks(parameter, part):
-            scaled = metrics[part.parameter](_rows(rows, part)) * held
-            part.multiply(parameter[rows], scaled.div_(scaled + inside))
+        # x = v - v / (d r / strength + 1), which is exactly 0 for r = 0; outside all groups the divisor is infinite.
+        slope = part.spread((radius / strength).to(parameter.device), 0.0)
+        begin = part.spread(torch.ones_like(radius).to(parameter.device), torch.inf)
+        for rows in chunks(parameter, part):
+            metric = metrics[part.parameter](_rows(rows, part))
+            if isinstance(metric, Tensor) and metric.dim():
+                divisor = torch.addcmul(begin, metric, slope)
+            else:
+                divisor = begin + metric * slope
+            part.subtract_quotient(parameter[rows], divisor)
+
+
+def _squares(part: Part, parameter: Tensor, metric: Metric) -> tuple[Tensor, Tensor]:
+    """Each group's sums of (d v)^2 and of v^2 over `part`."""
+    pulled = squares = None
+    scalar: Tensor | float = 1.0
+    for rows in chunks(parameter, part):
+        value, d = wide(part.narrow(parameter[rows])), metric(_rows(rows, part))
+        # Groups lie along columns wherever there are several chunks, so rows add up in any order.
+        squares = value * value if squares is None else _added(squares, value)
+        if isinstance(d, Tensor) and d.dim():
+            d = wide(d * value)
+            pulled = d * d if pulled is None else _added(pulled, d)
+        else:
+            scalar = d
+    assert squares is not None
+    total = part.sums(squares)
+    return (total * scalar**2 if pulled is None else part.sums(pulled)), total
+
+
+def _added(total: Tensor, value: Tensor) -> Tensor:
+    """Add the squares of a chunk of rows to those of the first and largest."""
+    total[: value.shape[0]].addcmul_(value, value)
+    return total
 
 
 def _radius(metric: Tensor, pulled: Tensor, radius: Tensor, length: Tensor, strength: float) -> Tensor:
@@ -144,16 +175,6 @@ def _radius(metric: Tensor, pulled: Tensor, radius: Tensor, length: Tensor, stre
         if not bool(moved.any()):
             break
     return radius
-
-
-def _chunks(value: Tensor, part: Part | None = None) -> Iterator[slice]:
-    """Rows that fit the processor's cache with their temporaries, where `part` lies along columns; else all rows."""
-    if value.dim() != 2 or value.is_cuda or (part is not None and not part.along_columns):
-        yield slice(None)
-        return
-    step = max(1, CHUNK // max(1, value.shape[1]))
-    for start in range(0, value.shape[0], step):
-        yield slice(start, start + step)
 
 
 def _rows(rows: slice, part: Part | None = None) -> Select:

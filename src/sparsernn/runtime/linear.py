@@ -107,7 +107,7 @@ class AcceleratedLinear(Accelerated, nn.Linear):
                 f"{type(self).__name__}: expected {self.in_features} features in the last dimension, "
                 f"got an input of {tuple(input.shape)}."
             )
-        x = input.reshape(-1, self.in_features)
+        x = input if input.dim() == 2 else input.reshape(-1, self.in_features)
         if x.stride(-1) != 1:
             x = x.contiguous()
         count = x.shape[0]
@@ -121,11 +121,12 @@ class AcceleratedLinear(Accelerated, nn.Linear):
             else:
                 edges = [count * n // share for n in range(share + 1)]
                 in_parallel([partial(_multiply, product, x[a:b], out[a:b]) for a, b in pairwise(edges)])
-        return out.view(*input.shape[:-1], self.out_features)
+        return out if input.dim() == 2 else out.view(*input.shape[:-1], self.out_features)
 
 
 def _multiply(product: Packed, x: Tensor, out: Tensor) -> None:
-    scratch = torch.empty(product.scratch, dtype=torch.uint8)
-    function(product.name, 7)(
-        product.plan, x.data_ptr(), x.stride(0) * 4, len(x), out.data_ptr(), out.stride(0) * 4, scratch.data_ptr()
-    )
+    # Small products take microseconds: nothing is made that is not needed.
+    scratch = torch.empty(product.scratch, dtype=torch.uint8) if product.scratch else None
+    place = 0 if scratch is None else scratch.data_ptr()
+    run = function(product.name, 7)
+    run(product.plan, x.data_ptr(), x.stride(0) * 4, x.shape[0], out.data_ptr(), out.stride(0) * 4, place)

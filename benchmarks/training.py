@@ -1,0 +1,91 @@
+"""What learning what can go costs: a training step with a sparsifier attached against the same step without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+import sparsernn as srn
+
+from .measure import Ceiling, Engine, Row, versus
+
+VOCABULARY, UNITS, LAYERS, TIME, BATCH = 10_000, 650, 2, 35, 20
+TINY = 1e-12  # learning rate and strength: all steps go on computing the same
+
+
+class LanguageModel(nn.Module):
+    """Embedding, a stack of LSTM layers and a softmax: Zaremba's medium net (arXiv 1409.2329) without its dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, UNITS)
+        self.rnn = nn.LSTM(UNITS, UNITS, LAYERS)
+        self.head = nn.Linear(UNITS, VOCABULARY)
+
+    def forward(self, tokens_TB: Tensor) -> Tensor:
+        return self.head(self.rnn(self.embedding(tokens_TB))[0])
+
+
+def _adam(model: nn.Module) -> Optimizer:
+    return torch.optim.Adam(model.parameters(), TINY)
+
+
+def _sgd(model: nn.Module) -> Optimizer:
+    return torch.optim.SGD(model.parameters(), TINY)
+
+
+Make = Callable[[nn.Module, Tensor], Any]
+WORKS: dict[str, tuple[Make, Callable[[nn.Module], Optimizer], float]] = {
+    "GroupLasso, proximal, Adam": (lambda m, x: srn.GroupLasso(m, x, strength=TINY), _adam, 1.02),
+    "GroupLasso, proximal, SGD": (lambda m, x: srn.GroupLasso(m, x, strength=TINY), _sgd, 1.02),
+    "GroupLasso, subgradient, SGD": (
+        lambda m, x: srn.GroupLasso(m, x, strength=TINY, update="subgradient", threshold=1e-4), _sgd, 1.02,
+    ),
+    "GroupLasso, target, Adam": (lambda m, x: srn.GroupLasso(m, x, target=0.5, steps=10**6), _adam, 1.02),
+    "L1, proximal, Adam": (lambda m, x: srn.L1(m, strength=TINY), _adam, 1.02),
+    "L1, subgradient, SGD": (lambda m, x: srn.L1(m, strength=TINY, update="subgradient"), _sgd, 1.02),
+    "Prune, 90% of the weights, Adam": (lambda m, x: srn.Prune(m, x, 0.9), _adam, 1.01),
+    "Prune, 90% of the blocks, Adam": (lambda m, x: srn.Prune(m, x, 0.9, level="block"), _adam, 1.01),
+}  # fmt: skip
+
+
+def training(ceiling: Ceiling, rounds: int) -> list[Row]:
+    """a training step of a 2 x 650 LSTM language model with a sparsifier attached against the same step without"""
+    torch.manual_seed(0)
+    tokens_TB = torch.randint(VOCABULARY, (TIME, BATCH))
+    rows: list[Row] = []
+    for name, (make, optimizer, most) in WORKS.items():
+        model = LanguageModel()
+        weights = sum(p.numel() for n, p in model.named_parameters() if p.dim() == 2 and "embedding" not in n)
+        plain = _step(model, optimizer(model), tokens_TB)
+        plain()
+        own = LanguageModel()
+        with_it = optimizer(own)
+        make(own, tokens_TB).attach(with_it)
+        step = _step(own, with_it, tokens_TB)
+        step()  # Prune prunes after its first step, and Adam makes its state
+        loss = torch.zeros(1)  # different nets after it: there is no error to speak of
+        rows += versus(
+            f"training step with {name}",
+            Engine(step, lambda loss=loss: loss),
+            {"the same step without": Engine(plain, lambda: torch.zeros(0), 1 / most)},
+            ceiling.ideal(6.0 * weights * TIME * BATCH, 4 * weights, 3),
+            rounds,
+        )
+    return rows
+
+
+def _step(model: nn.Module, optimizer: Optimizer, tokens_TB: Tensor) -> Callable[[], None]:
+    def step() -> None:
+        with torch.enable_grad():
+            optimizer.zero_grad()
+            scores = model(tokens_TB)
+            F.cross_entropy(scores.flatten(0, 1), tokens_TB.flatten()).backward()
+            optimizer.step()
+
+    return step
