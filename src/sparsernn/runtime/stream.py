@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .agreement import verify
+from .agreement import in_float32, verify
 from .compiled import address, function
 from .costs import Matrix
 from .fields import Field
@@ -245,8 +245,12 @@ def _first_that_runs(model: nn.Module, batch: int, example: Tensor | None) -> St
             parts, whole = record(model, x)
             if not any(isinstance(part, Accelerated) and not isinstance(part, nn.Linear) for _, part in parts):
                 raise NotAChain("it has no recurrent layer in its chain")
-            stream = Stream(parts, batch)
-            verify(stream, model, x, whole, 1 if _batch_first(model) else 0)
+            stream, exact = Stream(parts, batch), in_float32(model)
+            judged = stream
+            if exact is not model:
+                parts, whole = record(exact, x)
+                judged = Stream(parts, batch)
+            verify(judged, x, whole, 1 if _batch_first(model) else 0)
             stream.reset()
             return stream
         except NotAChain as error:
