@@ -1,5 +1,6 @@
 """Spoken digits: WAV files, features that a stream and a file share, the task, the recipe, and `sparsernn listen`."""
 
+import copy
 import io
 import logging
 import wave
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from sparsernn.cli import main
 from sparsernn.experiments.data import DataError, data_folder
@@ -18,7 +20,14 @@ from sparsernn.experiments.recipes._spoken_digits import ROWS
 from sparsernn.experiments.results import collect
 from sparsernn.experiments.tasks import spoken_digits
 from sparsernn.experiments.tasks.augment import augmented
-from sparsernn.experiments.tasks.frames import FrameClassification, Sequences, accuracy, labels, mean_logits
+from sparsernn.experiments.tasks.frames import (
+    Distillation,
+    FrameClassification,
+    Sequences,
+    accuracy,
+    labels,
+    mean_logits,
+)
 from sparsernn.experiments.tasks.log_mel import (
     FOURIER,
     HOP,
@@ -288,6 +297,26 @@ def run_folder(tmp_path_factory):
         patch.delenv("SPARSERNN_DATA", raising=False)
         assert main(["run", "spoken-digits", "--scale", "smoke"]) == 0
     return folder / "runs" / "spoken-digits" / "smoke-seed0"
+
+
+def test_a_teacher_draws_its_pupil_to_its_own_outputs():
+    torch.manual_seed(0)
+    frames = Sequences([torch.randn(n % 5 + 3, 6) for n in range(20)], torch.arange(20) % 4)
+    pupil, teacher = nn.Linear(6, 4), nn.Linear(6, 4)
+    plain = FrameClassification([frames], 10)
+    batch = plain.batch(0)
+    right = plain.loss(pupil, batch, None)[0]
+    alone = Distillation([frames], 10, teacher=teacher, share=0.0).loss(pupil, batch, None)[0]
+    assert torch.equal(alone, right)
+    own = Distillation([frames], 10, teacher=copy.deepcopy(pupil), share=0.9).loss(pupil, batch, None)[0]
+    assert torch.allclose(own, 0.1 * right)  # nothing to learn from itself
+
+    taught = Distillation([frames], 10, teacher=teacher, share=0.9, temperature=1.0).loss(pupil, batch, None)[0]
+    ours, theirs = (mean_logits(net(batch[0]), batch[1]).softmax(1) for net in (pupil, teacher))
+    apart = (theirs * (theirs / ours).log()).sum(1).mean()
+    assert torch.allclose(taught, 0.1 * right + 0.9 * apart)
+    taught.backward()
+    assert pupil.weight.grad is not None and teacher.weight.grad is None
 
 
 def test_the_recipe_from_dense_to_int8(run_folder):

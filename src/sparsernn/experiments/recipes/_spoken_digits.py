@@ -30,7 +30,7 @@ from ..results import Result, sizes
 from ..runs import Run, RunError
 from ..tasks import spoken_digits
 from ..tasks.augment import augmented
-from ..tasks.frames import FrameClassification, Sequences, accuracy
+from ..tasks.frames import Distillation, FrameClassification, Sequences, accuracy
 from ..tasks.log_mel import MELS, Scale, features, frames_of, levelled, log_mel, scale_of
 from ..tasks.spoken_digits import Recording, Split
 from ..train import Training, train
@@ -144,8 +144,11 @@ class SpokenDigits:
         settings: Training,
         sparsify: Callable[[nn.Module], Sparsifier] | None = None,
     ) -> float:
-        """Train and save `model`; the seconds that it took."""
-        objective = FrameClassification(self.training, self.settings.batch, self.run.seed, self.settings.masked)
+        """Train and save `model`, all but the dense one with the dense one as teacher; the seconds that it took."""
+        s = self.settings
+        objective = FrameClassification(self.training, s.batch, self.run.seed, s.masked)
+        if row != "dense" and s.taught:
+            objective = Distillation(**vars(objective), teacher=self.load("dense"), share=s.taught)
         history = train(
             model, objective, settings, name=row, seed=self.run.seed, sparsify=sparsify, folder=self.folder / row
         )
@@ -174,7 +177,9 @@ class SpokenDigits:
             ramp = Ramp(begin=s.ramp_begin, end=s.ramp_end, freeze=s.freeze)
             return GroupLasso(model, self.example_inputs, target=s.target, steps=s.steps, ramp=ramp)
 
-        seconds = self._train("sparse", self.model("sparse"), s.training(), sparsify)
+        model = self.model("sparse")
+        model.load_state_dict(self.load("dense").state_dict())
+        seconds = self._train("sparse", model, s.thinning(), sparsify)
         return {**self.measure("sparse"), "train_seconds": seconds}
 
     def compact(self) -> Mapping[str, Any]:
@@ -182,7 +187,7 @@ class SpokenDigits:
         return self.measure("compact")
 
     def direct(self) -> Mapping[str, Any]:
-        seconds = self._train("direct", self.model("direct"), self.settings.training())
+        seconds = self._train("direct", self.model("direct"), self.settings.direct())
         return {**self.measure("direct"), "train_seconds": seconds}
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -79,6 +79,30 @@ class FrameClassification:
         """Mean loss of the batch, a scalar; no state is carried on."""
         x_TBF, lengths_B, classes_B = batch
         return nn.functional.cross_entropy(mean_logits(wide(model(x_TBF)), lengths_B), classes_B), None
+
+
+@dataclass(frozen=True)
+class Distillation(FrameClassification):
+    """The same with `share` of the loss from a trained `teacher`: how far its classes' probabilities are (Hinton et
+    al., arXiv 1503.02531: divergence of the softened outputs, nats, times the temperature squared).
+
+    What a net that becomes small learns is then what the large one does, on augmented voices too.
+    """
+
+    teacher: nn.Module = field(default_factory=nn.Identity)
+    share: float = 0.9
+    temperature: float = 2.0
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor], state: Any) -> tuple[Tensor, Any]:
+        x_TBF, lengths_B, classes_B = batch
+        own_BC = mean_logits(wide(model(x_TBF)), lengths_B)
+        with torch.no_grad():
+            taught_BC = mean_logits(wide(self.teacher.to(x_TBF.device)(x_TBF)), lengths_B)
+        soft_BC = (own_BC / self.temperature).log_softmax(1)
+        target_BC = (taught_BC / self.temperature).log_softmax(1)
+        apart = nn.functional.kl_div(soft_BC, target_BC, log_target=True, reduction="batchmean")
+        right = nn.functional.cross_entropy(own_BC, classes_B)
+        return (1 - self.share) * right + self.share * self.temperature**2 * apart, None
 
 
 @torch.no_grad()
