@@ -15,8 +15,8 @@ class RaggedState:
     Row n has shape (batch, width n), or (width n,) for an unbatched call. Indexing and iterating give those rows as
     plain tensors: `h_n[-1]`, `h_n[0]`, `h_n[-1, :, :]`, `torch.cat((h_n[-2], h_n[-1]), dim=1)`. A slice of rows that
     have one width is a plain tensor, else a `RaggedState`. `view(num_layers, num_directions, batch, -1)` splits the
-    first axis. `detach`, `to`, `clone` and `index_select(1, index)` act on every row. Whatever needs one width for
-    all rows raises TypeError.
+    first axis. `detach`, `to`, `clone`, `index_select(1, index)`, `repeat_interleave(n, 1)`, `repeat(1, n, 1)` and
+    products with one value a sequence act on every row. Whatever needs one width for all rows raises TypeError.
     """
 
     is_ragged_state: ClassVar[bool] = True  # stands for one tensor wherever outputs are counted
@@ -111,6 +111,33 @@ class RaggedState:
             self._refuse(f"index_select(dim={dim})")
         return self._each(lambda row: row.index_select(0, index))
 
+    def repeat_interleave(self, repeats: int | Tensor, dim: int | None = None) -> RaggedState:
+        """Each sequence of the batch (dim 1) `repeats` times in a row, as beam search does."""
+        if dim not in (1, -2) or self.dim() != 3:
+            self._refuse(f"repeat_interleave(dim={dim})")
+        return self._each(lambda row: row.repeat_interleave(repeats, 0))
+
+    def repeat(self, *sizes: int) -> RaggedState:
+        """(1, n, 1): the whole batch n times."""
+        given = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes
+        if self.dim() != 3 or len(given) != 3 or given[0] != 1 or given[2] != 1:
+            self._refuse(f"repeat{given}")
+        return self._each(lambda row: row.repeat(given[1], 1))
+
+    def __mul__(self, factor: float | Tensor) -> RaggedState:
+        """Times a number, or a tensor with one value for each sequence: (batch, 1) or (1, batch, 1)."""
+        if not isinstance(factor, Tensor):
+            if not isinstance(factor, (int, float)):
+                self._refuse("Arithmetic")
+            return self._each(lambda row: row * factor)
+        shape = factor.shape
+        if factor.dim() and (shape[-1] != 1 or factor.dim() > self.dim() or (factor.dim() == 3 and shape[0] != 1)):
+            self._refuse("Arithmetic")
+        one = factor[0] if factor.dim() == 3 else factor
+        return self._each(lambda row: row * one)
+
+    __rmul__ = __mul__
+
     def detach(self) -> RaggedState:
         return self._each(lambda row: row.detach())
 
@@ -141,16 +168,23 @@ class RaggedState:
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         state = next((a for a in _flat((args, kwargs or {})) if isinstance(a, RaggedState)), None)
+        if func in _AS_METHODS and args and args[0] is state:
+            return getattr(state, func.__name__)(*args[1:], **(kwargs or {}))
+        if func in (torch.mul, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.__rmul__) and len(args) == 2:
+            return args[0] * args[1] if args[0] is state else args[1] * args[0]
         name = torch.overrides.resolve_name(func) or getattr(func, "__name__", str(func))
         raise TypeError(_sentence(state, name) if state is not None else f"{name} does not take a RaggedState.")
 
     def __add__(self, other: object) -> NoReturn:
         self._refuse("Arithmetic")
 
-    __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __add__
+    __radd__ = __sub__ = __rsub__ = __truediv__ = __add__
 
     def _refuse(self, what: str) -> NoReturn:
         raise TypeError(_sentence(self, what))
+
+
+_AS_METHODS = (torch.index_select, torch.repeat_interleave, torch.clone, torch.detach)
 
 
 class RaggedLayers:

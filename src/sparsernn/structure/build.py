@@ -110,11 +110,43 @@ def _recurrent(channels: Channels, channel_class: np.ndarray, count: int) -> np.
     found[channel_class[channels.kind == UNIT]] = True
     for (number, axis), planes in channels.planes.items():
         reading = channel_class[planes.channel[planes.read]]
-        for (other, other_axis), owned in channels.planes.items():
-            if other == number and other_axis != axis:
-                owners = channel_class[owned.owner[owned.owner != 0]]
-                found[np.intersect1d(reading, owners)] = True
+        owners = _owners(channels, channel_class, number, axis)
+        found[np.intersect1d(reading, owners)] = True
+    for ids in channels.carried:
+        found[channel_class[ids]] = True
+    for classes in _longer_loops(channels, channel_class, found):
+        found[classes] = True
     return found
+
+
+def _owners(channels: Channels, channel_class: np.ndarray, number: int, axis: int) -> np.ndarray:
+    """The classes whose values are computed from parameter `number` when it is read along `axis`."""
+    owners = [p.owner[p.owner != 0] for (n, a), p in channels.planes.items() if n == number and a != axis]
+    return np.unique(channel_class[np.concatenate(owners)]) if owners else np.zeros(0, dtype=np.int64)
+
+
+def _longer_loops(channels: Channels, channel_class: np.ndarray, known: np.ndarray) -> list[list[int]]:
+    """Classes that feed back into themselves by way of others: two matrices in a row, none of them torch's own.
+
+    A loop through a unit that is known already (an attention in a decoder) makes nothing else recurrent.
+    """
+    if not channels.looped:
+        return []
+    import networkx as nx
+
+    graph = nx.DiGraph()
+    for (number, axis), planes in channels.planes.items():
+        if number in channels.looped:
+            reading = channel_class[planes.channel[planes.read]]
+            matrix = ("matrix", number, axis)
+            graph.add_edges_from((int(c), matrix) for c in np.unique(reading) if c >= 0 and not known[c])
+            owners = _owners(channels, channel_class, number, axis)
+            graph.add_edges_from((matrix, int(c)) for c in owners if c >= 0 and not known[c])
+    return [
+        [node for node in part if isinstance(node, int)]
+        for part in nx.strongly_connected_components(graph)
+        if len(part) > 1
+    ]
 
 
 def _torch_block(channels: Channels, layer: RecurrentLayer, numbers: Mapping[str, int]) -> int | None:
@@ -160,19 +192,27 @@ def _unit_sets(
 def _hand_written(
     channels: Channels, channel_class: np.ndarray, names: Sequence[str], left: np.ndarray
 ) -> dict[str, torch.Tensor]:
-    """Unit sets of cells without a declaration, named after the parameter through which the units feed back."""
+    """Unit sets of cells without a declaration.
+
+    They are named after the parameter through which the units feed back: the one that they read and own, or else one
+    of a longer loop, or else the one that their values are computed from.
+    """
     sets: dict[str, torch.Tensor] = {}
     left = left.copy()
-    for (number, axis), planes in channels.planes.items():
-        owners = [p.owner[p.owner != 0] for (n, a), p in channels.planes.items() if n == number and a != axis]
-        if not owners:
-            continue
-        own = np.unique(channel_class[np.concatenate(owners)])
-        here = channel_class[planes.channel[planes.read]]
-        fed = here[np.isin(here, own) & left[here]]
+
+    def take(number: int, classes: np.ndarray) -> None:
+        fed = classes[(classes >= 0) & left[classes]]
         fed = fed[np.sort(np.unique(fed, return_index=True)[1])]
         if len(fed):
-            name = names[number].removesuffix(".weight")
-            sets[name] = torch.from_numpy(fed.copy())
+            sets[names[number].removesuffix(".weight")] = torch.from_numpy(fed.copy())
             left[fed] = False
+
+    for (number, axis), planes in channels.planes.items():
+        here = channel_class[planes.channel[planes.read]]
+        take(number, here[np.isin(here, _owners(channels, channel_class, number, axis))])
+    for (number, _), planes in channels.planes.items():
+        if number in channels.looped:
+            take(number, channel_class[planes.channel[planes.read]])
+    for (number, _), planes in channels.planes.items():
+        take(number, channel_class[planes.owner[planes.owner != 0]])
     return sets

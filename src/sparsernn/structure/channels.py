@@ -50,6 +50,8 @@ class Channels:
         self.dots: list[tuple[np.ndarray, np.ndarray, Reason]] = []
         self._seen_dots: set[bytes] = set()
         self.ties: dict[tuple[Hashable, Hashable], tuple[str, str]] = {}
+        self.looped: dict[int, tuple[str, str]] = {}  # parameters that take in their own results, and where
+        self.carried: list[np.ndarray] = []  # channels that are carried from step to step without a matrix
 
     def block(self, key: Hashable, size: int, kind: int = PLAIN) -> int:
         """First id of `size` channels known as `key`: the same ids at every call."""

@@ -9,7 +9,7 @@ and kept (a dot product has no weight that could be zero).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,86 +17,11 @@ import torch
 from torch import Tensor
 
 from .channels import distinct, narrow_expanded, pairs
-from .shadow import OPAQUE, Shadow, Weight, expand_constant
+from .lines import Line, lines
+from .shadow import Shadow, Weight, expand_constant
 
 if TYPE_CHECKING:
     from .tracer import Tracer
-
-
-@dataclass(frozen=True)
-class Line:
-    """Positions of one axis of a matrix of weight elements that are planes of a parameter: one index each."""
-
-    parameter: int
-    axis: int
-    positions: np.ndarray
-    index: np.ndarray
-
-
-def lines(weight: Weight, shapes: Sequence[tuple[int, ...]], *, first: bool = False) -> list[Line] | None:
-    """Which plane each row of a (rows, columns) matrix of weight elements lies in; None if rows aren't planes.
-
-    `weight` is (number, i0, i1, ...), each (rows, columns); `shapes` the shape of each parameter by number. Where a
-    matrix of one element leaves the axis open, it is the last one, with `first` the first.
-    """
-    number, *parts = (expand_constant(w) for w in weight)
-    if _axis_free(number, 0) and _axis_free(number, 1):
-        return (
-            _block_lines(int(number[0, 0]), parts, np.arange(number.shape[0]), shapes, first) if number.numel() else []
-        )
-    if _axis_free(number, 1):  # different parameters in different rows
-        found: list[Line] = []
-        rows = number[:, 0]
-        for value in torch.unique(rows).tolist():
-            at = torch.nonzero(rows == value)[:, 0]
-            block = _block_lines(value, [p.index_select(0, at) for p in parts], at.numpy(), shapes, first)
-            if block is None:
-                return None
-            found += block
-        return found
-    if _axis_free(number, 0):  # different parameters in different columns: each row lies in one plane of each
-        found = []
-        columns = number[0]
-        for value in torch.unique(columns).tolist():
-            at = torch.nonzero(columns == value)[:, 0]
-            block = _block_lines(
-                value, [p.index_select(1, at) for p in parts], np.arange(number.shape[0]), shapes, first
-            )
-            if block is None:
-                return None
-            found += block
-        return found
-    return None
-
-
-def _axis_free(index: Tensor, axis: int) -> bool:
-    return index.shape[axis] <= 1 or index.stride(axis) == 0
-
-
-def _block_lines(
-    parameter: int, parts: Sequence[Tensor], positions: np.ndarray, shapes: Sequence[tuple[int, ...]], first: bool
-) -> list[Line] | None:
-    if parameter == OPAQUE:
-        return None
-    if parameter == 0:
-        return []
-    parts = [expand_constant(p) for p in parts[: len(shapes[parameter])]]
-    along_rows = [a for a, p in enumerate(parts) if not _axis_free(p, 0)]
-    along_columns = [a for a, p in enumerate(parts) if not _axis_free(p, 1)]
-    if set(along_rows) & set(along_columns) or len(along_rows) > 1:
-        return None
-    if along_rows:
-        axis = along_rows[0]
-    elif parts and parts[0].shape[0] > 1:
-        return []  # every row is made of the same elements: no plane of its own
-    else:  # one row only: the plane's axis is one that the columns leave alone
-        candidates = [a for a in range(len(parts)) if a not in along_columns]
-        wide = [a for a in candidates if shapes[parameter][a] > 1]
-        if not candidates:
-            return None
-        axis = (wide or candidates)[0 if first else -1]
-    index = parts[axis][:, 0].numpy() if parts[axis].shape[1] else np.zeros(0, dtype=np.int64)
-    return [Line(parameter, axis, positions[: len(index)], np.ascontiguousarray(index))]
 
 
 def contract(tracer: Tracer, equation: str, a: Shadow, b: Shadow, shapes: Sequence[torch.Size]) -> Tensor | None:
@@ -144,9 +69,9 @@ def _with_weight(
     summed = [c for c in lw if c not in la and c not in out]  # a convolution's kernel
     inner = batch + contracted
     label_rk = _rows(label, la, inner, sizes) if label is not None else None
-    if label is not None and label_rk is not None and len(label_rk) > 1 and not batch and _same_along(label_rk):
-        # A mix of steps or places, the same for every unit: what comes out is still that unit's.
-        tracer.keep_weights(weights)
+    if label is not None and label_rk is not None and not batch and _same_along(label_rk):
+        # What comes out is still that unit's.
+        tracer.keep_weights(weights, "mixes steps or places, each unit by itself")
         return _onto(tracer, label, la, out, contracted).expand([sizes[c] for c in out])
     covered = np.zeros(_product(sizes, inner), dtype=bool)
     for weight in weights:
@@ -161,6 +86,8 @@ def _with_weight(
                 tracer.read(line.parameter, line.axis, line.index, row[line.positions])
     if label_rk is not None and not covered.all():
         tracer.keep(torch.from_numpy(label_rk[:, ~covered].copy()), "multiplied with a tensor without weights")
+    if label is None and all(n in tracer.buffers for weight in weights for n in tracer.parameters_in(weight)):
+        return None  # constants (an adjacency matrix) times the input: nothing that is learned
     return _output_rows(tracer, weights, lw, batch, contracted + summed, free, out, sizes)
 
 
@@ -230,8 +157,12 @@ def _rows(label: Tensor, la: str, inner: list[str], sizes: dict[str, int]) -> np
 
 
 def _same_along(label_rk: np.ndarray) -> bool:
-    """Whether each row is one channel throughout, over more than one place."""
-    return label_rk.shape[1] > 1 and bool((label_rk == label_rk[:, :1]).all())
+    """Whether each row is one channel throughout, over more than one place, and the rows differ.
+
+    One unit alone that stands twice (beside padding, say) is read like any other.
+    """
+    several = len(np.unique(label_rk[label_rk != 0])) > 1
+    return several and label_rk.shape[1] > 1 and bool((label_rk == label_rk[:, :1]).all())
 
 
 def _product(sizes: dict[str, int], letters: list[str]) -> int:

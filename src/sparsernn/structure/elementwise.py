@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import operations as ops
+from .feedback import gate
 from .movement import first
 from .shadow import NONE, Shadow, fit
 
@@ -22,6 +23,10 @@ ADDITIVE = frozenset(
 )
 
 
+# Products, by which a unit is carried from step to step.
+GATING = frozenset("mul multiply __mul__ __rmul__ __imul__ lerp addcmul".split())
+
+
 def elementwise(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Tensor) -> Shadow:
     operands = [a for a in (*args, *kwargs.values()) if not isinstance(a, (str, torch.dtype)) and a is not None]
     shadows = [tracer.shadow(a) for a in operands]
@@ -29,6 +34,8 @@ def elementwise(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Tenso
     masks = [isinstance(a, Tensor) and a.dtype == torch.bool and s.label is None for a, s in zip(operands, shadows)]
     if name == "prelu":
         shadows[1] = _on_axis_one(shadows[1], len(shape))
+    if name in GATING:
+        _gate(tracer, operands, shadows)
     label = tracer.combine([s.label for s in shadows], shape)
     quiet = [
         (isinstance(a, Tensor) and bool(s)) or (not isinstance(a, Tensor) and a == 0) for a, s in zip(operands, shadows)
@@ -45,7 +52,16 @@ def elementwise(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Tenso
     if divided or computed or not (product or additive or name == "prelu"):
         tracer.channels.shift(label)
     state = all(s.state or s.zero or m for s, m in zip(shadows, masks)) and any(s.state for s in shadows)
-    return Shadow(label, state=state)
+    labels = [s.label.expand(shape) for s in shadows if s.label is not None]
+    two = product and "div" not in name and len(labels) == len(operands) == 2
+    return Shadow(label, state=state, factors=(labels[0], labels[1]) if two else None)
+
+
+def _gate(tracer: Tracer, operands: Sequence[Any], shadows: Sequence[Shadow]) -> None:
+    for n, (operand, shadow) in enumerate(zip(operands, shadows)):
+        for other, by in enumerate(shadows):
+            if n != other and isinstance(operand, Tensor) and (by.label is not None or by.weights):
+                gate(tracer, operand, shadow, by)
 
 
 def _weights_only(

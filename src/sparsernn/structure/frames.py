@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.overrides import resolve_name
 
 # Frames that are not the user's own: this room, the layers of this package, torch.
@@ -33,3 +34,10 @@ def source_line() -> str:
             return f"{Path(file).name}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return "?"
+
+
+def unseen(tensor: Tensor) -> str:
+    """Why nothing is known of a tensor that came from nowhere."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return "inside torch.func or torch.vmap, which is not followed"
+    return "made outside torch's own operations, so not followed"

@@ -123,14 +123,32 @@ def set_items(tracer: Tracer, target: Tensor, index: Any, value: Any) -> None:
         place[index] = torch.zeros((), dtype=torch.long) if label is None else label
 
 
-def scatter(tracer: Tracer, func: Callable, args: Any) -> list[Shadow] | None:
-    if len(args) != 4 or not isinstance(args[3], Tensor):
+def scatter(tracer: Tracer, name: str, args: Any, kwargs: Any) -> list[Shadow] | None:
+    """scatter, index_copy and index_fill: values, of another tensor or one number, put where the index says."""
+    names = ("input", "dim", "index", "src" if "value" not in kwargs else "value")
+    given = [args[n] if len(args) > n else kwargs.get(key, kwargs.get("source")) for n, key in enumerate(names)]
+    target, dim, index, source = given
+    if len(args) + len(kwargs) != 4 or not isinstance(index, Tensor):
         return None
-    index = indices(tracer, args[2])
-    labels = [tracer.label(a) for a in (args[0], args[3])]
-    blank = [
-        torch.zeros(a.shape, dtype=torch.long) if x is None else x.contiguous()
-        for a, x in zip((args[0], args[3]), labels)
-    ]
-    method = torch.scatter if "scatter" in getattr(func, "__name__", "") else torch.index_copy
-    return [Shadow(method(blank[0], args[1], index, blank[1]))]
+    index = indices(tracer, index)
+    labels = [tracer.label(a) if isinstance(a, Tensor) else None for a in (target, source)]
+    place = torch.zeros(target.shape, dtype=torch.long) if labels[0] is None else labels[0].contiguous()
+    if labels[1] is None:
+        return [Shadow((torch.index_fill if name.startswith("index") else torch.scatter)(place, dim, index, 0))]
+    method = torch.scatter if name == "scatter" else torch.index_copy
+    return [Shadow(method(place, dim, index, labels[1].contiguous()))]
+
+
+def gather_sums(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> list[Shadow] | None:
+    """index_add, scatter_add and their kin: values added up where the index says, along an axis without units."""
+    if len(args) < 4 or not isinstance(args[3], Tensor):
+        return None
+    indices(tracer, args[2])
+    merged = []
+    for tensor in (args[0], args[3]):
+        label = tracer.label(tensor)
+        small, agree = (None, True) if label is None else tracer.collapse(label, [args[1] % tensor.dim()])
+        if not agree:
+            return None
+        merged.append(small)
+    return [Shadow(tracer.combine(merged, result.shape))]

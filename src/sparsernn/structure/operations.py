@@ -12,7 +12,7 @@ VALUE_FREE = frozenset(
     new zeros ones empty full arange range linspace logspace eye tril_indices triu_indices zeros_like ones_like
     empty_like rand_like randn_like randint_like new_zeros new_ones new_empty rand randn randint randperm
     empty_strided new_empty_strided manual_seed seed _set_grad_enabled get_default_dtype set_default_dtype
-    hann_window hamming_window register_hook retain_grad __hash__ _is_view broadcast_shapes
+    full_like new_full hann_window hamming_window register_hook retain_grad __hash__ _is_view broadcast_shapes
     broadcast_tensors_shape _has_compatible_shallow_copy_type""".split()
 )
 ZEROS = frozenset(["zeros", "zeros_like", "new_zeros"])
@@ -23,8 +23,8 @@ MOVE_FIRST = frozenset(
     adjoint getitem __getitem__ gather index_select select narrow narrow_copy take_along_dim squeeze unsqueeze
     expand expand_as broadcast_to repeat repeat_interleave tile flatten unflatten ravel chunk split
     split_with_sizes tensor_split hsplit vsplit dsplit unbind __iter__ flip fliplr flipud roll rot90 unfold
-    diagonal _pack_padded_sequence squeeze_ unsqueeze_ transpose_ t_ swapaxes_ real view_copy __reversed__
-    unsafe_chunk unsafe_split atleast_1d atleast_2d atleast_3d tril triu""".split()
+    diagonal _pack_padded_sequence squeeze_ unsqueeze_ transpose_ t_ swapaxes_ view_copy masked_select __reversed__
+    unsafe_chunk unsafe_split pixel_shuffle channel_shuffle atleast_1d atleast_2d atleast_3d tril triu""".split()
 )
 MOVE_LIST = frozenset(
     """cat concat concatenate stack hstack vstack dstack column_stack row_stack pad_sequence""".split()
@@ -37,26 +37,28 @@ UNARY_ZERO = frozenset(
     sinh asinh arctanh atanh expm1 log1p erf floor ceil round trunc fix frac dropout dropout1d dropout2d
     dropout3d feature_dropout to type float double half bfloat16 int long short bool cpu cuda clone contiguous
     detach requires_grad_ data.get type_as nan_to_num deg2rad rad2deg pin_memory share_memory_ native_dropout
+    real real.get imag imag.get angle conj
     alias as_subclass rename align_to refine_names resolve_conj resolve_neg fake_quantize_per_tensor_affine""".split()
 )
 UNARY = frozenset(
-    """sigmoid hardsigmoid logsigmoid exp exp2 cos cosh acos acosh arccos log log2 log10 softplus reciprocal rsqrt
-    clamp clip clamp_min clamp_max threshold hardtanh logical_not bitwise_not __invert__ alpha_dropout
-    feature_alpha_dropout rrelu isnan isinf isfinite isposinf isneginf logit erfc erfinv lgamma digamma sinc
+    """sigmoid hardsigmoid logsigmoid log_sigmoid exp exp2 cos cosh acos acosh arccos log log2 log10 softplus
+    reciprocal rsqrt clamp clip clamp_min clamp_max threshold hardtanh logical_not bitwise_not __invert__ alpha_dropout
+    feature_alpha_dropout rrelu logit erfc erfinv lgamma digamma sinc
     special_expit bernoulli""".split()
 )
 
 # Several tensors, broadcast, element by element; zero stays zero if the labelled operand is zero.
 ELEMENTWISE_ZERO = frozenset(
-    """mul multiply __mul__ __rmul__ __imul__ div divide true_divide __truediv__ __itruediv__""".split()
+    """mul multiply __mul__ __rmul__ __imul__ div divide true_divide __truediv__ __itruediv__ __div__
+    __idiv__""".split()
 )
 ELEMENTWISE = frozenset(
-    """add subtract sub rsub __add__ __radd__ __iadd__ __sub__ __rsub__ __isub__ __rtruediv__ floor_divide __floordiv__
-    __rfloordiv__ remainder fmod __mod__ pow __pow__ __rpow__ float_power maximum minimum fmax fmin where lerp
-    addcmul addcdiv masked_fill eq ne gt ge lt le not_equal greater greater_equal less less_equal __eq__ __ne__
-    __gt__ __ge__ __lt__ __le__ logical_and logical_or logical_xor __and__ __or__ __xor__ __rand__ __ror__
+    """add subtract sub rsub __add__ __radd__ __iadd__ __sub__ __rsub__ __isub__ __rtruediv__ __rdiv__ floor_divide
+    __floordiv__ __rfloordiv__ remainder fmod __mod__ __rmod__ pow __pow__ __rpow__ float_power maximum minimum
+    fmax fmin where lerp addcmul addcdiv masked_fill eq ne gt ge lt le not_equal greater greater_equal less less_equal
+    __eq__ __ne__ __gt__ __ge__ __lt__ __le__ logical_and logical_or logical_xor __and__ __or__ __xor__ __rand__ __ror__
     __rxor__ __iand__ __ior__ bitwise_and bitwise_or bitwise_xor atan2 arctan2 hypot logaddexp copysign isclose
-    heaviside xlogy prelu""".split()
+    heaviside xlogy prelu complex polar""".split()
 )
 
 # Reductions, statistics and scans along axes: channels pass where they agree along the axes. The number is the
@@ -68,7 +70,7 @@ REDUCE = {
         1,
     ),
     "norm": 2,
-    "vector_norm": 2,
+    **dict.fromkeys("vector_norm linalg_norm linalg_vector_norm frobenius_norm".split(), 2),
     "quantile": 2,
     "kthvalue": 2,
 }
@@ -77,7 +79,7 @@ ALONG = {
         """softmax log_softmax softmin cumsum cumprod cummax cummin sort argsort logcumsumexp flip_along""".split(), 1
     ),
     "normalize": 2,
-    "topk": 2,
+    **dict.fromkeys("topk diff fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft".split(), 2),
     "gumbel_softmax": 4,
     "renorm": 2,
 }
@@ -96,9 +98,25 @@ POOL = {
     "boolean_dispatch": 1,
 }
 
+# Operations on all units at once by which nothing could be followed, whatever the weights.
+WHOLE = {
+    **dict.fromkeys("pairwise_distance cdist dist".split(), "a distance over all units"),
+    **dict.fromkeys(
+        """mse_loss l1_loss smooth_l1_loss huber_loss cross_entropy nll_loss binary_cross_entropy kl_div
+        binary_cross_entropy_with_logits cosine_embedding_loss triplet_margin_loss
+        gaussian_nll_loss ctc_loss""".split(),
+        "a loss over all units",
+    ),
+}
+
 # A tensor's value leaves for Python: nothing can be said about what it does there.
 TO_PYTHON = frozenset(
     """item tolist numpy __float__ __int__ __bool__ __index__ __complex__ __array__ __contains__ equal allclose
     is_nonzero __format__ __repr__ __str__ __dlpack__ __cuda_array_interface__.get""".split()
 )
+
+# What is promised is promised for finite values: there the answer is always the same.
+FINITE = frozenset("isnan isinf isfinite isposinf isneginf".split())
+# Comparisons that say nothing where a unit is compared with itself.
+ALIKE = frozenset("equal allclose eq __eq__ isclose".split())
 SILENT = frozenset(["__repr__", "__str__", "__format__"])  # showing a value changes no result

@@ -84,9 +84,26 @@ def addmm(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Tensor | No
 
 def einsum(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
     operands = list(args[1]) if len(args) == 2 and isinstance(args[1], (list, tuple)) else list(args[1:])
-    if not isinstance(args[0], str) or len(operands) != 2:
+    sides, out = _equation(args[0], operands) if isinstance(args[0], str) and operands else ([], "")
+    if not sides or any(len(set(s)) != len(s) for s in (*sides, out)):
         return NotImplemented
-    equation = args[0].replace(" ", "")
+    if len(operands) == 1:
+        shadow = tracer.shadow(operands[0])
+        return NotImplemented if shadow.is_weight else _rearranged(tracer, shadow.label, sides[0], out)
+    found, letters, shape = tracer.shadow(operands[0]), sides[0], operands[0].shape
+    for n in range(1, len(operands)):
+        later = set("".join(sides[n + 1 :]) + out)
+        left = out if n + 1 == len(operands) else "".join(c for c in dict.fromkeys(letters + sides[n]) if c in later)
+        sizes = dict(zip(letters, shape)) | {c: s for c, s in zip(sides[n], operands[n].shape) if s > 1}
+        equation = f"{letters},{sides[n]}->{left}"
+        label = contract(tracer, equation, found, tracer.shadow(operands[n]), (shape, operands[n].shape))
+        found, letters, shape = Shadow(label), left, torch.Size(sizes.get(c, 1) for c in left)
+    return found.label
+
+
+def _equation(text: str, operands: Sequence[Tensor]) -> tuple[list[str], str]:
+    """The letters of each operand and of the result, with those that stand for an ellipsis."""
+    equation = text.replace(" ", "")
     if "->" not in equation:
         letters = [c for c in equation if c.isalpha()]
         once = sorted(c for c in set(letters) if letters.count(c) == 1)
@@ -94,15 +111,38 @@ def einsum(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
     left, out = equation.split("->")
     sides = left.split(",")
     free = [c for c in UPPER + LOWER if c not in equation]
-    widest = max(x.dim() - len(s.replace("...", "")) for x, s in zip(operands, sides))
-    filled = []
-    for x, side in zip(operands, sides):
-        count = x.dim() - len(side.replace("...", ""))
-        filled.append(side.replace("...", "".join(free[widest - count : widest])))
-    out = out.replace("...", "".join(free[:widest]))
-    if any(len(set(s)) != len(s) for s in (*filled, out)):
+    counts = [x.dim() - len(s.replace("...", "")) for x, s in zip(operands, sides)]
+    widest = max(counts)
+    filled = [s.replace("...", "".join(free[widest - n : widest])) for s, n in zip(sides, counts)]
+    return filled, out.replace("...", "".join(free[:widest]))
+
+
+def _rearranged(tracer: Tracer, label: Tensor | None, letters: str, out: str) -> Any:
+    """An einsum of one operand: axes in another order, and sums over those that are left out."""
+    if label is None:
+        return None
+    summed = [n for n, c in enumerate(letters) if c not in out]
+    merged, agree = tracer.collapse(label, summed)
+    if not agree:
         return NotImplemented
-    return product(tracer, f"{filled[0]},{filled[1]}->{out}", *operands)
+    left = [c for c in letters if c in out]
+    for n in reversed(summed):
+        merged = merged.squeeze(n)
+    return merged.permute([left.index(c) for c in out])
+
+
+def tensordot(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
+    a, b = args[:2]
+    dims = _get(args, kwargs, 2, "dims", 2)
+    if isinstance(dims, Tensor):
+        return NotImplemented
+    pair = (range(a.dim() - dims, a.dim()), range(dims)) if isinstance(dims, int) else dims
+    first, second = ([d % x.dim() for d in given] for x, given in zip((a, b), pair))
+    left, right = list(LOWER[: a.dim()]), list(UPPER[: b.dim()])
+    for m, n in zip(first, second):
+        right[n] = left[m]
+    out = "".join([c for c in left if c not in right] + [c for c in right if c not in left])
+    return product(tracer, f"{''.join(left)},{''.join(right)}->{out}", a, b)
 
 
 def bilinear(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
@@ -165,6 +205,7 @@ def transposed_convolution(tracer: Tracer, args: Any, kwargs: Any, result: Tenso
 def embedding(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
     index, weight = _get(args, kwargs, 0, "input"), _get(args, kwargs, 1, "weight")
     tracer.keep(tracer.shadow(index).label, "its value is used as an index")
+    tracer.keep(tracer.label(kwargs.get("per_sample_weights")), "it weighs the entries of a bag")
     number = tracer.numbers.get(id(weight))
     return NotImplemented if number is None else _rows(tracer, number, 1, result, -1)
 
@@ -201,7 +242,8 @@ def attention(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
 
 PRODUCTS: dict[str, Callable[..., Any]] = {
     "linear": linear,
-    **dict.fromkeys(("matmul", "__matmul__", "mm", "bmm", "mv", "dot", "vdot", "inner"), matmul),
+    **dict.fromkeys(("matmul", "__matmul__", "linalg_matmul", "mm", "bmm", "mv", "dot", "vdot", "inner"), matmul),
+    "tensordot": tensordot,
     "__rmatmul__": rmatmul,
     **dict.fromkeys(("outer", "ger"), outer),
     **dict.fromkeys(("addmm", "baddbmm", "addmv"), addmm),
@@ -209,7 +251,7 @@ PRODUCTS: dict[str, Callable[..., Any]] = {
     "bilinear": bilinear,
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d"), transposed_convolution),
-    "embedding": embedding,
+    **dict.fromkeys(("embedding", "embedding_bag"), embedding),
     "batch_norm": batch_norm,
     "scaled_dot_product_attention": attention,
 }

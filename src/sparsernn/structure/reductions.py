@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 ZERO_REDUCTIONS = frozenset(
-    """sum nansum mean nanmean amax amin max min median norm vector_norm cumsum cummax cummin sort topk""".split()
+    """sum nansum mean nanmean amax amin max min median norm vector_norm cumsum cummax cummin sort topk
+    linalg_norm linalg_vector_norm frobenius_norm diff fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft
+    interpolate""".split()
 )
 
 
@@ -48,6 +50,9 @@ def along_axes(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -
         axes = list(range(source.dim() - count, source.dim()))
     else:
         axes = _axes(name, source, rest, kw)
+    if name == "sum" and shadow.factors is not None and not tracer.collapse(label, axes)[1]:
+        tracer.dot_along(*shadow.factors)
+        return [NONE]
     merged, agree = tracer.collapse(label, axes)
     # Units lie along another axis than those that are reduced, or on the last one.
     elsewhere = label.dim() - 1 not in axes or any(tracer.varies(label, a) for a in range(label.dim()) if a not in axes)
@@ -57,6 +62,8 @@ def along_axes(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -
             for n in range(1, label.shape[axis]):
                 tracer.channels.union(*pairs(label.narrow(axis, 0, 1), label.narrow(axis, n, 1)), tracer.site())
         agree = True
+    if not agree and name.startswith("fft"):
+        return None
     if not agree:
         tracer.keep(label, _WHY.get(name, f"{name} over the units mixes them without a weight"))
         return [NONE]
@@ -82,4 +89,9 @@ _WHY = {
     "softmax": "softmax over the units",
     "log_softmax": "softmax over the units",
     "normalize": "normalised over the units",
+    **dict.fromkeys(["norm", "linalg_norm", "linalg_vector_norm"], "a norm over all units"),
+    **dict.fromkeys(["sum", "mean"], "the units are added up without a weight that could be zero"),
+    **dict.fromkeys(["max", "min", "amax", "amin", "argmax", "argmin"], "the largest or smallest of all units"),
+    **dict.fromkeys(["var", "std", "var_mean", "std_mean"], "a variance over all units"),
+    **dict.fromkeys(["any", "all"], "a question about all units at once"),
 }

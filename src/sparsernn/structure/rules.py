@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_iter
 
 from . import operations as ops
 from .elementwise import elementwise, gated_linear_unit, unary
-from .movement import join, move, pad, scatter, set_items
+from .movement import gather_sums, join, move, pad, scatter, set_items
 from .products import PRODUCTS
 from .recurrent import CELLS, LAYERS, follow_cell, follow_layer
 from .reductions import along_axes
@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 OVERWRITE = frozenset("""fill_ zero_ normal_ uniform_ random_ bernoulli_ exponential_ log_normal_ cauchy_""".split())
 
 
-SCATTER = frozenset(["scatter", "index_copy"])
+SCATTER = frozenset(["scatter", "index_copy", "index_fill"])
+GATHER = frozenset("index_add scatter_add scatter_reduce index_reduce".split())
+
+# Products whose weight mixes channels.
+MATRICES = frozenset(PRODUCTS) - {"embedding", "embedding_bag", "batch_norm", "scaled_dot_product_attention"}
 
 
 def follow(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, result: Any) -> None:
     """Record what `func(*args, **kwargs) -> result` does, and give the result its shadows."""
+    if name in ops.FINITE or (name in ops.ALIKE and _alike(tracer, args, kwargs, result)):
+        return
     if name in ops.TO_PYTHON:
         if name not in ops.SILENT:
             forget(tracer, args, kwargs, "its value is used by Python code")
@@ -48,7 +54,7 @@ def follow(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, re
         return
     shadows = _shadows(tracer, plain, func, args, kwargs, result)
     if shadows is None:
-        forget(tracer, args, kwargs, "an operation that is not followed")
+        forget(tracer, args, kwargs, ops.WHOLE.get(plain, "an operation that is not followed"))
         shadows = []
     if (in_place or kwargs.get("inplace") is True) and isinstance(args[0], Tensor):
         label = tracer.as_activation(shadows[0]) if shadows else None
@@ -81,7 +87,9 @@ def _shadows(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, 
         label = PRODUCTS[name](tracer, args, kwargs, result)
         return None if label is NotImplemented else [Shadow(label)]
     if name in ops.MOVE_FIRST:
-        return move(tracer, func, args, kwargs)
+        moved = move(tracer, func, args, kwargs)
+        # The second result of packing is how many sequences each step has.
+        return moved[:1] if moved and name == "_pack_padded_sequence" else moved
     if name in ops.MOVE_LIST:
         return join(tracer, name, func, args, kwargs)
     if name in ("pad", "_pad_packed_sequence"):
@@ -101,7 +109,11 @@ def _shadows(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, 
         source = tracer.shadow(args[1])
         return [Shadow(_fit(tracer.as_activation(source), args[0].shape))]
     if name in SCATTER:
-        return scatter(tracer, func, args)
+        return scatter(tracer, name, args, kwargs)
+    if name in GATHER:
+        return gather_sums(tracer, args, kwargs, result)
+    if name == "interpolate" and result.dim() > 2:
+        return along_axes(tracer, name, args, {**kwargs, "dim": tuple(range(2, result.dim()))}, result)
     if name == "broadcast_tensors" or name == "meshgrid":
         return [Shadow(_fit(tracer.label(a), r.shape)) for a, r in zip(tree_iter(args), result)]
     if name == "_weight_norm":
@@ -110,6 +122,15 @@ def _shadows(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, 
         weights = (*tracer.shadow(v).weights, *scale)
         return [Shadow(weights=tuple(tuple(fit(p, v.shape) for p in w) for w in weights))]
     return None
+
+
+def _alike(tracer: Tracer, args: Any, kwargs: Any, result: Any) -> bool:
+    """Whether the same units were compared with each other and found equal: `assert (output == hidden).all()`."""
+    a, b = (tracer.label(leaf) for leaf in [*args, *kwargs.values()][:2])
+    if a is None or b is None or not bool(torch.as_tensor(result).all()):
+        return False
+    wide = torch.broadcast_tensors(a, b)
+    return bool((wide[0] == wide[1]).all())
 
 
 def _expanded(shadow: Shadow, like: Any) -> Shadow:

@@ -25,6 +25,7 @@ class Shadow:
     weights: tuple[Weight, ...] = ()
     state: bool = False  # a state (h_n, c_n) that a recurrent layer handed out
     zero: bool = False  # known to be zero everywhere
+    factors: tuple[Tensor, Tensor] | None = None  # labels of the two activations of which this is the product
 
     def __bool__(self) -> bool:
         return self.label is not None or bool(self.weights) or self.zero

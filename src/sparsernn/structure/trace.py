@@ -20,9 +20,10 @@ from .channels import Channels, Reason
 from .check import shake
 from .classes import Classes
 from .groups import Level, SliceGroups
+from .notes import unfollowed_cells, unused_modules, why_none
 from .shadow import varies
 from .structure import Kept, State, Structure
-from .tracer import Tracer
+from .tracer import Tracer, unseen
 
 
 def trace(
@@ -48,8 +49,8 @@ def trace(
     with quiet():
         recorded = _record(model, calls, layers, carried_states)
         structure = _assemble(recorded, layers, model)
-        if not structure.unit_sets:
-            raise ValueError(_why_none(model, structure))
+        if not structure.unit_sets and not recorded.channels.looped:
+            raise ValueError(why_none(model, structure))
         if check and bool(structure.classes.free.any()):
             culprits = shake(model, calls, structure)
             if culprits:
@@ -93,6 +94,8 @@ def _record(
             kept.update({n: r for n, r in tracer.kept_weights.items() if n not in kept})
             used |= tracer.used
             states |= tracer.states
+            channels.looped |= tracer.feedback.looped
+            channels.carried += tracer.feedback.carried
             strangers += [(t, reason) for t, reason in tracer.strangers if not any(t is c for c in constants)]
         if not strangers or constants:
             # What is new again in a second run was made on the way by something that torch did not show us.
@@ -129,9 +132,7 @@ def _run_one(
 def _hand_out(tracer: Tracer, tensor: Tensor, carried: bool, owner: str) -> Tensor | None:
     """Keep what is handed to the caller; the label of a carried state (its units may go)."""
     if not tracer.store.is_known(tensor):
-        tracer.strangers.append(
-            (tensor, Reason("made outside torch's own operations, so not followed", "output", owner))
-        )
+        tracer.strangers.append((tensor, Reason(unseen(tensor), "output", owner)))
         return None
     shadow = tracer.store.get(tensor)
     if shadow.label is None:
@@ -179,8 +180,11 @@ def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn
     lost = dict.fromkeys(
         r for c, found in reasons.items() for r in found if r.text not in shown and r.operation != "output"
     )
-    notes += [f"{r.text} ({r.operation} at {r.where}): what it takes in is kept" for r in list(lost)[:8]]
-    unused = _unused_modules(model, recorded.untouched)
+    own = set(classes.sets) - {name for layer in layers for name in layer.unit_sets}
+    unfollowed = [r for r in lost if "not followed" in r.text]
+    notes += [f"{r.text} ({r.operation} at {r.where}): what it takes in is kept" for r in unfollowed[:8]]
+    notes += unfollowed_cells(recorded.channels.looped, recorded.names, own, list(lost))
+    unused = unused_modules(model, recorded.untouched)
     if unused:
         notes.append(f"no example reached {', '.join(unused)}: pass a list of examples that covers every branch")
     notes += [
@@ -201,21 +205,6 @@ def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn
     )
 
 
-def _why_none(model: nn.Module, structure: Structure) -> str:
-    lost = [note for note in structure.notes if not note.startswith("no example reached")]
-    name = type(model).__name__
-    if lost:
-        return (
-            f"{name} has no recurrent layer that can be followed: {lost[0]}.\n"
-            "If a class of its modules is a recurrent cell, declare its gates with register_cell."
-        )
-    return (
-        f"{name} has no recurrent layer: expected torch.nn.LSTM, GRU, RNN, a cell, or a hand-written cell whose value "
-        "feeds back into its own rows.\n"
-        "A cell whose value feeds back without a matrix (minGRU, QRNN) is declared with register_cell."
-    )
-
-
 def _classes_of(state: State, channel_class: Tensor) -> State:
     return channel_class[state] if isinstance(state, Tensor) else tuple(channel_class[row] for row in state)
 
@@ -229,17 +218,6 @@ def _block_name(key: Any, names: tuple[str, ...], layers: tuple[RecurrentLayer, 
         if kind in ("unit", "projected") and names[number] in layer.parameters("hh"):
             return layer.unit_sets[kind == "projected" and len(layer.unit_sets) > 1]
     return names[number] if kind in ("row", "parameter") else ""
-
-
-def _unused_modules(model: nn.Module, untouched: tuple[str, ...]) -> list[str]:
-    """Leaf modules none of whose own parameters was used."""
-    unused = set(untouched)
-    found = []
-    for path, module in model.named_modules():
-        own = [f"{path}.{n}" if path else n for n, _ in module.named_parameters(recurse=False)]
-        if own and all(n in unused for n in own):
-            found.append(path or type(module).__name__)
-    return found
 
 
 def copied(model: nn.Module) -> nn.Module:

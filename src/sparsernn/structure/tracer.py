@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
 
 from . import rules
 from .channels import PLAIN, ROW, UNIT, Channels, Reason, distinct, narrow_expanded, pairs
-from .frames import operation_name, source_line
+from .feedback import Feedback, observe
+from .frames import operation_name, source_line, unseen
 from .operations import VALUE_FREE, ZEROS
 from .shadow import NONE, OPAQUE, Shadow, ShadowStore, Weight, collapse, constant, fit, weight_shadow
 
@@ -33,6 +34,7 @@ class Tracer(TorchFunctionMode):
         self.channels = channels
         self.names = ("",) + tuple(names)  # number 0 is "no parameter"
         self.shapes: list[tuple[int, ...]] = [()] + [tuple(t.shape) for t in tensors]
+        self.buffers = {number for number, t in enumerate(tensors, start=1) if not isinstance(t, nn.Parameter)}
         self.store = ShadowStore()
         self.numbers = {id(tensor): number for number, tensor in enumerate(tensors, start=1)}
         for number, tensor in enumerate(tensors, start=1):
@@ -46,6 +48,7 @@ class Tracer(TorchFunctionMode):
         self.factors: dict[int, int] = {}  # a number for a parameter where it scales another -> its own number
         self.states: dict[tuple[int, int], Any] = {}  # (example, place) -> channels of a state handed out
         self.used: set[int] = set()  # parameters that some operation used
+        self.feedback = Feedback()
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -57,13 +60,16 @@ class Tracer(TorchFunctionMode):
                     self.store.know(tensor, Shadow(zero=name in ZEROS))
             return result
         self.operation = name
-        before = self._snapshot(args, kwargs)
+        inputs = _tensors((args, kwargs))
+        before = self._snapshot(inputs)
         result = func(*args, **kwargs)
         if before:
             self._follow(name, func, args, kwargs, result)
-        for tensor in _tensors(result):
+        results = _tensors(args[0] if name == "__setitem__" else result)
+        for tensor in results:
             if not self.store.is_known(tensor):
                 self.store.know(tensor)
+        observe(self, name, inputs, results)
         return result
 
     def _follow(self, name: str, func: Callable, args: Any, kwargs: Any, result: Any) -> None:
@@ -72,13 +78,13 @@ class Tracer(TorchFunctionMode):
         except Exception as error:  # whatever a rule did not foresee: nothing is known, so the channels stay
             rules.forget(self, args, kwargs, f"an operation that is not followed ({type(error).__name__}: {error})")
 
-    def _snapshot(self, args: Any, kwargs: Any) -> bool:
+    def _snapshot(self, inputs: list[Tensor]) -> bool:
         """Whether any argument carries something; floats never seen before are noted."""
         carries = False
-        for tensor in _tensors((args, kwargs)):
+        for tensor in inputs:
             if not self.store.is_known(tensor):
                 if tensor.is_floating_point() and tensor.numel():
-                    self.strangers.append((tensor, self.reason("made outside torch's own operations, so not followed")))
+                    self.strangers.append((tensor, self.reason(unseen(tensor))))
                 self.store.know(tensor)
             carries = carries or self.store.carries(tensor)
             if id(tensor) in self.numbers:
@@ -103,14 +109,19 @@ class Tracer(TorchFunctionMode):
         if label is not None:
             self.channels.keep(label, self.reason(text))
 
-    def keep_weights(self, weights: Iterable[Weight]) -> None:
+    def keep_weights(
+        self, weights: Iterable[Weight], why: str = "is used by an operation that is not followed"
+    ) -> None:
         """Weights that went through an unknown operation: whatever owns or reads them stays."""
         for weight in weights:
-            for value in torch.unique(narrow_expanded(weight[0])[0]).tolist():
-                number = self.factors.get(int(value), int(value))
-                if number > 0:
-                    text = f"{self.names[number]} is used by an operation that is not followed"
-                    self.kept_weights.setdefault(number, self.reason(text))
+            for number in self.parameters_in(weight):
+                text = f"{self.names[number]} {why}"
+                self.kept_weights.setdefault(number, self.reason(text))
+
+    def parameters_in(self, weight: Weight) -> list[int]:
+        """The numbers of the parameters and buffers that `weight` is made of."""
+        found = {int(n) for n in torch.unique(narrow_expanded(weight[0])[0])}
+        return [self.factors.get(n, n) for n in sorted(found) if n > 0]
 
     def read(self, parameter: int, axis: int, index: np.ndarray, ids: np.ndarray) -> None:
         size = self.shapes[parameter][axis]
@@ -147,6 +158,12 @@ class Tracer(TorchFunctionMode):
 
     def dot(self, a: np.ndarray, b: np.ndarray) -> None:
         self.channels.dot(a, b, self.reason("a dot product of two activations"))
+
+    def dot_along(self, a: Tensor, b: Tensor) -> None:
+        """Two activations (their labels, of one shape) were multiplied place by place, and summed up over units."""
+        self.dot(*pairs(a, b))
+        for mine, other in ((a, b), (b, a)):
+            self.keep(torch.where(other == 0, mine, 0), "a dot product with a tensor without weights")
 
     def as_activation(self, shadow: Shadow) -> Tensor | None:
         """The label; where a parameter stands among the activations (a learned state), its own channels."""

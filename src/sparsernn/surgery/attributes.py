@@ -41,31 +41,46 @@ class UpdatedWidths:
         remember(module, self)
 
 
-def width_attributes(model: nn.Module, changed: Mapping[int, int]) -> Iterator[tuple[nn.Module, str, int]]:
-    """(module, attribute, new value) of integers in the user's own modules that equal a width that changed."""
-    for module in model.modules():
+Widths = Mapping[int, int]  # old width -> new width
+
+
+def width_attributes(model: nn.Module, changed: Mapping[str, Widths]) -> Iterator[tuple[nn.Module, str, int]]:
+    """(module, attribute, new value) of integers in the user's own modules that equal a width that changed.
+
+    `changed` has the widths by the path of the module that they are inside of.
+    """
+    for path, module in model.named_modules():
         if type(module).__module__.startswith(("torch.", "sparsernn.nn")):
             continue
+        inside, anywhere = changed.get(path, {}), changed[""]
         for name, value in vars(module).items():
-            if type(value) is int and value in changed and not name.startswith("_"):
-                yield module, name, changed[value]
+            new = inside.get(value, anywhere.get(value)) if type(value) is int and not name.startswith("_") else None
+            if new is not None and new != value:
+                yield module, name, new
 
 
-def changed_widths(layers: tuple[RecurrentLayer, ...], dead: Mapping[str, Tensor]) -> dict[int, int]:
-    """Old width -> new width, for every unit set (and both directions of a layer together) where it is unambiguous."""
-    found: dict[int, set[int]] = {}
-    for mask in dead.values():
-        found.setdefault(len(mask), set()).add(int((~mask).sum()))
+def changed_widths(layers: tuple[RecurrentLayer, ...], dead: Mapping[str, Tensor]) -> dict[str, Widths]:
+    """Path of a module ("": the model) -> the widths inside it, for unit sets and for both directions of a layer
+    together, where they are unambiguous."""
+    found: dict[str, dict[int, set[int]]] = {"": {}}
+
+    def note(name: str, old: int, new: int) -> None:
+        steps = name.split(".")
+        for path in [".".join(steps[:n]) for n in range(len(steps) + 1)]:
+            found.setdefault(path, {}).setdefault(old, set()).add(new)
+
+    for name, mask in dead.items():
+        note(name, len(mask), int((~mask).sum()))
     for layer in layers:
         if layer.reverse:
             name = layer.unit_sets[-1]
             pair = [dead[n] for n in (name.replace("_reverse", ""), name) if n in dead]
             if len(pair) == 2:
-                found.setdefault(sum(map(len, pair)), set()).add(sum(int((~m).sum()) for m in pair))
-    return {old: new.pop() for old, new in found.items() if len(new) == 1 and new != {old}}
+                note(name, sum(map(len, pair)), sum(int((~m).sum()) for m in pair))
+    return {path: {old: min(new) for old, new in of.items() if len(new) == 1} for path, of in found.items()}
 
 
-def update_attributes(model: nn.Module, changed: Mapping[int, int], *, named: tuple[str, ...] = ()) -> bool:
+def update_attributes(model: nn.Module, changed: Mapping[str, Widths], *, named: tuple[str, ...] = ()) -> bool:
     """Set those attributes (with `named`: only names that contain one of the words); whether there was any."""
     updates: dict[nn.Module, dict[str, int]] = {}
     for module, name, value in width_attributes(model, changed):

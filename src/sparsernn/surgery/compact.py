@@ -44,8 +44,8 @@ def compact(
     - `carried_states`: states that the model hands out are only fed back into it, so their units may go.
     - `optimizer`: pointed at the new model's parameters, its state cut in the same way, once the check has passed.
 
-    Warns (UserWarning) where nothing can be removed, and why. Raises ValueError for bad input and RuntimeError where
-    no form of the smaller model passes the check.
+    Warns (UserWarning) where nothing can be removed, or where dead units stay because no smaller form passes the check,
+    and why. Raises ValueError for bad input.
     """
     model = unwrap(model) if isinstance(model, nn.Module) else model
     plan = repoint_plan(model, optimizer) if isinstance(model, nn.Module) else {}
@@ -124,12 +124,25 @@ FORMS: tuple[Callable[[_Cut], nn.Module | None], ...] = (
 def _smallest(
     model: nn.Module, structure: Structure, dead: Tensor, calls: list[examples.Call]
 ) -> tuple[nn.Module, Tensor]:
-    """The smaller model and the classes that are gone from it."""
+    """The smaller model and the classes that are gone from it; a warning where dead units had to stay."""
     if not bool(dead.any()):
         return copy.deepcopy(model), dead
     small, problem = _try_forms(model, structure, dead, calls)
     if small is not None:
         return small, dead
+    # Code that reads the one width of a stack (`self.lstm.weight_hh_l0.shape[1]`) takes layers of one width.
+    parameters = dict(model.named_parameters())
+    even = replace(structure.classes, equal=_stacks(structure)).dead(parameters)
+    if bool(even.any()) and not torch.equal(even, dead):
+        small, _ = _try_forms(model, structure, even, calls)
+        if small is not None:
+            warnings.warn(
+                f"compact: dead units stay ({_counts(structure, dead & ~even)}): the code of {type(model).__name__} "
+                "asks for one width of all layers, so of each go as many as of the one with the fewest.",
+                UserWarning,
+                stacklevel=4,
+            )
+            return small, even
     # Not all at once: what can't be cut stays, the rest goes.
     done = torch.zeros_like(dead)
     best: nn.Module | None = None
@@ -139,20 +152,23 @@ def _smallest(
         mine[of_unit[of_unit >= 0]] = True
         if not bool((mine & dead & ~done).any()):
             continue
-        wider = structure.classes.dead(dict(model.named_parameters()), only=done | (mine & dead))
+        wider = structure.classes.dead(parameters, only=done | (mine & dead))
         found, _ = _try_forms(model, structure, wider, calls)
         if found is None:
             left.append(name)
         else:
             best, done = found, wider
-    if best is None:
-        raise RuntimeError(
-            f"compact: no smaller form of {type(model).__name__} computes the same: {problem}.\n"
-            f"The dead units are in {', '.join(left)}; print(srn.trace(model, example_inputs).explain()) shows who "
-            "reads them."
-        )
     warnings.warn(f"compact: dead units of {', '.join(left)} stay: {problem}.", UserWarning, stacklevel=4)
-    return best, done
+    return best if best is not None else copy.deepcopy(model), done
+
+
+def _stacks(structure: Structure) -> tuple[tuple[str, ...], ...]:
+    """Unit sets of one module, kind by kind (cell units, projected units)."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for layer in structure.layers:
+        for kind, name in enumerate(layer.unit_sets):
+            found.setdefault((layer.module, kind), []).append(name)
+    return tuple(tuple(names) for names in found.values() if len(names) > 1)
 
 
 def _try_forms(
@@ -174,12 +190,16 @@ def _try_forms(
     return None, first
 
 
-def _uneven(structure: Structure, stay: Tensor) -> str:
+def _counts(structure: Structure, stay: Tensor) -> str:
     counts = {name: int(stay[of_unit[of_unit >= 0]].sum()) for name, of_unit in structure.classes.sets.items()}
-    left = ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
+    return ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
+
+
+def _uneven(structure: Structure, stay: Tensor) -> str:
     return (
-        f"compact: dead units stay ({left}): the layers of a subclass of torch's layers have one width, so of each go "
-        "as many as of the one with the fewest. torch's own nn.LSTM, nn.GRU or nn.RNN in its place gives them all up."
+        f"compact: dead units stay ({_counts(structure, stay)}): the layers of a subclass of torch's layers have one "
+        "width, so of each go as many as of the one with the fewest. torch's own nn.LSTM, nn.GRU or nn.RNN in its "
+        "place gives them all up."
     )
 
 
@@ -189,7 +209,8 @@ def _why_nothing(structure: Structure) -> str:
             "compact: no unit is dead, so nothing was removed. Units die when all that reads them is zero: train with "
             "GroupLasso or Prune(level='unit'), or see Structure.explain() for who reads them."
         )
-    reasons = "; ".join(dict.fromkeys(f"{k.unit_set}: {k.reason} ({k.operation} at {k.where})" for k in structure.kept))
+    kept = [f"{k.unit_set}: {k.reason} ({k.operation} at {k.where})" for k in structure.kept]
+    reasons = "; ".join(dict.fromkeys(kept or structure.notes))
     return f"compact: no unit may be removed, so nothing was. {reasons}"
 
 

@@ -1,0 +1,117 @@
+"""What feeds back: weights that meet their own results again, and units that are carried from step to step.
+
+Torch's layers and cells are recurrent by name. In a cell written by hand two signs tell it: a product with a weight
+takes in what an earlier product with the same weight gave out; or a unit is multiplied by a gate or a factor at the
+same source line at which it was multiplied before, without a matrix in between (minGRU, QRNN, SRU, IndRNN).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from . import rules
+from .channels import distinct
+from .frames import source_line
+from .shadow import Shadow
+
+if TYPE_CHECKING:
+    from .tracer import Tracer
+
+
+class Feedback:
+    """Of one forward pass; tensors are known by identity, so whoever uses this has to keep them."""
+
+    def __init__(self) -> None:
+        self.looped: dict[int, tuple[str, str]] = {}  # parameter -> (operation, where) at which it met its own results
+        self.carried: list[np.ndarray] = []  # channels that are carried from step to step without a matrix
+        self._weights: dict[int, int] = {}  # tensor -> the parameters (as bits) of the products that it comes from
+        self._gates: dict[int, frozenset[Hashable]] = {}  # tensor -> the gates that it went through, since a product
+        self._now: set[Hashable] = set()
+        self._derived: dict[int, list[int]] = {}  # tensor -> the parameters that were multiplied with one another
+
+    def gate(self, tensor: Tensor, key: Hashable, channels: np.ndarray) -> None:
+        """`tensor`, which carries `channels`, is multiplied by the gate `key` in the operation that is running."""
+        if len(channels) and key in self._gates.get(id(tensor), ()):
+            self.carried.append(channels)
+        self._now.add(key)
+
+    def product(
+        self,
+        inputs: Iterable[Tensor],
+        parameters: Sequence[int],
+        results: Iterable[Tensor],
+        site: Callable[[], tuple[str, str]],
+    ) -> None:
+        """`results` are products of `inputs` with `parameters`, at `site()`."""
+        known = self._bits(inputs)
+        for number in parameters:
+            if known >> number & 1 and number not in self.looped:
+                self.looped[number] = site()
+            known |= 1 << number
+        self._now.clear()
+        for tensor in results:
+            self._weights[id(tensor)] = known
+
+    def derived(self, results: Iterable[Tensor], parameters: list[int]) -> None:
+        """`results` are products of nothing but parameters: weights themselves (of low rank, say)."""
+        for tensor in results:
+            self._derived[id(tensor)] = parameters
+
+    def parameters(self, tensor: Tensor) -> list[int]:
+        return self._derived.get(id(tensor), [])
+
+    def layer(self) -> None:
+        """A recurrent layer or cell of torch's own: its results are a beginning."""
+        self._now.clear()
+
+    def other(self, inputs: Sequence[Tensor], results: Iterable[Tensor]) -> None:
+        """Any operation without a weight: `results` come from all that `inputs` come from."""
+        known = self._bits(inputs)
+        gates = frozenset(self._now).union(*(self._gates.get(id(tensor), ()) for tensor in inputs))
+        self._now.clear()
+        if not known and not gates:
+            return
+        for tensor in results:
+            self._weights[id(tensor)] = known
+            self._gates[id(tensor)] = gates
+
+    def _bits(self, tensors: Iterable[Tensor]) -> int:
+        found = 0
+        for tensor in tensors:
+            found |= self._weights.get(id(tensor), 0)
+        return found
+
+
+def observe(tracer: Tracer, name: str, inputs: Sequence[Tensor], results: Sequence[Tensor]) -> None:
+    """Note what the operation `name` of a forward pass feeds back."""
+    feedback = tracer.feedback
+    if name in rules.MATRICES:
+        weights = [_parameters(tracer, tensor) for tensor in inputs]
+        numbers = [n for found in weights for n in found]
+        if all(weights):
+            feedback.derived(results, numbers)
+        else:
+            feedback.product(inputs, numbers, results, tracer.site)
+    elif name in rules.LAYERS or name in rules.CELLS:
+        feedback.layer()
+    else:
+        feedback.other(inputs, results)
+
+
+def _parameters(tracer: Tracer, tensor: Tensor) -> list[int]:
+    if id(tensor) in tracer.numbers:
+        return [tracer.numbers[id(tensor)]]
+    shadow = tracer.shadow(tensor)
+    found = tracer.feedback.parameters(tensor)
+    return [n for w in shadow.weights for n in tracer.parameters_in(w)] if shadow.is_weight else found
+
+
+def gate(tracer: Tracer, tensor: Tensor, carries: Shadow, by: Shadow) -> None:
+    """`tensor` is multiplied element by element by a value with the shadow `by`."""
+    ids = distinct(by.label)
+    key = tracer.channels.key_of(int(ids[0])) if len(ids) else tuple(tracer.parameters_in(by.weights[0]))
+    tracer.feedback.gate(tensor, (source_line(), key), distinct(carries.label))

@@ -1,0 +1,51 @@
+"""What `trace` has to say beside the units: what was not reached, and why nothing was found."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from torch import nn
+
+from .channels import Reason
+from .structure import Structure
+
+
+def unfollowed_cells(
+    looped: Mapping[int, tuple[str, str]], names: Sequence[str], found: Collection[str], lost: Sequence[Reason]
+) -> list[str]:
+    """A note on weights that meet their own results, where no hand-written cell was found (`found`)."""
+    if not looped or found:
+        return []
+    which = ", ".join(names[number] for number in list(looped)[:3])
+    operation, where = next(iter(looped.values()))
+    why = f": {lost[0].text} ({lost[0].operation} at {lost[0].where})" if lost else ""
+    return [
+        f"{which} meet their own results again ({operation} at {where}), but no unit there can be followed, so all are "
+        f"kept{why}; gates of a cell of your own are declared with register_cell"
+    ]
+
+
+def why_none(model: nn.Module, structure: Structure) -> str:
+    lost = [note for note in structure.notes if not note.startswith("no example reached")]
+    name = type(model).__name__
+    if lost:
+        return (
+            f"{name} has no recurrent layer that can be followed: {lost[0]}.\n"
+            "If a class of its modules is a recurrent cell, declare its gates with register_cell."
+        )
+    return (
+        f"{name} has no recurrent layer: expected torch.nn.LSTM, GRU, RNN, a cell, or a hand-written cell whose value "
+        "feeds back into itself.\n"
+        "A cell that is not recognised (a scan without a loop, say) is declared with register_cell."
+    )
+
+
+def unused_modules(model: nn.Module, untouched: tuple[str, ...]) -> list[str]:
+    """Leaf modules none of whose own parameters was used."""
+    unused = set(untouched)
+    found = []
+    for path, module in model.named_modules():
+        own = [f"{path}.{n}" if path else n for n, _ in module.named_parameters(recurse=False)]
+        if own and all(n in unused for n in own):
+            found += [path] if path else own
+    return found
