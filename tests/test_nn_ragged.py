@@ -265,6 +265,13 @@ def test_state_is_indexed_as_users_do():
     assert [r.shape[-1] for r in h] == [4, 2, 3, 3]
     picked = h.index_select(1, torch.tensor([1, 0, 1]))
     assert torch.equal(picked[0], rows[0][[1, 0, 1]])
+    for repeated in (h.repeat_interleave(3, dim=1), torch.repeat_interleave(h, 3, dim=-2)):
+        assert all(torch.equal(mine, row.repeat_interleave(3, 0)) for mine, row in zip(repeated, rows))
+    assert all(torch.equal(mine, row.repeat(2, 1)) for mine, row in zip(h.repeat(1, 2, 1), rows))
+    keep = torch.tensor([[[1.0], [0.0]]])
+    for reset in (h * keep, keep * h, h * keep[0], torch.mul(h, keep)):
+        assert all(torch.equal(mine, row * keep[0]) for mine, row in zip(reset, rows))
+    assert torch.equal((0.5 * h)[2], 0.5 * rows[2])
     assert h.to(torch.float64).dtype == torch.float64 and not h.detach().requires_grad
     assert copy.deepcopy(h).widths == h.widths
 
@@ -285,6 +292,11 @@ def test_state_is_indexed_as_users_do():
         lambda h: h[torch.tensor([0, 1])],
         lambda h: h.size(2),
         lambda h: h.index_select(0, torch.tensor([0])),
+        lambda h: h.repeat_interleave(2, 0),
+        lambda h: h.repeat(2, 1, 1),
+        lambda h: h * torch.ones(4, 2, 4),
+        lambda h: torch.ones(2, 4) * h,
+        lambda h: h * h,
     ],
 )
 def test_what_needs_one_width_is_refused_in_a_sentence(use):

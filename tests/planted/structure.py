@@ -191,7 +191,7 @@ BUGS = (
     Bug(
         "operations that are not followed no reason to stay",
         "structure/rules.py",
-        '        forget(tracer, args, kwargs, "an operation that is not followed")\n',
+        '        forget(tracer, args, kwargs, ops.WHOLE.get(plain, "an operation that is not followed"))\n',
         "",
         kept("spectrum_of_units"),
     ),

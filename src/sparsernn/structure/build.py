@@ -78,7 +78,7 @@ def build(
             outgoing=torch.from_numpy(outgoing),
             sites=tuple(p.sites),
         )
-    free = torch.from_numpy(recurrent)
+    free = torch.from_numpy(recurrent.copy())
     free[list(reasons)] = False
     classes = Classes(
         count=len(used),

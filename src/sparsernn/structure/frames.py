@@ -38,6 +38,6 @@ def source_line() -> str:
 
 def unseen(tensor: Tensor) -> str:
     """Why nothing is known of a tensor that came from nowhere."""
-    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # pyright: ignore[reportAttributeAccessIssue]
         return "inside torch.func or torch.vmap, which is not followed"
     return "made outside torch's own operations, so not followed"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -10,18 +10,23 @@ from .channels import Reason
 from .structure import Structure
 
 
-def unfollowed_cells(
-    looped: Mapping[int, tuple[str, str]], names: Sequence[str], found: Collection[str], lost: Sequence[Reason]
+def undeclared_cells(
+    looped: Mapping[int, tuple[str, str]], names: Sequence[str], found: Sequence[str], lost: Sequence[Reason]
 ) -> list[str]:
-    """A note on weights that meet their own results, where no hand-written cell was found (`found`)."""
-    if not looped or found:
+    """A note on cells without a declaration: those that were found, or else weights that meet their own results."""
+    if found:
+        return [
+            f"{', '.join(found)}: a cell without a declaration; register_cell names its gates and lets "
+            'include="recurrent" govern its weights'
+        ]
+    if not looped:
         return []
     which = ", ".join(names[number] for number in list(looped)[:3])
     operation, where = next(iter(looped.values()))
     why = f": {lost[0].text} ({lost[0].operation} at {lost[0].where})" if lost else ""
     return [
-        f"{which} meet their own results again ({operation} at {where}), but no unit there can be followed, so all are "
-        f"kept{why}; gates of a cell of your own are declared with register_cell"
+        f"{which}: what they compute comes back to them ({operation} at {where}), but no unit there can be followed, "
+        f"so all stay{why}; gates of a cell of your own are declared with register_cell"
     ]
 
 

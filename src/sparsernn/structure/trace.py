@@ -20,7 +20,7 @@ from .channels import Channels, Reason
 from .check import shake
 from .classes import Classes
 from .groups import Level, SliceGroups
-from .notes import unfollowed_cells, unused_modules, why_none
+from .notes import undeclared_cells, unused_modules, why_none
 from .shadow import varies
 from .structure import Kept, State, Structure
 from .tracer import Tracer, unseen
@@ -180,10 +180,11 @@ def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn
     lost = dict.fromkeys(
         r for c, found in reasons.items() for r in found if r.text not in shown and r.operation != "output"
     )
-    own = set(classes.sets) - {name for layer in layers for name in layer.unit_sets}
+    declared = {name for layer in layers for name in layer.unit_sets}
+    own = [name for name in classes.sets if name not in declared]
     unfollowed = [r for r in lost if "not followed" in r.text]
     notes += [f"{r.text} ({r.operation} at {r.where}): what it takes in is kept" for r in unfollowed[:8]]
-    notes += unfollowed_cells(recorded.channels.looped, recorded.names, own, list(lost))
+    notes += undeclared_cells(recorded.channels.looped, recorded.names, own, list(lost))
     unused = unused_modules(model, recorded.untouched)
     if unused:
         notes.append(f"no example reached {', '.join(unused)}: pass a list of examples that covers every branch")
