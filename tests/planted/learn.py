@@ -152,8 +152,8 @@ BUGS = (
     Bug(
         "learning rate left out of Adam's epsilon",
         "learn/proximal.py",
-        ".add_(eps / rate)",
-        ".add_(eps)",
+        "1 / (correction**0.5 * rate), eps / rate)",
+        "1 / (correction**0.5 * rate), eps)",
         (METRIC,),
     ),
     Bug(
@@ -166,8 +166,8 @@ BUGS = (
     Bug(
         "groups go by their norm instead of their pull",
         "learn/proximal.py",
-        "part.sums(pulled * pulled)",
-        "part.sums(value * value)",
+        "part.sums(pulled)), total",
+        "total), total",
         (MINIMUM,),
     ),
     Bug(

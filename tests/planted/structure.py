@@ -226,8 +226,8 @@ BUGS = (
     Bug(
         "gates start at multiples of the input size",
         "structure/cells.py",
-        "Rows(g, name, n * hidden_size, kind)",
-        "Rows(g, name, n * first.shape[1], kind)",
+        "Rows(gate, name, n * hidden_size, kind)",
+        "Rows(gate, name, n * first.shape[1], kind)",
         ("test_learn_groups.py::test_gates_are_rows_of_both_matrices",),
     ),
     Bug(
