@@ -1,4 +1,4 @@
-"""The command line: sparsernn list | run | inspect | bench | report | listen | tune, also as `python -m sparsernn`.
+"""The command line: sparsernn list | run | sweep | inspect | bench | report | listen | tune, or `python -m sparsernn`.
 
 Exit codes: 0 done, 1 the run failed, 2 the command was wrong, 128 + signal if stopped from outside.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ._extras import require
+from .experiments.progress import a_console
 
 if TYPE_CHECKING:
     from .experiments.runs import Run
@@ -86,7 +86,7 @@ def run_recipe(
         results=results or folder / "results",
         data=data_folder(data),
         command=" ".join(["sparsernn run", recipe, *options]),
-        console=_console(),
+        console=a_console(),
     )
     run.begin()
     chosen.run(run)
@@ -156,7 +156,7 @@ def tune_kernels() -> None:
     from .runtime.tune import as_table, keep_costs, tune
 
     measured = tune(keep=False)
-    console = _console()
+    console = a_console()
     console.print(as_table(measured, Costs()))
     try:
         path = keep_costs(measured)
@@ -201,16 +201,8 @@ def _open(name: str) -> tuple[Any, Run]:
         results=folder / "results",
         data=data_folder(None),
         command=noted["command"],
-        console=_console(),
+        console=a_console(),
     )
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    plain = Console(quiet=int(os.environ.get("RANK", "0")) > 0)  # of several processes only the first speaks
-    # A table that a pipe cuts to 80 columns could not be read.
-    return plain if plain.is_terminal else Console(width=140, quiet=plain.quiet)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -220,9 +212,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImportError as error:
         print(error, file=sys.stderr)
         return FAILED
+    from .experiments.sweeps.command import sweep_recipe
+
     commands = {
         "list": list_recipes,
         "run": run_recipe,
+        "sweep": sweep_recipe,
         "inspect": inspect_run,
         "bench": bench_run,
         "report": report_run,
@@ -250,37 +245,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def joined(arguments: Sequence[str]) -> list[str]:
-    """`--set a=1 ... --set b=2` as one `--set a=1 b=2`: of repeated options only the last would count."""
-    settings: list[str] = []
+    """`--set a=1 ... --set b=2` as one `--set a=1 b=2`, `--over` likewise: of repeated options only the last counts."""
+    several: dict[str, list[str]] = {"--set": [], "--over": []}
     others: list[str] = []
-    inside = False
+    inside: list[str] | None = None
     for argument in arguments:
-        if argument == "--set" or argument.startswith("--set="):
-            inside = argument == "--set"
-            settings += [] if inside else [argument.removeprefix("--set=")]
-        elif inside and not argument.startswith("-"):
-            settings.append(argument)
+        option, equals, value = argument.partition("=")
+        if option in several:
+            inside = several[option]
+            inside += [value] if equals else []
+            inside = None if equals else inside
+        elif inside is not None and not argument.startswith("-"):
+            inside.append(argument)
         else:
-            inside = False
+            inside = None
             others.append(argument)
-    return [*others, "--set", *settings] if settings else others
+    return [*others, *(word for option, values in several.items() if values for word in (option, *values))]
 
 
 def _failed(error: Exception) -> int:
     """Say what went wrong in a sentence if it is one that was foreseen, with a traceback otherwise."""
     from .experiments.checkpoint import CheckpointError
     from .experiments.data import DataError
+    from .experiments.recipes import RecipeError
     from .experiments.results import ResultError
     from .experiments.runs import RunError
     from .experiments.signals import Stopped
+    from .experiments.sweeps.trial import SweepError
     from .experiments.train import Diverged
 
     if isinstance(error, Stopped):
         print(error, file=sys.stderr)
         return 128 + error.signal
+    if isinstance(error, RecipeError):
+        print(error, file=sys.stderr)
+        return USAGE
     # Every room of the package refuses what it cannot do by a ValueError that is a sentence.
     if isinstance(
-        error, (CheckpointError, DataError, Diverged, ResultError, RunError, ImportError, OSError, ValueError)
+        error,
+        (CheckpointError, DataError, Diverged, ResultError, RunError, SweepError, ImportError, OSError, ValueError),
     ):
         print(error, file=sys.stderr)
         logging.getLogger("sparsernn").debug("Where it happened:", exc_info=error)

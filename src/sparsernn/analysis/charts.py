@@ -42,16 +42,12 @@ def quality_figures(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Figure, str
         found = next((m for m in axis if len(_points(rows, "measured", m, quality)) >= 2), None)
         if found:
             name, more = QUALITY[quality]
-            caption = f"{name[:1].upper()}{name[1:]} over {axis[found]}; {_better(more)}."
+            caption = f"{name[:1].upper()}{name[1:]} over {axis[found]}; {better(more)}."
             figures.append((_scatter(rows, found, axis[found], quality), caption))
     return figures
 
 
 def _scatter(rows: Sequence[Mapping[str, Any]], x: str, x_label: str, y: str) -> Figure:
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    from . import words
-
     name, more = QUALITY[y]
     figure = new_figure(4.1, 3.1)
     axes = figure.subplots()
@@ -65,6 +61,20 @@ def _scatter(rows: Sequence[Mapping[str, Any]], x: str, x_label: str, y: str) ->
         axes.scatter(at, values, s=34, marker=marker, edgecolors=colour, facecolors=fill, label=label, zorder=3)
         for (at, value), numbers in _places(points).items():
             axes.annotate(numbers, (at, value), (5, 4), textcoords="offset points", fontsize=8.5, color=INK, zorder=4)
+    logarithmic(axes)
+    axes.margins(0.12)
+    dress(axes, x=x_label, y=f"{name} ({better(more)})")
+    if len(axes.collections) > 1:
+        legend(axes, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2, borderaxespad=0)
+    return figure
+
+
+def logarithmic(axes: Axes) -> None:
+    """A logarithmic x-axis of counts or milliseconds, labelled as people read them."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    from . import words
+
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: words.count(v)))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -73,11 +83,6 @@ def _scatter(rows: Sequence[Mapping[str, Any]], x: str, x_label: str, y: str) ->
         # Less than a decade and a half: powers of ten alone would leave the axis almost bare.
         axes.xaxis.set_minor_formatter(FuncFormatter(lambda v, _: words.count(v) if f"{v:e}"[0] in "25" else ""))
     axes.tick_params(axis="x", which="minor", labelsize=8.5, colors=MUTED)
-    axes.margins(0.12)
-    dress(axes, x=x_label, y=f"{name} ({_better(more)})")
-    if len(axes.collections) > 1:
-        legend(axes, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2, borderaxespad=0)
-    return figure
 
 
 def _points(rows: Sequence[Mapping[str, Any]], source: str, x: str, y: str) -> list[tuple[int, float, float]]:
@@ -94,7 +99,7 @@ def _places(points: Sequence[tuple[int, float, float]]) -> dict[tuple[float, flo
     return {place: ", ".join(map(str, numbers)) for place, numbers in places.items()}
 
 
-def _better(more: bool) -> str:
+def better(more: bool) -> str:
     return "more is better" if more else "less is better"
 
 

@@ -23,6 +23,7 @@ class Extras:
     benchmark: tuple[dict[str, Any], ...] = ()
     checks: tuple[dict[str, Any], ...] = ()
     figures: tuple[tuple[Any, str], ...] = ()
+    sweep: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, **given: Any) -> Extras:
@@ -38,6 +39,7 @@ class Extras:
             benchmark=tuple(_rows("benchmark", given["benchmark"])),
             checks=_checks(given["checks"]),
             figures=tuple((figure, str(description)) for figure, description in given.get("figures") or ()),
+            sweep=_sweep(given.get("sweep")),
         )
 
 
@@ -113,6 +115,18 @@ def _history(given: Any) -> dict[str, list[float]]:
     if bad is not None:
         raise ValueError(f"html: history[{bad[0]!r}] contains {bad[1]!r}, expected numbers or None.")
     return series if next(iter(lengths.values())) else {}
+
+
+def _sweep(given: Any) -> dict[str, Any]:
+    if not given:
+        return {}
+    missing = [name for name in ("trials", "quality", "more", "size") if name not in given]
+    if missing:
+        raise ValueError(f"html: sweep lacks {', '.join(missing)}; expected trials, quality, more, size and log.")
+    for n, row in enumerate(_rows("sweep trials", given["trials"])):
+        if not isinstance(row.get("settings"), Mapping) or "number" not in row:
+            raise ValueError(f"html: sweep trials[{n}] is {row!r}, expected a number and settings by name.")
+    return {"log": (), **given}
 
 
 def _real(value: object) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from .._extras import require
 from .._files import write_atomically
-from . import sections, words
+from . import sections, trials, words
 from .extras import Extras
 from .style import inline_svg
 from .terminal import change
@@ -41,6 +41,7 @@ def page(report: Report, extras: Extras) -> str:
     found = report.snapshot
     shown = [
         sections.quality(extras, draw),
+        trials.section(extras, draw),
         sections.further(extras, draw),
         sections.layers(found, extras),
         sections.weights(found, draw),

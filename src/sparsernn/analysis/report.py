@@ -148,6 +148,7 @@ class Report:
         benchmark: Sequence[Mapping[str, Any]] = (),
         checks: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         figures: Sequence[tuple[Figure, str]] = (),
+        sweep: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write the report as one file that needs no network and no script; return its path.
 
@@ -163,6 +164,8 @@ class Report:
         - `benchmark`: rows such as `{"work", "against", "ratio", "spread", "max_error"}`.
         - `checks`: name -> result, or rows.
         - `figures`: more figures of matplotlib, each with a description.
+        - `sweep`: `{"trials": [{"number", "settings": {name: value}, "state", "quality", "size"}], "quality": metric,
+          "more": whether more of it is better, "size": metric, "log": names of settings on a logarithmic scale}`.
 
         The write is atomic. Raises ValueError for data of another form and FileNotFoundError for a missing folder.
         """
@@ -179,6 +182,7 @@ class Report:
             benchmark=benchmark,
             checks=checks,
             figures=figures,
+            sweep=sweep,
         )
         return write_page(Path(path), self, extras)
 

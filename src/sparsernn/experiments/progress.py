@@ -1,8 +1,12 @@
-"""What a training shows while it runs: a bar on a terminal, a few log lines elsewhere."""
+"""What a training shows while it runs: a bar on a terminal, a few log lines elsewhere.
+
+The records of those lines carry their figures as `course`, for handlers that follow a training (sweeps do).
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from types import TracebackType
 from typing import Self
@@ -12,6 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 log = logging.getLogger("sparsernn")
 EVERY = 0.2  # seconds between two updates of the bar
+
+
+def a_console() -> Console:
+    """Where tables are shown."""
+    plain = Console(quiet=int(os.environ.get("RANK", "0")) > 0)  # of several processes only the first speaks
+    # A table that a pipe cuts to 80 columns could not be read.
+    return plain if plain.is_terminal else Console(width=140, quiet=plain.quiet)
 
 
 class TrainingProgress:
@@ -59,4 +70,5 @@ class TrainingProgress:
         else:
             self._logged = step * 10 // max(self._steps, 1)
             if not self._quiet:
-                log.info("%s: step %d of %d  %s", self._name, step, self._steps, figures)
+                course = {"row": self._name, "step": step, "steps": self._steps, "loss": loss}
+                log.info("%s: step %d of %d  %s", self._name, step, self._steps, figures, extra={"course": course})

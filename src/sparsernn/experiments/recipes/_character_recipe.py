@@ -11,7 +11,7 @@ from ..results import Result, as_rows
 from ..runs import Run
 from ..tables import Column, figure, file_size, rich_table
 from ._characters import Characters
-from ._recipe import Loaded, Recipe
+from ._recipe import Judge, Loaded, Recipe
 
 Figures = Mapping[str, Mapping[str, Any]]
 
@@ -74,7 +74,10 @@ def character_recipe(
         work = work_of(run)
         return Loaded({row: work.load(row) for row in work.make()}, work.example_inputs, "sparse")
 
-    return Recipe(run=start, load=load, bench=bench, report=report, columns=columns, labels=labels, **about)
+    judge = Judge("test_bpc", more=False, rows="compact")
+    return Recipe(
+        run=start, load=load, bench=bench, report=report, columns=columns, labels=labels, judge=judge, **about
+    )
 
 
 def _sections(

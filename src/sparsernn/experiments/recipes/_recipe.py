@@ -32,13 +32,27 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """What a sweep compares: the mean of `metric` over the rows whose names fit the pattern `rows` (as of file names).
+
+    `more`: whether more of it is better. `size`: the metric that quality is set against.
+    """
+
+    metric: str
+    more: bool
+    rows: str = "*"
+    size: str = "nonzero"
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One table. `scales` maps smoke, cpu and paper (where there is one) to settings, all of one dataclass.
 
     `run` makes the rows and shows the table; `load` brings back the models of a finished run; `bench` times them;
     `report` writes the report and returns its path; `listen`, where there is one, streams a WAV file through the row of
     that name (None: the recipe's choice). `minutes` is what a scale takes on two cores; `columns` are the
-    table's, `labels` what its rows are called, in their order.
+    table's, `labels` what its rows are called, in their order. `judge` is what a sweep compares; without it the first
+    metric of quality that the rows measure, over all rows.
     """
 
     name: str
@@ -52,6 +66,7 @@ class Recipe:
     columns: Sequence[Column]
     labels: Mapping[str, str] = field(default_factory=dict)
     listen: Callable[[Run, Path, str | None], None] | None = None
+    judge: Judge | None = None
 
     def settings(self, scale: str) -> Any:
         """The settings of `scale`. Raises RecipeError if the recipe has no such scale."""
@@ -65,23 +80,28 @@ def with_changes(settings: Any, changes: Sequence[str]) -> Any:
 
     Raises RecipeError for a key that does not exist (the nearest are offered) and for a value of another type.
     """
-    types_of = typing.get_type_hints(type(settings))
     changed: dict[str, Any] = {}
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:
             raise RecipeError(f"--set {change}: expected key=value, for example --set {fields(settings)[0].name}=...")
-        if key not in types_of:
-            near = difflib.get_close_matches(key, types_of, n=3, cutoff=0.3) or sorted(types_of)
-            raise RecipeError(f"--set {change}: there is no setting {key!r}; did you mean {' or '.join(near)}?")
         try:
-            changed[key] = read_value(types_of[key], text)
+            changed[key] = read_value(type_of(settings, key), text)
         except ValueError as error:
-            raise RecipeError(f"--set {change}: {error}.") from None
+            raise RecipeError(f"--set {change}: {error}") from None
     try:
         return replace(settings, **changed)
     except ValueError as error:
         raise RecipeError(f"--set {' '.join(changes)}: {error}") from None
+
+
+def type_of(settings: Any, key: str) -> Any:
+    """The type of the setting `key`. Raises ValueError, which offers the nearest names, if there is none."""
+    types_of = typing.get_type_hints(type(settings))
+    if key not in types_of:
+        near = difflib.get_close_matches(key, types_of, n=3, cutoff=0.3) or sorted(types_of)
+        raise ValueError(f"there is no setting {key!r}; did you mean {' or '.join(near)}?")
+    return types_of[key]
 
 
 def read_value(kind: Any, text: str) -> Any:
@@ -98,7 +118,7 @@ def read_value(kind: Any, text: str) -> Any:
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             return tyro.cli(kind, args=words)
     except SystemExit:
-        raise ValueError(f"{text!r} is not {_expected(kind)}") from None
+        raise ValueError(f"{text!r} is not {_expected(kind)}.") from None
 
 
 def _expected(kind: Any) -> str:

@@ -26,7 +26,7 @@ from ..graphs.study import SYMBOLS, Data, in_order, strings, train_all
 from ..results import Result, as_rows
 from ..runs import Run
 from ..tables import figure, rich_table
-from ._recipe import Loaded, Recipe
+from ._recipe import Judge, Loaded, Recipe
 
 # Test accuracy by family and Pearson's r with it, worked out again from the published measurements (Stier and
 # Granitzer, arXiv 2107.12917); the gated nets' masks were scrambled there.
@@ -234,5 +234,6 @@ RECIPE = Recipe(
     bench=bench,
     report=report,
     columns=COLUMNS,
+    judge=Judge("accuracy", more=True, size="weights"),
     labels={"tanh": "RNN, tanh", "relu": "RNN, relu", "lstm": "LSTM", "gru": "GRU", "graphs": "graphs"},
 )

@@ -28,7 +28,7 @@ from ..graphs.study import SYMBOLS, Data, strings
 from ..results import Result, as_rows
 from ..runs import Run
 from ..tables import figure, rich_table
-from ._recipe import Loaded, Recipe
+from ._recipe import Judge, Loaded, Recipe
 
 METHODS = {
     "dense": "dense stack",
@@ -223,6 +223,7 @@ RECIPE = Recipe(
     bench=bench,
     report=report,
     columns=COLUMNS,
+    judge=Judge("test_accuracy", more=True, rows="*-both"),
     labels={
         f"{cell}-{method}": f"{name}: {text}"
         for cell, name in (("tanh", "tanh"), ("relu", "relu"), ("lstm", "LSTM"), ("gru", "GRU"))

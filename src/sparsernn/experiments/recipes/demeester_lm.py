@@ -12,7 +12,7 @@ from ..runs import Run
 from ..tables import figure, rich_table
 from ..word_model import Drop
 from ..word_training import WordTraining
-from ._recipe import Loaded, Recipe
+from ._recipe import Judge, Loaded, Recipe
 from ._words import Settings, Words
 
 TITLE = "Penn Treebank, words: AWD-LSTM, dense and sparse from the start"
@@ -84,5 +84,6 @@ RECIPE = Recipe(
     bench=bench,
     report=report,
     columns=COLUMNS,
+    judge=Judge("valid_perplexity", more=False, rows="sparse-*"),
     labels={row + end: row + end for end in ("", "-finetuned") for row in ROWS},
 )

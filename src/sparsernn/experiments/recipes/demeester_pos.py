@@ -27,7 +27,7 @@ from ..runs import Run
 from ..tables import figure, rich_table
 from ..tasks import pos
 from ..train import Training, train
-from ._recipe import Loaded, Recipe
+from ._recipe import Judge, Loaded, Recipe
 
 KINDS = ("sparse", "narrow", "reversed")
 
@@ -197,5 +197,6 @@ RECIPE = Recipe(
     bench=bench,
     report=report,
     columns=COLUMNS,
+    judge=Judge("test_accuracy", more=True, rows="sparse-*"),
     labels={"dense": "dense"},
 )

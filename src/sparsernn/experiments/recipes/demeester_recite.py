@@ -11,7 +11,7 @@ from pathlib import Path
 from ..runs import Run
 from ..tables import figure, rich_table
 from ..word_training import WordTraining
-from ._recipe import Loaded, Recipe
+from ._recipe import Judge, Loaded, Recipe
 from ._words import Settings, Words
 
 TITLE = "Reciting Penn Treebank: perplexity on the training text"
@@ -65,5 +65,6 @@ RECIPE = Recipe(
     bench=bench,
     report=report,
     columns=COLUMNS,
+    judge=Judge("train_perplexity", more=False, rows="sparse-*"),
     labels={row: row for row in ROWS},
 )

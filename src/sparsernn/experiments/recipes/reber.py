@@ -30,7 +30,7 @@ from ..tables import figure, rich_table
 from ..tasks import reber
 from ..tasks.sequences import Classification, accuracy, padded
 from ..train import Training, train
-from ._recipe import Loaded, Recipe
+from ._recipe import Judge, Loaded, Recipe
 
 METHODS = ("dense", "prune", "target")
 # Accuracy after training (dense) and after 90% of all recurrent weights were pruned and trained for 10 epochs.
@@ -216,4 +216,5 @@ RECIPE = Recipe(
     bench=bench,
     report=report,
     columns=COLUMNS,
+    judge=Judge("test_accuracy", more=True, rows="*-target"),
 )

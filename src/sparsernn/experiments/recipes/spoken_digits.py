@@ -23,7 +23,7 @@ from ..tasks.spoken_digits import WORDS
 from ..tasks.wav import read_wav_file, resampled
 from ._digit_settings import SMOKE, Settings
 from ._listening import HOP_SECONDS, Listener, settling
-from ._recipe import Loaded, Recipe, RecipeError
+from ._recipe import Judge, Loaded, Recipe, RecipeError
 from ._spoken_digits import FAST, ROWS, SpokenDigits
 
 COLUMNS = (
@@ -170,5 +170,6 @@ RECIPE = Recipe(
     report=report,
     listen=listen,
     columns=COLUMNS,
+    judge=Judge("test_accuracy", more=True, rows="blocks"),
     labels=ROWS,
 )

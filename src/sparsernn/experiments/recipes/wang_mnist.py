@@ -19,7 +19,7 @@ from ...runtime.layers import accelerate
 from ..results import Result, as_rows
 from ..runs import Run
 from ..tables import figure, rich_table
-from ._recipe import Loaded, Recipe
+from ._recipe import Judge, Loaded, Recipe
 from ._wang_claims import judged
 from ._wang_figures import curves, remaining
 from ._wang_rows import VARIANTS, Name, Settings, Wang, grouped, names
@@ -156,5 +156,6 @@ RECIPE = Recipe(
     bench=bench,
     report=report,
     columns=COLUMNS,
+    judge=Judge("test_accuracy", more=True, rows="*-blind-*"),
     labels={str(name): name.label for name in names(_EVERY)},
 )
