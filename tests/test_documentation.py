@@ -104,7 +104,7 @@ def test_commands_and_targets_that_are_named_exist():
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(re.findall(r"\nmake (\w+)", text)) <= set(targets)
     commands = set(re.findall(r"\nsparsernn (\w+) ?([\w-]*)", text))
-    known = {"list", "run", "inspect", "bench", "report", "listen", "tune"}
+    known = {"list", "run", "sweep", "inspect", "bench", "report", "listen", "tune"}
     assert commands and {command for command, _ in commands} <= known
     assert {name for _, name in commands if name} <= {*RECIPES, "NAME", "RUN"}
     extras = set(re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE))

@@ -14,6 +14,7 @@ _EXTRA_OF = {
     "jinja2": "train",
     "scipy": "train",
     "sklearn": "train",
+    "filelock": "train",
     "onnx": "onnx",
     "onnxscript": "onnx",
     "onnxruntime": "onnx",

@@ -42,6 +42,10 @@ class SweepProgress:
     ) -> None:
         self._bars.stop()
 
+    def __reduce__(self) -> tuple[type[SweepProgress], tuple[int]]:
+        """A copy, as Ray makes one for its notes, has nothing on the screen."""
+        return SweepProgress, (self._trials,)
+
     def begin_at(self, ended: int) -> None:
         """So many trials ended in an earlier process."""
         self._ended = ended
