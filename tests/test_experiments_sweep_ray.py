@@ -19,8 +19,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
-SMALL = ["--scale", "smoke", "--set", "strings=200", "steps=40", "warm_up=2"]
-SWEEP = ["sweep", "reber", *SMALL, "--over", "hidden=6,8", "learning_rate=1e-3,1e-2"]
+SMALL = ["--scale", "smoke", "--set", "strings=200", "steps=20", "warm_up=2"]
+SWEEP = ["sweep", "reber", *SMALL, "--over", "learning_rate=1e-3,3e-3,1e-2"]
 
 
 def command(*more: str) -> list[str]:
@@ -57,7 +57,7 @@ def test_a_sweep_on_ray_has_the_table_of_one_machine(tmp_path, alone):
     folder = tmp_path / "sweep"
     said = run("--folder", str(folder), "--ray", "local", "--jobs", "2", "--stopping", "none")
     assert trials(folder) == alone
-    assert len(set(re.findall(r"trial (\d): gru-dense, step 40 of 40", said))) == 4
+    assert len(set(re.findall(r"trial (\d): gru-dense, step 20 of 20", said))) == 3
     # A sweep that was begun on Ray goes on here, where there is nothing left to do.
     before = {path: path.stat().st_mtime_ns for path in (folder / "trials").rglob("*")}
     run("--folder", str(folder))
@@ -108,7 +108,7 @@ def test_a_node_is_lost_midway(tmp_path, alone):
         cluster.shutdown()
     assert trials(folder) == alone
     ended = re.findall(r"trial (\d) done", "".join(heard) + said)
-    assert sorted(ended) == ["0", "1", "2", "3"]
+    assert sorted(ended) == ["0", "1", "2"]
     # The trial of the lost node was begun twice, by two processes, and finished once.
-    repeated = [n for n in "0123" if len(re.findall(rf"trial {n}: hidden", "".join(heard) + said)) > 1]
+    repeated = [n for n in "012" if len(re.findall(rf"trial {n}: hidden", "".join(heard) + said)) > 1]
     assert repeated

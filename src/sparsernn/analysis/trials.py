@@ -132,6 +132,8 @@ def _numeric(values: Sequence[float], log: bool) -> _Scale:
     shown = sorted(set(measured))
     if len(shown) > NAMED:
         shown = [low + (high - low) * n / 4 for n in range(5)]
+        if even and all(isinstance(value, int) for value in values):
+            shown = [float(round(value)) for value in shown]
     ticks = [(place(value), _short(value if even else 10**value)) for value in shown]
     return _Scale([place(value) for value in measured], ticks)
 

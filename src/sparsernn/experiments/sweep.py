@@ -14,6 +14,7 @@ from typing import Literal
 from .._extras import require
 from .data import data_folder
 from .recipes import find, with_changes
+from .sweeps.cluster import carry_out_on_ray, require_ray
 from .sweeps.local import carry_out
 from .sweeps.plan import Plan, Sampler, Sweep, is_grid, noted
 from .sweeps.space import SpaceError, read_over
@@ -68,9 +69,7 @@ def sweep(
         with made.begun():
             carry_out(made, count, jobs or 1)
     else:
-        require("ray.tune", "sweeps on a cluster")
-        from .sweeps.cluster import carry_out_on_ray
-
+        require_ray(ray)
         with made.begun():
             carry_out_on_ray(made, count, jobs, address=ray, stopping=stopping)
     return made, made.outcomes()

@@ -7,6 +7,7 @@ the outcomes and checkpoints of its trials.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,18 @@ from .trial import Outcome, SweepError, Trial, perform, read_outcome, write_outc
 FAILURES = 4  # times that a trial may die before it counts as failed
 GRACE = 3  # reports (ten to a training) before a trial may be stopped
 FACTOR = 3  # of so many trials one goes on at each rung (Li et al., arXiv 1810.05934)
+
+
+def require_ray(address: str) -> None:
+    """Import Ray; raises ImportError with the install command if it is missing.
+
+    A cluster of this machine alone is bound to 127.0.0.1, and no cluster reports its use: Ray reads both from the
+    environment when it is imported.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address == "local":
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on every system: addresses are 127.0.0.1
+    require("ray.tune", "sweeps on a cluster")
 
 
 def carry_out_on_ray(
@@ -132,13 +145,12 @@ def _cluster(address: str, jobs: int | None) -> Iterator[None]:
     ray = require("ray", "sweeps on a cluster")
     if ray.is_initialized():
         raise SweepError("This process has a Ray connection already; ray.shutdown() ends it.")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address == "local":
-            cpus = jobs or os.cpu_count() or 1
-            ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+            ray.init("local", num_cpus=jobs or os.cpu_count() or 1, include_dashboard=False, **quiet)
         else:
-            ray.init(address, log_to_driver=False)
+            ray.init(address, **quiet)
     except (ConnectionError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise SweepError(f"There is no Ray cluster at {address} ({reason}); `ray start --head` starts one.") from error

@@ -6,7 +6,6 @@ off is rolled back. It holds numbers, text and JSON, and may be deleted: the out
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +14,7 @@ from ..._extras import require
 from ..signals import Stopped, StopSignals
 from .plan import Sweep
 from .progress import SweepProgress
-from .sampling import ask, sampler
+from .sampling import ask, quiet, sampler
 from .trial import read_outcome
 from .worker import Interrupted, in_a_process, processes
 
@@ -42,7 +41,7 @@ def carry_out(sweep: Sweep, trials: int, jobs: int) -> None:
     """
     axes = sweep.plan.axes
     context = processes()
-    with StopSignals() as stop, _quiet("optuna"), SweepProgress(trials) as progress, _study(sweep) as study:
+    with StopSignals() as stop, quiet("optuna"), SweepProgress(trials) as progress, _study(sweep) as study:
 
         def objective(asked: Any) -> float:
             if stop.signal:
@@ -89,15 +88,3 @@ def _study(sweep: Sweep) -> Iterator[Any]:
     finally:
         storage.remove_session()
         storage.engine.dispose()
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Only errors of the logger `name` are shown."""
-    log = logging.getLogger(name)
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)

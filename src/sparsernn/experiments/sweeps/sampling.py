@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..._extras import require
@@ -67,5 +69,18 @@ def _suggested(trial: Any, axis: Axis) -> str | int | float:
 
 def points(name: Sampler, axes: Sequence[Axis], seed: int, trials: int) -> list[dict[str, str]]:
     """The first `trials` points of a sampler that looks at no outcome ("grid", "random")."""
-    study = require("optuna", "sweeps").create_study(sampler=sampler(name, axes, seed))
-    return [ask(study.ask(), axes) for _ in range(trials)]
+    with quiet("optuna"):
+        study = require("optuna", "sweeps").create_study(sampler=sampler(name, axes, seed))
+        return [ask(study.ask(), axes) for _ in range(trials)]
+
+
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Context in which only errors of the logger `name` are shown."""
+    log = logging.getLogger(name)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
