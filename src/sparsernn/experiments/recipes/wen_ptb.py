@@ -15,7 +15,7 @@ from ...analysis.sparsity import inspect
 from ..results import Result, as_rows
 from ..runs import Run
 from ..tables import Column, figure, rich_table
-from ._recipe import Loaded, Recipe
+from ._recipe import Judge, Loaded, Recipe
 from ._wen_rows import Wen
 from ._wen_settings import ROWS, Settings
 
@@ -154,5 +154,6 @@ RECIPE = Recipe(
     bench=bench,
     report=report,
     columns=COLUMNS,
+    judge=Judge("valid_perplexity", more=False, rows="target"),
     labels=ROWS,
 )
