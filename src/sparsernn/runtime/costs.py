@@ -69,8 +69,8 @@ class Costs:
     second-level cache, from the third and from memory.
     """
 
-    panel: Pair = (0.55, 0.135)
-    blocks: Pair = (1.15, 0.31)
+    panel: Pair = (0.7, 0.135) if WIDTH == 16 else (0.55, 0.135)
+    blocks: Pair = (0.85, 0.31) if WIDTH == 16 else (1.15, 0.31)
     rows: Pair = (0.12, 0.30)
     permuted: Pair = (1.1, 0.42)
     bitmask: Pair = (0.92, 0.43) if WIDTH == 16 else (0.95, 0.75)
@@ -82,7 +82,7 @@ class Costs:
     blocks_int8: Pair = (1.0, 0.27)
     left: float = 0.8
     move: float = 0.35
-    bandwidth: tuple[float, float, float] = (110.0, 60.0, 30.0) if WIDTH == 16 else (60.0, 45.0, 28.0)
+    bandwidth: tuple[float, float, float] = (90.0, 60.0, 30.0) if WIDTH == 16 else (60.0, 45.0, 28.0)
 
 
 NEAR, FAR = 1 << 20, 16 << 20
