@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from sparsernn.nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
+from sparsernn.nn.rhn import RHN
 from sparsernn.runtime import costs, linear, pack, stream, threads
 from sparsernn.runtime.layers import accelerate
 
@@ -33,7 +34,7 @@ STACKS = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 CELLS = {"LSTM": nn.LSTMCell, "GRU": nn.GRUCell, "RNN": nn.RNNCell}
 RAGGED = {"LSTM": RaggedLSTM, "GRU": RaggedGRU, "RNN": RaggedRNN}
 GATED = {"LSTM": GatedLSTM, "GRU": GatedGRU, "RNN": GatedRNN}
-FORMS = ("stack",) * 5 + ("cell", "ragged", "gated", "stream", "stream")
+FORMS = ("stack",) * 5 + ("cell", "ragged", "gated", "highway", "stream", "stream")
 GUARD = 64  # numbers on either side of a buffer
 CANARY = 0x7FC0DEAD  # a NaN as float32, far outside of everything as an index
 
@@ -156,7 +157,8 @@ def thin(model: nn.Module, draw: random.Random) -> bool:
             elif draw.random() < 0.2:
                 p *= torch.rand(p.shape) < density
             if constant and name.rpartition(".")[2].startswith("weight_ih"):
-                hh = dict(model.named_parameters())[name.replace("weight_ih", "weight_hh")]
+                own = dict(model.named_parameters())
+                hh = own.get(name.replace("weight_ih", "weight_hh"), own.get(name.replace("weight_ih", "weight_hh_d0")))
                 rows = torch.rand(p.shape[0]) < draw.choice((0.3, 0.9))
                 p[rows], hh[rows] = 0, 0
     return density == 1.0 and not constant
@@ -173,6 +175,8 @@ def _model(draw: random.Random, form: str) -> nn.Module:
     options["batch_first"] = draw.random() < 0.5
     layers, both = draw.randint(1, 2), form != "stream" and draw.random() < 0.5
     options["bidirectional"] = both
+    if form == "highway" or (form == "stream" and draw.random() < 0.2):
+        return _highway(draw, form, inputs, hidden, layers, options)
     if form == "ragged":
         widths = [[draw.randint(1, 50) for _ in range(1 + both)] for _ in range(layers)]
         if kind == "LSTM" and draw.random() < 0.3:
@@ -184,6 +188,18 @@ def _model(draw: random.Random, form: str) -> nn.Module:
     if form == "stream":
         return Chain(model, draw.choice((0, 11)), draw.randint(1, 40))
     return model
+
+
+def _highway(
+    draw: random.Random, form: str, inputs: int, hidden: int, layers: int, options: dict[str, Any]
+) -> nn.Module:
+    options.pop("nonlinearity", None)
+    depth, start = draw.randint(1, 4), draw.choice((-2.0, 0.0, 1.0))
+    sizes: Any = hidden
+    if form == "highway" and draw.random() < 0.3:
+        sizes = [[draw.randint(1, 50) for _ in range(1 + options["bidirectional"])] for _ in range(layers)]
+    model = RHN(inputs, sizes, depth, layers, transform_bias=start, **options)
+    return Chain(model, draw.choice((0, 11)), draw.randint(1, 40)) if form == "stream" else model
 
 
 def _input(draw: random.Random, *shape: int) -> Tensor:
@@ -229,7 +245,7 @@ def make(seed: int) -> Case:
     else:
         x = _input(draw, *((batch, steps) if rnn.batch_first else (steps, batch)), rnn.input_size)
     state = ()
-    if form == "ragged":
+    if form in ("ragged", "highway"):
         if draw.random() < 0.5:  # states of the ragged form come out of a run
             with torch.no_grad():
                 state = (_each(model(x)[1], lambda s: torch.randn_like(s)),) if _plain(model) else (model(x)[1],)

@@ -15,6 +15,7 @@ from torch import nn
 
 import runtime_cases
 from runtime_cases import Guards, check, check_many, make
+from sparsernn.nn import RHN
 from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.processor import WIDTHS, processor
 
@@ -87,10 +88,11 @@ def test_random_cases_on_narrower_vectors_for_a_night(width: int, first: int) ->
 
 def test_the_cases_are_of_all_kinds() -> None:
     cases = [make(seed) for seed in range(200)]
-    assert {case.form for case in cases} == {"stack", "cell", "ragged", "gated", "stream"}
+    assert {case.form for case in cases} == {"stack", "cell", "ragged", "gated", "highway", "stream"}
     assert {case.precision for case in cases} == {"float32", "bfloat16", "int8"}
     kinds = {type(m).__name__ for case in cases for m in case.model.modules()}
     assert kinds >= {"LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell", "RaggedLSTM", "GatedGRU", "Embedding"}
+    assert any(isinstance(case.model, runtime_cases.Chain) and isinstance(case.model.rnn, RHN) for case in cases)
     assert any(case.packed for case in cases) and any(case.batch_axis is None for case in cases)
     assert any(case.full for case in cases) and any(len(case.arguments) == 2 for case in cases)
     assert {getattr(case.model, "proj_size", 0) > 0 for case in cases} == {False, True}

@@ -87,3 +87,16 @@ def rnn_relu(units, lanes, gates, gates_stride, count, h, c, stride, out):
             value = at_least(load(gates + row * gates_stride + unit * BYTES), splat(0.0))
             store(h + row * stride + unit * BYTES, value)
             _emit(target, target_stride, row, unit, lanes, value)
+
+
+def rhn(units, lanes, gates, gates_stride, count, h, c, stride, out):
+    """s' = s + t (tanh(h) - s), gates h t of one depth."""
+    target, target_stride = i64(out, 0), i64(out, 1)
+    for row in range(count):
+        for unit in range(units):
+            pre = gates + row * gates_stride + unit * (2 * BYTES)
+            place = h + row * stride + unit * BYTES
+            state = load(place)
+            value = fma(sigmoid(load(pre + BYTES)), tanh(load(pre)) - state, state)
+            store(place, value)
+            _emit(target, target_stride, row, unit, lanes, value)

@@ -68,7 +68,8 @@ class Engine:
                     packed = m.matrices[name].packed(choice.layout)
                     took = choice.nanoseconds / 1e3 / (steps if name == "ih" else 1)
                     total += took
-                    parts.append(f"{names[name]} {packed.layout}, {packed.bytes / 1024:.0f} KiB, {took:.2f} us")
+                    what = names.get(name) or f"depth {name[1:]}"
+                    parts.append(f"{what} {packed.layout}, {packed.bytes / 1024:.0f} KiB, {took:.2f} us")
                 end = "_reverse" if m.weights.reverse else ""
                 sorting = "; units re-sorted" if m.order is not None else ""
                 place = f"{path or type(module).__name__}.l{number}{end}"

@@ -25,6 +25,8 @@ class Field(IntEnum):
     CAPACITY = auto()
     HIDDEN_KERNEL = auto()
     HIDDEN_PLAN = auto()
+    DEPTHS = auto()  # further products and cells of a time step, beside the first
+    DEEPER = auto()  # address of their kernels and plans, pair by pair
     RECURRENT = auto()  # what the hidden product reads: the state, or the projected state
     RECURRENT_STRIDE = auto()
     CELL_KERNEL = auto()

@@ -17,11 +17,11 @@ from ..structure.cells import cell_of, unmanaged_modules
 from .costs import Precision, offered
 from .engine import Engine
 from .linear import AcceleratedLinear, LinearEngine
-from .modules import CELLS, GRAPHS, RAGGED, STACKS, Accelerated
+from .modules import CELLS, GRAPHS, HIGHWAYS, RAGGED, STACKS, Accelerated
 from .processor import processor
 from .stream import Stream, make_stream
 
-_CLASSES: dict[type[nn.Module], type[nn.Module]] = {**STACKS, **CELLS, **RAGGED, **GRAPHS}
+_CLASSES: dict[type[nn.Module], type[nn.Module]] = {**STACKS, **CELLS, **RAGGED, **GRAPHS, **HIGHWAYS}
 _GATED = (GatedLSTM, GatedGRU, GatedRNN)
 _RAGGED = (RaggedLSTM, RaggedGRU, RaggedRNN)
 _SPLIT = (SplitLSTM, SplitGRU, SplitRNN)
@@ -128,7 +128,7 @@ def _nothing(model: nn.Module) -> str:
     others = [f"{path or 'the model'} ({type(m).__name__})" for path, m in model.named_modules() if cell_of(m)]
     why = f" It has {', '.join(others[:3])}, whose class or weights are not torch's own." if others else ""
     return (
-        f"accelerate: {type(model).__name__} has no LSTM, GRU or RNN (layer or cell) to accelerate.{why}\n"
+        f"accelerate: {type(model).__name__} has no LSTM, GRU, RNN (layer or cell) or RHN to accelerate.{why}\n"
         "Compiled kernels replace torch.nn.LSTM, GRU, RNN, their cells and those of sparsernn.nn."
     )
 

@@ -82,10 +82,15 @@ def _nanoseconds(matrices: Mapping[str, Matrix]) -> float:
 
 def _matrices(weights: LayerWeights, precision: Precision, order: Tensor | None) -> dict[str, Matrix]:
     slots, hidden = weights.slots, weights.hidden_size
+    hidden_zeros = weights.ih.new_zeros(slots.count, hidden)
     bias = slot_row(weights.bias_slots(), order)
     ih = Arrangement(*unit_rows(hidden, len(slots.ih), slots.ih, slots.count, order), bias, len(bias))
     hh = Arrangement(*unit_rows(hidden, len(slots.hh), slots.hh, slots.count, order), None, len(bias))
     found = {"ih": Matrix(weights.ih, ih, precision), "hh": Matrix(weights.hh, hh, precision)}
+    for depth, (weight, own) in enumerate(weights.deeper, 1):
+        # Its product begins whole rows of gates anew, from its own bias.
+        start = slot_row(hidden_zeros if own is None else own.view(slots.count, -1), order)
+        found[f"d{depth}"] = Matrix(weight, replace(hh, bias=start), precision)
     if weights.hr is not None:
         hr = weights.hr
         if order is not None:

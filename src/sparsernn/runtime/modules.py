@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..nn.graph import GraphGRU, GraphLSTM, GraphRNN
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
+from ..nn.rhn import RHN
 from .engine import Engine, packing_of
 from .threads import in_parallel, parts
 
@@ -248,6 +249,10 @@ class AcceleratedGraphRNN(_RaggedStack, GraphRNN):
     """sparsernn.nn.graph.GraphRNN on compiled kernels."""
 
 
+class AcceleratedRHN(_RaggedStack, RHN):
+    """sparsernn.nn.rhn.RHN on compiled kernels."""
+
+
 STACKS: dict[type[nn.Module], type[nn.Module]] = {
     nn.LSTM: AcceleratedLSTM,
     nn.GRU: AcceleratedGRU,
@@ -268,3 +273,4 @@ GRAPHS: dict[type[nn.Module], type[nn.Module]] = {
     GraphGRU: AcceleratedGraphGRU,
     GraphRNN: AcceleratedGraphRNN,
 }
+HIGHWAYS: dict[type[nn.Module], type[nn.Module]] = {RHN: AcceleratedRHN}

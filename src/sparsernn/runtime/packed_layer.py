@@ -34,10 +34,12 @@ class Workspace:
         f[Field.INPUT_KERNEL], f[Field.INPUT_PLAN] = layer.ih.kernel, layer.ih.plan
         f[Field.GATES], f[Field.GATES_STRIDE] = self.gates.data_ptr(), layer.gates_width * 4
         f[Field.CAPACITY] = capacity
-        needed = max(packed.scratch for packed in (layer.ih, layer.hh, layer.back) if packed is not None)
+        products = (layer.ih, layer.hh, *layer.deeper, layer.back)
+        needed = max(packed.scratch for packed in products if packed is not None)
         self.scratch = torch.empty(needed, dtype=torch.uint8)
         f[Field.SCRATCH] = self.scratch.data_ptr()
         f[Field.HIDDEN_KERNEL], f[Field.HIDDEN_PLAN] = layer.hh.kernel, layer.hh.plan
+        f[Field.DEPTHS], f[Field.DEEPER] = len(layer.deeper), layer.deeper_plans.data_ptr()
         f[Field.CELL_KERNEL] = layer.cell
         f[Field.UNITS], f[Field.LANES] = units, w.hidden_size
         f[Field.H], f[Field.STATE_STRIDE] = self.state.data_ptr(), units * BYTES
@@ -89,6 +91,8 @@ class PackedLayer:
     def __init__(self, weights: LayerWeights, packed: Mapping[str, Packed], order: Tensor | None) -> None:
         self.weights, self.order = weights, order
         self.ih, self.hh = packed["ih"], packed["hh"]
+        self.deeper = [packed[f"d{depth}"] for depth, _ in enumerate(weights.deeper, 1)]
+        self.deeper_plans = torch.tensor([[p.kernel, p.plan] for p in self.deeper], dtype=torch.int64)
         # What makes the recurrent state of a cell's h: a projection, or units brought back into their own order.
         self.back = packed.get("hr") or (None if order is None else _unsorted(order))
         self.cell = address(weights.slots.kernel)

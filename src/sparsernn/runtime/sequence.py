@@ -60,22 +60,12 @@ def _chunk(f, first, sizes):
 
 
 @njit
-def _step(f, gates, rows, out):
-    """One time step: recurrent product, gates and state, projection, output."""
+def _depth(f, kernel, plan, gates, rows, out):
     stride = i64(f, Field.GATES_STRIDE)
     recurrent, recurrent_stride = i64(f, Field.RECURRENT), i64(f, Field.RECURRENT_STRIDE)
     h, state_stride = i64(f, Field.H), i64(f, Field.STATE_STRIDE)
     project, scratch = i64(f, Field.PROJECT_KERNEL), i64(f, Field.SCRATCH)
-    call7(
-        i64(f, Field.HIDDEN_KERNEL),
-        i64(f, Field.HIDDEN_PLAN),
-        recurrent,
-        recurrent_stride,
-        rows,
-        gates,
-        stride,
-        scratch,
-    )
+    call7(kernel, plan, recurrent, recurrent_stride, rows, gates, stride, scratch)
     put_i64(f, Field.PLACE, 0 if project != 0 else out)
     put_i64(f, Field.PLACE_STRIDE, i64(f, Field.OUT_ROW))
     call9(
@@ -86,6 +76,18 @@ def _step(f, gates, rows, out):
         call7(project, i64(f, Field.PROJECT_PLAN), h, state_stride, rows, recurrent, recurrent_stride, scratch)
         if out != 0:
             _copy_part(i64(f, Field.PROJECT_LANES), recurrent, recurrent_stride, rows, out, i64(f, Field.OUT_ROW))
+
+
+@njit
+def _step(f, gates, rows, out):
+    """One time step: recurrent product, gates and state, projection, output.
+
+    Where it has further depths, their products write whole rows of gates from a bias, over the ones before.
+    """
+    deeper, depths = i64(f, Field.DEEPER), i64(f, Field.DEPTHS)
+    _depth(f, i64(f, Field.HIDDEN_KERNEL), i64(f, Field.HIDDEN_PLAN), gates, rows, out if depths == 0 else 0)
+    for d in range(depths):
+        _depth(f, i64(deeper, 2 * d), i64(deeper, 2 * d + 1), gates, rows, out if d == depths - 1 else 0)
 
 
 def layer(f):
