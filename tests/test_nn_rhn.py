@@ -291,6 +291,17 @@ class _First(nn.Module):
         return both[0]
 
 
+def test_the_report_shows_every_depth(tmp_path: Any) -> None:
+    model = nn.Sequential(RHN(6, 8, 3), _First(), nn.Linear(8, 3)).eval()
+    report = srn.inspect(model, torch.randn(4, 2, 6))
+    report.html(tmp_path / "report.html")
+    figure = report.plot_weights()
+    texts = {text.get_text() for axes in figure.axes for child in axes.child_axes for text in child.texts}
+    assert {"h0", "t0", "h2", "t2", "input", "hidden"} <= texts
+    gates = report.to_dict()["layers"][0]["matrices"]
+    assert [[gate["gate"] for gate in m["gates"]] for m in gates[:3]] == [["h0", "t0"], ["h0", "t0"], ["h1", "t1"]]
+
+
 def test_half_precision_keeps_the_state() -> None:
     net = RHN(4, 8, 2)
     x = torch.randn(5, 2, 4)

@@ -89,11 +89,14 @@ def _matrix_of(layer: RecurrentLayer, found: Snapshot, order: Tensor, sort: bool
     dead_H = _dead(found, layer.name, layer.hidden_size)
     halves = []
     for kind in ("ih", "hh"):
-        blocks = [
-            found.masks[rows.parameter][rows.start : rows.start + layer.hidden_size] & ~dead_H[:, None]
-            for rows in sorted((r for r in layer.rows if r.kind == kind), key=lambda r: layer.gates.index(r.gate))
-        ]
-        half_RC = torch.cat([block[order] for block in blocks]).T
+        blocks = {
+            rows.gate: found.masks[rows.parameter][rows.start : rows.start + layer.hidden_size] & ~dead_H[:, None]
+            for rows in layer.rows
+            if rows.kind == kind
+        }
+        # Not every gate has rows of every kind: the deeper ones of a highway network don't read the input.
+        none = torch.zeros_like(next(iter(blocks.values())))
+        half_RC = torch.cat([blocks.get(gate, none)[order] for gate in layer.gates]).T
         if kind == "hh":
             read = layer.unit_sets[-1]  # with a projection the recurrent rows are projected units
             half_RC = half_RC & ~_dead(found, read, len(half_RC))[:, None]

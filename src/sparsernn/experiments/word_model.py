@@ -16,7 +16,7 @@ from .regularisation import WeightDrop, embed, locked_dropout
 from .softmax_loss import linear_cross_entropy
 from .tasks.text import wide
 
-State = tuple[tuple[Tensor, Tensor], ...]
+State = tuple[tuple[Tensor, ...], ...]  # of each layer (h, c) or (h,)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..learn.sparsifier import Sparsifier
 from . import checkpoint
+from .highway_model import HighwayModel
 from .progress import TrainingProgress
 from .regularisation import activation_penalty, window_length
 from .signals import Stopped, StopSignals
@@ -34,7 +35,8 @@ class WordTraining:
     `bptt`: length of a window, random around it with `vary`, and the rate then goes with the length.
     `alpha`, `beta`: strengths of AR and TAR. `steps`: stop after so many, 0 never.
     `sum_over_time`: the loss is summed over a window's time steps and averaged over the batch, as published strengths
-    of penalties and clipping thresholds of Zaremba's nets want it. `precision` "bfloat16" takes the products with
+    of penalties and clipping thresholds of Zaremba's nets want it. `keep_best`: the result is the net after the epoch
+    of the least validation loss. `precision` "bfloat16" takes the products with
     the vocabulary's matrix in bfloat16; sums, states and all other products stay in float32.
     """
 
@@ -54,6 +56,7 @@ class WordTraining:
     patience: int = 0
     averaged: bool = False
     sum_over_time: bool = False
+    keep_best: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     steps: int = 0
     checkpoint_every: int = 200
@@ -84,7 +87,7 @@ class WordTrainer:
 
     def __init__(
         self,
-        model: WordModel | StackedLSTM,
+        model: WordModel | StackedLSTM | HighwayModel,
         train_N: Tensor,
         valid_N: Tensor | None,
         settings: WordTraining,
@@ -101,7 +104,7 @@ class WordTrainer:
         self.x_NB = train_N[: length * settings.batch].view(settings.batch, length).t().contiguous()
         self.y_NB = train_N[1 : length * settings.batch + 1].view(settings.batch, length).t().contiguous()
         self.valid_N = valid_N
-        self.file = folder / "checkpoint.safetensors"
+        self.file, self.best = folder / "checkpoint.safetensors", folder / "best.safetensors"
         self.epoch, self.place, self.step, self.averaging = 0, 0, 0, settings.averaged
         self.state: State = model.zero_state(settings.batch)
         self.losses: list[float] = []  # validation loss in bits of each epoch
@@ -115,6 +118,7 @@ class WordTrainer:
         if self.file.is_file():
             self._resume()
         else:
+            self.best.unlink(missing_ok=True)
             torch.manual_seed(seed)
 
     @property
@@ -142,6 +146,8 @@ class WordTrainer:
         self._save()
         if self.sparsifier is not None and self.epoch >= s.epochs:
             self.sparsifier.finish()
+        if self.best.is_file() and self.epoch >= s.epochs:
+            self.model.load_state_dict(checkpoint.read(self.best)["model"])
 
     @contextmanager
     def averaged_weights(self):
@@ -182,7 +188,7 @@ class WordTrainer:
         loss = float(nats.detach())
         if not math.isfinite(loss):
             raise Diverged(f"The loss is {loss} at step {self.step + 1}; lower the learning rate.")
-        self.state = tuple((h.detach(), c.detach()) for h, c in state)
+        self.state = tuple(tuple(part.detach() for part in layer) for layer in state)
         self.total, self.count = self.total + loss * y_TB.numel(), self.count + y_TB.numel()
         self.place, self.step = end, self.step + 1
         return loss
@@ -197,6 +203,9 @@ class WordTrainer:
                 self.averaging = bits > min(self.losses[: -s.patience])
                 self.optimizer = self._optimizer() if self.averaging else self.optimizer
             self.losses.append(bits)
+            if s.keep_best and bits == min(self.losses):
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                checkpoint.write(self.best, {"model": self.model.state_dict()})
             log.info("epoch %d: valid perplexity %.2f", self.epoch + 1, 2**bits)
         if self.sparsifier is not None:
             self.kept.append(self.sparsifier.density())
@@ -248,7 +257,7 @@ class WordTrainer:
         self.optimizer.load_state_dict(kept["optimizer"])
         if self.sparsifier is not None:
             self.sparsifier.load_state_dict(kept["sparsifier"])
-        self.state = tuple((h.to(self.device), c.to(self.device)) for h, c in kept["state"])
+        self.state = tuple(tuple(part.to(self.device) for part in layer) for layer in kept["state"])
         checkpoint.set_random_state(kept["random"])
 
 

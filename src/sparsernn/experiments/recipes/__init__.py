@@ -16,6 +16,7 @@ from .shakespeare import RECIPE as SHAKESPEARE
 from .spoken_digits import RECIPE as SPOKEN_DIGITS
 from .wang_mnist import RECIPE as WANG_MNIST
 from .wen_ptb import RECIPE as WEN_PTB
+from .wen_rhn import RECIPE as WEN_RHN
 
 _ALL = (
     SHAKESPEARE,
@@ -27,6 +28,7 @@ _ALL = (
     DEMEESTER_LM,
     WANG_MNIST,
     WEN_PTB,
+    WEN_RHN,
     DARJI_GRAPHS,
     DARJI_PRUNE_GRAPHS,
 )

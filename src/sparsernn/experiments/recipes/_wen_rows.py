@@ -18,6 +18,7 @@ from ...learn.sparsifier import Sparsifier
 from ...runtime.layers import accelerate
 from ...surgery.checkpoint import load, save
 from ...surgery.compact import compact
+from ..highway_model import HighwayModel
 from ..results import Result, place, read, sizes
 from ..runs import Run, RunError
 from ..tasks import ptb_word
@@ -47,19 +48,16 @@ class Wen:
     def example_inputs(self) -> Tensor:
         return self.text.train[: STEPS * BATCH].view(STEPS, BATCH)
 
-    def model(self, row: str) -> StackedLSTM:
+    def model(self, row: str) -> StackedLSTM | HighwayModel:
         """The untrained net of `row`."""
         s = self.settings
         torch.manual_seed(self.run.seed)
-        widths = self.direct_widths if row == "direct" else (s.net.units, s.net.units)
+        widths = (s.widths or self.units_of("iss")) if row == "direct" else (s.net.units, s.net.units)
         return StackedLSTM(len(self.text.symbols), s.net.units, widths, s.keep(row), s.net.start)
 
-    @property
-    def direct_widths(self) -> tuple[int, ...]:
-        """Units of each layer of the net that is trained directly: those that ISS found."""
-        if self.settings.widths:
-            return self.settings.widths
-        path = place(self.run.results, self.run.recipe, self.run.scale, "iss", self.run.seed)
+    def units_of(self, row: str) -> tuple[int, ...]:
+        """Units of each layer that are left in `row`, which is done: the sizes of the row that is trained directly."""
+        path = place(self.run.results, self.run.recipe, self.run.scale, row, self.run.seed)
         if not path.is_file():
             raise RunError(f"{path} is missing, which says how wide the row direct is: run the recipe again.")
         return tuple(read(path).measured["units"])
@@ -107,29 +105,33 @@ class Wen:
         save(small, self.file(row, "-compact"))
         small = small.to(trainer.device)
         measured = {
-            "valid_perplexity": 2 ** bits_per_symbol(small, text.valid, streams=s.batch, window=s.net.bptt),
+            "valid_perplexity": 2 ** bits_per_symbol(small, text.valid, streams=s.batch, window=s.training(row).bptt),
             "test_perplexity": 2 ** bits_per_symbol(small, text.test, streams=1, window=LONG),
             "valid_course": [2**bits for bits in trainer.losses],
             "train_course": list(trainer.train_perplexity),
             "steps": trainer.step,
             "units": [layer.hidden_size for layer in small.layers],
             **sizes(small),
-            "mult_adds": _mult_adds(small),
+            "mult_adds": self.mult_adds(small),
         }
-        return measured | ({"density": trainer.kept[-1]} if trainer.kept else {})
+        # The best epoch need not be the last one, whose density was noted.
+        return measured | ({"density": trainer.kept[-1]} if trainer.kept and not trainer.best.is_file() else {})
+
+    def mult_adds(self, model: Any) -> int:
+        """Multiply-adds for one word: non-zero weights of all matrices but the embedding, where words are looked up."""
+        matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and not name.startswith("embedding")]
+        return sum(int(p.count_nonzero()) for p in matrices)
 
     def results(self, paper: Mapping[str, Mapping[str, Any]]) -> dict[str, Result]:
         return {
             row: self.run.row(row, lambda row=row: self.make(row), paper=paper.get(row)) for row in self.settings.rows
         }
 
-    def load(self, row: str, kind: str = "") -> StackedLSTM:
+    def load(self, row: str, kind: str = "") -> nn.Module:
         """The net of a row that is done, in eval mode; kind "-compact": without what could go."""
         if not self.file(row, kind).is_file():
             raise RunError(f"{self.file(row, kind)} is missing, so the run is not done: run the recipe again.")
-        model = load(self.model(row), self.file(row, kind)).eval()
-        assert isinstance(model, StackedLSTM)
-        return model
+        return load(self.model(row), self.file(row, kind)).eval()
 
     def forms(self, row: str) -> dict[str, nn.Module]:
         """What is timed for `row`: the net without what could go in torch, in our runtime, and there in int8."""
@@ -157,12 +159,6 @@ class Wen:
                 figures |= {f"speedup_{name}": each.ratio, f"spread_{name}": each.spread}
             found[row] = self.run.add(result, figures)
         return found
-
-
-def _mult_adds(model: StackedLSTM) -> int:
-    """Multiply-adds for one word: non-zero weights of all matrices but the embedding, where words are looked up."""
-    matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and not name.startswith("embedding")]
-    return sum(int(p.count_nonzero()) for p in matrices)
 
 
 def _silent() -> Any:
