@@ -43,14 +43,15 @@ SCALES = {
     ),
     # So short a training of so small a net is far from over-fitting, and takes a stronger penalty to reach zero.
     "cpu": HighwaySettings(
-        96,
+        64,
         4,
-        (0.005, 0.01),
-        epochs=1,
+        (0.01, 0.02),
+        epochs=3,
         learning_rate=0.4,
         dropout=0.0,
         sparse_dropout=0.0,
         keep_best=False,
+        words=200_000,
         measured_words=20_000,
         precision="bfloat16",
     ),
@@ -64,7 +65,8 @@ def _label(row: str) -> str:
     return names.get(kind, row)
 
 
-LABELS = {row: _label(row) for settings in SCALES.values() for row in settings.rows}
+_STRENGTHS = sorted({strength for settings in SCALES.values() for strength in settings.strengths})
+LABELS = {row: _label(row) for row in ("dense", *map(iss_row, _STRENGTHS), "target", "direct")}
 
 
 def _show(run: Run, rows: Mapping[str, Result]) -> None:
