@@ -111,6 +111,44 @@ def test_gradients() -> None:
     assert torch.autograd.gradcheck(packed, tuple(i.detach().requires_grad_() for i in (inputs[0], *inputs[2:])))
 
 
+@pytest.mark.parametrize("form", ["padded", "packed", "masked"])
+def test_the_gradient_of_its_own_is_that_of_the_plain_loop(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(8)
+    net = RHN(3, 4, 3, 2, bidirectional=True, state_dropout=0.4 if form == "masked" else 0.0, dtype=torch.float64)
+    x, s = torch.randn(5, 3, 3).double().requires_grad_(), torch.randn(4, 3, 4).double().requires_grad_()
+    lengths = torch.tensor([5, 3, 1])
+    wanted = (x, s, *net.parameters())
+
+    def gradients(own: bool) -> tuple[Tensor, ...]:
+        if not own:
+            monkeypatch.setattr("sparsernn.nn._rhn_steps._has_its_own_gradient", lambda *_: False)
+        torch.manual_seed(9)
+        y, h = net(pack_padded_sequence(x, lengths) if form == "packed" else x, s)
+        y = y.data if isinstance(y, PackedSequence) else y
+        weights = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view_as(y)
+        return torch.autograd.grad((y * weights).sum() + h.square().sum(), wanted)
+
+    for mine, plain in zip(gradients(True), gradients(False)):
+        assert off(mine, plain) < 1e-11
+
+
+def test_outputs_can_be_changed_in_place_and_transforms_see_the_plain_loop() -> None:
+    net = RHN(3, 4, 2, dtype=torch.float64)
+    x = torch.randn(4, 2, 3).double()
+    y, _ = net(x)
+    y.mul_(2).sum().backward()
+    first = [p.grad.clone() for p in net.parameters() if p.grad is not None]
+    parameters = dict(net.named_parameters())
+
+    def loss(values: dict[str, Tensor]) -> Tensor:
+        return 2 * torch.func.functional_call(net, values, (x,))[0].sum()
+
+    found = torch.func.grad(loss)({name: p.detach() for name, p in parameters.items()})
+    assert all(off(a, b) < 1e-11 for a, b in zip(first, found.values()))
+    net.requires_grad_(False)
+    assert not net(x)[0].requires_grad
+
+
 # Table 2 of arXiv 1709.05027: units and parameters in millions, embedding of 10,000 words tied to the output layer.
 TABLE_2 = {830: 23.48, 726: 18.88, 517: 11.07, 403: 7.62, 328: 5.66}
 

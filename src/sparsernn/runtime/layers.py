@@ -128,7 +128,7 @@ def _nothing(model: nn.Module) -> str:
     others = [f"{path or 'the model'} ({type(m).__name__})" for path, m in model.named_modules() if cell_of(m)]
     why = f" It has {', '.join(others[:3])}, whose class or weights are not torch's own." if others else ""
     return (
-        f"accelerate: {type(model).__name__} has no LSTM, GRU, RNN (layer or cell) or RHN to accelerate.{why}\n"
+        f"accelerate: {type(model).__name__} has no LSTM, GRU or RNN (layer or cell) and no RHN to accelerate.{why}\n"
         "Compiled kernels replace torch.nn.LSTM, GRU, RNN, their cells and those of sparsernn.nn."
     )
 
