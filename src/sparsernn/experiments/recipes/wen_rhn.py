@@ -45,7 +45,7 @@ SCALES = {
     "cpu": HighwaySettings(
         64,
         4,
-        (0.01, 0.02),
+        (0.02, 0.04),
         epochs=3,
         learning_rate=0.4,
         dropout=0.0,
