@@ -133,6 +133,9 @@ def _watcher(progress: SweepProgress) -> Any:
             progress.end(about["number"])
             progress.ended(write_outcome(Path(about["folder"]), stopped))
 
+        def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            progress.died(trial.config["trial"]["number"])
+
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             progress.end(trial.config["trial"]["number"])
 

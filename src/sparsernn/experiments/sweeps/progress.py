@@ -76,6 +76,10 @@ class SweepProgress:
         figures = f"{course['row']}  loss {course['loss']:.3f}"
         self._bars.update(self._tasks[number], completed=course["step"], total=course["steps"], figures=figures)
 
+    def died(self, number: int) -> None:
+        """The process of a trial is dead; another will go on with it."""
+        self._say("trial %d: its process died; again", number)
+
     def end(self, number: int) -> None:
         task = self._tasks.pop(number, None)
         if task is not None:
