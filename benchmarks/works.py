@@ -14,6 +14,7 @@ from . import engines
 from .figure1 import figure1
 from .graphs import graphs
 from .measure import Ceiling, Engine, Ideal, Row, versus
+from .paper_net import paper_net
 from .split import split
 from .training import training
 
@@ -201,4 +202,4 @@ def streaming(ceiling: Ceiling, rounds: int) -> list[Row]:
 
 
 _ALL = (compact, compact8, blocks90, blocks95, blocks95int8, single95, product, streaming, split, graphs)
-WORKS = {f.__name__: f for f in (*_ALL, figure1, training)}
+WORKS = {f.__name__: f for f in (*_ALL, figure1, training, paper_net)}
