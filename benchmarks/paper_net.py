@@ -11,7 +11,7 @@ import sparsernn as srn
 from sparsernn.experiments.word_model import StackedLSTM
 
 from .engines import same
-from .measure import Ceiling, Row, versus
+from .measure import Ceiling, Ideal, Row, versus
 
 UNITS, WORDS, STEPS, BATCH = 1500, 10_000, 30, 10
 TALL, WIDE, DENSITY = (
@@ -70,12 +70,12 @@ def _rows(ceiling: Ceiling, rounds: int, name: str, dense: StackedLSTM, targets:
     return rows
 
 
-def ideal(ceiling: Ceiling, small: nn.Module, precision: str) -> float:
-    """Seconds at the roofline: operations at the peak (int8: four times that), or every weight read once a step by a
+def ideal(ceiling: Ceiling, small: nn.Module, precision: str) -> Ideal:
+    """The roofline: operations at the peak (int8: four times that), or every weight read once a step by a
     layer and once in all by what needs no earlier step."""
     count = {name: int(p.count_nonzero()) for name, p in small.named_parameters() if p.dim() == 2}
     again = sum(n for name, n in count.items() if "weight_hh" in name)
     once = sum(n for name, n in count.items() if not name.startswith("embedding")) - again
     size = 1 if precision == "int8" else 4
     operations = 2.0 * (once + again) * STEPS * BATCH / (4 if precision == "int8" else 1)
-    return ceiling.ideal(operations, (once + again) * size, (once + again * STEPS) / (once + again))
+    return ceiling.ideal(operations, (once + again) * size, (once + again * STEPS) / (once + again), calls=1)

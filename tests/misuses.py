@@ -14,7 +14,8 @@ from torch import nn
 
 import sparsernn as srn
 from sparsernn.learn.bayes import Bayes
-from sparsernn.learn.lasso import L1, GroupLasso
+from sparsernn.learn.l1 import L1
+from sparsernn.learn.lasso import GroupLasso
 from sparsernn.learn.prune import Prune
 from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM
 from sparsernn.runtime.layers import accelerate

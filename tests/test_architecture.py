@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "runtime": {"structure", "nn"},
     "analysis": {"structure", "nn"},
 }
-KNOW_ALL = {"experiments", "_benchmark", "cli", "__main__", "__init__"}
+KNOW_ALL = {"experiments", "_benchmark", "_milliseconds", "cli", "__main__", "__init__"}
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
 PUBLIC = [(name, thing) for name, thing in vars(sparsernn).items() if not name.startswith("_") and callable(thing)]

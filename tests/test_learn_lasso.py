@@ -12,7 +12,8 @@ from torch import nn
 
 from learn_models import OPTIMIZERS, loss_of, lstm_unit_groups, tagger, tokens, train
 from sparsernn.learn import parts
-from sparsernn.learn.lasso import L1, GroupLasso
+from sparsernn.learn.l1 import L1
+from sparsernn.learn.lasso import GroupLasso
 from sparsernn.learn.levels import Slices
 from sparsernn.learn.penalty import zero_below
 from sparsernn.learn.proximal import shrink_groups, shrink_weights, step_metric

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from learn_models import OPTIMIZERS, loss_of, tagger, tokens, train
-from sparsernn.learn.lasso import L1, GroupLasso
+from sparsernn.learn.l1 import L1
+from sparsernn.learn.lasso import GroupLasso
 from sparsernn.learn.prune import Prune
 from sparsernn.learn.schedules import Gradual
 from sparsernn.learn.scores import Movement, Taylor

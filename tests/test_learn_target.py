@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from learn_models import OPTIMIZERS, tagger, tokens, train
-from sparsernn.learn.lasso import L1, GroupLasso
+from sparsernn.learn.l1 import L1
+from sparsernn.learn.lasso import GroupLasso
 from sparsernn.learn.target import Ramp
 from sparsernn.structure.trace import trace
 

@@ -7,9 +7,10 @@ out of the house.
 
 from . import nn as nn
 from ._benchmark import benchmark as benchmark
+from ._milliseconds import milliseconds as milliseconds
 from .analysis.sparsity import inspect as inspect
 from .learn.bayes import Bayes as Bayes
-from .learn.lasso import L1 as L1
+from .learn.l1 import L1 as L1
 from .learn.lasso import GroupLasso as GroupLasso
 from .learn.prune import Prune as Prune
 from .learn.schedules import Gradual as Gradual

@@ -1,9 +1,9 @@
-"""L1 and group lasso: a penalty on weights, blocks, gates and units, by its strength or by the size to reach."""
+"""Group lasso on weights, blocks, gates and units: by the penalty's strength, a size to reach or a loss to keep."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -12,22 +12,25 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..structure.groups import Level as LevelName
+from .cost import Cost, make_budget
+from .courses import Goal, Method, make_course
 from .governed import Include
+from .hard_concrete import HardConcrete
 from .levels import Slices, scored, sums
-from .options import check_goal, check_update, strengths
+from .options import check_course, check_goal, check_update, strengths
 from .penalty import Groups, Penalty, SelfWeights, zero_below
 from .proximal import is_adaptive, shrink_groups, shrink_weights, step_metric
 from .scores import Magnitude, Score
 from .select import protected
 from .sparsifier import Sparsifier
-from .target import Budget, Ramp, SoftTopK
+from .target import Course, Ramp
 from .units import make_level
 
 _COARSE_FIRST: tuple[LevelName, ...] = ("unit", "gate", "block", "weight")
 
 
 class GroupLasso(Sparsifier):
-    """Learn which groups can go, either down to a size (`target`) or under a penalty (`strength`).
+    """Learn which groups can go: down to a size (`target`), under a penalty (`strength`), or as far as a loss allows.
 
     Arguments:
         model: any module with recurrent layers.
@@ -35,6 +38,16 @@ class GroupLasso(Sparsifier):
         target: share of the governed weights that is kept at the end, counted as `compact` would leave them; needs
             `steps`. The budget is met with the last group that goes, so the result lies at most one group below it.
         steps: number of optimizer steps of the whole run, fine-tuning included.
+        cost: what `target` counts: "weights"; "mult-adds", the multiply-adds of a time step in all matrices, readers
+            included; or a function of the units left, {unit set of `trace`: number} -> cost above 0. Then `target` is
+            in its unit (milliseconds, say, by `sparsernn.milliseconds`) and not a share. Whole units only.
+        method: how a target is reached. "top-k": the lowest scores are zeroed on a ramp and may come back until it
+            ends; "shrink": groups are chosen in periods and fade to zero in each (HESSO, arXiv 2409.09085);
+            "hard-concrete": random gates on whole units under a multiplier that holds their expected size to the ramp
+            (arXiv 1712.01312 and 2208.04425), so that weights hold one sample of the gates until the choice is frozen.
+        max_loss: instead of a target: as many groups go as leave `validate()` at most this share above its value at
+            the start (0.01: one percent), for a model that is trained already; needs `steps` and `validate`.
+        validate: gives the loss on validation data, less is better; called in the course of steps, without gradients.
         strength: factor of the penalty sum_g ||w_g||. Published strengths belong to a loss that is summed over time
             and averaged over the batch; a loss averaged over T time steps as well needs strength / T (T = 35 for
             Wen's Penn Treebank runs, arXiv 1709.05027). A mapping {level: strength} sets several levels apart.
@@ -46,8 +59,8 @@ class GroupLasso(Sparsifier):
         threshold: with "subgradient": weights smaller than this become zero after each step (1e-4 by default).
         groups: with "subgradient": "full" (incoming rows, own column, readers, as published) or "outgoing".
         self_weights: with "subgradient": count a unit's weights on itself "twice", as published, or "once".
-        score: with `target`: which groups go first (`Magnitude()` by default).
-        ramp: with `target`: when they go (`Ramp()`).
+        score: with `target` and `max_loss`: which groups go first (`Magnitude()` by default).
+        ramp: with them: when they go (`Ramp()`; with `max_loss` in the first 60% of the steps).
         include: "recurrent", "all" or patterns of parameter names: whose weights or units are governed. A unit's
             group has all its readers in any case.
         carried_states: states that the model returns are only fed back into it, so their units may go.
@@ -65,6 +78,10 @@ class GroupLasso(Sparsifier):
         target: float | None = None,
         steps: int | None = None,
         strength: float | Mapping[str, float] | None = None,
+        max_loss: float | None = None,
+        validate: Callable[[], float] | None = None,
+        cost: Cost = "weights",
+        method: Method = "top-k",
         level: LevelName | Sequence[LevelName] = "unit",
         update: Literal["proximal", "subgradient"] = "proximal",
         threshold: float | None = None,
@@ -79,8 +96,9 @@ class GroupLasso(Sparsifier):
         names: tuple[LevelName, ...] = (level,) if isinstance(level, str) else tuple(level)  # type: ignore[assignment]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"{kind}: level is {level!r}, expected one level or several different ones.")
-        check_goal(kind, target, steps, strength)
-        check_update(kind, target, update, threshold, groups, self_weights)
+        check_goal(kind, target, steps, strength, max_loss, absolute=callable(cost))
+        check_course(kind, target, max_loss, validate, method, cost, names)
+        check_update(kind, strength is None, update, threshold, groups, self_weights)
         super().__init__(model, include)
         # Unknown names come last, where make_level names them.
         ordered = sorted(names, key=lambda name: _COARSE_FIRST.index(name) if name in _COARSE_FIRST else 9)
@@ -92,19 +110,13 @@ class GroupLasso(Sparsifier):
         self.threshold = 1e-4 if threshold is None else float(threshold)
         self.strengths = strengths(kind, strength, ordered)
         self._penalties = [Penalty(each, groups, self_weights) for each in self.levels]
-        self._course: SoftTopK | None = None
-        if target is not None:
+        self._course: Course | None = None
+        if strength is None:
             assert steps is not None
-            weights = {name: self._parameters[name] for name in self._governed.weights}
-            budget = Budget(self.levels, weights, Magnitude() if score is None else score)
-            with torch.no_grad():
-                least = budget.smallest(self._parameters)
-            if least > target:
-                raise ValueError(
-                    f"{kind}: target={target} cannot be reached: {least:.4g} of the governed weights stay in any case "
-                    "(units that are kept, one unit a layer and direction).\nSee trace(...).explain()."
-                )
-            self._course = SoftTopK(budget, Ramp() if ramp is None else ramp, float(target), steps)
+            score = Magnitude() if score is None else score
+            budget = make_budget(kind, self._root, self.levels, self._governed, score, cost)
+            goal = Goal(kind, target, max_loss, validate, steps, method, ramp, callable(cost))
+            self._course = make_course(goal, budget, self._parameters)
         self._decision: dict[str, Tensor] | None = None  # masks of the present choice, made when asked for
 
     def _touched(self) -> tuple[str, ...]:
@@ -112,6 +124,8 @@ class GroupLasso(Sparsifier):
 
     def _check_optimizer(self, optimizer: Optimizer) -> None:
         if self._course is not None:
+            if isinstance(self._course, HardConcrete) and isinstance(optimizer, torch.optim.LBFGS):
+                raise ValueError('LBFGS looks at several points in a step; method="hard-concrete" has a gate for one.')
             return
         if self.update == "subgradient":
             if is_adaptive(optimizer):
@@ -163,13 +177,8 @@ class GroupLasso(Sparsifier):
         return torch.stack([v.to(values[0].device) for v in values]).sum()
 
     def _watch(self, scale: Tensor | float) -> None:
-        if self._course is None or self._course.frozen or not self._course.budget.score.watches:
-            return
-        for name in dict.fromkeys(name for level in self.levels for name in scored(level)):
-            gradient = self._parameters[name].grad
-            if gradient is not None:
-                dense = gradient.to_dense() if gradient.is_sparse else gradient
-                self._course.budget.score.watch(name, self._parameters[name], dense / scale)
+        if self._course is not None:
+            self._course.watch(self._parameters, scale)
 
     def _advance(self) -> None:
         self._decision = None
@@ -212,13 +221,14 @@ class GroupLasso(Sparsifier):
         if course is None:
             self._clear_dead_units()
         elif not course.frozen:
-            warnings.warn(
-                f"{type(self).__name__}.finish() after {self.steps_done} of {course.steps} steps: the target "
-                f"{course.target} is not reached yet, {self.density():.4g} of the weights are kept.",
-                stacklevel=3,
-            )
+            course.settle(self.steps_done, self._parameters)
             if course.gone is not None:
                 self._hold(course.budget.masks(course.gone, self._parameters))
+            warnings.warn(
+                f"{type(self).__name__}.finish() after {self.steps_done} of {course.steps} steps: the target "
+                f"{course.target:.4g} is not reached yet, {self.density():.4g} of the weights are kept.",
+                stacklevel=3,
+            )
 
     def _clear_dead_units(self) -> None:
         """Zero what units compute that nobody reads; that may leave further units without readers."""
@@ -251,47 +261,10 @@ class GroupLasso(Sparsifier):
             )
         if (state["course"] is None) != (self._course is None):
             raise ValueError(
-                f"{type(self).__name__}: one of target= and strength= was given in the saved run, now the other."
+                f"{type(self).__name__}: one of a size and a strength was given in the saved run, now the other."
             )
         if self._course is not None:
-            self._course.frozen = bool(state["course"]["frozen"])
-            self._course.gone = [out.clone() for out in state["course"]["gone"]] or None
+            self._course.load_state_dict(state["course"], self._parameters)
             memory = {n: v.to(self._parameters[n].device, copy=True) for n, v in state["score"].items()}
             self._course.budget.score.memory = memory
         self._decision = None
-
-
-class L1(GroupLasso):
-    """`GroupLasso` on single weights: strength * sum |w|, or the smallest weights go until `target` is left.
-
-    With update="subgradient" and SGD this is Wen's non-structured baseline (arXiv 1709.05027, appendix A: strength
-    1e-4 on all weights but the embedding, threshold 2e-4).
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        example_inputs: Any = None,
-        *,
-        target: float | None = None,
-        steps: int | None = None,
-        strength: float | None = None,
-        update: Literal["proximal", "subgradient"] = "proximal",
-        threshold: float | None = None,
-        score: Score | None = None,
-        ramp: Ramp | None = None,
-        include: Include = "recurrent",
-    ) -> None:
-        super().__init__(
-            model,
-            example_inputs,
-            target=target,
-            steps=steps,
-            strength=strength,
-            level="weight",
-            update=update,
-            threshold=threshold,
-            score=score,
-            ramp=ramp,
-            include=include,
-        )

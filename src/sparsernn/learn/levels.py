@@ -201,6 +201,24 @@ class Slices(Level):
             total += torch.stack(sides).prod(0)
         return total
 
+    def expected(self, gone: Tensor, shapes: Mapping[str, torch.Size]) -> Tensor:
+        """Expected number of weights in matrices of these shapes, if group k is out with probability gone[k].
+
+        Differentiable; rows and columns are taken to be independent, which misses a variance only.
+        """
+        total = gone.new_zeros(())
+        for name, shape in shapes.items():
+            weights = gone.new_ones(())
+            for axis, size in enumerate(shape):
+                cut = torch.zeros(self.count, dtype=torch.long)
+                for part in self._all:
+                    member = part.member
+                    if member.parameter == name and member.axis == axis and not member.within:
+                        cut += (part.slots < size).sum(1)
+                weights = weights * (size - (cut.to(gone) * gone).sum())
+            total = total + weights
+        return total
+
 
 def _none(tile: Tiles) -> Tensor:
     return torch.zeros(tile.rows, tile.columns, dtype=torch.bool)

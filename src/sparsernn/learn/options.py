@@ -6,20 +6,31 @@ from collections.abc import Mapping, Sequence
 
 
 def check_goal(
-    kind: str, target: float | None, steps: int | None, strength: float | Mapping[str, float] | None
+    kind: str,
+    target: float | None,
+    steps: int | None,
+    strength: float | Mapping[str, float] | None,
+    max_loss: float | None = None,
+    *,
+    absolute: bool = False,
 ) -> None:
-    """Exactly one of target and strength; steps with target only."""
-    if (target is None) == (strength is None):
-        given = "neither" if target is None else "both"
+    """Exactly one of target, strength and max_loss; steps with target and max_loss only."""
+    given = [n for n, v in (("target", target), ("strength", strength), ("max_loss", max_loss)) if v is not None]
+    if len(given) != 1:
+        found = {0: "neither", 2: "both" if max_loss is None else " and ".join(given), 3: "all"}[len(given)]
         raise ValueError(
-            f"{kind}: got {given} of target= and strength=, expected exactly one: target= (share of weights to keep, "
-            "with steps=) or strength= (factor of the penalty)."
+            f"{kind}: got {found} of target= and strength=, expected exactly one: target= (share of weights to keep, "
+            "with steps=) or strength= (factor of the penalty).\nOr max_loss= (with steps= and validate=)."
         )
-    if target is not None:
-        if not isinstance(target, (int, float)) or not 0 < target <= 1:
-            raise ValueError(f"{kind}: target is {target!r}, expected the share to keep, above 0 and at most 1.")
+    if target is not None and (
+        not isinstance(target, (int, float)) or not 0 < target <= (float("inf") if absolute else 1)
+    ):
+        least = "above 0, in the unit of the cost" if absolute else "above 0 and at most 1"
+        raise ValueError(f"{kind}: target is {target!r}, expected the share to keep, {least}.")
+    if strength is None:
         if steps is None:
-            raise ValueError(f"{kind}: target={target} needs steps=, the number of optimizer steps of the whole run.")
+            what = f"target={target}" if max_loss is None else f"max_loss={max_loss}"
+            raise ValueError(f"{kind}: {what} needs steps=, the number of optimizer steps of the whole run.")
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise ValueError(f"{kind}: steps is {steps!r}, expected a whole number of optimizer steps, at least 1.")
     elif steps is not None:
@@ -28,17 +39,48 @@ def check_goal(
         )
 
 
-def check_update(
-    kind: str, target: float | None, update: str, threshold: float | None, groups: str, self_weights: str
+def check_course(
+    kind: str,
+    target: float | None,
+    max_loss: float | None,
+    validate: object,
+    method: str,
+    cost: object,
+    levels: Sequence[str],
 ) -> None:
-    """Options of the penalty, which have no meaning for a target."""
+    """How a size is reached, and the loss that bounds it."""
+    if method not in ("top-k", "shrink", "hard-concrete"):
+        raise ValueError(f'{kind}: method is {method!r}, expected "top-k", "shrink" or "hard-concrete".')
+    if target is None and method != "top-k":
+        raise ValueError(f'{kind}: method="{method}" goes with target=, which it leads to.')
+    if target is None and cost != "weights":
+        raise ValueError(f"{kind}: cost= goes with target=, which it counts.")
+    if method == "hard-concrete" and tuple(levels) != ("unit",):
+        raise ValueError(f'{kind}: method="hard-concrete" has gates on units, got level {", ".join(levels)}.')
+    if method == "hard-concrete" and callable(cost):
+        raise ValueError(
+            f'{kind}: method="hard-concrete" needs the expected cost and its gradient, which a function of the widths '
+            'does not give: use cost="mult-adds", or another method.'
+        )
+    if (max_loss is None) != (validate is None):
+        raise ValueError(f"{kind}: max_loss= and validate= go together: the share, and what gives the loss.")
+    if max_loss is None:
+        return
+    if not isinstance(max_loss, (int, float)) or not 0 <= max_loss < float("inf"):
+        raise ValueError(f"{kind}: max_loss is {max_loss!r}, expected a share of the loss, 0 or more (0.01: 1%).")
+    if not callable(validate):
+        raise TypeError(f"{kind}: validate is a {type(validate).__name__}, expected a function without arguments.")
+
+
+def check_update(kind: str, chosen: bool, update: str, threshold: float | None, groups: str, self_weights: str) -> None:
+    """Options of the penalty, which have no meaning where groups are `chosen` to go (by target or max_loss)."""
     if update not in ("proximal", "subgradient"):
         raise ValueError(f'{kind}: update is {update!r}, expected "proximal" or "subgradient".')
     if groups not in ("full", "outgoing"):
         raise ValueError(f'{kind}: groups is {groups!r}, expected "full" or "outgoing".')
     if self_weights not in ("twice", "once"):
         raise ValueError(f'{kind}: self_weights is {self_weights!r}, expected "twice" (as published) or "once".')
-    if target is not None and update != "proximal":
+    if chosen and update != "proximal":
         raise ValueError(f'{kind}: update="subgradient" goes with strength=; target= picks the groups itself.')
     if threshold is not None and update != "subgradient":
         raise ValueError(f'{kind}: threshold= goes with update="subgradient"; the proximal step gives exact zeros.')

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -61,22 +61,19 @@ class Budget:
 
     With several levels, coarse before fine, each takes an equal factor of the share: units keep share^(1/3) of all
     weights, gates then share^(2/3), and single weights make the total exact.
+
+    `total` is what there is before anything goes; `shapes` are those of the parameters that are counted.
     """
 
     def __init__(self, levels: Sequence[Level], governed: Mapping[str, Tensor], score: Score) -> None:
         self.levels = levels
         self.score = score
-        self._shapes = {name: weight.shape for name, weight in governed.items()}
-        self.total = sum(weight.numel() for weight in governed.values())
+        self.shapes = {name: weight.shape for name, weight in governed.items()}
+        self.total: float = sum(weight.numel() for weight in governed.values())
 
     def smallest(self, parameters: Mapping[str, Tensor]) -> float:
         """The smallest share that can be reached: some units are kept in any case."""
-        masks = self.masks(self._choose(parameters, 0.0), parameters)
-        return sum(int(masks[n].sum()) if n in masks else s.numel() for n, s in self._shapes.items()) / self.total
-
-    def choose(self, parameters: Mapping[str, Tensor], share: float) -> list[Tensor]:
-        """Which groups go, bool (count,) for each level."""
-        return self._choose(parameters, share)
+        return self._left(self.choose(parameters, 0.0), parameters) / self.total
 
     def masks(self, gone: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Parameter name -> bool mask once `gone` is out at every level."""
@@ -90,22 +87,28 @@ class Budget:
         for level, out in zip(self.levels, gone):
             zero(level, out, parameters)
 
-    def _choose(self, parameters: Mapping[str, Tensor], share: float) -> list[Tensor]:
+    def choose(
+        self, parameters: Mapping[str, Tensor], share: float, scores_by_level: Sequence[Tensor] = ()
+    ) -> list[Tensor]:
+        """Which groups go, bool (count,) for each level, by the scores of their weights where none are given."""
         chosen: list[Tensor] = []
         present: dict[str, Tensor] = {
-            n: torch.ones(s, dtype=torch.bool, device=parameters[n].device) for n, s in self._shapes.items()
+            n: torch.ones(s, dtype=torch.bool, device=parameters[n].device) for n, s in self.shapes.items()
         }
         for number, level in enumerate(self.levels, 1):
             budget = self.total * share ** (number / len(self.levels))
-            elements = {name: self.score.elements(name, parameters[name]) for name in scored(level)}
-            scores = level.combine(elements, self.score.reduce)
+            if scores_by_level:
+                scores = scores_by_level[number - 1]
+            else:
+                elements = {name: self.score.elements(name, parameters[name]) for name in scored(level)}
+                scores = level.combine(elements, self.score.reduce)
             if not bool(scores.sum().isfinite()):
                 raise ValueError(
                     "The weights hold NaN or infinity, so nothing can be chosen to go: look at the training first."
                 )
             gone = self._exactly(scores, present, budget) if level.name == "weight" else None
             if gone is None:
-                gone = _walk(level, scores, present, budget)
+                gone = self._walk(level, scores, present, budget)
             chosen.append(gone)
             if number < len(self.levels):
                 for name, mask in level.masks(gone, parameters).items():
@@ -117,18 +120,62 @@ class Budget:
         if len(self.levels) > 1:
             there = torch.cat([mask.reshape(-1).to(scores.device) for mask in present.values()])
             scores = scores.masked_fill(~there, -torch.inf)
-        return lowest(scores, self.total - round(budget))
+        return lowest(scores, int(self.total) - round(budget))
+
+    def _walk(self, level: Level, scores: Tensor, present: Mapping[str, Tensor], budget: float) -> Tensor:
+        """Take groups out in the order of their scores until at most `budget` is left."""
+        stay = protected(scores, level.keep_one)
+        order = torch.argsort(scores, stable=True)
+        order = order[~stay[order]]
+        gone = torch.zeros_like(stay)
+        gone[order[: self._how_many(level, order, present, budget, level.count)]] = True
+        return gone
+
+    def _how_many(self, level: Level, order: Tensor, present: Mapping[str, Tensor], budget: float, count: int) -> int:
+        """How many groups, in this order, have to go until at most `budget` is left."""
+        return int((level.left(order, present) > budget).sum())
+
+    def _left(self, gone: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> float:
+        """What is left once `gone` is out at every level."""
+        masks = self.masks(gone, parameters)
+        return sum(int(masks[n].sum()) if n in masks else s.numel() for n, s in self.shapes.items())
 
 
-def _walk(level: Level, scores: Tensor, present: Mapping[str, Tensor], budget: float) -> Tensor:
-    """Take groups out in the order of their scores until at most `budget` weights are left."""
-    stay = protected(scores, level.keep_one)
-    order = torch.argsort(scores, stable=True)
-    order = order[~stay[order]]
-    left = level.left(order, present)
-    gone = torch.zeros_like(stay)
-    gone[order[: int((left > budget).sum())]] = True
-    return gone
+class Course(Protocol):
+    """One run towards a size: which groups are out, and whether that is final."""
+
+    budget: Budget
+    gone: list[Tensor] | None
+    frozen: bool
+    steps: int
+
+    @property
+    def target(self) -> float: ...
+
+    def watch(self, parameters: Mapping[str, Tensor], scale: Tensor | float) -> None:
+        """Before an optimizer step, with the gradients (`scale` times the true ones) at hand."""
+
+    def advance(self, step: int, parameters: Mapping[str, Tensor]) -> bool:
+        """After an optimizer step: do what is due; True if the choice has just become final."""
+        ...
+
+    def settle(self, step: int, parameters: Mapping[str, Tensor]) -> None:
+        """The run ends before its time."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None: ...
+
+
+def watch_scores(budget: Budget, parameters: Mapping[str, Tensor], scale: Tensor | float) -> None:
+    """Show the gradients (`scale` times the true ones) to a score that watches them."""
+    if not budget.score.watches:
+        return
+    for name in dict.fromkeys(name for level in budget.levels for name in scored(level)):
+        gradient = parameters[name].grad
+        if gradient is not None:
+            dense = gradient.to_dense() if gradient.is_sparse else gradient
+            budget.score.watch(name, parameters[name], dense / scale)
 
 
 @dataclass
@@ -153,6 +200,17 @@ class SoftTopK:
         self.frozen = step >= self.ramp.freeze_step(self.steps)
         self.budget.zero(self.gone, parameters)
         return self.frozen
+
+    def watch(self, parameters: Mapping[str, Tensor], scale: Tensor | float) -> None:
+        """The score may look at the gradients."""
+        if not self.frozen:
+            watch_scores(self.budget, parameters, scale)
+
+    def settle(self, step: int, parameters: Mapping[str, Tensor]) -> None:
+        """What is out is at zero already."""
+
+    def load_state_dict(self, state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
+        self.frozen, self.gone = bool(state["frozen"]), [out.clone() for out in state["gone"]] or None
 
     def state_dict(self) -> dict[str, Any]:
         gone = [] if self.gone is None else [out.cpu().clone() for out in self.gone]

@@ -14,6 +14,7 @@ from .demeester_recite import RECIPE as DEMEESTER_RECITE
 from .reber import RECIPE as REBER
 from .shakespeare import RECIPE as SHAKESPEARE
 from .spoken_digits import RECIPE as SPOKEN_DIGITS
+from .targets import RECIPE as TARGETS
 from .wang_mnist import RECIPE as WANG_MNIST
 from .wen_ptb import RECIPE as WEN_PTB
 from .wen_rhn import RECIPE as WEN_RHN
@@ -29,6 +30,7 @@ _ALL = (
     WANG_MNIST,
     WEN_PTB,
     WEN_RHN,
+    TARGETS,
     DARJI_GRAPHS,
     DARJI_PRUNE_GRAPHS,
 )

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..._benchmark import benchmark
-from ...learn.lasso import L1, GroupLasso
+from ...learn.l1 import L1
+from ...learn.lasso import GroupLasso
 from ...learn.sparsifier import Sparsifier
 from ...runtime.layers import accelerate
 from ...surgery.checkpoint import load, save

@@ -1,0 +1,88 @@
+"""`milliseconds`: what a model of given widths would take in the runtime, by its cost table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from .runtime.costs import Counts, Precision, current, offered, predict
+from .runtime.pack import WIDTH
+from .structure.trace import trace
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """One matrix: its shape, how much of each side a unit of each set takes with it, and how often it multiplies how
+    many rows. `blocks`: in how many equal parts its rows are packed (gates)."""
+
+    shape: tuple[int, int]
+    cuts: tuple[Mapping[str, float], Mapping[str, float]]
+    calls: int
+    rows: int
+    blocks: int
+
+
+def milliseconds(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    batch: int = 1,
+    steps: int = 1,
+    precision: Precision = "float32",
+    carried_states: bool = False,
+) -> Callable[[Mapping[str, int]], float]:
+    """A function {unit set of `trace`: units left} -> predicted milliseconds of the products of one call.
+
+    For `GroupLasso(model, x, target=0.5, cost=milliseconds(model, x), steps=...)`: units go until the compact model is
+    predicted to take half a millisecond on one thread, for `batch` rows over `steps` time steps. The prediction is that
+    of `accelerate(...).explain()`, from the runtime's cost table (`sparsernn tune` measures it anew): matrix products
+    of recurrent layers and linear layers, dense; activations and all other operations are left out.
+    Raises what `trace` raises.
+    """
+    structure = trace(model, example_inputs, carried_states=carried_states)
+    parameters = {name: p for name, p in model.named_parameters() if p.dim() == 2}
+    groups = structure.groups("unit").of(parameters)
+    sizes = {name: len(numbers) for name, numbers in groups.units.items()}
+    recurrent = {
+        row.parameter: (row.kind, len(layer.gates)) for layer in structure.layers for row in layer.rows if row.parameter
+    }
+    linear = {f"{path}.weight" if path else "weight" for path, m in model.named_modules() if isinstance(m, nn.Linear)}
+    matrices = []
+    for name, p in parameters.items():
+        if name not in recurrent and name not in linear:
+            continue
+        cuts: tuple[dict[str, float], dict[str, float]] = ({}, {})
+        for member in groups.members:
+            if member.parameter == name and not member.within:
+                for unit_set, numbers in groups.units.items():
+                    own = numbers[numbers >= 0]
+                    hits = sum(int((member.group == number).sum()) for number in own[:1].tolist())
+                    if hits:
+                        cuts[member.axis][unit_set] = cuts[member.axis].get(unit_set, 0) + hits
+        kind, gates = recurrent.get(name, ("linear", 1))
+        each_step = kind in ("hh", "hr")
+        calls, rows = (steps, batch) if each_step else (1, steps * batch)
+        matrices.append(_Matrix((p.shape[0], p.shape[1]), cuts, calls, rows, 1 if kind == "hr" else gates))
+    layout = offered(precision)[0]  # dense panels
+
+    def cost(widths: Mapping[str, int]) -> float:
+        gone = {name: size - widths.get(name, size) for name, size in sizes.items()}
+        total = 0.0
+        for m in matrices:
+            sides = [size - sum(gone[s] * each for s, each in cut.items()) for size, cut in zip(m.shape, m.cuts)]
+            high, wide = (max(1, round(side)) for side in sides)
+            total += m.calls * predict(layout, _dense(high, wide, m.blocks), m.rows, current())
+        return total / 1e6
+
+    return cost
+
+
+def _dense(rows: int, columns: int, parts: int) -> Counts:
+    """The counts of a matrix without zeros whose rows are packed in `parts` equal parts."""
+    blocks = parts * math.ceil(rows / parts / WIDTH)
+    weights = rows * columns
+    return Counts(columns, blocks, blocks * columns, blocks * math.ceil(columns / 4), weights, 0, 0)

@@ -1,0 +1,177 @@
+"""Reaching a size by random gates: hard concrete L0 with a multiplier that holds the expected size to its target.
+
+Louizos et al. (arXiv 1712.01312): each group is multiplied by z = clip(s (ZETA - GAMMA) + GAMMA, 0, 1) with
+s = sigmoid((logit u + a) / BETA), u uniform, so that P(z > 0) = sigmoid(a - BETA log(-GAMMA / ZETA)). Gallego-Posada
+et al. (arXiv 2208.04425): instead of a fixed strength a multiplier grows while the expected size is above the target
+and is reset to zero when it is not. It is steered by the expected size, which answers at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .levels import Slices, scored, sums, wide
+from .target import Budget, Ramp
+
+BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
+OPEN = 2.2  # where a begins: nearly all gates are open
+GATE_RATE = 0.05  # of Adam on a
+MULTIPLIER_RATE = 300.0  # of the multiplier, a whole run at an excess of 1
+_SHIFT = BETA * math.log(-GAMMA / ZETA)
+
+
+@dataclass
+class HardConcrete:
+    """The state of one run. Between two optimizer steps the parameters hold w z with one sample z of the gates, so that
+    forward and backward need no change; `weights` keeps w. A gradient of w z becomes those of w and of a."""
+
+    budget: Budget
+    ramp: Ramp
+    target: float
+    steps: int
+    gone: list[Tensor] | None = None
+    frozen: bool = False
+    a: Tensor | None = None
+    moments: list[Tensor] = field(default_factory=list)
+    multiplier: float = 0.0
+    ratio: float = 0.0  # size of the loss's pull at a, against that of the expected size
+    z: Tensor | None = None
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    slope: Tensor | None = None  # gradient of the loss at a in this step
+
+    @property
+    def level(self) -> Slices:
+        level = self.budget.levels[0]
+        assert isinstance(level, Slices)
+        return level
+
+    def watch(self, parameters: Mapping[str, Tensor], scale: Tensor | float) -> None:
+        """Before an optimizer step: from the gradients of w z to those of w, and w back in its place."""
+        if self.z is None or self.a is None:
+            return
+        gradients: dict[str, Tensor] = {}
+        for name in scored(self.level):
+            gradient = parameters[name].grad
+            if gradient is None:
+                gradient = torch.zeros_like(parameters[name])
+            gradients[name] = gradient.to_dense() if gradient.is_sparse else gradient
+        products = {name: wide(g) * wide(self.weights[name]) for name, g in gradients.items()}
+        by_z = sums(self.level.parts, products) / scale
+        self.slope = by_z * self._slope_of_z()
+        self._multiply(gradients)
+        for name, value in self.weights.items():
+            parameters[name].copy_(value)
+            parameters[name].grad = gradients[name]
+
+    def advance(self, step: int, parameters: Mapping[str, Tensor]) -> bool:
+        """After an optimizer step: move the gates and draw them anew; True if the choice has just become final."""
+        if self.frozen or step < self.ramp.begin * self.steps:
+            return False
+        if self.a is None:
+            device = parameters[scored(self.level)[0]].device
+            self.a = torch.full((self.level.count,), OPEN, device=device)
+            self.moments = [torch.zeros_like(self.a), torch.zeros_like(self.a)]
+        elif self.slope is not None:
+            self._move(step)
+        if step >= self.ramp.freeze_step(self.steps):
+            self._trim(parameters, self.target)
+            return True
+        self.weights = {name: parameters[name].detach().clone() for name in scored(self.level)}
+        u = torch.rand_like(self.a).clamp(1e-6, 1 - 1e-6)
+        self.z = self._stretched(torch.sigmoid((u.logit() + self.a) / BETA))
+        self._multiply(parameters)
+        return False
+
+    def settle(self, step: int, parameters: Mapping[str, Tensor]) -> None:
+        """The run ends before its time: the gates' own values take the place of the sample."""
+        if self.frozen or self.a is None:
+            return
+        for name, value in self.weights.items():
+            parameters[name].copy_(value)
+        self._trim(parameters, max(self.target, float(self._expected(self._open(self.a)))))
+        self.frozen = False
+
+    def _move(self, step: int) -> None:
+        assert self.a is not None and self.slope is not None
+        a = self.a.clone().requires_grad_()
+        with torch.enable_grad():
+            expected = self._expected(self._open(a))
+            (pull,) = torch.autograd.grad(expected, a)
+        ratio = float(self.slope.abs().mean() / pull.abs().mean().clamp_min(1e-12))
+        self.ratio = ratio if self.ratio == 0 else 0.95 * self.ratio + 0.05 * ratio
+        width = max(1e-9, self.ramp.end - self.ramp.begin)
+        done = min(1.0, max(0.0, (step / self.steps - self.ramp.begin) / width))
+        excess = float(expected) - (self.target + (1 - self.target) * (1 - done) ** 3)
+        rate = MULTIPLIER_RATE / max(1.0, (self.ramp.freeze - self.ramp.begin) * self.steps)
+        self.multiplier = self.multiplier + rate * excess if excess > 0 else 0.0
+        gradient = self.slope + self.multiplier * self.ratio * pull
+        mean, square = self.moments
+        mean.lerp_(gradient, 0.1)
+        square.lerp_(gradient * gradient, 0.01)
+        count = step - round(self.ramp.begin * self.steps)
+        corrected = (square / (1 - 0.99 ** max(1, count))).sqrt_().add_(1e-12)
+        self.a -= GATE_RATE * (mean / (1 - 0.9 ** max(1, count))) / corrected
+        self.slope = None
+
+    def _trim(self, parameters: Mapping[str, Tensor], share: float) -> None:
+        """Exactly the wanted size: the gates that are least open go, the others take their most likely value."""
+        assert self.a is not None
+        self.gone = self.budget.choose(parameters, share, [self.a])
+        self.z = self._stretched(torch.sigmoid(self.a))
+        # A gate that stays must not be shut by a hair: its unit would be there without readers.
+        self.z = torch.where(self.gone[0].to(self.z.device), 0.0, self.z.clamp_min(0.05))
+        self._multiply(parameters)
+        self.weights, self.z, self.frozen = {}, None, True
+
+    def _multiply(self, values: Mapping[str, Tensor]) -> None:
+        assert self.z is not None
+        for part in self.level.parts:
+            value = values[part.parameter]
+            part.multiply(value, part.spread(self.z.to(value.device, value.dtype), 1.0))
+
+    def _expected(self, open_: Tensor) -> Tensor:
+        """Expected share of the size, differentiable: a matrix has its expected rows times its expected columns."""
+        return self.level.expected(1 - open_, self.budget.shapes) / self.budget.total
+
+    @staticmethod
+    def _open(a: Tensor) -> Tensor:
+        return torch.sigmoid(a - _SHIFT)
+
+    @staticmethod
+    def _stretched(s: Tensor) -> Tensor:
+        return (s * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
+
+    def _slope_of_z(self) -> Tensor:
+        """dz/da at the present sample: none where the gate is wholly open or shut."""
+        assert self.z is not None
+        s = (self.z - GAMMA) / (ZETA - GAMMA)
+        inside = (self.z > 0) & (self.z < 1)
+        return torch.where(inside, (ZETA - GAMMA) * s * (1 - s) / BETA, 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        copies = {n: v.cpu().clone() for n, v in self.weights.items()}
+        return {
+            "frozen": self.frozen,
+            "gone": [] if self.gone is None else [out.cpu().clone() for out in self.gone],
+            "a": None if self.a is None else self.a.cpu().clone(),
+            "z": None if self.z is None else self.z.cpu().clone(),
+            "moments": [m.cpu().clone() for m in self.moments],
+            "multiplier": self.multiplier,
+            "ratio": self.ratio,
+            "weights": copies,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
+        self.frozen, self.gone = bool(state["frozen"]), [out.clone() for out in state["gone"]] or None
+        device = parameters[scored(self.level)[0]].device
+        self.a, self.z = (None if state[k] is None else state[k].to(device, copy=True) for k in ("a", "z"))
+        self.moments = [m.to(device, copy=True) for m in state["moments"]]
+        self.multiplier, self.ratio = float(state["multiplier"]), float(state["ratio"])
+        self.weights = {n: v.to(parameters[n].device, copy=True) for n, v in state["weights"].items()}
+        self.slope = None

@@ -1,0 +1,119 @@
+"""As small as a loss allows: groups go in stages as long as the loss on validation data stays near what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .target import Budget, Ramp, watch_scores
+
+STAGES, LEAST = 20, 0.05  # the last stage keeps this share
+
+
+@dataclass
+class WithinLoss:
+    """The state of one run: at each stage a smaller share is tried, and the last one that was good is gone back to.
+
+    `validate` is asked for a loss (less is better) before anything goes, and at the end of each stage, when the net has
+    adapted to what went. Once the loss is more than `most` times the first one, weights and choice of the last good
+    stage are put back, and that choice is final.
+    """
+
+    budget: Budget
+    ramp: Ramp
+    most: float
+    validate: Callable[[], float]
+    steps: int
+    gone: list[Tensor] | None = None
+    frozen: bool = False
+    stage: int = 0
+    reference: float | None = None
+    good: dict[str, Any] | None = None  # choice and weights of the last good stage
+
+    def watch(self, parameters: Mapping[str, Tensor], scale: Tensor | float) -> None:
+        """The score may look at the gradients."""
+        if not self.frozen:
+            watch_scores(self.budget, parameters, scale)
+
+    @property
+    def target(self) -> float:
+        """The share that the present stage keeps, of all that is governed."""
+        return LEAST ** (self.stage / STAGES)
+
+    def advance(self, step: int, parameters: Mapping[str, Tensor]) -> bool:
+        """After an optimizer step: zero what is out, judge at a stage's end; True if the choice is final now."""
+        if self.frozen or step < self.ramp.begin * self.steps:
+            return False
+        length = max(1, round((self.ramp.end - self.ramp.begin) * self.steps / STAGES))
+        place = step - round(self.ramp.begin * self.steps)
+        if self.reference is None:
+            self.reference = float(self.validate())
+            self._next(parameters)
+        elif place >= self.stage * length:
+            if float(self.validate()) <= self.most * self.reference:
+                self._keep(parameters)
+                if self.stage < STAGES:
+                    self._next(parameters)
+                else:
+                    self.frozen = True
+            else:
+                self._put_back(parameters)
+        elif self.gone is not None and step % self.ramp.every == 0:
+            self.gone = self.budget.choose(parameters, self.target)
+            self.budget.zero(self.gone, parameters)
+        return self.frozen
+
+    def _next(self, parameters: Mapping[str, Tensor]) -> None:
+        if self.good is None:
+            self._keep(parameters)
+        self.stage += 1
+        self.gone = self.budget.choose(parameters, self.target)
+        self.budget.zero(self.gone, parameters)
+
+    def _keep(self, parameters: Mapping[str, Tensor]) -> None:
+        if self.gone is not None:
+            self.gone = self.budget.choose(parameters, self.target)
+            self.budget.zero(self.gone, parameters)
+        names = dict.fromkeys(name for level in self.budget.levels for name in level.parameters)
+        self.good = {
+            "gone": [] if self.gone is None else self.gone,
+            "weights": {name: parameters[name].detach().clone() for name in names},
+        }
+
+    def _put_back(self, parameters: Mapping[str, Tensor]) -> None:
+        assert self.good is not None
+        for name, value in self.good["weights"].items():
+            parameters[name].copy_(value)
+        none = [torch.zeros(level.count, dtype=torch.bool) for level in self.budget.levels]
+        self.gone, self.frozen, self.good = self.good["gone"] or none, True, None
+
+    def settle(self, step: int, parameters: Mapping[str, Tensor]) -> None:
+        """The run ends before its time: back to the last stage that was good."""
+        if not self.frozen and self.good is not None:
+            self._put_back(parameters)
+
+    def state_dict(self) -> dict[str, Any]:
+        gone = [] if self.gone is None else [out.cpu().clone() for out in self.gone]
+        good = None
+        if self.good is not None:
+            weights = {name: value.cpu().clone() for name, value in self.good["weights"].items()}
+            good = {"gone": [out.cpu().clone() for out in self.good["gone"]], "weights": weights}
+        return {
+            "frozen": self.frozen,
+            "gone": gone,
+            "stage": self.stage,
+            "reference": self.reference,
+            "good": good,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
+        self.frozen, self.gone = bool(state["frozen"]), [out.clone() for out in state["gone"]] or None
+        self.stage, self.reference = int(state["stage"]), state["reference"]
+        self.good = None
+        if state["good"] is not None:
+            weights = {n: v.to(parameters[n].device, copy=True) for n, v in state["good"]["weights"].items()}
+            self.good = {"gone": [out.clone() for out in state["good"]["gone"]], "weights": weights}

@@ -1,0 +1,57 @@
+"""The recipe of targets: what it makes at smoke scale, and what it says of a sweep."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from sparsernn.experiments.recipes import RECIPES, RecipeError, with_changes
+from sparsernn.experiments.recipes.targets import verdict
+from sparsernn.experiments.results import collect
+from sparsernn.experiments.runs import Run
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_every_way_to_the_target_ends_at_one_size(tmp_path, capsys):
+    recipe = RECIPES["targets"]
+    settings = dataclasses.replace(recipe.settings("smoke"), nets=("lstm", "stack"), strengths=(1e-3,))
+    run = Run("targets", "smoke", 0, settings, tmp_path / "run", tmp_path / "results", command="sparsernn run targets")
+    run.begin()
+    recipe.run(run)
+    rows = {r.row: r.measured for r in collect(tmp_path / "results")}
+    assert set(rows) <= set(recipe.labels)
+    out = capsys.readouterr().out
+    assert "characters, LSTM: target by hard-concrete" in out and "trained directly" in out
+    sizes = {rows[f"lstm-{how}"]["recurrent_weights"] for how in ("target", "shrink", "hard-concrete", "direct")}
+    assert sizes == {4 * rows["lstm-target"]["units"][0] * (64 + rows["lstm-target"]["units"][0])}
+    for net in ("lstm", "stack"):
+        assert 0.2 < rows[f"{net}-target"]["share"] <= 0.25 and rows[f"{net}-dense"]["share"] == 1
+        assert -0.2 < rows[f"{net}-target"]["off_target"] <= 0
+        assert abs(rows[f"{net}-direct"]["share"] - rows[f"{net}-target"]["share"]) < 0.05
+    found = recipe.load(run)
+    assert found.sparsified in found.models and (tmp_path / "run" / "report.html").is_file()
+
+
+def test_the_best_strength_is_one_that_came_down_to_the_size():
+    settings = dataclasses.replace(RECIPES["targets"].settings("smoke"), nets=("gru",), strengths=(1.0, 2.0, 3.0))
+    rows = {f"gru-{way}": {"test_loss": loss, "share": share} for way, loss, share in (
+        ("target", 0.5, 0.249), ("direct", 0.6, 0.25), ("strength0", 0.1, 0.9), ("strength1", 0.4, 0.26),
+        ("strength2", 0.7, 0.1),
+    )}  # fmt: skip
+    assert "best strength of that size 0.4000" in verdict(rows, settings)
+    rows["gru-strength1"]["share"] = rows["gru-strength2"]["share"] = 0.8
+    assert "no strength came down to the size" in verdict(rows, settings)
+
+
+def test_settings_are_checked():
+    settings = RECIPES["targets"].settings("cpu")
+    for change, words in (("nets=rnn", "some of lstm, stack, gru"), ("target=1", "between 0 and 1")):
+        with pytest.raises(RecipeError, match=words):
+            with_changes(settings, [change])
