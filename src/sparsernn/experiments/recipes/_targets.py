@@ -42,7 +42,7 @@ class Settings:
 
     nets: tuple[str, ...] = tuple(NETS)
     target: float = 0.25
-    strengths: tuple[float, ...] = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+    strengths: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
     methods: bool = True
     hidden: int = 192
     embedding: int = 64
