@@ -107,15 +107,14 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(method, stop):
     model, optimizer, _ = make()
     torch.manual_seed(7)
     train(model, optimizer, 40)
+    assert torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(7)))  # nothing was drawn
     other, half, sparsifier = make()
-    torch.manual_seed(7)
     train(other, half, stop)
-    kept = copy.deepcopy((other.state_dict(), half.state_dict(), sparsifier.state_dict(), torch.get_rng_state()))
+    kept = copy.deepcopy((other.state_dict(), half.state_dict(), sparsifier.state_dict()))
     again, rest, sparsifier = make()
     again.load_state_dict(kept[0])
     rest.load_state_dict(kept[1])
     sparsifier.load_state_dict(kept[2])
-    torch.set_rng_state(kept[3])
     train(again, rest, 40 - stop, first=stop)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters()))
 
@@ -138,7 +137,7 @@ def test_units_fade_in_equal_steps_to_zero():
 
 
 def test_gradients_of_gates_and_weights_are_those_of_the_product():
-    model = tagger(hidden=6).double()
+    model = tagger(hidden=40).double()
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
     sparsifier = GroupLasso(model, tokens(), target=0.5, steps=1000, method="hard-concrete").attach(optimizer)
     train(model, optimizer, 1)
@@ -152,7 +151,7 @@ def test_gradients_of_gates_and_weights_are_those_of_the_product():
     a = course.a.double().clone().requires_grad_()
     z = (torch.sigmoid((noise + a) / BETA) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
     z = torch.where(inside, z, course.z.double())
-    twin = tagger(hidden=6).double()
+    twin = tagger(hidden=40).double()
     leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
     call = {**dict(twin.named_parameters()), **{name: leaf * z for name, leaf in leaves.items()}}
     x = tokens(5)

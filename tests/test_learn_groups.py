@@ -121,3 +121,18 @@ def test_restricted_groups_keep_their_members():
     assert one.count == 4 and set(one.scopes) == {"rnn.l1"} and set(one.units) == {"rnn.l1"}
     for roles in (("incoming",), ("outgoing",)):
         torch.testing.assert_close(one.squares(values, roles), groups.squares(values, roles)[4:])
+
+
+def test_a_slice_that_is_narrowed_on_another_axis_changes_nothing_beside_it():
+    torch.manual_seed(0)
+    value, factor = torch.randn(5, 4, dtype=torch.float64), torch.rand(1, 4, dtype=torch.float64) + 1
+    within = {0: torch.tensor([1, 3])}
+    part = SlicePart.of(Member("w", 1, torch.arange(4), "outgoing", within), 4, value)
+    for change, wanted in (
+        (part.multiply, value * factor),
+        (part.subtract_quotient, value - value / factor),
+    ):
+        changed = value.clone()
+        change(changed, factor)
+        torch.testing.assert_close(changed[[1, 3]], wanted[[1, 3]])
+        assert torch.equal(changed[[0, 2, 4]], value[[0, 2, 4]])

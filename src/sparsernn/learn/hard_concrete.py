@@ -23,6 +23,7 @@ BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 OPEN = 2.2  # where a begins: nearly all gates are open
 GATE_RATE = 0.05  # of Adam on a
 MULTIPLIER_RATE = 300.0  # of the multiplier, a whole run at an excess of 1
+_SEED = 1_712_013_120
 _SHIFT = BETA * math.log(-GAMMA / ZETA)
 
 
@@ -83,7 +84,9 @@ class HardConcrete:
             self._trim(parameters, self.target)
             return True
         self.weights = {name: parameters[name].detach().clone() for name in scored(self.level)}
-        u = torch.rand_like(self.a).clamp(1e-6, 1 - 1e-6)
+        # A function of the step alone: the same on every rank and after a resume, and no draw of the caller's is moved.
+        source = torch.Generator().manual_seed(_SEED + step)
+        u = torch.rand(len(self.a), generator=source).to(self.a.device).clamp(1e-6, 1 - 1e-6)
         self.z = self._stretched(torch.sigmoid((u.logit() + self.a) / BETA))
         self._multiply(parameters)
         return False

@@ -162,7 +162,7 @@ class SlicePart:
 
     def subtract_quotient(self, value: Tensor, divisor: Tensor) -> None:
         if self.member.within:
-            place = self._place(value)
+            place = self.place(value)
             value[place] = value[place] - value[place] / divisor
         else:
             value.addcdiv_(value, divisor, value=-1)
