@@ -17,7 +17,7 @@ from ...analysis.sparsity import inspect
 from ..results import Result, as_rows
 from ..runs import Run
 from ..tables import figure, rich_table
-from ._recipe import Loaded, Recipe
+from ._recipe import Judge, Loaded, Recipe
 from ._targets import METHODS, NETS, Settings, Targets
 
 COLUMNS = (
@@ -113,5 +113,6 @@ RECIPE = Recipe(
     bench=bench,
     report=report,
     columns=COLUMNS,
+    judge=Judge("test_loss", more=False, rows="*-target"),
     labels=LABELS,
 )
