@@ -11,6 +11,7 @@ from torch import nn
 
 from analysis_models import TOKENS, Tagger, kill_units, make_constant, tagger
 from sparsernn.analysis.sparsity import inspect
+from sparsernn.surgery.compact import compact
 
 
 def layer(report, name):
@@ -255,3 +256,26 @@ def test_a_model_that_lies_on_no_example_path_is_still_counted():
         found = inspect(Branches(), TOKENS).to_dict()
     assert found["compact"]["parameters"] == found["now"]["parameters"]
     assert any("unused" in note for note in found["notes"])
+
+
+class First(nn.Module):
+    def forward(self, pair):
+        return pair[0]
+
+
+def test_gated_stacks_show_the_units_of_each_layer_behind_their_module():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.LSTM(4, 6, 2), First(), nn.Linear(6, 3)).eval()
+    with torch.no_grad():
+        for weight in (model[0].weight_ih_l0, model[0].weight_hh_l0):
+            weight[:6] = 0
+        model[2].weight[:, 2] = model[0].weight_hh_l1[:, 2] = 0
+    x = torch.randn(5, 2, 4)
+    report = inspect(compact(model, x, gates=True), x).to_dict()
+    assert [(row["name"], [u["size"] for u in row["units"]]) for row in report["layers"]] == [
+        ("0", []),
+        ("0.l0", [6]),
+        ("0.l1", [5]),
+        ("2", []),
+    ]
+    assert not report["notes"]

@@ -225,4 +225,12 @@ def _linears(model: nn.Module) -> list[nn.Linear]:
 
 def _in_model_order(layers: list[Layer], parameters: Mapping[str, Tensor]) -> list[Layer]:
     place = {name: n for n, name in enumerate(parameters)}
-    return sorted(layers, key=lambda layer: min((place[m.parameter] for m in layer.matrices), default=len(place)))
+
+    def key(layer: Layer) -> tuple[int, bool]:
+        if layer.matrices:
+            return min(place[m.parameter] for m in layer.matrices), False
+        # The units of a cell without a declaration stand behind the matrices of its module.
+        around = layer.name.rpartition(".")[0] or layer.name
+        return next((n for name, n in place.items() if name.startswith(around)), len(place)), True
+
+    return sorted(layers, key=key)

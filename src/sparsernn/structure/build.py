@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -189,6 +190,9 @@ def _unit_sets(
     return sets
 
 
+_LAYER = re.compile(r"(^|\.)weight_hh_(l\d+(?:_reverse)?)$")  # parameters that are named as torch names them
+
+
 def _hand_written(
     channels: Channels, channel_class: np.ndarray, names: Sequence[str], left: np.ndarray
 ) -> dict[str, torch.Tensor]:
@@ -204,7 +208,7 @@ def _hand_written(
         fed = classes[(classes >= 0) & left[classes]]
         fed = fed[np.sort(np.unique(fed, return_index=True)[1])]
         if len(fed):
-            sets[names[number].removesuffix(".weight")] = torch.from_numpy(fed.copy())
+            sets[_LAYER.sub(r"\1\2", names[number].removesuffix(".weight"))] = torch.from_numpy(fed.copy())
             left[fed] = False
 
     for (number, axis), planes in channels.planes.items():

@@ -100,6 +100,7 @@ POOL = {
 
 # Operations on all units at once by which nothing could be followed, whatever the weights.
 WHOLE = {
+    "multi_head_attention_forward": "nn.MultiheadAttention, which keeps one width for queries and results",
     **dict.fromkeys("pairwise_distance cdist dist".split(), "a distance over all units"),
     **dict.fromkeys(
         """mse_loss l1_loss smooth_l1_loss huber_loss cross_entropy nll_loss binary_cross_entropy kl_div

@@ -184,7 +184,10 @@ def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn
     own = [name for name in classes.sets if name not in declared]
     unfollowed = [r for r in lost if "not followed" in r.text]
     notes += [f"{r.text} ({r.operation} at {r.where}): what it takes in is kept" for r in unfollowed[:8]]
-    notes += undeclared_cells(recorded.channels.looped, recorded.names, own, list(lost))
+    ours = {path for path, module in model.named_modules() if type(module).__module__.startswith("sparsernn.nn")}
+    undeclared = [name for name in own if name.rpartition(".")[0] not in ours]
+    if undeclared or not own:
+        notes += undeclared_cells(recorded.channels.looped, recorded.names, undeclared, list(lost))
     unused = unused_modules(model, recorded.untouched)
     if unused:
         notes.append(f"no example reached {', '.join(unused)}: pass a list of examples that covers every branch")
