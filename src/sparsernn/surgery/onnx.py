@@ -26,7 +26,11 @@ from ._onnx_axes import Axis, free_axes, grown, varied
 from ._onnx_stack import STACKS, as_nodes
 
 OPSET = 17
-FIXED = "Python loops over time or batch, len(x) and nn.MultiheadAttention come out with the sizes of the example."
+FIXED = (
+    "Python loops over time or batch, len(x) and nn.MultiheadAttention come out with the sizes of the example.\n"
+    "Put nn.LSTM, nn.GRU or nn.RNN in the place of a loop of cells, x.shape[0] in that of len(x), and "
+    "scaled_dot_product_attention between Linear layers in that of nn.MultiheadAttention."
+)
 TOLERANCE = 1e-4  # float32, of the output's largest value
 
 
