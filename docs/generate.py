@@ -46,14 +46,16 @@ def recipe_section(name: str, scale: str, results: Sequence[Result]) -> str:
     recipe = RECIPES[name]
     names = list(dict.fromkeys(r.row for r in results))
     order = sorted(names, key=lambda row: (list(recipe.labels).index(row) if row in recipe.labels else 10**6, row))
-    papers = list(dict.fromkeys(m for r in results for m in r.paper))
-    titles = ["", *(column.title for column in recipe.columns), *(f"paper: {metric}" for metric in papers)]
+    papers = [column for column in recipe.columns if any(column.cell(r.paper) != "-" for r in results)]
+    titles = ["", *(column.title for column in recipe.columns), *(f"paper: {column.title}" for column in papers)]
     lines = [line(titles), line(["---"] + ["---:"] * (len(titles) - 1))]
     for row in order:
         same = [r for r in results if r.row == row]
         measured = mean([r.measured for r in same])
-        paper = [str(same[0].paper.get(metric, "-")) for metric in papers]
-        lines.append(line([recipe.labels.get(row, row), *(c.cell(measured) for c in recipe.columns), *paper]))
+        cells = [column.cell(measured) for column in recipe.columns]
+        if set(cells) != {"-"}:  # what a recipe measures beside its table
+            paper = [column.cell(same[0].paper) for column in papers]
+            lines.append(line([recipe.labels.get(row, row), *cells, *paper]))
     seeds = ", ".join(str(seed) for seed in sorted({r.seed for r in results}))
     last = max(results, key=lambda r: r.date)
     note = f"Seeds {seeds}; {last.device}, torch {last.versions['torch']}, {last.date}."
@@ -126,12 +128,16 @@ def fill(page: Path, section: str) -> None:
 
 
 if __name__ == "__main__":
+    import generate_graphs
+    from reber_study import darji_page
     from runtime_pages import figure1_page
     from studies import tagging_figure, wang_page
 
     main()
     wang_page(ROOT / "results", ROOT / "docs")
     tagging_figure(ROOT / "results", ROOT / "docs")
+    darji_page(ROOT / "results", ROOT / "docs")
+    generate_graphs.main()
     figure1_page(ROOT / "results", ROOT / "docs")
     fill(ROOT / "README.md", demo_section(collect(ROOT / "results")))
     fill(ROOT / "docs" / "spoken-digits.md", digits_section(collect(ROOT / "results")))

@@ -9,7 +9,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from sparsernn._files import write_atomically
-from sparsernn.experiments.recipes._wang_claims import judged
+from sparsernn.experiments.recipes._claims import Verdict, judged
+from sparsernn.experiments.recipes._wang_claims import CLAIMS
 from sparsernn.experiments.recipes._wang_rows import PART_NAMES, grouped
 from sparsernn.experiments.recipes.wang_mnist import figures
 from sparsernn.experiments.results import Result, collect
@@ -61,10 +62,12 @@ def spread(values: Sequence[float], form: str = "{:.2f}") -> str:
     return form.format(fmean(values)) + (f" ± {form.format(stdev(values))}" if len(values) > 1 else "")
 
 
-def claims(seeds: Sequence[dict[str, dict[str, Any]]]) -> list[str]:
+def claim_lines(verdicts: Sequence[Verdict], seeds: int) -> list[str]:
+    """The claims as a table; where fewer than `seeds` could answer one, their number stands with it."""
     lines = [line(["claim", "measured", "in", "holds"]), line(["---", "---:", "---", "---"])]
-    for v in judged([grouped(rows) for rows in seeds]):
+    for v in verdicts:
         mean = f"{v.mean:.2f}" + (f" ± {v.deviation:.2f}" if v.seeds > 1 else "")
+        mean += f" ({v.seeds} seed{'s' if v.seeds > 1 else ''})" if v.seeds < seeds else ""
         lines.append(line([v.claim.text, mean, v.claim.unit, "yes" if v.holds else "**no**"]))
     return lines
 
@@ -96,7 +99,10 @@ def wang_page(results: Path, target: Path) -> str:
     if found:
         seeds = by_seed(found)
         parts.append(source(found, "sparsernn run wang-mnist --scale cpu --seed N") + "\n")
-        parts += ["## What the study claims\n", "\n".join(claims(seeds)) + "\n"]
+        parts += [
+            "## What the study claims\n",
+            "\n".join(claim_lines(judged(CLAIMS, [grouped(rows) for rows in seeds]), len(seeds))) + "\n",
+        ]
         for drawn, caption, name in figures(seeds):
             svg(drawn, target / f"wang-mnist-{name}.svg")
             parts.append(f"![{caption}](wang-mnist-{name}.svg)\n\n{caption}\n")

@@ -12,7 +12,8 @@ import torch
 from sparsernn.experiments.data import DataError, DataFile, data_folder
 from sparsernn.experiments.models import RowClassifier
 from sparsernn.experiments.recipes import RECIPES
-from sparsernn.experiments.recipes._wang_claims import CLAIMS, judged
+from sparsernn.experiments.recipes._claims import judged
+from sparsernn.experiments.recipes._wang_claims import CLAIMS
 from sparsernn.experiments.recipes._wang_figures import curves, remaining
 from sparsernn.experiments.recipes._wang_rows import Name, grouped, kept, names, prune
 from sparsernn.experiments.results import collect
@@ -162,7 +163,7 @@ def made_up(after: float) -> dict:
 
 
 def test_claims_are_judged_by_the_mean_over_the_seeds():
-    found = {v.claim.text: v for v in judged([grouped(made_up(0.975)), grouped(made_up(0.965))])}
+    found = {v.claim.text: v for v in judged(CLAIMS, [grouped(made_up(0.975)), grouped(made_up(0.965))])}
     lstm = "LSTM, one layer: 95% pruned class-blind and retrained costs under 1 point, against the dense net "
     strict = found[lstm + "trained on for as long"]
     assert strict.mean == pytest.approx(1.0) and strict.deviation == pytest.approx(0.5**0.5) and not strict.holds

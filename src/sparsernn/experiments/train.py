@@ -102,12 +102,14 @@ def train(
     folder: Path | None = None,
     begin: Path | None = None,
     milestones: Mapping[int, Path] | None = None,
+    until: Callable[[int], bool] | None = None,
 ) -> History:
     """Train `model` in place for `settings.steps` steps and return the course.
 
     `sparsify` makes the sparsifier, which is attached to the optimizer. `folder` receives `checkpoint.safetensors`,
     from which a call with the same arguments goes on; `begin` is a checkpoint to start from where `folder` has none
     (a training without a sparsifier, say). `milestones`: step -> where a copy of the checkpoint is to be kept.
+    `until` is asked after each step, with the number of steps done; training ends early where it says yes.
 
     Raises Diverged when the loss is not finite (the message names step and last good checkpoint), Stopped after
     SIGTERM or Ctrl-C (a good checkpoint is then in `folder`), CheckpointError where a checkpoint is not of this
@@ -138,13 +140,16 @@ def train(
             loop.step += 1
             loop.losses.append(loss.detach())
             loop.history.seconds = time.monotonic() - started
-            if accelerator.device.type == "cpu" or loop.step % LOOK == 0 or loop.step == settings.steps:
+            ended = loop.step == settings.steps or (until is not None and until(loop.step))
+            if accelerator.device.type == "cpu" or loop.step % LOOK == 0 or ended:
                 loop.look(progress)
             for path in [path for step, path in (milestones or {}).items() if step == loop.step]:
                 loop.save(path)
-            if stop.signal or loop.step % settings.checkpoint_every == 0 or loop.step == settings.steps:
+            if stop.signal or ended or loop.step % settings.checkpoint_every == 0:
                 loop.save(loop.file)
-            if stop.signal and loop.step < settings.steps:
+            if ended:
+                break
+            if stop.signal:
                 raise Stopped(stop.signal, name, loop.step, loop.file)
     if loop.sparsifier is not None:
         loop.sparsifier.finish()

@@ -46,13 +46,17 @@ class Data:
 
 def strings(count: int, longest: int, seed: int) -> Data:
     """Reber strings of 8 to `longest` letters, as many valid as invalid ones, chosen from `count` generated ones."""
-    made = reber.generate(count, seed, shortest=8)
+    return balanced(reber.generate(count, seed, shortest=8), longest, seed)
+
+
+def balanced(made: reber.Strings, longest: int, seed: int, letters: str = reber.LETTERS) -> Data:
+    """Of the strings made those of up to `longest` letters, as many valid as invalid ones, in random order."""
     valid = [s for s, right in zip(made.strings, made.valid) if right and len(s) <= longest]
     wrong = [s for s, right in zip(made.strings, made.valid) if not right and len(s) <= longest]
     each = min(len(valid), len(wrong))
     chosen = [(s, 1) for s in valid[:each]] + [(s, 0) for s in wrong[:each]]
     random.Random(seed).shuffle(chosen)
-    x_TN, lengths_N = padded([s for s, _ in chosen], reber.LETTERS)
+    x_TN, lengths_N = padded([s for s, _ in chosen], letters)
     return Data(x_TN, lengths_N, torch.tensor([c for _, c in chosen]))
 
 

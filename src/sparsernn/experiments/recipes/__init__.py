@@ -7,6 +7,7 @@ import difflib
 from ._recipe import Loaded, Recipe, RecipeError, with_changes
 from .blocks import RECIPE as BLOCKS
 from .darji_graphs import RECIPE as DARJI_GRAPHS
+from .darji_prune import RECIPE as DARJI_PRUNE
 from .darji_prune_graphs import RECIPE as DARJI_PRUNE_GRAPHS
 from .demeester_lm import RECIPE as DEMEESTER_LM
 from .demeester_pos import RECIPE as DEMEESTER_POS
@@ -32,6 +33,7 @@ _ALL = (
     WEN_RHN,
     TARGETS,
     DARJI_GRAPHS,
+    DARJI_PRUNE,
     DARJI_PRUNE_GRAPHS,
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}

@@ -1,39 +1,10 @@
-"""The claims of the MNIST pruning study, each a number for every seed and a sign that says whether it holds."""
+"""The claims of the MNIST pruning study; rows by net and variant, as `grouped` gives them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean, stdev
-from typing import Any
+from statistics import fmean
 
-Measured = Mapping[str, Mapping[str, Any]]  # net and variant -> what was measured at one seed, as `grouped` gives it
-
-
-@dataclass(frozen=True)
-class Claim:
-    """`value` computes a number from the rows of one seed; the claim holds if the mean over the seeds is `at_least`
-    or `at_most` the limit given. `unit` stands behind the number."""
-
-    text: str
-    unit: str
-    value: Callable[[Measured], float]
-    at_most: float | None = None
-    at_least: float | None = None
-
-    def holds(self, mean: float) -> bool:
-        return mean < self.at_most if self.at_most is not None else mean > (self.at_least or 0.0)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A claim over the seeds: mean and standard deviation (0 for one seed), and whether it holds."""
-
-    claim: Claim
-    mean: float
-    deviation: float
-    seeds: int
-    holds: bool
+from ._claims import Claim, Measured
 
 
 def loss(rows: Measured, cell: str, percent: int, layers: int = 1, variant: str = "blind-all") -> float:
@@ -158,20 +129,3 @@ CLAIMS: tuple[Claim, ...] = (
         for layers in (2, 3)
     ),
 )
-
-
-def judged(seeds: Sequence[Measured]) -> list[Verdict]:
-    """The claims that the rows of all `seeds` can answer, over the seeds; others are left out."""
-    found = []
-    for claim in CLAIMS:
-        values = []
-        for rows in seeds:
-            try:
-                values.append(claim.value(rows))
-            except KeyError:  # a row or percentage that this scale does not have
-                break
-        if seeds and len(values) == len(seeds):
-            mean = fmean(values)
-            spread = stdev(values) if len(values) > 1 else 0.0
-            found.append(Verdict(claim, mean, spread, len(values), claim.holds(mean)))
-    return found

@@ -27,12 +27,13 @@ def curves(rows: Rows) -> tuple[dict[str, dict[str, Curve]], dict[str, float]]:
         elif variant.endswith("-all"):
             scheme = variant.removesuffix("-all")
             lines = panels.setdefault(title, {})
-            lines[f"class-{scheme}, pruned"] = _curve(seeds, "before_")
-            lines[f"class-{scheme}, retrained"] = _curve(seeds, "test_accuracy_")
+            lines[f"class-{scheme}, pruned"] = curve(seeds, "before_")
+            lines[f"class-{scheme}, retrained"] = curve(seeds, "test_accuracy_")
     return panels, dense
 
 
-def _curve(seeds: Sequence[Mapping[str, Any]], metric: str) -> Curve:
+def curve(seeds: Sequence[Mapping[str, Any]], metric: str) -> Curve:
+    """Percentages, means and deviations over the seeds of all that is named `metric` and a percentage."""
     names = [name for name in seeds[0] if name.startswith(metric) and all(name in seed for seed in seeds)]
     percentages = sorted(int(name.removeprefix(metric)) for name in names)
     values = [[seed[f"{metric}{percent}"] for seed in seeds] for percent in percentages]

@@ -19,8 +19,9 @@ from ...runtime.layers import accelerate
 from ..results import Result, as_rows
 from ..runs import Run
 from ..tables import figure, rich_table
+from ._claims import Verdict, judged, lines, table
 from ._recipe import Judge, Loaded, Recipe
-from ._wang_claims import judged
+from ._wang_claims import CLAIMS
 from ._wang_figures import curves, remaining
 from ._wang_rows import VARIANTS, Name, Settings, Wang, grouped, names
 
@@ -41,16 +42,12 @@ def run(run: Run) -> None:
     shown = {labels[row]: result for row, result in rows.items()}
     caption = "Test accuracy; dense nets are also trained on for as long as the pruned ones are retrained."
     run.console.print(rich_table("MNIST by rows, pruned", COLUMNS, shown, caption))
-    run.console.print(_claims(rows))
+    run.console.print(lines(_judged(rows)))
     run.console.print(f"Report: {report(run)}")
 
 
-def _claims(rows: Mapping[str, Result]) -> str:
-    lines = [
-        f"{'true ' if v.holds else 'false'}  {v.claim.text}: {v.mean:.2f} {v.claim.unit}"
-        for v in judged([grouped({row: result.measured for row, result in rows.items()})])
-    ]
-    return "\n".join(lines)
+def _judged(rows: Mapping[str, Result]) -> list[Verdict]:
+    return judged(CLAIMS, [grouped({row: result.measured for row, result in rows.items()})])
 
 
 def figures(seeds: Sequence[Mapping[str, Mapping[str, Any]]]) -> list[tuple[Figure, str, str]]:
@@ -106,10 +103,7 @@ def report(run: Run) -> Path:
             for row in as_rows(list(rows.values()))
         ],
         figures=[(drawn, caption) for drawn, caption, _ in figures([measured])],
-        checks=[
-            {"claim": v.claim.text, "measured": round(v.mean, 2), "in": v.claim.unit, "holds": str(v.holds).lower()}
-            for v in judged([grouped({row: result.measured for row, result in rows.items()})])
-        ],
+        checks=table(_judged(rows)),
     )
     return path
 

@@ -8,7 +8,7 @@ are valid strings with one edit, so that neither the vocabulary nor the ends giv
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 LETTERS = "BTSXPVE"
@@ -99,6 +99,17 @@ class Strings:
         return Strings(self.strings[begin:end], self.valid[begin:end])
 
 
+def collect(make: Callable[[], str | None], number: int, seen: set[str], wanted: Callable[[str], bool]) -> list[str]:
+    """`number` strings that `make` gives and that are `wanted`, none of them in `seen`, where they are then noted."""
+    found: list[str] = []
+    while len(found) < number:
+        string = make()
+        if string is not None and string not in seen and wanted(string):
+            seen.add(string)
+            found.append(string)
+    return found
+
+
 def generate(count: int, seed: int, *, embedded: bool = False, shortest: int = 11) -> Strings:
     """`count` different strings in random order, half of them valid, at least `shortest` letters long.
 
@@ -130,17 +141,11 @@ def generate(count: int, seed: int, *, embedded: bool = False, shortest: int = 1
 
     seen: set[str] = set()
 
-    def collect(make, wanted: bool, number: int) -> list[str]:
-        found: list[str] = []
-        while len(found) < number:
-            string = make()
-            if string is None or len(string) < shortest or string in seen or judge(string) is not wanted:
-                continue
-            seen.add(string)
-            found.append(string)
-        return found
+    def wanted(valid: bool) -> Callable[[str], bool]:
+        return lambda string: len(string) >= shortest and judge(string) is valid
 
-    strings = [(s, True) for s in collect(lambda: sentence(REBER), True, count // 2)]
-    strings += [(s, False) for make in (invalid_walk, invalid_edit) for s in collect(make, False, count // 4)]
+    strings = [(s, True) for s in collect(lambda: sentence(REBER), count // 2, seen, wanted(True))]
+    for make in (invalid_walk, invalid_edit):
+        strings += [(s, False) for s in collect(make, count // 4, seen, wanted(False))]
     source.shuffle(strings)
     return Strings(tuple(s for s, _ in strings), tuple(v for _, v in strings))

@@ -21,6 +21,13 @@ def padded(strings: Sequence[str], letters: str) -> tuple[Tensor, Tensor]:
     return nn.utils.rnn.pad_sequence(sequences, padding_value=PADDING), torch.tensor([len(s) for s in strings])
 
 
+def batches(count: int, size: int, seed: int, step: int) -> Tensor:
+    """Which of `count` examples are in the batch of `step`; each epoch has an order of its own."""
+    epoch, within = divmod(step, max(1, count // size))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 7919 + epoch))
+    return order[within * size : (within + 1) * size]
+
+
 @dataclass(frozen=True)
 class Classification:
     """The training objective: mean cross entropy (nats) of the class.
@@ -38,10 +45,7 @@ class Classification:
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """The batch of `step`: x_TB cut to its longest sequence, lengths_B, classes_B."""
-        each = max(1, len(self.classes_N) // self.batch_size)
-        epoch, within = divmod(step, each)
-        order = torch.randperm(len(self.classes_N), generator=torch.Generator().manual_seed(self.seed * 7919 + epoch))
-        chosen = order[within * self.batch_size : (within + 1) * self.batch_size][rank::world]
+        chosen = batches(len(self.classes_N), self.batch_size, self.seed, step)[rank::world]
         lengths_B = self.lengths_N[chosen]
         return self.x_TN[: int(lengths_B.max()), chosen], lengths_B, self.classes_N[chosen]
 
