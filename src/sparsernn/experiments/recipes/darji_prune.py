@@ -33,7 +33,7 @@ from ._darji_claims import CLAIMS
 from ._darji_figures import figures
 from ._darji_rows import Darji
 from ._darji_settings import FLAWS, PARTS, Name, Settings, names
-from ._recipe import Loaded, Recipe
+from ._recipe import Judge, Loaded, Recipe
 
 PERCENTAGES = (60, 70, 80, 90, 100)
 
@@ -160,4 +160,5 @@ RECIPE = Recipe(
     report=report,
     columns=COLUMNS,
     labels={str(name): name.label for name in names(_EVERY)},
+    judge=Judge("after_90", more=True, rows="*-strings-both"),
 )
