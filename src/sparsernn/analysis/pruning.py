@@ -44,7 +44,8 @@ def accuracy_figure(
             at = [place(p) for p in percent]
             axes.plot(at, mean, line, color=colour, linewidth=1.5, marker="o", markersize=3, label=name)
             low = [m - s for m, s in zip(mean, spread)]
-            axes.fill_between(at, low, [m + s for m, s in zip(mean, spread)], color=colour, alpha=0.15, linewidth=0)
+            high = [min(1.0, m + s) for m, s in zip(mean, spread)]
+            axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
         if title in dense:
             axes.axhline(dense[title], color=PALETTE["muted"], linewidth=1, linestyle=":", label="dense")
         shown = sorted({p for percent, _, _ in curves.values() for p in percent})

@@ -46,11 +46,11 @@ def distributions(seeds: Seeds) -> tuple[dict[str, dict[str, list[float]]], list
         for cell, title in CELL_NAMES.items():
             dense, both = f"{cell}-strings-dense", f"{cell}-strings-both"
             rows = [{**found[dense], **found.get(both, {})} for found in seeds if dense in found]
-            nets = {
-                net: [fmean(place) for place in zip(*(row[f"{shape}_{kind}"] for row in rows))]
-                for net, shape in SHAPES.items()
-                if rows and all(f"{shape}_{kind}" in row for row in rows)
-            }
+            nets = {}
+            for net, shape in SHAPES.items():
+                counts = [row[f"{shape}_{kind}"] for row in rows if f"{shape}_{kind}" in row]
+                if counts:
+                    nets[net] = [fmean(place) for place in zip(*counts)]
             if nets:
                 panels[f"{title}, {name}"] = nets
                 edges = list(rows[0]["histogram_edges"])
