@@ -11,7 +11,7 @@ import torch
 
 from sparsernn.experiments.data import DataError, DataFile, data_folder, read, unpack
 from sparsernn.experiments.models import CharacterLSTM, SequenceClassifier
-from sparsernn.experiments.tasks import ptb_word, reber, shakespeare
+from sparsernn.experiments.tasks import imdb, ptb_word, reber, shakespeare
 from sparsernn.experiments.tasks.sequences import Classification, accuracy, padded
 from sparsernn.experiments.tasks.text import LanguageModelling, Streams, bits_per_symbol
 
@@ -133,6 +133,27 @@ def test_state_is_carried_between_steps_and_cut():
     expected = torch.nn.functional.cross_entropy(whole[6:].flatten(0, 1), y.flatten())
     assert carried.item() == pytest.approx(expected.item(), rel=1e-12)
     assert carried.item() != anew.item()
+
+
+def test_reviews_end_with_the_last_step_and_each_is_read_once_an_epoch():
+    assert imdb.words_of("It's <br />GREAT-ish, 10/10!") == ["it's", "great", "ish", "10", "10"]
+    texts = [([f"w{n % 7}"] * (1 + n % 9), n % 2) for n in range(40)]
+    reviews = imdb._numbered(texts, {f"w{n}": n + 3 for n in range(6)}, 5)
+    assert max(map(len, reviews.words)) == 5 and reviews.words[6].tolist() == [imdb.UNKNOWN] * 5
+    assert reviews.words[1].tolist() == [imdb.START, 4, 4] and reviews.classes_N[1] == 1
+    task = imdb.Sentiment(reviews, 4, seed=1)
+    seen = []
+    for step in range(task.steps_an_epoch):
+        x_TB, classes_B = task.batch(step)
+        assert (x_TB[-1] != imdb.PADDING).all() and (x_TB[0] != imdb.PADDING).any()
+        seen += [(tuple(w for w in column if w), int(c)) for column, c in zip(x_TB.t().tolist(), classes_B)]
+        assert all(torch.equal(a, b) for a, b in zip(task.batch(step), (x_TB, classes_B)))
+    assert sorted(seen) == sorted((tuple(w.tolist()), int(c)) for w, c in zip(reviews.words, reviews.classes_N))
+
+
+def test_a_review_without_text_is_named():
+    with pytest.raises(DataError, match="line 2 is no review"):
+        imdb._parsed(b'{"text": "a", "label": 1}\n{"label": 0}\n', "train.jsonl")
 
 
 def test_data_files_are_checked_before_use(tmp_path: Path, monkeypatch):

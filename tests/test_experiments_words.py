@@ -152,7 +152,9 @@ def test_tagging_reads_every_sentence_once_an_epoch_and_pads_nothing():
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("name", ["demeester-pos", "demeester-recite", "demeester-lm", "wen-ptb", "wen-rhn"])
+@pytest.mark.parametrize(
+    "name", ["demeester-pos", "demeester-recite", "demeester-lm", "wen-ptb", "wen-rhn", "lobacheva-imdb"]
+)
 def test_the_recipes_run_and_their_models_come_back(name, tmp_path):
     from rich.console import Console
 

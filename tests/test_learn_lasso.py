@@ -18,6 +18,7 @@ from sparsernn.learn.levels import Slices
 from sparsernn.learn.penalty import zero_below
 from sparsernn.learn.proximal import shrink_groups, shrink_weights, step_metric
 from sparsernn.structure.trace import trace
+from sparsernn.surgery.compact import compact
 
 HIDDEN = 6
 
@@ -335,6 +336,47 @@ def test_several_levels_have_their_own_strengths():
     both = GroupLasso(model, tokens(), strength={"weight": 0.1, "unit": 2.0}, level=("weight", "unit"))
     weights, units = L1(model, strength=0.1), GroupLasso(model, tokens(), strength=2.0)
     assert both.penalty().item() == pytest.approx(weights.penalty().item() + units.penalty().item())
+
+
+@pytest.mark.parametrize("update", ["proximal", "subgradient"])
+def test_weights_gates_and_units_at_once_are_the_sum_of_each_alone(update):
+    """sum |w| of weights, norms of gate rows and of what reads a unit (arXiv 1911.05585, its pruning half)."""
+    strengths = {"weight": 0.1, "gate": 0.5, "unit": 2.0}
+    model = double_tagger()
+    options = {"update": update, "groups": "outgoing"}
+    together = GroupLasso(model, tokens(), strength=strengths, level=tuple(strengths), **options)
+    alone = [GroupLasso(model, tokens(), strength=s, level=level, **options) for level, s in strengths.items()]
+    assert together.penalty().item() == pytest.approx(sum(each.penalty().item() for each in alone))
+    rows = [
+        torch.cat([model.rnn.get_parameter(f"weight_{m}_l{layer}") for m in ("ih", "hh")], 1).norm(dim=1).sum()
+        for layer in range(2)
+    ]
+    assert alone[1].penalty().item() == pytest.approx(0.5 * float(sum(rows).detach()), rel=1e-6)
+    if update == "subgradient":
+        together.penalty().backward()
+        found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        model.zero_grad()
+        for each in alone:
+            each.penalty().backward()
+        assert all(torch.allclose(model.get_parameter(n).grad, grad) for n, grad in found.items())
+
+
+def test_weights_gates_and_units_go_at_once():
+    model = tagger(hidden=16)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    lasso = GroupLasso(
+        model, tokens(), strength={"weight": 1e-4, "gate": 5e-3, "unit": 1e-2}, level=("weight", "gate", "unit")
+    ).attach(optimizer)
+    train(model, optimizer, 100)
+    lasso.finish()
+    structure, parameters = trace(model, tokens()), dict(model.named_parameters())
+    dead = structure.dead(parameters)["rnn.l0"]
+    constant = structure.constant_gates(parameters)["rnn.l0"]
+    gates = sum(int((mask & ~dead).sum()) for mask in constant.values())
+    left = model.rnn.weight_hh_l0[(~dead).repeat(4)][:, ~dead]
+    assert 0 < int(dead.sum()) < 16 and gates > 0 and int((left == 0).sum()) > 0
+    small = compact(model.double(), tokens(), gates=True)
+    torch.testing.assert_close(small(tokens(3)), model(tokens(3)), rtol=0, atol=1e-10)
 
 
 def test_adaptive_optimizers_are_told_about_subgradients():

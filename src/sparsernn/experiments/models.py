@@ -63,6 +63,39 @@ class SequenceClassifier(nn.Module):
         return self.head(last_LBH[-1])
 
 
+class ReviewClassifier(nn.Module):
+    """Class of a review by the last state of an LSTM: x_TB, padded before each review -> logits_BC.
+
+    The vector of padding (word 0) is zero. Forget gates begin open.
+    """
+
+    def __init__(self, symbols: int, embedding: int, hidden: int, classes: int = 2) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(symbols, embedding, padding_idx=0)
+        self.lstm = nn.LSTM(embedding, hidden)
+        self.head = nn.Linear(hidden, classes)
+        with torch.no_grad():
+            self.embedding.weight.mul_(0.05)
+            self.lstm.get_parameter("bias_ih_l0")[hidden : 2 * hidden] = 1
+
+    def forward(self, x_TB: Tensor) -> Tensor:
+        h_TBH, _ = self.lstm(self.embedding(x_TB))
+        return self.head(h_TBH[-1])
+
+
+class WordScores(nn.Module):
+    """A score for each word, summed: x_TB -> logits_B2. A few seconds of training give word vectors a start."""
+
+    def __init__(self, symbols: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(symbols, 1, padding_idx=0)
+        nn.init.zeros_(self.embedding.weight)
+
+    def forward(self, x_TB: Tensor) -> Tensor:
+        score_B = self.embedding(x_TB).squeeze(-1).sum(0) / x_TB.ne(0).sum(0).clamp_min(1).sqrt()
+        return torch.stack([-score_B, score_B], 1)
+
+
 class FrameClassifier(nn.Module):
     """Class of a sequence of feature frames, at every frame: GRU layers and a linear layer, x_TBF -> logits_TBC.
 

@@ -120,11 +120,10 @@ def train(
     model.to(accelerator.device).train()
     torch.manual_seed(seed)
     raw = _optimizer(model, settings, accelerator.device)
-    schedule = torch.optim.lr_scheduler.LambdaLR(raw, settings.rate)
     parallel = accelerator.prepare_model(model) if world > 1 else model
-    optimizer = accelerator.prepare_optimizer(raw)
-    loop = _Loop(model, raw, schedule, settings, seed, folder if accelerator.is_main_process else None)
+    loop = _Loop(model, raw, settings, seed, folder if accelerator.is_main_process else None)
     loop.resume(folder, begin, sparsify)
+    optimizer = accelerator.prepare_optimizer(raw)
     low = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
     with TrainingProgress(name, settings.steps, loop.step, quiet=rank > 0) as progress, StopSignals() as stop:
         started = time.monotonic() - loop.history.seconds
@@ -136,7 +135,7 @@ def train(
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(parallel.parameters(), settings.clip)
             optimizer.step()
-            schedule.step()
+            loop.schedule.step()
             loop.step += 1
             loop.losses.append(loss.detach())
             loop.history.seconds = time.monotonic() - started
@@ -173,12 +172,11 @@ class _Loop:
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
         settings: Training,
         seed: int,
         folder: Path | None,
     ) -> None:
-        self.model, self.optimizer, self.schedule, self.settings, self.seed = model, optimizer, schedule, settings, seed
+        self.model, self.optimizer, self.settings, self.seed = model, optimizer, settings, seed
         self.file = None if folder is None else folder / "checkpoint.safetensors"
         self.step = 0
         self.state: Any = None
@@ -186,6 +184,7 @@ class _Loop:
         self.sparsifier: Sparsifier | None = None
         self.losses: list[Tensor] = []
         self.saved: Path | None = None
+        self.schedule: torch.optim.lr_scheduler.LRScheduler
 
     def resume(self, folder: Path | None, begin: Path | None, sparsify: Sparsify | None) -> None:
         own = None if folder is None else folder / "checkpoint.safetensors"
@@ -195,6 +194,11 @@ class _Loop:
             kept = checkpoint.read(found)
             self._check(found, kept)
             self.model.load_state_dict(kept["model"])
+        # A sparsifier may add parameters to the optimizer, which the schedule and a saved state have to know.
+        if sparsify is not None:
+            self.sparsifier = sparsify(self.model).attach(self.optimizer)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.settings.rate)
+        if found is not None and kept is not None:
             self.optimizer.load_state_dict(kept["optimizer"])
             self.schedule.load_state_dict(kept["schedule"])
             self.step = kept["step"]
@@ -202,9 +206,7 @@ class _Loop:
             self.state = _to(kept["state"], device)
             self.history = History(**kept["history"])
             self.saved = found
-        if sparsify is not None:
-            self.sparsifier = sparsify(self.model).attach(self.optimizer)
-            if kept is not None and kept["sparsifier"] is not None:
+            if self.sparsifier is not None and kept["sparsifier"] is not None:
                 self.sparsifier.load_state_dict(kept["sparsifier"])
         # Last, since tracing and the building of modules may draw random numbers.
         if kept is not None:

@@ -79,7 +79,7 @@ def build(
             outgoing=torch.from_numpy(outgoing),
             sites=tuple(p.sites),
         )
-    free = torch.from_numpy(recurrent.copy())
+    free = torch.from_numpy(recurrent | _embedded(channels, channel_class, len(used)))
     free[list(reasons)] = False
     classes = Classes(
         count=len(used),
@@ -148,6 +148,15 @@ def _longer_loops(channels: Channels, channel_class: np.ndarray, known: np.ndarr
         for part in nx.strongly_connected_components(graph)
         if len(part) > 1
     ]
+
+
+def _embedded(channels: Channels, channel_class: np.ndarray, count: int) -> np.ndarray:
+    """bool (count,): columns of an embedding, which go once no recurrent layer reads them."""
+    found = np.zeros(count, dtype=bool)
+    for (_, axis), planes in channels.planes.items():
+        if axis == 1:
+            found[channel_class[planes.owner[planes.owner != 0]]] = True
+    return found
 
 
 def _torch_block(channels: Channels, layer: RecurrentLayer, numbers: Mapping[str, int]) -> int | None:

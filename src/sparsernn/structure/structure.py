@@ -130,7 +130,11 @@ class Structure:
         yield from (f"note: {note}" for note in self.notes)
 
     def _unit_groups(self) -> SliceGroups:
-        free = torch.nonzero(self.classes.free)[:, 0]
+        # Columns of embeddings that nobody reads may go as well, but no method learns them as units.
+        units_only = torch.zeros_like(self.classes.free)
+        for of_unit in self.classes.sets.values():
+            units_only[of_unit[of_unit >= 0]] = True
+        free = torch.nonzero(self.classes.free & units_only)[:, 0]
         number = torch.full((self.classes.count + 1,), -1)
         number[free] = torch.arange(len(free))
         units = {name: number[of_unit] for name, of_unit in self.classes.sets.items()}

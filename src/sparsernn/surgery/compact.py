@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..structure import examples
+from ..structure.classes import Plane
 from ..structure.structure import Structure
 from ..structure.trace import quiet, trace, unwrap
 from .adapters import adapt
@@ -22,6 +23,7 @@ from .narrow import LEAVES, RECURRENT, fit_modules, narrow_tensors
 from .optimizers import repoint, repoint_plan
 from .splits import fit_splits, split_cuts
 from .verify import mismatch
+from .words import forget_zero_rows, narrow_words
 
 
 def compact(
@@ -29,6 +31,7 @@ def compact(
     example_inputs: Any,
     *,
     gates: bool = False,
+    words: bool = False,
     carried_states: bool = False,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> nn.Module:
@@ -41,6 +44,8 @@ def compact(
     - `example_inputs`: as for `trace`. The result is compared with the original on them before it is returned, in
       float64 within 1e-10.
     - `gates`: also fold gates whose incoming rows are zero into constants (`sparsernn.nn.gated`).
+    - `words`: also let all rows of an embedding that are zero share one row; word numbers stay what they are, by a map
+      that is saved with the model.
     - `carried_states`: states that the model hands out are only fed back into it, so their units may go.
     - `optimizer`: pointed at the new model's parameters, its state cut in the same way, once the check has passed.
 
@@ -56,14 +61,18 @@ def compact(
     stay = replace(structure.classes, equal=()).dead(parameters) & ~dead if structure.classes.equal else dead[:0]
     with quiet():
         small, dead = _smallest(model, structure, dead, calls)
+        rows: dict[Plane, Tensor] = {}
+        if words:
+            small, rows = narrow_words(model, small, structure, calls, dead)
         if gates:
             small = fold_gates(model, small, structure, calls, dead)
     if bool(stay.any()):
         warnings.warn(_uneven(structure, stay), UserWarning, stacklevel=2)
-    elif not bool(dead.any()) and not gates:
+    elif not bool(dead.any()) and not gates and not words:
         warnings.warn(_why_nothing(structure), UserWarning, stacklevel=2)
     if optimizer is not None:
-        repoint(optimizer, plan, small, structure.classes.gone(dead))
+        repoint(optimizer, plan, small, {**structure.classes.gone(dead), **rows})
+        forget_zero_rows(optimizer, small, rows)
     return small
 
 

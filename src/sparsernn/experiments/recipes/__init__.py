@@ -12,6 +12,7 @@ from .darji_prune_graphs import RECIPE as DARJI_PRUNE_GRAPHS
 from .demeester_lm import RECIPE as DEMEESTER_LM
 from .demeester_pos import RECIPE as DEMEESTER_POS
 from .demeester_recite import RECIPE as DEMEESTER_RECITE
+from .lobacheva_imdb import RECIPE as LOBACHEVA_IMDB
 from .reber import RECIPE as REBER
 from .shakespeare import RECIPE as SHAKESPEARE
 from .spoken_digits import RECIPE as SPOKEN_DIGITS
@@ -28,6 +29,7 @@ _ALL = (
     DEMEESTER_POS,
     DEMEESTER_RECITE,
     DEMEESTER_LM,
+    LOBACHEVA_IMDB,
     WANG_MNIST,
     WEN_PTB,
     WEN_RHN,
