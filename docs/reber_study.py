@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from studies import NOTE, by_seed, claim_lines, line, source, spread, svg
 
 from sparsernn._files import write_atomically
+from sparsernn.experiments.graphs.study import balanced, length_alone
 from sparsernn.experiments.recipes._claims import judged
 from sparsernn.experiments.recipes._darji_claims import CLAIMS
 from sparsernn.experiments.recipes._darji_figures import figures, of
 from sparsernn.experiments.recipes._darji_settings import CELL_NAMES, PART_NAMES, TASK_NAMES
 from sparsernn.experiments.results import Result, collect
+from sparsernn.experiments.tasks import reber
 
 Seeds = Sequence[dict[str, dict[str, Any]]]
 COMMAND = "sparsernn run darji-prune --scale cpu --seed N"
 
 
-def introduction(settings: Mapping[str, Any], guess: float) -> str:
+def introduction(settings: Mapping[str, Any], guess: float, alone: float) -> str:
     s = settings
     return f"""# How far classifiers of Reber strings can be pruned
 
@@ -41,6 +44,10 @@ epochs at most; one that after {s["patience"]} epochs only guesses (one answer f
 {100 * guess:.0f}%) is given up. A net that pruning does not bring below that point is not retrained. With fewer strings
 an epoch has fewer steps than the original's, which makes "within one epoch" a stricter demand. As in the original a net
 is judged and stopped by the same test strings, so what it reaches is slightly flattered.
+
+**One give-away is left:** invalid strings are shorter on the whole, and whoever sees nothing but a string's length is
+right for {100 * alone:.1f}%. Nets that recover are far above that. Nets without input-to-hidden weights see nothing
+but the length, so that, not a guess, is about the most that they can reach.
 """
 
 
@@ -153,8 +160,11 @@ def counts(results: Sequence[Result]) -> str:
         number = len({r.seed for r in results if r.row == row})
         if number < len(every):
             fewer[number] = fewer.get(number, 0) + 1
-    said = ", ".join(f"{rows} rows of {seeds} seed{'s' if seeds > 1 else ''}" for seeds, rows in sorted(fewer.items()))
-    return f" Not all rows have all seeds: {said}; a figure without ± is of one seed." if said else ""
+    said = ", ".join(f"{rows} of {seeds}" for seeds, rows in sorted(fewer.items()))
+    if not said:
+        return ""
+    note = "a figure without ± is of one seed, and a row that is missing was not run."
+    return f" Not all rows have all seeds (rows of so many seeds: {said}); {note}"
 
 
 def section(title: str, text: str, table: Sequence[str]) -> list[str]:
@@ -170,7 +180,11 @@ def darji_page(results: Path, target: Path) -> str:
         raise LookupError(f"there are no results of darji-prune: {COMMAND}")
     seeds = by_seed(found)
     guess = max(rows[row]["guess"] for rows in seeds for row in rows if "guess" in rows[row])
-    parts = [introduction(found[0].settings, guess), source(found, COMMAND) + counts(found) + "\n"]
+    s = found[0].settings
+    numbers = sorted({r.seed for r in found})
+    made = [reber.generate(s["strings"], r, embedded=s["embedded"], shortest=s["shortest"]) for r in numbers]
+    alone = fmean(length_alone(balanced(strings, s["longest"], r)) for r, strings in zip(numbers, made))
+    parts = [introduction(s, guess, alone), source(found, COMMAND) + counts(found) + "\n"]
     verdicts = claim_lines(judged(CLAIMS, seeds), len(seeds))
     parts += section("Claims", "Points are hundredths of accuracy, or of valid strings.", verdicts)
     for drawn, caption, name in figures(seeds):
