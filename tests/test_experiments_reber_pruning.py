@@ -260,8 +260,8 @@ def test_claims_over_those_seeds_that_have_the_rows():
     found = {v.claim.text: v for v in judged(CLAIMS, [one, two])}
     hidden = found["LSTM: recovers without hidden-to-hidden weights, to under 1 point"]
     assert hidden.mean == pytest.approx(1.0) and hidden.deviation == pytest.approx(2**0.5) and hidden.seeds == 2
-    never = found["LSTM: without input-to-hidden weights it never does better than a guess"]
-    assert never.holds and never.mean == pytest.approx(0.0)
+    never = found["LSTM: without input-to-hidden weights it never recovers, but stays at least 10 points below"]
+    assert never.holds and never.mean == pytest.approx(47.0)
     redundant = found["LSTM: hidden-to-hidden has more redundancy (less is lost right after 80% are pruned)"]
     assert redundant.mean == pytest.approx(9.0) and redundant.holds
     helped = found["LSTM: the flaws help it to recover without hidden-to-hidden weights (points after one epoch)"]

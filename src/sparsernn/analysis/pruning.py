@@ -48,16 +48,16 @@ def accuracy_figure(
             axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
         if title in dense:
             axes.axhline(dense[title], color=PALETTE["muted"], linewidth=1, linestyle=":", label="dense")
-        shown = sorted({p for percent, _, _ in curves.values() for p in percent})
-        axes.set_xticks([place(p) for p in shown], [f"{p:g}" for p in shown])
+        ticks = sorted({p for percent, _, _ in curves.values() for p in percent})
+        axes.set_xticks([place(p) for p in ticks], [f"{p:g}" for p in ticks])
         dress(axes, title=title, x="weights pruned, %", y=y if axes is row[0] else "")
-    handles, labels = row[-1].get_legend_handles_labels() if panels else ([], [])
-    if handles:
+    shown = {name: handle for axes in row for handle, name in zip(*axes.get_legend_handles_labels())}
+    if shown:
         figure.legend(
-            handles,
-            labels,
+            list(shown.values()),
+            list(shown),
             loc="outside lower center",
-            ncols=min(4, len(handles)),
+            ncols=min(4, len(shown)),
             fontsize=8.5,
             frameon=False,
             labelcolor=PALETTE["ink"],

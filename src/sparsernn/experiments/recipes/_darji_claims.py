@@ -45,12 +45,21 @@ def _one_epoch(cell: str, part: str, percent: int) -> Claim:
     )
 
 
-def _never(cell: str, part: str) -> Claim:
+def _no_memory(cell: str) -> Claim:
     return Claim(
-        f"{CELL_NAMES[cell]}: without {PIECES[part]} it never does better than a guess",
+        f"{CELL_NAMES[cell]}: without {PIECES['hh']} it never does better than a guess",
         "points above a guess",
-        lambda rows: above_guess(rows, cell, part, 100),
+        lambda rows: above_guess(rows, cell, "hh", 100),
         at_most=1.0,
+    )
+
+
+def _no_letters(cell: str) -> Claim:
+    return Claim(
+        f"{CELL_NAMES[cell]}: without {PIECES['ih']} it never recovers, but stays at least 10 points below",
+        "points lost",
+        lambda rows: lost(rows, cell, "ih", 100),
+        at_least=10.0,
     )
 
 
@@ -103,8 +112,8 @@ CLAIMS: tuple[Claim, ...] = (
         )
         for cell in GATED
     ),
-    *(_never(cell, "hh") for cell in SIMPLE),
-    *(_never(cell, "ih") for cell in CELL_NAMES),
+    *(_no_memory(cell) for cell in SIMPLE),
+    *(_no_letters(cell) for cell in CELL_NAMES),
     *(
         Claim(
             f"{CELL_NAMES[cell]}: hidden-to-hidden has more redundancy (less is lost right after 80% are pruned)",
