@@ -187,7 +187,9 @@ def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn
     ours = {path for path, module in model.named_modules() if type(module).__module__.startswith("sparsernn.nn")}
     undeclared = [name for name in own if name.rpartition(".")[0] not in ours]
     if undeclared or not own:
-        notes += undeclared_cells(recorded.channels.looped, recorded.names, undeclared, list(lost))
+        known = {name for layer in layers for name in (*layer.parameters(), layer.projection)}
+        loops = {n: site for n, site in recorded.channels.looped.items() if recorded.names[n] not in known}
+        notes += undeclared_cells(loops, recorded.names, undeclared, list(lost))
     unused = unused_modules(model, recorded.untouched)
     if unused:
         notes.append(f"no example reached {', '.join(unused)}: pass a list of examples that covers every branch")
