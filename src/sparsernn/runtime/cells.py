@@ -39,18 +39,24 @@ def _emit(out, stride, row, unit, lanes, value):
 
 
 def lstm(units, lanes, gates, gates_stride, count, h, c, stride, out):
-    """c' = f c + i g and h' = o tanh(c'), gates i f g o; sigmoid times tanh takes one division."""
+    """c' = f c + i g and h' = o tanh(c'), gates i f g o; sigmoid times tanh takes one division.
+
+    In two passes: c' and what follows from it is one chain of a hundred dependent instructions, too long for the
+    processor to start on the next unit before it is through with this one.
+    """
     target, target_stride = i64(out, 0), i64(out, 1)
     one = splat(1.0)
     for row in range(count):
         for unit in range(units):
             pre = gates + row * gates_stride + unit * (4 * BYTES)
-            place = h + row * stride + unit * BYTES
+            place = h + row * stride + unit * BYTES + c
             ta, tb = tanh_parts(load(pre + 2 * BYTES))
-            state = load(place + c) / (one + exp_minus(load(pre + BYTES)))
-            state = state + ta / ((one + exp_minus(load(pre))) * tb)
-            store(place + c, state)
-            ca, cb = tanh_parts(state)
+            state = load(place) / (one + exp_minus(load(pre + BYTES)))
+            store(place, state + ta / ((one + exp_minus(load(pre))) * tb))
+        for unit in range(units):
+            pre = gates + row * gates_stride + unit * (4 * BYTES)
+            place = h + row * stride + unit * BYTES
+            ca, cb = tanh_parts(load(place + c))
             value = ca / ((one + exp_minus(load(pre + 3 * BYTES))) * cb)
             store(place, value)
             _emit(target, target_stride, row, unit, lanes, value)

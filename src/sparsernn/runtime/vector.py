@@ -241,12 +241,13 @@ call7 = _caller(7)
 call9 = _caller(9)
 
 
-# Activations. Both rest on e^x - 1 = 2^n p + (2^n - 1) with x = n ln 2 + r, |r| <= ln 2 / 2 and p = e^r - 1 by its
-# series to r^7: a relative error near 1e-7 everywhere, the small values of tanh included.
+# Activations. Both rest on e^x - 1 = 2^n p + (2^n - 1) with x = n ln 2 + r, |r| <= ln 2 / 2 and p = e^r - 1 by the
+# polynomial r + r^2 (...) of degree 6 whose largest relative error is least (1.3e-8): all in all an error near 1e-7
+# everywhere, the small values of tanh included. ln 2 as a float32 is off by 1.9e-9, at most 2.4e-7 for n = 126.
 
 LOG2_E = 1.4426950408889634
-LN2_HIGH = 0.693359375
-LN2_LOW = -2.12194440e-4
+LN2 = 0.6931471805599453
+_C6, _C5, _C4, _C3, _C2 = (0.0013946472614, 0.0083665980684, 0.0416662818548, 0.1666654292438, 0.5000000061891)
 MAGIC = 12582912.0 + 127.0  # adding it rounds to an integer, which then stands, biased by 127, in the low bits
 
 
@@ -262,12 +263,11 @@ def _exponential(x):
     """(2^n, p) with e^x = 2^n (1 + p), for x in [-87, 88]."""
     shifted = fma(x, splat(LOG2_E), splat(MAGIC))
     n = shifted - splat(MAGIC)
-    r = fma(n, splat(-LN2_LOW), fma(n, splat(-LN2_HIGH), x))
-    p = fma(r, splat(1.0 / 5040.0), splat(1.0 / 720.0))
-    p = fma(p, r, splat(1.0 / 120.0))
-    p = fma(p, r, splat(1.0 / 24.0))
-    p = fma(p, r, splat(1.0 / 6.0))
-    p = fma(p, r, splat(0.5))
+    r = fma(n, splat(-LN2), x)
+    p = fma(r, splat(_C6), splat(_C5))
+    p = fma(p, r, splat(_C4))
+    p = fma(p, r, splat(_C3))
+    p = fma(p, r, splat(_C2))
     return _power_of_two(shifted), fma(p, r * r, r)
 
 
