@@ -338,7 +338,13 @@ def forced(layout: str | None) -> Iterator[None]:
     if layout is None:
         yield
         return
-    with patch.object(costs, "choose", lambda counts, inputs, precision="float32", costs=None: choice(layout)):
+    by_cost = costs.choose
+
+    def chosen(counts: Any, inputs: int, precision: costs.Precision = "float32", table: Any = None) -> costs.Choice:
+        # Int8 streams are judged by a copy in float32, which has layouts of its own.
+        return choice(layout) if layout in costs.offered(precision) else by_cost(counts, inputs, precision, table)
+
+    with patch.object(costs, "choose", chosen):
         yield
 
 

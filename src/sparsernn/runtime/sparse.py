@@ -151,7 +151,8 @@ if processor().permute:
     def _permuted(half: bool) -> Callable[..., None]:
         """The kernel of permuted weights, float32 or (`half`) bfloat16; left-over weights are float32."""
         size = BYTES // 2 if half else BYTES
-        p1, p2, p4, p8 = (permuted_tile(n, half) for n in (1, 2, 4, 8))
+        p1, p2, p4, p8 = (permuted_tile(n, 1, half) for n in (1, 2, 4, 8))
+        p1_four, p2_two = permuted_tile(1, 4, half), permuted_tile(2, 2, half)
 
         def permuted(plan, x, x_stride, count, y, y_stride, scratch):
             """Single weights by permutes. x is read up to a multiple of TABLE columns; scratch: 8 rows of that."""
@@ -173,20 +174,30 @@ if processor().permute:
                         put_f32(scratch + r * width, c, f32(x + (done + r) * x_stride, c))
                     for c in range(columns, tables * TABLE):
                         put_f32(scratch + r * width, c, 0.0)
-                for b in range(total):
-                    offset = i64(where, b)
+                place, base = y + done * y_stride, start + done * start_stride
+                b = 0
+                while b < total:
                     first = b * tables * slots
-                    place, base = y + done * y_stride + offset, start + done * start_stride + offset
-                    v, n = values + first * size, lanes + first * WIDTH
+                    v, n, at = values + first * size, lanes + first * WIDTH, where + b * 8
+                    side = 1
                     if rows == 8:
-                        p8(v, n, tables, slots, scratch, width, place, y_stride, base, start_stride)
+                        p8(v, n, tables, slots, scratch, width, place, y_stride, at, base, start_stride)
                     elif rows == 4:
-                        p4(v, n, tables, slots, scratch, width, place, y_stride, base, start_stride)
+                        p4(v, n, tables, slots, scratch, width, place, y_stride, at, base, start_stride)
                     elif rows == 2:
-                        p2(v, n, tables, slots, scratch, width, place, y_stride, base, start_stride)
+                        if b + 2 <= total:
+                            p2_two(v, n, tables, slots, scratch, width, place, y_stride, at, base, start_stride)
+                            side = 2
+                        else:
+                            p2(v, n, tables, slots, scratch, width, place, y_stride, at, base, start_stride)
+                    elif b + 4 <= total:
+                        p1_four(v, n, tables, slots, scratch, width, place, y_stride, at, base, start_stride)
+                        side = 4
                     else:
-                        p1(v, n, tables, slots, scratch, width, place, y_stride, base, start_stride)
-                    _left_over(plan, b, scratch, width, rows, place, y_stride)
+                        p1(v, n, tables, slots, scratch, width, place, y_stride, at, base, start_stride)
+                    for q in range(side):
+                        _left_over(plan, b + q, scratch, width, rows, place + i64(where, b + q), y_stride)
+                    b += side
                 done += rows
 
         return permuted

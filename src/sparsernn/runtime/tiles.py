@@ -227,15 +227,17 @@ def transpose(builder: Any, place: Any) -> None:
 TABLE = 2 * WIDTH  # columns whose numbers of one input two registers hold
 
 
-def permuted_tile(rows: int, half: bool = False) -> Any:
-    """A block row of WIDTH sparse rows, its columns in tables of TABLE: a permute fetches each lane's own number.
+def permuted_tile(rows: int, side: int, half: bool = False) -> Any:
+    """`side` block rows of WIDTH sparse rows, columns in tables of TABLE: a permute fetches each lane's own number.
 
-    Every table has `slots` vectors of weights and as many of lane numbers (a byte each). Arguments, all int64: values
-    (address), lanes (address), tables (number), slots, x (address), x_stride (bytes), y, y_stride, start, start_stride
-    (addresses with the block's offset). x may be read up to the next multiple of TABLE columns.
+    Every table has `slots` vectors of weights and as many of lane numbers (a byte each). With few inputs several block
+    rows at once have enough sums that additions needn't wait for each other. Arguments, all int64: values (address),
+    lanes (address), tables (number), slots, x (address), x_stride (bytes), y, y_stride, where, start, start_stride as
+    in `dense_tile`. x may be read up to the next multiple of TABLE columns.
     """
+    size = BYTES // (2 if half else 1)
 
-    @instruction(types.void, *[types.int64] * 10)
+    @instruction(types.void, *[types.int64] * 11)
     def tile(
         builder: Any,
         values: Any,
@@ -246,14 +248,19 @@ def permuted_tile(rows: int, half: bool = False) -> Any:
         x_stride: Any,
         y: Any,
         y_stride: Any,
+        where: Any,
         start: Any,
         start_stride: Any,
     ) -> None:
-        sums = [cgutils.alloca_once(builder, VECTOR) for _ in range(rows)]
-        for r, slot in enumerate(sums):
-            place = add(builder, start, times(builder, start_stride, r))
-            builder.store(builder.load(pointer(builder, place, VECTOR), align=4), slot)
+        offsets = [builder.load(pointer(builder, where, INT64, 8 * q)) for q in range(side)]
+        sums = {}
+        for q in range(side):
+            for r in range(rows):
+                place = add(builder, start, times(builder, start_stride, r), offsets[q])
+                first = builder.load(pointer(builder, place, VECTOR), align=4)
+                sums[q, r] = cgutils.alloca_once_value(builder, first)
         bytes_ = ir.VectorType(ir.IntType(8), WIDTH)
+        whole = builder.mul(tables, slots)  # vectors of one block row
         with cgutils.for_range(builder, tables) as table:
             halves = []
             for r in range(rows):
@@ -261,18 +268,17 @@ def permuted_tile(rows: int, half: bool = False) -> Any:
                 halves.append([builder.load(pointer(builder, place, VECTOR, BYTES * n), align=4) for n in range(2)])
             first = builder.mul(table.index, slots)
             with cgutils.for_range(builder, slots) as slot:
-                number = builder.add(first, slot.index)
-                weight = _weights(
-                    builder, add(builder, values, times(builder, number, BYTES // (2 if half else 1))), half
-                )
-                place = add(builder, lanes, times(builder, number, WIDTH))
-                lane = builder.zext(builder.load(pointer(builder, place, bytes_), align=1), INTEGERS)
-                for r in range(rows):
-                    low, high = halves[r]
-                    picked = call(builder, "llvm.x86.avx512.vpermi2var.ps.512", VECTOR, low, lane, high)
-                    builder.store(fused(builder, weight, picked, builder.load(sums[r])), sums[r])
-        for r in range(rows):
-            place = add(builder, y, times(builder, y_stride, r))
-            builder.store(builder.load(sums[r]), pointer(builder, place, VECTOR), align=4)
+                for q in range(side):
+                    number = add(builder, first, slot.index, times(builder, whole, q))
+                    weight = _weights(builder, add(builder, values, times(builder, number, size)), half)
+                    place = add(builder, lanes, times(builder, number, WIDTH))
+                    lane = builder.zext(builder.load(pointer(builder, place, bytes_), align=1), INTEGERS)
+                    for r in range(rows):
+                        low, high = halves[r]
+                        picked = call(builder, "llvm.x86.avx512.vpermi2var.ps.512", VECTOR, low, lane, high)
+                        builder.store(fused(builder, weight, picked, builder.load(sums[q, r])), sums[q, r])
+        for (q, r), slot in sums.items():
+            place = add(builder, y, times(builder, y_stride, r), offsets[q])
+            builder.store(builder.load(slot), pointer(builder, place, VECTOR), align=4)
 
     return tile
