@@ -52,9 +52,8 @@ letters; the input is the same for every graph (there the number of sources set 
 are read out; an edge over several layers acts as any other edge; the rewiring probability of Watts-Strogatz graphs is
 {", ".join(map(str, s["rewirings"]))} in turn (there 1, which leaves no small world).
 
-**Read the accuracies with care.** Invalid strings are shorter than valid ones on the whole, and whoever sees nothing
-but a string's length is right for {100 * alone:.1f}% of the test. Nets below that need not have learnt anything of the
-automaton, so what follows is to a large part about how soon nets learn to count.
+As many strings of each length are valid as invalid: whoever sees nothing but a string's length is right for
+{100 * alone:.1f}% of the test.
 
 ![A Barabási-Albert graph by layers](graphs-ba.svg)
 ![A Watts-Strogatz graph by layers](graphs-ws.svg)

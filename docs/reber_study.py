@@ -45,9 +45,8 @@ epochs at most; one that after {s["patience"]} epochs only guesses (one answer f
 an epoch has fewer steps than the original's, which makes "within one epoch" a stricter demand. As in the original a net
 is judged and stopped by the same test strings, so what it reaches is slightly flattered.
 
-**One give-away is left:** invalid strings are shorter on the whole, and whoever sees nothing but a string's length is
-right for {100 * alone:.1f}%. Nets that recover are far above that. Nets without input-to-hidden weights see nothing
-but the length, so that, not a guess, is about the most that they can reach.
+As many strings of each length are valid as invalid: whoever sees nothing but the length is right for
+{100 * alone:.1f}%, and nets without input-to-hidden weights see no more than that.
 """
 
 

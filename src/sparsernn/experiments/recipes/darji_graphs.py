@@ -56,7 +56,7 @@ class Settings:
     rewirings: tuple[float, ...] = (0.1, 0.5, 1.0)
     strings: int = 24_000
     longest: int = 20
-    steps: int = 100
+    steps: int = 300
     batch: int = 32
     learning_rate: float = 0.02
     chunk: int = 10

@@ -5,9 +5,8 @@ After H. Darji (arXiv 2407.20601): RNN with tanh and relu, LSTM and GRU, trained
 "matrix" takes the same share of each matrix instead) or by a fixed threshold, and retrained with the masks held. Next
 to it nets that generate the strings, letter by letter. Biases and embeddings are spared.
 
-Strings are read at their last letter; valid and invalid ones have the same letters and ends, but the invalid ones are
-shorter on the whole, so that their length alone tells four of five apart. The original's flaws can be switched on by
-name, `--set flaws=padding,letters,leak,all`, in rows of their own:
+Strings are read at their last letter; valid and invalid ones have the same letters, ends and lengths. The original's
+flaws can be switched on by name, `--set flaws=padding,letters,leak,all`, in rows of their own:
 
     padding: each net is read at the last step of the padded batch, not at its string's end.
     letters: most invalid strings have letters that no valid one has, and a few are turned valid ones.

@@ -1,13 +1,15 @@
 """Reber strings: is a string a sentence of the automaton? Generated, so that the task needs no file.
 
 The automaton and the sizes follow Darji (arXiv 2407.20601): unique valid strings of 11 letters and more. All invalid
-strings here use the same seven letters, begin with B and end with E: half are sentences of mis-wired automata, half
-are valid strings with one edit, so that neither the vocabulary nor the ends give them away.
+strings here use the same seven letters, begin with B and end with E and are as long as the valid ones: about half are
+sentences of mis-wired automata, the others valid strings with one edit, so that neither the vocabulary nor the ends
+nor the length give them away.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -99,6 +101,9 @@ class Strings:
         return Strings(self.strings[begin:end], self.valid[begin:end])
 
 
+PATIENCE = 300  # attempts in a row that give nothing new: the lengths that are left are rare
+
+
 def collect(make: Callable[[], str | None], number: int, seen: set[str], wanted: Callable[[str], bool]) -> list[str]:
     """`number` strings that `make` gives and that are `wanted`, none of them in `seen`, where they are then noted."""
     found: list[str] = []
@@ -110,11 +115,29 @@ def collect(make: Callable[[], str | None], number: int, seen: set[str], wanted:
     return found
 
 
+def collect_lengths(
+    make: Callable[[], str | None], lengths: Counter[int], seen: set[str], wanted: Callable[[str], bool]
+) -> list[str]:
+    """The same with so many of each of `lengths`, which counts down; ends early where `make` hardly gives any more."""
+    found: list[str] = []
+    missed = 0
+    while missed < PATIENCE and lengths.total():
+        string = make()
+        missed += 1
+        if string is not None and lengths[len(string)] > 0 and string not in seen and wanted(string):
+            seen.add(string)
+            found.append(string)
+            lengths[len(string)] -= 1
+            missed = 0
+    return found
+
+
 def generate(count: int, seed: int, *, embedded: bool = False, shortest: int = 11) -> Strings:
     """`count` different strings in random order, half of them valid, at least `shortest` letters long.
 
-    A quarter come from mis-wired automata, a quarter are valid strings with one edit. With `embedded` all of them are
-    wrapped as B, T or P, string, T or P, E, and half of the invalid ones err in the outer letter alone.
+    As many are invalid as valid of each length: about half of them from mis-wired automata, the others valid strings
+    with one edit. With `embedded` all are wrapped as B, T or P, string, T or P, E, and about half of the mis-wired ones
+    err in the outer letter alone.
     Raises ValueError if `count` is not a positive multiple of 4.
     """
     if count < 4 or count % 4:
@@ -144,8 +167,21 @@ def generate(count: int, seed: int, *, embedded: bool = False, shortest: int = 1
     def wanted(valid: bool) -> Callable[[str], bool]:
         return lambda string: len(string) >= shortest and judge(string) is valid
 
-    strings = [(s, True) for s in collect(lambda: sentence(REBER), count // 2, seen, wanted(True))]
-    for make in (invalid_walk, invalid_edit):
-        strings += [(s, False) for s in collect(make, count // 4, seen, wanted(False))]
+    valid = collect(lambda: sentence(REBER), count // 2, seen, wanted(True))
+    lengths = Counter(map(len, valid))
+    walks = Counter({length: n // 2 + (length % 2) * (n % 2) for length, n in lengths.items()})
+    edits = lengths - walks
+    invalid = collect_lengths(invalid_walk, walks, seen, wanted(False))
+    edits += walks
+    invalid += collect_lengths(invalid_edit, edits, seen, wanted(False))
+    for length, n in sorted(edits.items()):  # rare lengths: the valid strings of that length themselves are edited
+        own = [s for s in valid if len(s) == length]
+        invalid += collect(
+            lambda own=own: edited(source, source.choice(own)),
+            n,
+            seen,
+            lambda s, length=length: len(s) == length and wanted(False)(s),
+        )
+    strings = [(s, True) for s in valid] + [(s, False) for s in invalid]
     source.shuffle(strings)
     return Strings(tuple(s for s, _ in strings), tuple(v for _, v in strings))
