@@ -180,15 +180,15 @@ BUGS = (
     Bug(
         "one unit too many goes for the budget",
         "learn/target.py",
-        "(left > budget).sum()",
-        "(left >= budget).sum()",
+        "(level.left(order, present) > budget).sum()",
+        "(level.left(order, present) >= budget).sum()",
         (UNITS,),
     ),
     Bug(
         "a budget that is not met",
         "learn/target.py",
-        "int((left > budget).sum())",
-        "int((left > budget).sum()) - 1",
+        "int((level.left(order, present) > budget).sum())",
+        "int((level.left(order, present) > budget).sum()) - 1",
         (UNITS,),
     ),
     Bug(

@@ -117,7 +117,7 @@ def _fingerprint() -> str:
     """Hash of everything that a kernel's code depends on, its own name apart."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for part in ("vector", "tiles", "processor", "compiled", *_MODULES):
+    for part in ("vector", "tiles", "quantise", "processor", "compiled", *_MODULES):
         file = here / f"{part}.py"
         digest.update(part.encode() + b"\0" + (file.read_bytes() if file.exists() else b""))
     versions = [importlib.metadata.version(package) for package in ("numba", "llvmlite")]

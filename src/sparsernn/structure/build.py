@@ -79,7 +79,7 @@ def build(
             outgoing=torch.from_numpy(outgoing),
             sites=tuple(p.sites),
         )
-    free = torch.from_numpy(recurrent | _embedded(channels, channel_class, len(used)))
+    free = torch.from_numpy(recurrent | _embedded(channels, channel_class, names, len(used)))
     free[list(reasons)] = False
     classes = Classes(
         count=len(used),
@@ -150,12 +150,23 @@ def _longer_loops(channels: Channels, channel_class: np.ndarray, known: np.ndarr
     ]
 
 
-def _embedded(channels: Channels, channel_class: np.ndarray, count: int) -> np.ndarray:
-    """bool (count,): columns of an embedding, which go once no recurrent layer reads them."""
-    found = np.zeros(count, dtype=bool)
-    for (_, axis), planes in channels.planes.items():
+def _embedded(channels: Channels, channel_class: np.ndarray, names: Sequence[str], count: int) -> np.ndarray:
+    """bool (count,): columns of an embedding, which go once all that reads them is zero.
+
+    Columns without any reader are of words that no example has (`FrequencyEmbedding`): another input may read them, so
+    all columns of their module stay.
+    """
+    read = np.zeros(count, dtype=bool)
+    owned: dict[str, list[np.ndarray]] = {}
+    for (number, axis), planes in channels.planes.items():
+        read[channel_class[planes.channel[planes.read]]] = True
         if axis == 1:
-            found[channel_class[planes.owner[planes.owner != 0]]] = True
+            own = channel_class[planes.owner[planes.owner != 0]]
+            owned.setdefault(names[number].rpartition(".")[0], []).append(own)
+    found = np.zeros(count, dtype=bool)
+    for parts in owned.values():
+        columns = np.concatenate(parts)
+        found[columns] = read[columns].all()
     return found
 
 

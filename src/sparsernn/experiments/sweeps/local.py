@@ -6,7 +6,9 @@ off is rolled back. It holds numbers, text and JSON, and may be deleted: the out
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -67,6 +69,17 @@ def carry_out(sweep: Sweep, trials: int, jobs: int) -> None:
             raise SweepStopped(stop.signal) from None
 
 
+def _one_at_a_time(call: Callable[..., Any]) -> Callable[..., Any]:
+    lock = threading.Lock()
+
+    @functools.wraps(call)
+    def alone(*args: Any, **kwargs: Any) -> Any:
+        with lock:
+            return call(*args, **kwargs)
+
+    return alone
+
+
 @contextmanager
 def _study(sweep: Sweep) -> Iterator[Any]:
     """The sweep's study, in which no trial is noted as running.
@@ -76,6 +89,8 @@ def _study(sweep: Sweep) -> Iterator[Any]:
     """
     optuna = require("optuna", "sweeps")
     storage = optuna.storages.RDBStorage(f"sqlite:///{sweep.folder.resolve() / 'optuna.db'}")
+    # SQLite has no lock for a row that is read to be changed: two threads could both be given the trial that waits.
+    storage.set_trial_state_values = _one_at_a_time(storage.set_trial_state_values)
     try:
         drawn = sampler(sweep.plan.sampler, sweep.plan.axes, sweep.plan.seed)
         study = optuna.create_study(study_name=NAME, storage=storage, sampler=drawn, load_if_exists=True)
