@@ -160,5 +160,5 @@ RECIPE = Recipe(
     report=report,
     columns=COLUMNS,
     labels={str(name): name.label for name in names(_EVERY)},
-    judge=Judge("after_90", more=True, rows="*-strings-both"),
+    judge=Judge("test_accuracy", more=True, rows="*-strings-dense"),
 )
