@@ -1,8 +1,9 @@
 """Reaching a size in one run: soft top-k on a cubic ramp, then frozen and fine-tuned.
 
-Steering a penalty's strength on how many groups are zero answers late and winds up. So the groups are picked
-directly: now and then the lowest-scoring ones are zeroed, as many as the budget of that moment demands; they go on
-receiving gradients and may come back, until the choice is frozen and the rest of the steps fine-tunes what is left.
+The number of groups that a penalty brings to zero follows its strength only after many steps, too late to steer by. So
+the groups are picked directly: now and then the lowest-scoring ones are zeroed, as many as the budget of that moment
+demands; they go on receiving gradients and may come back, until the choice is frozen and the rest of the steps
+fine-tunes what is left.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def move(tracer: Tracer, func: Callable, args: Any, kwargs: Any) -> list[Shadow]
     try:
         label = run(shadow.label) if shadow.label is not None else None
         weights = [[run(part) for part in weight] for weight in shadow.weights]
-    except (RuntimeError, NotImplementedError, TypeError):
+    except (RuntimeError, NotImplementedError, TypeError):  # not for integers: the caller keeps the units
         return None
     if label is None and not weights:
         return [shadow] * 64

@@ -91,6 +91,7 @@ def unzipped(content: bytes) -> Iterator[tuple[str, bytes]]:
             for member in members:
                 with archive.open(member) as file:
                     yield member.filename, file.read(LARGEST)
+    # zipfile raises NotImplementedError for a compression that it does not know.
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
         raise DataError(f"{FILE.path} cannot be read ({error}). Fetch it again from {FILE.address}.") from None
 
