@@ -153,7 +153,7 @@ RECIPE = Recipe(
             samples=10_000,
         ),
     },
-    minutes={"smoke": "seconds", "cpu": "about 8 minutes", "paper": "some hours"},
+    minutes={"smoke": "seconds", "cpu": "10 to 20 minutes, estimated", "paper": "some hours"},
     run=run,
     load=loaded,
     bench=bench,

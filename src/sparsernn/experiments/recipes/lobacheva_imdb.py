@@ -114,7 +114,7 @@ RECIPE = Recipe(
             mean_rates=(1.0,),
         ),
     },
-    minutes={"smoke": "seconds", "cpu": "about 25 minutes", "paper": "days on a GPU"},
+    minutes={"smoke": "seconds", "cpu": "an hour or more, not yet run to its end", "paper": "days on a GPU"},
     run=run,
     load=loaded,
     bench=bench,

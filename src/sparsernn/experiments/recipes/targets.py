@@ -107,7 +107,7 @@ RECIPE = Recipe(
         ),
         "cpu": Settings(),
     },
-    minutes={"smoke": "seconds", "cpu": "about 25 minutes a seed"},
+    minutes={"smoke": "seconds", "cpu": "about 25 minutes a seed, estimated"},
     run=run,
     load=loaded,
     bench=bench,

@@ -148,7 +148,7 @@ RECIPE = Recipe(
         "cpu": Settings(precision="bfloat16"),
         "paper": Settings(size="large", rows=tuple(ROWS), schedule="code", device="any", checkpoint_every=1000),
     },
-    minutes={"smoke": "seconds", "cpu": "45 minutes a row", "paper": "hours a row on a GPU"},
+    minutes={"smoke": "seconds", "cpu": "45 minutes a row, estimated", "paper": "hours a row on a GPU"},
     run=run,
     load=loaded,
     bench=bench,
