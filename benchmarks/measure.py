@@ -139,6 +139,24 @@ def quickest(call: Callable[[], Any], number: int = 1) -> float:
 
 def show(name: str, rows: list[Row]) -> None:
     """Print the rows and write results/benchmarks/NAME.json."""
+    compared = "against" in rows[0]
+    Console(width=150).print(_comparison(name, rows) if compared else _figures(name, rows))
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    content = {"name": name, "clock": clock.__name__, "rows": rows, **surroundings()}
+    write_atomically(RESULTS / f"{name}.json", json.dumps(content, indent=2) + "\n")
+
+
+def _figures(name: str, rows: list[Row]) -> Table:
+    """Rows that compare with nobody, as they are."""
+    table = Table(title=name)
+    for column in rows[0]:
+        table.add_column(column, justify="left" if column == "work" else "right")
+    for row in rows:
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+    return table
+
+
+def _comparison(name: str, rows: list[Row]) -> Table:
     table = Table(title=f"{name} (times the speed of the other engine)")
     for column in ("work", "against", "ratio", "spread", "target", "max error", "of the roofline", "ms"):
         table.add_column(column, justify="left" if column in ("work", "against") else "right")
@@ -151,7 +169,4 @@ def show(name: str, rows: list[Row]) -> None:
         table.add_row(
             row["work"], row["against"], ratio, f"±{50 * row['spread']:.0f}%", target, error, share, f"{row['ms']:.4g}"
         )
-    Console(width=150).print(table)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    content = {"name": name, "clock": clock.__name__, "rows": rows, **surroundings()}
-    write_atomically(RESULTS / f"{name}.json", json.dumps(content, indent=2) + "\n")
+    return table

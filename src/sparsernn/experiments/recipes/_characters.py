@@ -30,7 +30,8 @@ ORDER = ("dense", "sparse", "compact", "direct")
 
 @dataclass(frozen=True)
 class CharacterSettings:
-    """`bench_batch`, `bench_steps`: the batch that is timed. `threads` 0: as many as torch finds cores."""
+    """`bench_batch`, `bench_steps`: the batch that is timed. `threads`: at most so many, 0 all
+    that torch finds."""
 
     embedding: int = 64
     hidden: int = 384
@@ -41,7 +42,7 @@ class CharacterSettings:
     learning_rate: float = 8e-3
     warm_up: int = 200
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: int = 1  # more gain little at this size, and lose much where the machine is busy
+    threads: int = 2  # a third less time than one; more gain little at this size
     train_symbols: int = 0  # 0: all
     test_symbols: int = 0
     bench_batch: int = 10
@@ -94,7 +95,8 @@ class Characters:
         self.run = run
         self.settings: Any = run.settings
         self.folder: Path = run.folder
-        torch.set_num_threads(self.settings.threads or torch.get_num_threads())
+        found = torch.get_num_threads()
+        torch.set_num_threads(min(self.settings.threads or found, found))
 
     @cached_property
     def text(self) -> Text:
