@@ -132,7 +132,7 @@ def fill(page: Path, section: str) -> None:
 if __name__ == "__main__":
     import generate_graphs
     from reber_study import darji_page
-    from runtime_pages import figure1_page
+    from runtime_pages import figure1_page, speed_page
     from studies import tagging_figure, wang_page
 
     main()
@@ -141,5 +141,6 @@ if __name__ == "__main__":
     darji_page(ROOT / "results", ROOT / "docs")
     generate_graphs.main()
     figure1_page(ROOT / "results", ROOT / "docs")
+    speed_page(ROOT / "results", ROOT / "docs")
     fill(ROOT / "README.md", demo_section(collect(ROOT / "results")))
     fill(ROOT / "docs" / "spoken-digits.md", digits_section(collect(ROOT / "results")))

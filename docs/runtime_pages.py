@@ -1,4 +1,4 @@
-"""What sparsity is worth in one product: the page and its figure, made from results/ by `python docs/generate.py`."""
+"""The pages on speed and on what sparsity is worth in one product, made from results/ by `python docs/generate.py`."""
 
 from __future__ import annotations
 
@@ -53,6 +53,65 @@ def figure1_page(results: Path, target: Path) -> None:
     for shape in _shapes(rows):
         parts += [f"## {shape[0]} x {shape[1]}", "", *_table([r for r in rows if tuple(r["shape"]) == shape]), ""]
     write_atomically(target / "figure1.md", "\n".join(parts))
+
+
+SPEED = f"""# How fast it is
+
+{NOTE}
+
+Every figure is a ratio against another engine that computed the same in the same process, round by round in turn, on
+one thread: 2x is twice as fast. The aims were set before the first kernel was written, from prototypes in C and the
+roofline of one core. *The core allows* is the ratio that we would reach if the work took only the time of its bytes at
+the bandwidth or of its multiplications at the peak of that core, measured in the same run, whichever takes longer.
+Single weights can't come near that peak: each multiplication waits for an index and a load of its own.
+
+"""
+WORKS = ("compact", "compact8", "blocks90", "blocks95", "blocks95int8", "single95", "product", "streaming")
+WORKS += ("paper_net", "training", "graphs", "split")
+
+
+def speed_page(results: Path, target: Path) -> None:
+    """Write docs/speed.md: every row that has an aim, whether it was reached, and what bounds it."""
+    found = {name: results / "benchmarks" / f"{name}.json" for name in (*WORKS, "endurance", "start")}
+    contents = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in found.items() if path.exists()}
+    titles = ["work", "against", "ours", "aim", "", "the core allows"]
+    lines = [line(titles), line(["---", "---", "---:", "---:", "---", "---:"])]
+    for name in WORKS:
+        aimed = [row for row in contents.get(name, {"rows": []})["rows"] if row["target"] is not None]
+        lines += [line(_against_aim(row)) for row in aimed]
+    parts = [SPEED, *lines, ""]
+    for name, title in (("endurance", "## Streams of 10,000 steps"), ("start", "## The start of a process")):
+        if name in contents:
+            parts += [title, "", ABOUT[name], "", *_plain(contents[name]["rows"]), ""]
+    parts += [f"- `python -m benchmarks {name}`: {_where(content)}" for name, content in contents.items()]
+    write_atomically(target / "speed.md", "\n".join([*parts, ""]))
+
+
+ABOUT = {
+    "endurance": "Batch 1, one step after the other. Memory is what the process grew by between the 100th step and the "
+    "last; errors are the largest of all steps, against one call with the whole sequence and against float64 (int8 "
+    "rounds the weights of a net that was never trained).",
+    "start": "Seconds from `import sparsernn` to a stream's first output, the import of torch apart: the first "
+    "process, which compiles, and later ones, which load.",
+}
+
+
+def _against_aim(row: dict[str, Any]) -> list[str]:
+    digits = 3 if row["target"] < 1.1 else 2
+    reached = row["ratio"] >= row["target"]
+    bound = "" if row.get("bound") is None else f"{row['at_most']:.3g}x ({row['bound']})"
+    ratio = f"{row['ratio']:.{digits}f}x" if row["ratio"] < 10 else f"{row['ratio']:.1f}x"
+    return [row["work"], row["against"], ratio, f"{row['target']:.3g}x", "" if reached else "missed", bound]
+
+
+def _plain(rows: list[dict[str, Any]]) -> list[str]:
+    cells = [[f"{v:.2g}" if isinstance(v, float) and v < 1 else str(v) for v in row.values()] for row in rows]
+    return [line(list(rows[0])), line(["---"] + ["---:"] * (len(rows[0]) - 1)), *(line(each) for each in cells)]
+
+
+def _where(content: dict[str, Any]) -> str:
+    clock = "wall clock" if content["clock"] == "perf_counter" else "the thread's own time"
+    return f"{content['device']}, torch {content['versions']['torch']}, {clock}, {content['date']}"
 
 
 def _shapes(rows: list[dict[str, Any]]) -> list[tuple[int, ...]]:

@@ -13,7 +13,7 @@ from . import analysis
 from .families import FAMILIES, NULLS
 from .properties import EXTRAS, PROPERTIES
 
-CELLS = {"tanh": "RNN, tanh", "relu": "RNN, relu", "lstm": "LSTM", "gru": "GRU"}
+CELLS = {"tanh": "tanh RNN", "relu": "relu RNN", "lstm": "LSTM", "gru": "GRU"}
 FAMILY_NAMES = {"ba": "Barabási-Albert", "ws": "Watts-Strogatz", "er": "Erdős-Rényi"}
 # Pearson's r with test accuracy, worked out again from the measurements of Stier and Granitzer (arXiv 2107.12917).
 ORIGINAL = {

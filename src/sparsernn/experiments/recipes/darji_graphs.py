@@ -235,5 +235,5 @@ RECIPE = Recipe(
     report=report,
     columns=COLUMNS,
     judge=Judge("accuracy", more=True, size="weights"),
-    labels={"tanh": "RNN, tanh", "relu": "RNN, relu", "lstm": "LSTM", "gru": "GRU", "graphs": "graphs"},
+    labels={"tanh": "tanh RNN", "relu": "relu RNN", "lstm": "LSTM", "gru": "GRU", "graphs": "graphs"},
 )
