@@ -131,6 +131,7 @@ def fill(page: Path, section: str) -> None:
 
 if __name__ == "__main__":
     import generate_graphs
+    from gate_study import gates_page
     from reber_study import darji_page
     from runtime_pages import figure1_page, speed_page
     from studies import tagging_figure, wang_page
@@ -139,6 +140,7 @@ if __name__ == "__main__":
     wang_page(ROOT / "results", ROOT / "docs")
     tagging_figure(ROOT / "results", ROOT / "docs")
     darji_page(ROOT / "results", ROOT / "docs")
+    gates_page(ROOT / "results", ROOT / "docs")
     generate_graphs.main()
     figure1_page(ROOT / "results", ROOT / "docs")
     speed_page(ROOT / "results", ROOT / "docs")

@@ -12,9 +12,9 @@ import torch
 
 from sparsernn.experiments.data import DataError, DataFile, data_folder, read, unpack
 from sparsernn.experiments.models import CharacterLSTM, SequenceClassifier
-from sparsernn.experiments.tasks import imdb, ptb_word, reber, shakespeare
+from sparsernn.experiments.tasks import agnews, imdb, labelled, ptb_char, ptb_word, reber, shakespeare
 from sparsernn.experiments.tasks.sequences import Classification, accuracy, padded
-from sparsernn.experiments.tasks.text import LanguageModelling, Streams, bits_per_symbol
+from sparsernn.experiments.tasks.text import LanguageModelling, Streams, Text, bits_per_symbol
 
 
 @pytest.mark.smoke
@@ -140,25 +140,60 @@ def test_state_is_carried_between_steps_and_cut():
     assert carried.item() != anew.item()
 
 
-def test_reviews_end_with_the_last_step_and_each_is_read_once_an_epoch():
-    assert imdb.words_of("It's <br />GREAT-ish, 10/10!") == ["it's", "great", "ish", "10", "10"]
-    texts = [([f"w{n % 7}"] * (1 + n % 9), n % 2) for n in range(40)]
-    reviews = imdb._numbered(texts, {f"w{n}": n + 3 for n in range(6)}, 5)
-    assert max(map(len, reviews.words)) == 5 and reviews.words[6].tolist() == [imdb.UNKNOWN] * 5
-    assert reviews.words[1].tolist() == [imdb.START, 4, 4] and reviews.classes_N[1] == 1
-    task = imdb.Sentiment(reviews, 4, seed=1)
+def test_texts_end_with_the_last_step_and_each_is_read_once_an_epoch():
+    assert labelled.words_of("It's <br />GREAT-ish, 10/10!") == ["it's", "great", "ish", "10", "10"]
+    parsed = [([f"w{n % 7}"] * (1 + n % 9), n % 2) for n in range(40)]
+    texts = labelled.numbered(parsed, {f"w{n}": n + 3 for n in range(6)}, 5)
+    assert max(map(len, texts.words)) == 5 and texts.words[6].tolist() == [labelled.UNKNOWN] * 5
+    assert texts.words[1].tolist() == [labelled.START, 4, 4] and texts.classes_N[1] == 1
+    task = labelled.TextClassification(texts, 4, seed=1)
     seen = []
     for step in range(task.steps_an_epoch):
         x_TB, classes_B = task.batch(step)
-        assert (x_TB[-1] != imdb.PADDING).all() and (x_TB[0] != imdb.PADDING).any()
+        assert (x_TB[-1] != labelled.PADDING).all() and (x_TB[0] != labelled.PADDING).any()
         seen += [(tuple(w for w in column if w), int(c)) for column, c in zip(x_TB.t().tolist(), classes_B)]
         assert all(torch.equal(a, b) for a, b in zip(task.batch(step), (x_TB, classes_B)))
-    assert sorted(seen) == sorted((tuple(w.tolist()), int(c)) for w, c in zip(reviews.words, reviews.classes_N))
+    assert sorted(seen) == sorted((tuple(w.tolist()), int(c)) for w, c in zip(texts.words, texts.classes_N))
 
 
-def test_a_review_without_text_is_named():
+def test_what_is_watched_is_not_learnt_and_the_vocabulary_is_that_of_what_is_learnt():
+    train, test = [([f"a{n}"], 0) for n in range(20)], [(["a0", "b"], 1)]
+    found = labelled.labelled(train, test, 100, 10, 0.25)
+    assert (len(found.train), len(found.valid), len(found.test)) == (15, 5, 1)
+    numbers = {int(words[1]) for words in found.train.words}
+    assert not numbers & {int(words[1]) for words in found.valid.words}
+    assert found.test.words[0].tolist() == [labelled.START, 3, labelled.UNKNOWN] and "b" not in found.vocabulary
+
+
+def test_a_review_without_text_and_news_without_a_class_are_named():
     with pytest.raises(DataError, match="line 2 is no review"):
         imdb._parsed(b'{"text": "a", "label": 1}\n{"label": 0}\n', "train.jsonl")
+    with pytest.raises(DataError, match="entry 2 is no class from 1 to 4"):
+        agnews._parsed(b'"4","Title, with comma","Say ""yes"""\n"5","a","b"\n', "test.csv")
+    assert agnews._parsed(b'"4","Title, with comma","Say ""yes"""\n', "test.csv") == [
+        (["title", "with", "comma", "say", "yes"], 3)
+    ]
+
+
+def test_words_beyond_the_vocabulary_are_unknown():
+    text = Text(("the", "<unk>", "of", "rare"), *(torch.tensor([0, 1, 2, 3, 3]) for _ in range(3)))
+    few = ptb_word.most_frequent(text, 2)
+    assert few.symbols == ("the", "<unk>") and few.train.tolist() == few.test.tolist() == [0, 1, 1, 1, 1]
+    with pytest.raises(ValueError, match="words is 1, expected more than 1"):
+        ptb_word.most_frequent(text, 1)
+
+
+@pytest.mark.data
+def test_characters_of_ptb_and_the_split_test_part_of_ag_news_have_the_published_sizes():
+    folder = data_folder(None)
+    if folder is None:
+        pytest.skip("SPARSERNN_DATA is not set")
+    text = ptb_char.load(folder)
+    assert (len(text.train), len(text.valid), len(text.test)) == (5_017_482, 393_042, 442_423)
+    assert len(text.symbols) == 50
+    news = agnews.load(folder, test_part_only=True)
+    assert len(news.train) + len(news.valid) + len(news.test) == 7600
+    assert set(news.train.classes_N.tolist()) == {0, 1, 2, 3}
 
 
 def test_data_files_are_checked_before_use(tmp_path: Path, monkeypatch):

@@ -153,7 +153,18 @@ def test_tagging_reads_every_sentence_once_an_epoch_and_pads_nothing():
 
 @pytest.mark.data
 @pytest.mark.parametrize(
-    "name", ["demeester-pos", "demeester-recite", "demeester-lm", "wen-ptb", "wen-rhn", "lobacheva-imdb"]
+    "name",
+    [
+        "demeester-pos",
+        "demeester-recite",
+        "demeester-lm",
+        "wen-ptb",
+        "wen-rhn",
+        "lobacheva-imdb",
+        "lobacheva-char",
+        "lobacheva-word",
+        "lobacheva-agnews",
+    ],
 )
 def test_the_recipes_run_and_their_models_come_back(name, tmp_path):
     from rich.console import Console

@@ -162,20 +162,31 @@ def _histogram(axes: Axes, name: str, values: np.ndarray[Any, Any]) -> None:
     dress(axes, title=name, x="2-norm of a unit's group of weights", y="units")
 
 
+Gates = tuple[tuple[str, ...], tuple[str, ...], Tensor]  # gates, kind of each unit, bool (gates, units): alive
+
+
 def gates_figure(found: Snapshot, *, only: str | None = None) -> Figure:
     """One panel a layer: a column a unit, a row a gate, coloured where the gate is alive."""
-    names = [layer for layer in found.recurrent if only in (None, layer.name)]
-    heights = [0.2 * len(layer.gates) + 0.75 for layer in names]
-    figure = new_figure(7.2, sum(heights) + 0.1)
-    panels = figure.subplots(max(1, len(names)), 1, squeeze=False, height_ratios=heights or None)[:, 0]
-    for axes, layer in zip(panels, names):
-        _gates_panel(axes, layer, found.kinds[layer.name], found.alive[layer.name])
-    if not names:
-        _empty(panels[0], "no recurrent layer of a declared cell")
+    layers = [layer for layer in found.recurrent if only in (None, layer.name)]
+    figure = gate_panels({each.name: (each.gates, found.kinds[each.name], found.alive[each.name]) for each in layers})
+    if not layers:
+        _empty(figure.add_subplot(), "no recurrent layer of a declared cell")
     return figure
 
 
-def _gates_panel(axes: Axes, layer: RecurrentLayer, kinds: tuple[str, ...], alive_GH: Tensor) -> None:
+def gate_panels(panels: Mapping[str, Gates]) -> Figure:
+    """One panel each: a column a unit, units sorted by kind, a row a gate, coloured where the gate is alive."""
+    heights = [0.2 * len(gates) + 0.75 for gates, _, _ in panels.values()]
+    figure = new_figure(7.2, sum(heights or [0.75]) + 0.1)
+    if panels:
+        places = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axes, (title, gates) in zip(places, panels.items()):
+            _gates_panel(axes, title, gates)
+    return figure
+
+
+def _gates_panel(axes: Axes, title: str, of: Gates) -> None:
+    gates, kinds, alive_GH = of
     order = sorted_units(kinds, alive_GH)
     sorted_kinds = np.array([kinds[k] for k in order.tolist()])
     for row, alive_H in enumerate(alive_GH[:, order].numpy()):
@@ -183,11 +194,11 @@ def _gates_panel(axes: Axes, layer: RecurrentLayer, kinds: tuple[str, ...], aliv
             # A dead unit keeps its place as a pale column, whatever its rows still hold.
             shown = (sorted_kinds == kind) & (alive_H | (kind == "dead"))
             axes.broken_barh(_runs(shown), (row, 1), color=KIND_COLOURS[kind], linewidth=0)
-    axes.set(xlim=(0, layer.hidden_size), ylim=(len(layer.gates), 0))
-    dress(axes, title=layer.name, x="units, sorted", grid="")
-    axes.set_yticks(np.arange(len(layer.gates)) + 0.5, [plain(gate) for gate in layer.gates])
+    axes.set(xlim=(0, max(1, len(kinds))), ylim=(len(gates), 0))
+    dress(axes, title=title, x="units, sorted", grid="")
+    axes.set_yticks(np.arange(len(gates)) + 0.5, [plain(gate) for gate in gates])
     axes.tick_params(axis="y", length=0)
-    for line in range(1, len(layer.gates)):
+    for line in range(1, len(gates)):
         axes.axhline(line, color=LINE, linewidth=0.7, zorder=3)
     from matplotlib.patches import Patch
 

@@ -47,6 +47,41 @@ class CharacterLSTM(nn.Module):
         return zeros, zeros.clone()
 
 
+class OneHotLSTM(nn.Module):
+    """Next-symbol model without an embedding: x_TB (int64) as one-hot vectors, LSTM, linear layer -> logits_TBV.
+
+    With a state (h, c), each (1, batch, hidden), the new state is returned beside the logits. Every gate's matrices
+    begin orthogonal, forget gates with the bias `forget`.
+    """
+
+    def __init__(self, symbols: int, hidden: int, forget: float = 0.0) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(symbols, hidden)
+        self.head = nn.Linear(hidden, symbols)
+        with torch.no_grad():
+            for name, parameter in self.lstm.named_parameters():
+                for gate in parameter.chunk(4):
+                    if parameter.dim() == 2:
+                        nn.init.orthogonal_(gate)
+                    else:
+                        gate.zero_()
+                if name == "bias_ih_l0":
+                    parameter[hidden : 2 * hidden] = forget
+
+    def forward(
+        self, x_TB: Tensor, state: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
+        x_TBV = nn.functional.one_hot(x_TB, self.lstm.input_size).to(self.head.weight.dtype)
+        h_TBH, after = self.lstm(x_TBV, state)
+        logits_TBV = self.head(h_TBH)
+        return logits_TBV if state is None else (logits_TBV, after)
+
+    def zero_state(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Zeros (1, batch, hidden), twice: the state before a text begins."""
+        zeros = self.head.weight.new_zeros(1, batch, self.lstm.hidden_size)
+        return zeros, zeros.clone()
+
+
 class SequenceClassifier(nn.Module):
     """Class of a padded sequence: (x_TB, lengths_B) -> logits_BC. Packed, so that padding is never looked at."""
 
@@ -63,8 +98,8 @@ class SequenceClassifier(nn.Module):
         return self.head(last_LBH[-1])
 
 
-class ReviewClassifier(nn.Module):
-    """Class of a review by the last state of an LSTM: x_TB, padded before each review -> logits_BC.
+class TextClassifier(nn.Module):
+    """Class of a text by the last state of an LSTM: x_TB, padded before each text -> logits_BC.
 
     The vector of padding (word 0) is zero. Forget gates begin open.
     """
@@ -84,16 +119,19 @@ class ReviewClassifier(nn.Module):
 
 
 class WordScores(nn.Module):
-    """A score for each word, summed: x_TB -> logits_B2. A few seconds of training give word vectors a start."""
+    """Scores of each word, summed: x_TB -> logits_BC. A few seconds of training give word vectors a start.
 
-    def __init__(self, symbols: int) -> None:
+    Two classes need one score, which speaks for the second and against the first.
+    """
+
+    def __init__(self, symbols: int, classes: int = 2) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(symbols, 1, padding_idx=0)
+        self.embedding = nn.Embedding(symbols, 1 if classes == 2 else classes, padding_idx=0)
         nn.init.zeros_(self.embedding.weight)
 
     def forward(self, x_TB: Tensor) -> Tensor:
-        score_B = self.embedding(x_TB).squeeze(-1).sum(0) / x_TB.ne(0).sum(0).clamp_min(1).sqrt()
-        return torch.stack([-score_B, score_B], 1)
+        scores_BC = self.embedding(x_TB).sum(0) / x_TB.ne(0).sum(0).clamp_min(1).sqrt()[:, None]
+        return torch.cat([-scores_BC, scores_BC], 1) if scores_BC.shape[1] == 1 else scores_BC
 
 
 class FrameClassifier(nn.Module):

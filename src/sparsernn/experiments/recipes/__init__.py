@@ -12,7 +12,10 @@ from .darji_prune_graphs import RECIPE as DARJI_PRUNE_GRAPHS
 from .demeester_lm import RECIPE as DEMEESTER_LM
 from .demeester_pos import RECIPE as DEMEESTER_POS
 from .demeester_recite import RECIPE as DEMEESTER_RECITE
+from .lobacheva_agnews import RECIPE as LOBACHEVA_AGNEWS
+from .lobacheva_char import RECIPE as LOBACHEVA_CHAR
 from .lobacheva_imdb import RECIPE as LOBACHEVA_IMDB
+from .lobacheva_word import RECIPE as LOBACHEVA_WORD
 from .reber import RECIPE as REBER
 from .shakespeare import RECIPE as SHAKESPEARE
 from .spoken_digits import RECIPE as SPOKEN_DIGITS
@@ -30,6 +33,9 @@ _ALL = (
     DEMEESTER_RECITE,
     DEMEESTER_LM,
     LOBACHEVA_IMDB,
+    LOBACHEVA_CHAR,
+    LOBACHEVA_WORD,
+    LOBACHEVA_AGNEWS,
     WANG_MNIST,
     WEN_PTB,
     WEN_RHN,

@@ -6,90 +6,31 @@ at most 200 words. W learns which weights go, W+N units, inputs and words as wel
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
-
-from ..._benchmark import benchmark
-from ...analysis.sparsity import inspect
-from ...runtime.layers import accelerate
-from ..results import as_rows
 from ..runs import Run
-from ..tables import figure, rich_table
-from ._recipe import Loaded, Recipe
-from ._reviews import Reviewing, Settings
-
-COLUMNS = (
-    figure("test accuracy", "test_accuracy", "{:.4f}"),
-    figure("compression", "compression", "{:,}x"),
-    figure("words", "words", "{:,}"),
-    figure("inputs", "inputs"),
-    figure("units", "units"),
-    figure("gates", "gates"),
-    figure("not zero", "nonzero", "{:,}"),
-)
-LABELS = {
-    "dense": "dense, early stopping",
-    "bayes-w": "W, Bayes",
-    "bayes-wn": "W+N, Bayes",
-    "bayes-wgn": "W+G+N, Bayes",
-    "prune-wgn": "W+G+N, pruned",
-}
+from ..tasks import imdb
+from ..tasks.labelled import Labelled
+from . import _lobacheva_paper as paper
+from ._lobacheva_recipe import ACCURACY, gate_recipe
+from ._lobacheva_settings import TextSettings
+from ._lobacheva_tasks import TextTask
+from ._recipe import Judge
 
 
-def run(run: Run) -> None:
-    """Make the rows, show the table and write the report."""
-    rows = Reviewing(run).results()
-    run.console.print(rich_table("IMDb reviews", COLUMNS, {LABELS[row]: result for row, result in rows.items()}))
-    run.console.print(f"Report: {report(run)}")
+def _data(run: Run) -> Labelled:
+    s = run.settings
+    return imdb.load(run.data, s.words, s.length, s.texts)
 
 
-def loaded(run: Run) -> Loaded:
-    work = Reviewing(run)
-    work.results()
-    return Loaded({row: work.load(row) for row in work.rows}, work.example_inputs, "bayes-wgn")
-
-
-def bench(run: Run) -> None:
-    """Time the dense and the W+G+N net on four reviews, the latter on sparsernn's kernels as well."""
-    found = loaded(run)
-    torch.set_num_threads(1)
-    small = found.models[found.sparsified]
-    models = {"dense": found.models["dense"], "W+G+N": small, "W+G+N, sparsernn": accelerate(small)}
-    source = torch.Generator().manual_seed(0)
-    x_TB = torch.randint(1, run.settings.words, (run.settings.length, 4), generator=source)
-    benchmark(models, x_TB, console=run.console)
-
-
-def report(run: Run) -> Path:
-    """Write report.html, on the W+G+N net of Bayes, in the run's folder."""
-    work = Reviewing(run)
-    rows = work.results()
-    path = run.folder / "report.html"
-    course = rows["bayes-wgn"].measured
-    shown = [
-        {**row, "measured": {k: v for k, v in row["measured"].items() if not isinstance(v, (list, dict))}}
-        for row in as_rows(list(rows.values()))
-    ]
-    inspect(work.load("bayes-wgn"), work.example_inputs).html(
-        path,
-        title="IMDb reviews",
-        command=run.command,
-        runs=shown,
-        history={
-            "step": course["epochs"],
-            "loss": course["loss_by_epoch"],
-            "kept": [1 / compression for compression in course["compression_by_epoch"]],
-        },
-    )
-    return path
-
-
-RECIPE = Recipe(
-    name="lobacheva-imdb",
+RECIPE = gate_recipe(
+    "lobacheva-imdb",
+    lambda run: {"": TextTask(run, _data, classes=2)},
+    paper.IMDB,
+    ACCURACY,
+    Judge("test_accuracy", more=True, rows="bayes-wgn"),
+    "IMDb reviews",
     summary="Sentiment of reviews by an LSTM of which Bayes leaves few words, units and gates.",
     scales={
-        "smoke": Settings(
+        "smoke": TextSettings(
             words=300,
             length=20,
             embedding=8,
@@ -101,10 +42,11 @@ RECIPE = Recipe(
             sigma_rates=(50.0, 50.0),
             mean_rates=(50.0, 50.0),
             warm_up=2,
-            reviews=120,
+            texts=120,
+            bench_rounds=1,
         ),
-        "cpu": Settings(dense_epochs=1),
-        "paper": Settings(
+        "cpu": TextSettings(rows=("bayes-wgn", "bayes-wn", "bayes-w", "prune-wgn"), dense_epochs=2),
+        "paper": TextSettings(
             score_epochs=0,
             dense_epochs=20,
             learning_rate=5e-4,
@@ -112,13 +54,9 @@ RECIPE = Recipe(
             sparse_rate=5e-4,
             sigma_rates=(1.0,),
             mean_rates=(1.0,),
+            checkpoint_every=1000,
+            device="any",
         ),
     },
-    minutes={"smoke": "seconds", "cpu": "an hour or more, not yet run to its end", "paper": "days on a GPU"},
-    run=run,
-    load=loaded,
-    bench=bench,
-    report=report,
-    columns=COLUMNS,
-    labels=LABELS,
+    minutes={"smoke": "seconds", "cpu": "an hour", "paper": "days on a GPU, estimated"},
 )

@@ -59,3 +59,12 @@ def by_frequency(whole: Text, words: int = 0) -> Text:
     number[order] = torch.arange(len(order))
     symbols = tuple(whole.symbols[n] for n in order.tolist())
     return Text(symbols, number[train], *(number[part[: words or None]] for part in (whole.valid, whole.test)))
+
+
+def most_frequent(text: Text, words: int) -> Text:
+    """`text`, numbered by falling frequency, with its first `words` words; all others are <unk>."""
+    unknown = text.symbols.index("<unk>")
+    if not unknown < words:
+        raise ValueError(f"words is {words}, expected more than {unknown}, so that <unk> is among them.")
+    parts = (part.masked_fill(part >= words, unknown) for part in (text.train, text.valid, text.test))
+    return Text(text.symbols[:words], *parts)

@@ -1,0 +1,63 @@
+"""Do two sparse nets from one dense net keep the same gates? Overlaps against units permuted at random."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import comb
+from typing import Any
+
+GATES = ("i", "f", "g", "o")
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How many of `first` and of `second` units are the same, out of `population`."""
+
+    first: int
+    second: int
+    both: int
+    population: int
+
+    @property
+    def expected(self) -> float:
+        """What units permuted at random have in common in the mean."""
+        return self.first * self.second / self.population
+
+    @property
+    def p_value(self) -> float:
+        """Probability that units permuted at random have at least as many in common (hypergeometric, exact)."""
+        most = min(self.first, self.second)
+        ways = sum(
+            comb(self.first, k) * comb(self.population - self.first, self.second - k)
+            for k in range(self.both, most + 1)
+        )
+        return ways / comb(self.population, self.second)
+
+
+def overlap(first: set[int], second: set[int], among: set[int]) -> Overlap:
+    """The overlap of the units of both nets that lie in `among`. Raises KeyError where `among` is empty."""
+    if not among:
+        raise KeyError("no units to compare")
+    a, b = first & among, second & among
+    return Overlap(len(a), len(b), len(a & b), len(among))
+
+
+def living(measured: Mapping[str, Any], layer: int, gate: str) -> set[int]:
+    """Numbers in the dense net of the units whose `gate` lives."""
+    bit = 1 << GATES.index(gate)
+    units, gates = measured[f"layer{layer}_units"], measured[f"layer{layer}_gates"]
+    return {unit for unit, sums in zip(units, gates) if sums & bit}
+
+
+def gate_overlap(
+    dense: Mapping[str, Any], first: Mapping[str, Any], second: Mapping[str, Any], layer: int, gate: str
+) -> Overlap:
+    """Units whose `gate` lives in both nets, out of all units of the dense net."""
+    return overlap(living(first, layer, gate), living(second, layer, gate), set(dense[f"layer{layer}_units"]))
+
+
+def gate_overlap_within(first: Mapping[str, Any], second: Mapping[str, Any], layer: int, gate: str) -> Overlap:
+    """The same out of the units that both nets keep: do they agree about the gates once they agree about the units?"""
+    kept = set(first[f"layer{layer}_units"]) & set(second[f"layer{layer}_units"])
+    return overlap(living(first, layer, gate), living(second, layer, gate), kept)

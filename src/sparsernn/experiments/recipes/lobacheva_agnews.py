@@ -1,0 +1,75 @@
+"""Topics of AG News: words, inputs, units, gates and weights of an LSTM that Bayes and pruning leave.
+
+After Lobacheva et al. (arXiv 1911.05585, table 1): 512 LSTM units, texts of at most 100 words, 5% of the training part
+to watch. The scale cpu is for a data folder with the test part only, which it splits in itself: its figures can't be
+compared with published ones.
+"""
+
+from __future__ import annotations
+
+from ..runs import Run
+from ..tasks import agnews
+from ..tasks.labelled import Labelled
+from . import _lobacheva_paper as paper
+from ._lobacheva_recipe import ACCURACY, gate_recipe
+from ._lobacheva_settings import NewsSettings
+from ._lobacheva_tasks import TextTask
+from ._recipe import Judge
+
+
+def _data(run: Run) -> Labelled:
+    s: NewsSettings = run.settings
+    return agnews.load(run.data, s.words, s.length, s.texts, test_part_only=s.test_part_only)
+
+
+RECIPE = gate_recipe(
+    "lobacheva-agnews",
+    lambda run: {"": TextTask(run, _data, classes=len(agnews.CLASSES))},
+    paper.AGNEWS,
+    ACCURACY,
+    Judge("test_accuracy", more=True, rows="bayes-wgn"),
+    "AG News",
+    summary="Topics of news by an LSTM of which Bayes leaves few words, units and gates.",
+    scales={
+        "smoke": NewsSettings(
+            words=300,
+            length=20,
+            embedding=8,
+            hidden=6,
+            batch=16,
+            score_epochs=1,
+            dense_epochs=1,
+            rounds=(1.0, 1.0),
+            sigma_rates=(50.0, 50.0),
+            mean_rates=(50.0, 50.0),
+            warm_up=2,
+            texts=120,
+            bench_rounds=1,
+            test_part_only=True,
+        ),
+        "cpu": NewsSettings(
+            words=8000,
+            length=60,
+            embedding=100,
+            hidden=128,
+            batch=64,
+            dense_epochs=4,
+            rounds=(3.0, 3.0, 6.0),
+            test_part_only=True,
+        ),
+        "paper": NewsSettings(
+            hidden=512,
+            length=100,
+            score_epochs=0,
+            dense_epochs=20,
+            learning_rate=5e-4,
+            rounds=(150.0,),
+            sparse_rate=5e-4,
+            sigma_rates=(1.0,),
+            mean_rates=(1.0,),
+            checkpoint_every=1000,
+            device="any",
+        ),
+    },
+    minutes={"smoke": "seconds", "cpu": "15 minutes, estimated", "paper": "a day on a GPU, estimated"},
+)
