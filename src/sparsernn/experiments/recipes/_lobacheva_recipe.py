@@ -78,20 +78,20 @@ def gate_recipe(
 
     def load(run: Run) -> Loaded:
         made(run)
-        first, *_ = nets_of = works(run)
-        models = {row: work.load(row) for work in nets_of for row in work.rows}
-        return Loaded(models, first.task.example_inputs, _shown(first))
+        every = works(run)
+        models = {row: work.load(row) for work in every for row in work.rows}
+        return Loaded(models, every[0].task.example_inputs, _shown(every[0]))
 
     def bench(run: Run) -> None:
         """Time the dense net beside the shown one without dead units and without constant gates, in both runtimes."""
-        first, *_ = works(run)
+        first = works(run)[0]
         first.results(paper)
         models = {"dense": first.load(f"{first.prefix}dense"), **first.forms(_shown(first))}
         benchmark(models, first.task.example_inputs, console=run.console)
 
     def report(run: Run) -> Path:
         rows = made(run)
-        first, *_ = works(run)
+        first = works(run)[0]
         shown = _shown(first)
         found = inspect(first.load(shown), first.task.example_inputs)
         course = rows[shown].measured

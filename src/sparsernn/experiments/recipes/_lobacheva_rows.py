@@ -102,7 +102,7 @@ class Lobacheva:
             best = state if watched[-1] == min(watched) else best
         model.cpu().load_state_dict(best)
         save(model.eval(), self.file(row))
-        found = self.measured(row, model, Survivors.of(model, self.task.example_inputs))
+        found = self.measured(model, Survivors.of(model, self.task.example_inputs))
         for path in ends.values():
             path.unlink()
         return {**found, "best_epoch": watched.index(min(watched)) + 1}
@@ -125,11 +125,9 @@ class Lobacheva:
             losses += [round(loss, 4) for loss in history["loss"]]
             before += length
             small = self.compact(model).train()
-            survivors = survivors.after(model, small)
-            if n < len(s.rounds) - 1:
-                model = small
-        save(small.eval(), self.file(row))
-        found = self.measured(row, small, survivors)
+            survivors, model = survivors.after(model, small), small
+        save(model.eval(), self.file(row))
+        found = self.measured(model, survivors)
         return {**found, "epochs": epochs, "compression_by_epoch": course, "loss_by_epoch": losses}
 
     def compact(self, model: nn.Module, *, gates: bool = False) -> Any:
@@ -157,7 +155,7 @@ class Lobacheva:
             mean_rate=s.mean_rates[number],
         )
 
-    def measured(self, row: str, small: nn.Module, survivors: Survivors) -> dict[str, Any]:
+    def measured(self, small: nn.Module, survivors: Survivors) -> dict[str, Any]:
         """Quality and size of a net without dead units; words, inputs, units and gates that are left in it."""
         whole = sizes(self.task.model())["weights"]
         quality = self.task.quality(small.to(self.device))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,47 +14,11 @@ from ..models import OneHotLSTM, TextClassifier, WordScores
 from ..runs import Run
 from ..tasks.labelled import NUMBERS, Labelled, TextClassification, accuracy, padded
 from ..tasks.text import LanguageModelling, Streams, Text, bits_per_symbol
-from ..train import Objective, train
+from ..train import train
 from ..word_model import StackedLSTM
 from ._lobacheva_settings import SymbolSettings, TextSettings
 
 STREAMS = 10  # of a text that is judged
-
-
-class Task(Protocol):
-    """One net and what it learns. `train_size`: examples (or tokens) over which a loss is a mean."""
-
-    @property
-    def objective(self) -> Objective: ...
-
-    @property
-    def steps_an_epoch(self) -> int: ...
-
-    @property
-    def train_size(self) -> int: ...
-
-    @property
-    def example_inputs(self) -> Tensor:
-        """Real inputs x_TB, four sequences."""
-        ...
-
-    def model(self) -> nn.Module:
-        """The untrained net, the same each time."""
-        ...
-
-    def warm_start(self, model: nn.Module, folder: Path) -> None:
-        """Give `model` a better start than chance, where there is one; `folder` keeps what is trained for it."""
-        ...
-
-    def watched(self, model: nn.Module) -> float:
-        """The figure by which the best epoch is chosen; less is better."""
-        ...
-
-    def quality(self, model: nn.Module) -> dict[str, float]: ...
-
-    def used(self, model: nn.Module) -> dict[str, int]:
-        """Words, and inputs of the first recurrent layer, that are not all zero."""
-        ...
 
 
 class TextTask:
@@ -78,19 +42,23 @@ class TextTask:
 
     @property
     def train_size(self) -> int:
+        """Examples over which the loss is a mean."""
         return len(self.data.train)
 
     @cached_property
     def example_inputs(self) -> Tensor:
+        """Real inputs x_TB, four sequences."""
         longest = sorted(range(len(self.data.test)), key=lambda n: -len(self.data.test.words[n]))
         return padded(self.data.test, longest[:4])
 
     def model(self) -> TextClassifier:
+        """The untrained net, the same each time."""
         torch.manual_seed(self.run.seed)
         s = self.settings
         return TextClassifier(s.words + NUMBERS, s.embedding, s.hidden, self.classes)
 
     def warm_start(self, model: nn.Module, folder: Path) -> None:
+        """Put the scores of a bag of words, trained in `folder`, in the first columns of the embedding."""
         s = self.settings
         if not s.score_epochs:
             return
@@ -103,6 +71,7 @@ class TextTask:
             model.get_parameter("embedding.weight")[:, : found.shape[1]] = found
 
     def watched(self, model: nn.Module) -> float:
+        """The figure by which the best epoch is chosen; less is better."""
         return -accuracy(model, self.data.valid)
 
     def quality(self, model: nn.Module) -> dict[str, float]:
@@ -112,6 +81,7 @@ class TextTask:
         }
 
     def used(self, model: nn.Module) -> dict[str, int]:
+        """Words, and inputs of the LSTM, that are not all zero."""
         words, inputs = (model.get_parameter(name) for name in ("embedding.weight", "lstm.weight_ih_l0"))
         return {"words": int(words.any(1).sum()), "inputs": int(inputs.any(0).sum())}
 
@@ -150,6 +120,7 @@ class SymbolTask:
         return x_TB
 
     def model(self) -> OneHotLSTM | StackedLSTM:
+        """The untrained net, the same each time."""
         torch.manual_seed(self.run.seed)
         s, symbols = self.settings, len(self.data.symbols)
         if self.two_layers:
@@ -178,3 +149,6 @@ class SymbolTask:
 
     def _bits(self, model: Any, text_N: Tensor) -> float:
         return bits_per_symbol(model, text_N, streams=STREAMS, window=self.settings.length)
+
+
+Task = TextTask | SymbolTask  # one net and what it learns

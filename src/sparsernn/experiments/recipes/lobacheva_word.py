@@ -26,8 +26,8 @@ def _data(run: Run) -> Text:
 
 
 def _tasks(run: Run) -> Mapping[str, Task]:
-    one: dict[str, Task] = {"": SymbolTask(run, _data, words=True)}
-    return one | ({"two-": SymbolTask(run, _data, words=True, two_layers=True)} if run.settings.two_layers else {})
+    nets = {"": False, "two-": True} if run.settings.two_layers else {"": False}
+    return {prefix: SymbolTask(run, _data, words=True, two_layers=two) for prefix, two in nets.items()}
 
 
 RECIPE = gate_recipe(

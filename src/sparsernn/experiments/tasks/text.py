@@ -66,7 +66,7 @@ def wide(logits: Tensor) -> Tensor:
 
 def cut(state: Any) -> Any:
     """The recurrent state without its history: truncated BPTT ends there."""
-    return state.detach() if isinstance(state, Tensor) else tuple(part.detach() for part in state)
+    return state.detach() if isinstance(state, Tensor) else tuple(cut(part) for part in state)
 
 
 @dataclass(frozen=True)
