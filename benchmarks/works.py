@@ -11,6 +11,7 @@ import sparsernn as srn
 from sparsernn.nn import RaggedLSTM
 
 from . import engines
+from .bidaf import bidaf
 from .endurance import endurance, start
 from .figure1 import figure1
 from .graphs import graphs
@@ -203,4 +204,4 @@ def streaming(ceiling: Ceiling, rounds: int) -> list[Row]:
 
 
 _ALL = (compact, compact8, blocks90, blocks95, blocks95int8, single95, product, streaming, split, graphs)
-WORKS = {f.__name__: f for f in (*_ALL, figure1, training, paper_net, endurance, start)}
+WORKS = {f.__name__: f for f in (*_ALL, figure1, training, paper_net, bidaf, endurance, start)}

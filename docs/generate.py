@@ -10,6 +10,7 @@ from typing import Any
 
 from sparsernn._files import write_atomically
 from sparsernn.experiments.recipes import RECIPES
+from sparsernn.experiments.recipes.wen_bidaf import TABLE_3, TABLE_4
 from sparsernn.experiments.results import Result, collect
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,6 +123,32 @@ def digits_section(found: Sequence[Result]) -> str:
     return "\n".join([again, *table, "", "Accuracy on the speaker that each seed holds out:", "", *lines, ""])
 
 
+def bidaf_section(found: Sequence[Result], benchmarks: Path) -> str:
+    """The tables of the page on BiDAF: ours, what the paper's sizes bring on our kernels, and the paper's own."""
+    recipe = RECIPES["wen-bidaf"]
+    parts = []
+    for scale in recipe.scales:
+        rows = [r for r in found if (r.recipe, r.scale) == ("wen-bidaf", scale)]
+        if rows:
+            _, _, _, again, *table = recipe_section("wen-bidaf", scale, rows).splitlines()
+            parts += [f"## What comes out, {scale} scale", "", again, *table, ""]
+    if (benchmarks / "bidaf.json").is_file():
+        _, _, *table = benchmark_section(benchmarks / "bidaf.json").splitlines()
+        parts += ["## What the paper's sizes bring", "", "Again: `python -m benchmarks bidaf`.", "", *table, ""]
+    parts += ["## The paper's tables", "", *_published_rows(), ""]
+    return "\n".join(parts)
+
+
+def _published_rows() -> list[str]:
+    lines = [line(["", "EM", "F1", "units of the six LSTMs", "weights", "ms"]), line(["---"] + ["---:"] * 5)]
+    for name, rows in (("table 3, from the dense net", TABLE_3), ("table 4, from scratch", TABLE_4)):
+        for n, (em, f1, units, millions, milliseconds) in enumerate(rows):
+            label = "dense" if rows is TABLE_3 and n == 0 else name
+            sizes = ", ".join(map(str, units))
+            lines.append(line([label, f"{em:.2f}", f"{f1:.2f}", sizes, f"{millions:.2f}M", f"{milliseconds:.2f}"]))
+    return lines
+
+
 def fill(page: Path, section: str) -> None:
     """Put `section` between the demo marks of `page`."""
     before, begin, rest = page.read_text(encoding="utf-8").partition("<!-- demo:begin -->\n")
@@ -146,3 +173,4 @@ if __name__ == "__main__":
     speed_page(ROOT / "results", ROOT / "docs")
     fill(ROOT / "README.md", demo_section(collect(ROOT / "results")))
     fill(ROOT / "docs" / "spoken-digits.md", digits_section(collect(ROOT / "results")))
+    fill(ROOT / "docs" / "bidaf.md", bidaf_section(collect(ROOT / "results"), ROOT / "results" / "benchmarks"))

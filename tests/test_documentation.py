@@ -104,7 +104,7 @@ def test_commands_and_targets_that_are_named_exist():
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(re.findall(r"\nmake (\w+)", text)) <= set(targets)
     commands = set(re.findall(r"\nsparsernn (\w+) ?([\w-]*)", text))
-    known = {"list", "run", "sweep", "inspect", "bench", "report", "listen", "tune"}
+    known = {"list", "run", "sweep", "inspect", "bench", "report", "listen", "answer", "tune"}
     assert commands and {command for command, _ in commands} <= known
     assert {name for _, name in commands if name} <= {*RECIPES, "NAME", "RUN"}
     extras = set(re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE))
@@ -149,6 +149,12 @@ def test_the_page_on_spoken_digits_has_the_tables_of_the_results():
     text = (ROOT / "docs" / "spoken-digits.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"<!-- demo:begin -->\n(.*?)<!-- demo:end -->", text, re.DOTALL)
     assert shown == generate()["digits_section"](collect(ROOT / "results"))
+
+
+def test_the_page_on_bidaf_has_the_tables_of_the_paper_and_of_the_results():
+    text = (ROOT / "docs" / "bidaf.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"<!-- demo:begin -->\n(.*?)<!-- demo:end -->", text, re.DOTALL)
+    assert shown == generate()["bidaf_section"](collect(ROOT / "results"), ROOT / "results" / "benchmarks")
 
 
 def test_the_demo_table_is_filled_in_from_results(tmp_path):

@@ -1,4 +1,5 @@
-"""The command line: sparsernn list | run | sweep | inspect | bench | report | listen | tune, or `python -m sparsernn`.
+"""The command line: sparsernn list | run | sweep | inspect | bench | report | listen | answer | tune,
+or `python -m sparsernn`.
 
 Exit codes: 0 done, 1 the run failed, 2 the command was wrong, 128 + signal if stopped from outside.
 """
@@ -147,6 +148,25 @@ def listen_run(run: str, file: Path, /, row: str | None = None) -> None:
         raise UsageError(str(error)) from None
 
 
+def answer_run(run: str, /, context: Path, question: str) -> None:
+    """Answer a question about a text by the smallest net of a finished run; show the answer, how sure it is, and where.
+
+    Args:
+        run: a run's folder, or a recipe's name for its newest run.
+        context: a file with the text, in UTF-8.
+        question: what is asked about it.
+    """
+    from .experiments.recipes import RECIPES
+
+    recipe, opened = _open(run)
+    if recipe.answer is None:
+        able = " or ".join(each.name for each in RECIPES.values() if each.answer)
+        raise UsageError(f"{run} is a run of {recipe.name}, which answers nothing; name a run of {able}.")
+    if not context.is_file():
+        raise UsageError(f"There is no file {context}; name a text with --context.")
+    recipe.answer(opened, context, question)
+
+
 def tune_kernels() -> None:
     """Measure what every layout of the kernels costs on this processor (seconds, one thread) and keep the figures.
 
@@ -169,40 +189,9 @@ def tune_kernels() -> None:
 
 
 def _open(name: str) -> tuple[Any, Run]:
-    """The recipe and the run of a folder, or of the newest run of a recipe. Raises UsageError if there is none."""
-    from .experiments.data import data_folder
-    from .experiments.recipes import RECIPES, find
-    from .experiments.runs import Run, RunError, all_runs, describe
+    from .experiments.opened import open_run
 
-    folder = Path(name)
-    if not folder.is_dir() and name in RECIPES:
-        folder = next((f for f in all_runs(RUNS) if f.parent.name == name), folder)
-    if not folder.is_dir():
-        there = [str(f) for f in list(all_runs(RUNS))[:3]]
-        known = f"the newest are {', '.join(there)}" if there else "`sparsernn run` makes one"
-        raise UsageError(f"There is no run {name}; {known}.")
-    try:
-        noted = describe(folder)
-    except RunError as error:
-        raise UsageError(str(error)) from None
-    recipe = find(noted["recipe"])
-    kind = type(recipe.settings(noted["scale"]))
-    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in noted["settings"].items()}
-    try:
-        settings = kind(**lists)
-    except TypeError as error:
-        raise RunError(f"{folder} was made by another version of sparsernn ({error}); run it again.") from None
-    return recipe, Run(
-        recipe=noted["recipe"],
-        scale=noted["scale"],
-        seed=noted["seed"],
-        settings=settings,
-        folder=folder,
-        results=folder / "results",
-        data=data_folder(None),
-        command=noted["command"],
-        console=a_console(),
-    )
+    return open_run(name, RUNS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -222,6 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "bench": bench_run,
         "report": report_run,
         "listen": listen_run,
+        "answer": answer_run,
         "tune": tune_kernels,
     }
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)

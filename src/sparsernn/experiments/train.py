@@ -31,7 +31,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """How long and how fast: AdamW or RMSprop, linear warm-up, cosine to `final_rate` of the learning rate.
+    """How long and how fast: AdamW, RMSprop or Adadelta, linear warm-up, cosine to `final_rate` of the learning rate.
 
     `precision` "bfloat16" runs forward and backward products in bfloat16 (autocast), weights stay in float32.
     `device` "any" takes a GPU if there is one. `threads` 0 leaves torch's own number.
@@ -46,7 +46,7 @@ class Training:
     precision: Literal["float32", "bfloat16"] = "float32"
     device: Literal["cpu", "any"] = "cpu"
     checkpoint_every: int = 500
-    optimizer: Literal["adamw", "rmsprop"] = "adamw"
+    optimizer: Literal["adamw", "rmsprop", "adadelta"] = "adamw"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.checkpoint_every < 1 or self.warm_up < 0:
@@ -161,6 +161,8 @@ def _optimizer(model: nn.Module, settings: Training, device: torch.device) -> to
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "rmsprop":
         return torch.optim.RMSprop(model.parameters(), rate, weight_decay=decay)
+    if settings.optimizer == "adadelta":
+        return torch.optim.Adadelta(model.parameters(), rate, weight_decay=decay)
     fused = device.type in ("cpu", "cuda")
     return torch.optim.AdamW(model.parameters(), rate, betas=(0.9, 0.99), weight_decay=decay, fused=fused)
 

@@ -21,6 +21,7 @@ from .shakespeare import RECIPE as SHAKESPEARE
 from .spoken_digits import RECIPE as SPOKEN_DIGITS
 from .targets import RECIPE as TARGETS
 from .wang_mnist import RECIPE as WANG_MNIST
+from .wen_bidaf import RECIPE as WEN_BIDAF
 from .wen_ptb import RECIPE as WEN_PTB
 from .wen_rhn import RECIPE as WEN_RHN
 
@@ -39,6 +40,7 @@ _ALL = (
     WANG_MNIST,
     WEN_PTB,
     WEN_RHN,
+    WEN_BIDAF,
     TARGETS,
     DARJI_GRAPHS,
     DARJI_PRUNE,

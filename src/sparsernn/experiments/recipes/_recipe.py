@@ -50,9 +50,10 @@ class Recipe:
 
     `run` makes the rows and shows the table; `load` brings back the models of a finished run; `bench` times them;
     `report` writes the report and returns its path; `listen`, where there is one, streams a WAV file through the row of
-    that name (None: the recipe's choice). `minutes` is what a scale takes on two cores; `columns` are the
-    table's, `labels` what its rows are called, in their order. `judge` is what a sweep compares; without it the first
-    metric of quality that the rows measure, over all rows.
+    that name (None: the recipe's choice); `answer`, where there is one, shows what a net of the run says to a question
+    about the text in a file. `minutes` is what a scale takes on two cores; `columns` are the table's, `labels` what its
+    rows are called, in their order. `judge` is what a sweep compares; without it the first metric of quality that the
+    rows measure, over all rows.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Recipe:
     columns: Sequence[Column]
     labels: Mapping[str, str] = field(default_factory=dict)
     listen: Callable[[Run, Path, str | None], None] | None = None
+    answer: Callable[[Run, Path, str], None] | None = None
     judge: Judge | None = None
 
     def settings(self, scale: str) -> Any:

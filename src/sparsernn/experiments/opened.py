@@ -1,0 +1,44 @@
+"""Runs that are opened again: by their folder, or by a recipe's name for its newest run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .data import data_folder
+from .progress import a_console
+from .recipes import RECIPES, Recipe, RecipeError, find
+from .runs import Run, RunError, all_runs, describe
+
+
+def open_run(name: str, runs: Path) -> tuple[Recipe, Run]:
+    """The recipe and the run of a folder, or of a recipe's newest run under `runs`. Raises RecipeError if there is
+    none, RunError for one that another version wrote."""
+    folder = Path(name)
+    if not folder.is_dir() and name in RECIPES:
+        folder = next((f for f in all_runs(runs) if f.parent.name == name), folder)
+    if not folder.is_dir():
+        there = [str(f) for f in list(all_runs(runs))[:3]]
+        known = f"the newest are {', '.join(there)}" if there else "`sparsernn run` makes one"
+        raise RecipeError(f"There is no run {name}; {known}.")
+    try:
+        noted = describe(folder)
+    except RunError as error:
+        raise RecipeError(str(error)) from None
+    recipe = find(noted["recipe"])
+    kind = type(recipe.settings(noted["scale"]))
+    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in noted["settings"].items()}
+    try:
+        settings = kind(**lists)
+    except TypeError as error:
+        raise RunError(f"{folder} was made by another version of sparsernn ({error}); run it again.") from None
+    return recipe, Run(
+        recipe=noted["recipe"],
+        scale=noted["scale"],
+        seed=noted["seed"],
+        settings=settings,
+        folder=folder,
+        results=folder / "results",
+        data=data_folder(None),
+        command=noted["command"],
+        console=a_console(),
+    )
