@@ -53,11 +53,10 @@ class BiDAF(nn.Module):
     texts as places among them, and the lengths of both. What a word is does not depend on where it stands, so its
     vector, its letters' convolution and the highway layers are worked out once.
 
-    In training a share `dropout` of the inputs of each LSTM and of the logits' layers is dropped. `vectors` (words,
-    vector): word vectors that are not trained.
+    In training a share `dropout` of the inputs of each LSTM, of the letters and of the logits' layers is dropped.
     """
 
-    def __init__(self, sizes: Sizes, dropout: float = 0.0, vectors: Tensor | None = None) -> None:
+    def __init__(self, sizes: Sizes, dropout: float = 0.0) -> None:
         super().__init__()
         s, d, word = sizes, sizes.hidden, sizes.vector + sizes.filters
         self.words = nn.Embedding(s.words, s.vector)
@@ -75,8 +74,6 @@ class BiDAF(nn.Module):
         self.end = nn.Linear(8 * d + sum(last), 1)
         self.dropout = nn.Dropout(dropout)
         _open_forget_gates(self)
-        if vectors is not None:
-            self.words.weight.requires_grad_(False).copy_(vectors)
 
     def forward(
         self,

@@ -20,7 +20,7 @@ from ...surgery.checkpoint import load, save
 from ...surgery.compact import compact
 from ..bidaf import BiDAF, Sizes
 from ..data import DataError
-from ..results import Result, place, read, sizes
+from ..results import Result, sizes
 from ..runs import Run, RunError
 from ..tasks import squad
 from ..tasks.reading import Answering, Inputs, Vocabulary, answers, occurring, scores
@@ -100,7 +100,7 @@ class Bidaf:
         """The untrained net of `row`, its word vectors as well."""
         s, v = self.settings, self.vocabulary
         torch.manual_seed(self.run.seed)
-        widths = self.units_of("target") if row == "direct" else ()
+        widths = tuple(units(self.load("target", "-compact"))) if row == "direct" else ()
         size = Sizes(len(v.words) + 2, len(v.letters) + 2, s.vector, s.letter, s.filters, hidden=s.hidden)
         return BiDAF(replace(size, widths=widths), s.dropout if row == "dense" else s.sparse_dropout)
 
@@ -116,13 +116,6 @@ class Bidaf:
                     model.words.weight[n] = known[word]
             model.words.weight.requires_grad_(False)
         return model
-
-    def units_of(self, row: str) -> tuple[int, ...]:
-        """Units of the six LSTMs that are left in `row`, which is done."""
-        path = place(self.run.results, self.run.recipe, self.run.scale, row, self.run.seed)
-        if not path.is_file():
-            raise RunError(f"{path} is missing, which says how wide the row direct is: run the recipe again.")
-        return tuple(read(path).measured["units"])
 
     def sparsifier(self, row: str) -> Callable[[nn.Module], Sparsifier] | None:
         """What learns the sparsity of `row`; None for nets that are trained densely."""

@@ -111,7 +111,7 @@ def _question(passage: Passage, asked: Any) -> Question:
 
 def aligned(contents: dict[str, str]) -> Iterator[Question]:
     """The questions of the subset: line n of context, question, answer and span belong together."""
-    lines = {part: content.splitlines() for part, content in contents.items()}
+    lines = {part: content.removesuffix("\n").split("\n") for part, content in contents.items()}
     if len({len(each) for each in lines.values()}) != 1:
         counts = ", ".join(f"{part} {len(each)}" for part, each in lines.items())
         raise DataError(f"The parts of the subset have different numbers of lines: {counts}.")
