@@ -79,11 +79,12 @@ def joined(model: nn.Module, inputs: tuple[Any, ...]) -> Tensor:
     return torch.cat(model(*inputs))
 
 
-def ideal(ceiling: Ceiling, small: BiDAF, inputs: tuple[Tensor, ...]) -> Ideal:
+def ideal(ceiling: Ceiling, small: nn.Module, inputs: tuple[Tensor, ...]) -> Ideal:
     """The roofline of the LSTMs, the highway layers and the attention: operations at the peak, or every recurrent
     weight read once a step and every other one once."""
     steps = {"contextual": PASSAGE + QUESTION, "modelling": PASSAGE, "output": PASSAGE, "highway": len(inputs[0])}
-    operations, once, again = 2.0 * 3 * PASSAGE * QUESTION * small.contextual.hidden_size * 2, 0, 0
+    both = small.get_parameter("both_score").numel()
+    operations, once, again = 2.0 * 3 * PASSAGE * QUESTION * both, 0, 0
     for name, p in small.named_parameters():
         part = name.partition(".")[0]
         if p.dim() == 2 and part in steps:

@@ -14,10 +14,12 @@ from torch.nn.utils.rnn import pad_sequence
 from sparsernn import GroupLasso, accelerate, compact, trace
 from sparsernn.cli import main
 from sparsernn.experiments.bidaf import BiDAF, Sizes
+from sparsernn.experiments.data import DataError
 from sparsernn.experiments.recipes import RECIPES, RecipeError, with_changes
-from sparsernn.experiments.recipes._wen_bidaf_rows import SIX, six, units, weights
+from sparsernn.experiments.recipes._wen_bidaf_rows import SIX, Bidaf, six, units, weights
 from sparsernn.experiments.recipes.wen_bidaf import LABELS, TABLE_3, TABLE_4
 from sparsernn.experiments.results import collect
+from sparsernn.experiments.runs import Run
 from sparsernn.experiments.tasks import squad
 from sparsernn.experiments.tasks.reading import Answering, Vocabulary, answers
 from sparsernn.experiments.train import Training, train
@@ -216,7 +218,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_smoke_run_makes_all_rows(smoke):
     rows = {r.row: r.measured for r in collect(smoke / "results")}
     assert RECIPES["wen-bidaf"].settings("smoke").rows == (
-        *("dense", "tuned-0.05", "iss-0.05", "target-tuned", "target", "direct"),
+        *("dense", "tuned-0.5", "iss-0.5", "target-tuned", "target", "direct"),
     )
     assert len(rows) == 6 and set(rows) <= set(LABELS)
     for row, m in rows.items():
@@ -228,6 +230,7 @@ def test_a_smoke_run_makes_all_rows(smoke):
     assert rows["dense"]["units"] == [8] * 6
     assert rows["direct"]["units"] == rows["target"]["units"] != [8] * 6
     assert rows["direct"]["weights"] == rows["target"]["weights"] < rows["dense"]["weights"]
+    assert sum(rows["iss-0.5"]["units"]) < 48 and sum(rows["tuned-0.5"]["units"]) < 48
     inside = {row: sum(4 * o * (i + o) for i, o in _shapes(m["units"])) for row, m in rows.items()}
     for row in ("target", "target-tuned"):
         assert inside[row] <= 0.4 * inside["dense"] < 1.4 * inside[row]
@@ -245,9 +248,9 @@ def _shapes(found: list[int]) -> list[tuple[int, int]]:
 def test_a_run_is_taken_up_where_it_was_left(smoke, monkeypatch, capsys):
     monkeypatch.chdir(smoke.parents[2])
     monkeypatch.setattr("sparsernn.experiments.recipes._wen_bidaf_rows.train", None)
-    assert main(["run", "wen-bidaf", "--scale", "smoke"]) == 0
+    assert main(["bench", "wen-bidaf"]) == 0
     out = capsys.readouterr().out
-    assert "60 of 60" in out and "trained directly" in out
+    assert "60/60" in out and all(LABELS[row] in out for row in RECIPES["wen-bidaf"].settings("smoke").rows)
     assert main(["inspect", "wen-bidaf"]) == 0
     assert "units can go" in capsys.readouterr().out
 
@@ -305,7 +308,7 @@ def test_answer_needs_the_words_of_the_training(smoke, tmp_path, capsys):
         shorter = {**json.loads(content), "words": ["anna"]}
         kept.write_text(json.dumps(shorter))
         assert main(asked) == 1
-        assert "words.weight" in capsys.readouterr().err
+        assert "modules.words.num_embeddings: got" in capsys.readouterr().err
     finally:
         kept.write_text(content, encoding="utf-8")
 
@@ -352,24 +355,25 @@ def test_settings_that_cannot_be_are_refused(change, words):
         with_changes(RECIPES["wen-bidaf"].settings("cpu"), [change])
 
 
-def test_word_vectors_are_read_from_the_data_folder_and_not_trained(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SPARSERNN_DATA", raising=False)
-    Path("data").mkdir()
+def test_word_vectors_are_read_from_the_data_folder_and_not_trained(tmp_path):
     words = Vocabulary.of(squad.made(240, 0)).words[:30]
-    Path("data/v.txt").write_text("".join(f"{word} {n} 0.5 -1\n" for n, word in enumerate(words)), encoding="utf-8")
-    small = ["--set", "vectors=v.txt", "vector=3", "target=0", "steps=3", "questions=30"]
-    command = ["run", "wen-bidaf", "--scale", "smoke", *small]
-    assert main(command) == 1
-    assert "v.txt is needed and no data folder is given" in capsys.readouterr().err
-    assert main([*command, "--data", "data", "--set", "vector=4"]) == 1
-    assert "v.txt has vectors of 3 numbers, expected 4: --set vector=3." in capsys.readouterr().err
-    assert main([*command, "--data", "data"]) == 0
-    (folder,) = [path.parent for path in Path("runs").rglob("dense.safetensors")]
-    kept = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))["words"]
-    assert set(kept) <= set(words)
-    from sparsernn.experiments.opened import open_run
+    (tmp_path / "v.txt").write_text("".join(f"{word} {n} 0.5 -1\n" for n, word in enumerate(words)), encoding="utf-8")
 
-    recipe, opened = open_run(str(folder), Path("runs"))
-    found = recipe.load(opened).models["dense"].words.weight.detach()  # type: ignore[union-attr]
-    assert [row[0] for row in found[2:].tolist()] == [float(words.index(word)) for word in kept]
+    def work(data: Path | None, *changes: str) -> Bidaf:
+        smoke = RECIPES["wen-bidaf"].settings("smoke")
+        settings = with_changes(smoke, ["vectors=v.txt", "vector=3", "steps=3", "questions=30", *changes])
+        run = Run("wen-bidaf", "smoke", 0, settings, tmp_path / "run", tmp_path / "results", data)
+        run.begin()
+        return Bidaf(run)
+
+    with pytest.raises(DataError, match=r"v.txt is needed and no data folder is given"):
+        work(None).make("dense")
+    made = work(tmp_path)
+    made.make("dense")
+    assert set(made.vocabulary.words) <= set(words)
+    found = made.load("dense").words.weight.detach()[2:]
+    assert [row[0] for row in found.tolist()] == [float(words.index(word)) for word in made.vocabulary.words]
+    assert (found[:, 1:] == torch.tensor([0.5, -1.0])).all()
+    (tmp_path / "run" / "run.json").unlink()
+    with pytest.raises(DataError, match=r"v.txt has vectors of 3 numbers, expected 4: --set vector=3."):
+        work(tmp_path, "vector=4").make("dense")

@@ -221,9 +221,9 @@ def units(model: nn.Module) -> list[int]:
     return [layer.hidden_size for layer in six(model)]
 
 
-def weights(model: BiDAF) -> dict[str, int]:
+def weights(model: nn.Module) -> dict[str, int]:
     """`weights`, `nonzero` and `parameters` without the word vectors, which are counted as `word_vectors`."""
-    vectors = model.words.weight
+    vectors = model.get_parameter("words.weight")
     whole = sizes(model)
     return {
         "weights": whole["weights"] - vectors.numel(),

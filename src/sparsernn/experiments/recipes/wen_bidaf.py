@@ -53,26 +53,25 @@ PAPER: Mapping[str, Mapping[str, Any]] = {"dense": published(TABLE_3[0])}
 COLUMNS = (
     figure("EM", "em", "{:.2f}"),
     figure("F1", "f1", "{:.2f}"),
-    figure("units of the six LSTMs", "units"),
+    Column("units of the six", lambda m: " ".join(map(str, m["units"]))),
     Column("weights", lambda m: f"{m['nonzero'] / 1e6:.3f}M"),
-    Column("same answers", lambda m: f"{m['same_answers']:,} of {m['questions']:,}"),
+    Column("same", lambda m: f"{m['same_answers']}/{m['questions']}"),
     figure("torch, ms", "ms_compact", "{:.2f}"),
     figure("", "speedup_compact", "{:.1f}x"),
     figure("ours, ms", "ms_fast", "{:.2f}"),
     figure("", "speedup_fast", "{:.1f}x"),
-    figure("dense in ours", "speedup_twin", "{:.1f}x"),
-    figure("LSTMs' share, torch", "share_compact", "{:.0%}"),
-    figure("ours", "share_fast", "{:.0%}"),
+    figure("twin", "speedup_twin", "{:.1f}x"),
+    Column("LSTMs", lambda m: f"{m['share_compact']:.0%}, {m['share_fast']:.0%}"),
 )
 
 
 def _label(row: str) -> str:
     kind, _, rest = row.partition("-")
     names = {
-        "tuned": f"ISS from the dense net, strength {rest}",
-        "iss": f"ISS from scratch, strength {rest}",
+        "tuned": f"ISS, from the dense net, {rest}",
+        "iss": f"ISS, from scratch, {rest}",
         "target": "target, from the dense net" if rest else "target, from scratch",
-        "direct": "the sizes of target, trained directly",
+        "direct": "the sizes of target, directly",
     }
     return names.get(kind, row)
 
@@ -82,9 +81,9 @@ LABELS = {row: _label(row) for settings in SCALES.values() for row in settings.r
 
 def _show(run: Run, rows: Mapping[str, Result]) -> None:
     caption = (
-        "Exact match and F1 in percent; weights without the word vectors; same answers: of the net before and after "
-        "what could go was taken out. One question, one thread; speed against the dense net in torch, and of our "
-        "kernels against our kernels on the dense net."
+        "Exact match and F1 in percent; weights without the word vectors; same: answers before and after what could go "
+        "was taken out. One question, one thread; speed against the dense net in torch, twin: ours against ours on the "
+        "dense net; LSTMs: their share of the time, in torch and in ours."
     )
     run.console.print(rich_table(TITLE, COLUMNS, {_label(row): result for row, result in rows.items()}, caption))
     run.console.print(_verdict(rows))
