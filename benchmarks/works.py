@@ -67,17 +67,21 @@ def torch_engines(model: nn.Module, x: Tensor, target: float | None) -> dict[str
 
 
 def ideal(ceiling: Ceiling, model: nn.Module, x: Tensor, bytes_each: float) -> Ideal:
-    """The roofline: operations at the peak, or the input weights read once and the others every step; one call.
+    """The roofline, matrix by matrix: operations at the peak, or reading the weights, whichever takes longer; one call.
 
-    int8 (about a byte for each weight) has four times the peak: one instruction multiplies four times as many.
+    Input weights are read once; a recurrent matrix waits for the step before, so it is read in every step, from the
+    caches that hold it alone, or in a stream the whole net. int8 (about a byte for each weight) has four times the
+    peak: one instruction multiplies four times as many.
     """
-    peak = 4 if bytes_each < 2 else 1
-    counts = {name: int(p.count_nonzero()) for name, p in model.named_parameters() if p.dim() == 2}
-    inputs = sum(n for name, n in counts.items() if "ih" in name)
-    others = sum(counts.values()) - inputs
-    reads = (inputs + others * len(x)) / (inputs + others)
-    operations = 2.0 * (inputs + others) * len(x) * x.shape[1] / peak
-    return ceiling.ideal(operations, int((inputs + others) * bytes_each), reads, calls=1)
+    peak = ceiling.operations * (4 if bytes_each < 2 else 1)
+    sizes = {name: int(p.count_nonzero()) * bytes_each for name, p in model.named_parameters() if p.dim() == 2}
+    seconds = {"operations": 0.0, "bytes": 0.0}
+    for name, size in sizes.items():
+        again = 1 if "ih" in name else len(x)
+        computing = 2.0 * size / bytes_each * len(x) * x.shape[1] / peak
+        reading = size * again / ceiling.bandwidth(int(sum(sizes.values()) if len(x) == 1 else size))
+        seconds["operations" if computing > reading else "bytes"] += max(computing, reading)
+    return Ideal(ceiling.call + sum(seconds.values()), max(seconds, key=lambda bound: seconds[bound]))
 
 
 def compact(ceiling: Ceiling, rounds: int) -> list[Row]:

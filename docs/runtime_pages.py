@@ -61,9 +61,10 @@ SPEED = f"""# How fast it is
 
 Every figure is a ratio against another engine that computed the same in the same process, round by round in turn, on
 one thread: 2x is twice as fast. The aims were set before the first kernel was written, from prototypes in C and the
-roofline of one core. *The core allows* is the ratio that we would reach if the work took only the time of its bytes at
-the bandwidth or of its multiplications at the peak of that core, measured in the same run, whichever takes longer.
-Single weights can't come near that peak: each multiplication waits for an index and a load of its own.
+roofline of one core. *The core allows* is the ratio that we would reach if each matrix took only the time of its
+bytes at the bandwidth or of its multiplications at the peak of that core, measured in the same run, whichever takes
+longer, and gates, states and quantisation nothing. Single weights can't come near that peak: each multiplication waits
+for an index and a load of its own.
 
 """
 WORKS = ("compact", "compact8", "blocks90", "blocks95", "blocks95int8", "single95", "product", "streaming")
