@@ -1,24 +1,31 @@
 """Does the suite catch mistakes? Plants one bug after the other in a copy of the source and runs the tests on it.
 
-    python tests/planted_bugs.py            all of them
-    python tests/planted_bugs.py NAME ...   those whose name contains one of the words
+    python tests/planted_bugs.py                 all of them
+    python tests/planted_bugs.py NAME ...        those whose name contains one of the words
+    python tests/planted_bugs.py --record FILE   writes what was found as JSON, bug after bug
 
 Each bug of `planted/` names the tests that have to fail. They pass on the unchanged copy first, so that a failure is
-the bug's. Prints a line a bug; the exit status is 1 if one was missed.
+the bug's. Prints a table with the test that failed; the exit status is 1 if a bug was missed.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
 from planted import BUGS, Bug
+from sparsernn._files import write_atomically
+from sparsernn.experiments.results import surroundings
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "sparsernn"
@@ -67,8 +74,8 @@ def check_sound(folder: Path, bugs: Iterable[Bug]) -> None:
         raise RuntimeError(f"The tests fail without a bug (pytest's exit status is {status}):\n{text[-3000:]}")
 
 
-def is_caught(folder: Path, bug: Bug) -> bool:
-    """Whether a test of the bug's fails with it; RuntimeError if they could not run at all."""
+def catcher(folder: Path, bug: Bug) -> str:
+    """The test of the bug's that fails with it, "" if none does; RuntimeError if they could not run at all."""
     path = folder / "src" / "sparsernn" / bug.file
     sound = path.read_text(encoding="utf-8")
     path.write_text(bug.apply(sound), encoding="utf-8")
@@ -78,21 +85,32 @@ def is_caught(folder: Path, bug: Bug) -> bool:
         path.write_text(sound, encoding="utf-8")
     if status not in (0, 1):
         raise RuntimeError(f"{bug.name}: the tests did not run (pytest's exit status is {status}):\n{text[-3000:]}")
-    return status == 1
+    failed = re.findall(r"^(?:FAILED|ERROR) tests/(\S+::.*?)(?: - .*)?$", text, re.MULTILINE)
+    return failed[0] if status else ""
 
 
-def main(words: list[str]) -> int:
-    bugs = [bug for bug in BUGS if not words or any(word in bug.name for word in words)]
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python tests/planted_bugs.py", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("words", nargs="*", help="only bugs whose name contains one of these")
+    parser.add_argument("--record", type=Path, help="write what was found to this JSON file")
+    chosen = parser.parse_args(arguments)
+    bugs = [bug for bug in BUGS if not chosen.words or any(word in bug.name for word in chosen.words)]
     if not bugs:
-        print(f"No bug has {' or '.join(words)} in its name; they are:", *(bug.name for bug in BUGS), sep="\n  ")
+        print(f"No bug has {' or '.join(chosen.words)} in its name; they are:", *(b.name for b in BUGS), sep="\n  ")
         return 2
-    missed = 0
+    rows: list[dict[str, object]] = []
     with copied() as folder:
         check_sound(folder, bugs)
         for bug in bugs:
-            caught = is_caught(folder, bug)
-            missed += not caught
-            print(f"{'caught' if caught else 'MISSED'}  {bug.file}: {bug.name}", flush=True)
+            begin = time.monotonic()
+            test = catcher(folder, bug)
+            seconds = round(time.monotonic() - begin, 1)
+            rows.append({"file": bug.file, "bug": bug.name, "caught": bool(test), "test": test, "seconds": seconds})
+            print(f"{'caught' if test else 'MISSED'}  {seconds:5.1f} s  {bug.file}: {bug.name}  {test}", flush=True)
+            if chosen.record is not None:
+                content = {"name": "planted bugs", "planned": len(bugs), "rows": rows, **surroundings()}
+                write_atomically(chosen.record, json.dumps(content, indent=2) + "\n")
+    missed = sum(not row["caught"] for row in rows)
     print(f"{len(bugs) - missed} of {len(bugs)} caught")
     return 1 if missed else 0
 

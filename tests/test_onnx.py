@@ -228,6 +228,30 @@ def test_compacted_architectures_are_exported(name, tmp_path):
     assert (tmp_path / "m.onnx").stat().st_size > 0
 
 
+class KeepLargest(nn.Module):
+    """Numbers put where an index says: the two largest of a step's scores stay, and are marked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(4, 6, batch_first=True)
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor):
+        scores = self.fc(self.rnn(x)[0])
+        top = scores.topk(2, -1).indices
+        hidden = torch.full_like(scores, -1e4).scatter(-1, top, 0)
+        marked = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, top, True)
+        return scores + hidden, marked.float(), torch.zeros_like(scores).scatter(-1, top, scores.gather(-1, top))
+
+
+def test_numbers_that_are_scattered_are_exported(tmp_path):
+    torch.manual_seed(0)
+    model = KeepLargest().eval()
+    export_onnx(model, tmp_path / "m.onnx", torch.randn(2, 7, 4))
+    for size in ((1, 3, 4), (5, 9, 4)):
+        check(tmp_path / "m.onnx", model, torch.randn(size))
+
+
 class Loop(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -34,13 +34,13 @@ def folder() -> Iterator[Path]:
 @pytest.mark.nightly
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_caught(folder: Path, bug: Bug):
-    assert planted_bugs.is_caught(folder, bug), f"with {bug.old!r} replaced by {bug.new!r} all of {bug.tests} pass"
+    assert planted_bugs.catcher(folder, bug), f"with {bug.old!r} replaced by {bug.new!r} all of {bug.tests} pass"
 
 
 @pytest.mark.nightly
 def test_a_harmless_change_is_not_caught(folder: Path):
     bug = BUGS[0]
-    assert not planted_bugs.is_caught(folder, Bug("nothing", bug.file, bug.old, f"{bug.old}  # nothing", bug.tests))
+    assert not planted_bugs.catcher(folder, Bug("nothing", bug.file, bug.old, f"{bug.old}  # nothing", bug.tests))
 
 
 def test_a_bug_whose_place_has_gone_is_said():

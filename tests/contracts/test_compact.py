@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import sparsernn as srn
@@ -332,3 +333,50 @@ def test_nothing_goes_from_a_subclass_of_which_one_layer_needs_all():
     with pytest.warns(UserWarning, match=r"dead units stay \(1 of rnn.l1\)"):
         small = compact(model, x)
     assert small.rnn.hidden_size == 6
+
+
+class ByNumbers(nn.Module):
+    """A cell written by hand whose weight is sliced at columns written as numbers, after a layer of torch's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.GRU(5, 6, batch_first=True)
+        self.w_in = nn.Parameter(torch.randn(7, 6))
+        self.wide = nn.Parameter(torch.randn(7, 10))
+        self.fc = nn.Linear(7, 2)
+
+    def forward(self, x):
+        y, _ = self.first(x)
+        h = y.new_zeros(len(y), 7)
+        for step in y.unbind(1):
+            h = torch.tanh(F.linear(step, self.w_in) + F.linear(h, self.wide[:, 2:9]))
+        return self.fc(h)
+
+
+def test_what_cannot_be_cut_stays_by_name_and_the_rest_goes():
+    torch.manual_seed(0)
+    model, x = ByNumbers().double(), torch.randn(3, 4, 5, dtype=torch.float64)
+    slices = [("first.weight_hh_l0", 1, 2), ("w_in", 1, 2), ("wide", 1, 2 + 4), ("fc.weight", 1, 4)]
+    set_slices(dict(model.named_parameters()), slices, 0.0)
+    with pytest.warns(UserWarning, match=r"dead units stay \(1 of wide\): no smaller form of ByNumbers runs") as said:
+        small: Any = compact(model, x)
+    assert said[0].filename == __file__
+    assert widths(small) == {"first.l0": 5} and small.wide.shape == (7, 10)
+    assert difference([small(x[:1, :2])], [model(x[:1, :2])]) <= 1e-10
+
+
+def test_strict_raises_where_dead_units_would_stay():
+    torch.manual_seed(0)
+    model, x = ByNumbers().double(), torch.randn(3, 4, 5, dtype=torch.float64)
+    set_slices(dict(model.named_parameters()), [("first.weight_hh_l0", 1, 2), ("w_in", 1, 2)], 0.0)
+    assert widths(compact(model, x, strict=True)) == {"first.l0": 5}
+    set_slices(dict(model.named_parameters()), [("wide", 1, 2 + 4), ("fc.weight", 1, 4)], 0.0)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(RuntimeError, match=r"dead units stay \(1 of wide\).*\n.*strict=True") as caught:
+        compact(model, x, optimizer=optimizer, strict=True)
+    assert str(caught.value).count("\n") <= 2
+    assert optimizer.param_groups[0]["params"] == list(model.parameters())
+    own = OnOwn().double()
+    set_slices(dict(own.named_parameters()), [("rnn.weight_hh_l1", 1, 2), ("fc.weight", 1, 2)], 0.0)
+    with pytest.raises(RuntimeError, match="one width"):
+        compact(own, torch.randn(5, 2, 3, dtype=torch.float64), strict=True)

@@ -35,6 +35,12 @@ FAILED_ONCE = [
     (6796, 4, 0.7),
     (327, 6, 0.7),  # the mean of one unit of each of two layers
     (3896, 6, 0.0),  # one unit that stands twice, beside padding
+    (2916842193, 5, 0.7),  # one unit that stands twice, gated twice
+    (1114909719, 7, 0.7),  # one unit that stands twice, times itself beside another
+    (1291990006, 7, 0.7),  # the same in a sum, gated before
+    (4178865514, 7, 0.0),
+    (1880951903, 6, 1.0),
+    (545111739, 5, 0.0),  # a product with what was shifted out of the example
 ]
 
 common: dict = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}

@@ -15,6 +15,7 @@ from sparsernn.structure.trace import Structure, trace
 
 from .architecture import HAND, Slice, cast, difference, leaves, run, set_slices
 from .architectures import ARCHITECTURES
+from .architectures.unknown import squash
 from .test_declarations import owned, perturb, sizes
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
@@ -213,6 +214,34 @@ def test_explain_speaks_of_every_layer_and_of_what_to_do():
     assert "first.l0" in text and "second.l0" in text
     text = structure_of("layer_norm_head").explain()
     assert "layer_norm" in text and re.search(r"norms\.py:\d+", text)
+
+
+class FourReasons(nn.Module):
+    """A layer that LayerNorm reads, two that are added, one whose state is returned, one before an own operation."""
+
+    def __init__(self):
+        super().__init__()
+        self.normed, self.first = nn.LSTM(5, 6, batch_first=True), nn.LSTM(6, 4, batch_first=True)
+        self.second, self.odd = nn.GRU(4, 4, batch_first=True), nn.GRU(4, 3, batch_first=True)
+        self.norm, self.fc = nn.LayerNorm(6), nn.Linear(3, 2)
+
+    def forward(self, x):
+        y, _ = self.first(self.norm(self.normed(x)[0]))
+        z, state = self.second(y)
+        return self.fc(squash(self.odd(y + z)[0])), state
+
+
+def test_explain_names_each_reason_with_operation_and_line():
+    text = trace(FourReasons(), torch.randn(2, 4, 5)).explain()
+    here = r"test_readers\.py:\d+\)"
+    for reason in (
+        rf"normed\.l0: 6 units, 0 may go(.*\n)+?  6 stay: LayerNorm: its mean and variance .*\(layer_norm at {here}",
+        rf"first\.l0: 4 units, 0 may go(.*\n)+?  tied with second\.l0: they go together \(add at {here}",
+        r"second\.l0: 4 units, 0 may go(.*\n)+?  4 stay: a state handed to the caller \(output at FourReasons\); "
+        r"if it is only fed back into the model, pass carried_states=True",
+        rf"odd\.l0: 3 units, 0 may go(.*\n)+?  3 stay: an operation that is not followed \(squash.* at {here}",
+    ):
+        assert re.search(reason, text), text
 
 
 class _Leaky(nn.Module):

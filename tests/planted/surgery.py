@@ -88,7 +88,7 @@ BUGS = (
     Bug(
         "the small model is not compared with the large one",
         "surgery/compact.py",
-        "problem = None if small is None else mismatch(model, small, calls, structure, dead)",
+        "problem = None if small is None else mismatch(model, small.model, calls, structure, dead)",
         "problem = None",
         compacted("bare_lstm", "state_from_hidden_size", "flatten_time"),
     ),

@@ -110,9 +110,10 @@ def _recurrent(channels: Channels, channel_class: np.ndarray, count: int) -> np.
     found = np.zeros(count, dtype=bool)
     found[channel_class[channels.kind == UNIT]] = True
     for (number, axis), planes in channels.planes.items():
-        reading = channel_class[planes.channel[planes.read]]
-        owners = _owners(channels, channel_class, number, axis)
-        found[np.intersect1d(reading, owners)] = True
+        if number in channels.looped:
+            reading = channel_class[planes.channel[planes.read]]
+            owners = _owners(channels, channel_class, number, axis)
+            found[np.intersect1d(reading, owners)] = True
     for ids in channels.carried:
         found[channel_class[ids]] = True
     for classes in _longer_loops(channels, channel_class, found):
@@ -122,7 +123,12 @@ def _recurrent(channels: Channels, channel_class: np.ndarray, count: int) -> np.
 
 def _owners(channels: Channels, channel_class: np.ndarray, number: int, axis: int) -> np.ndarray:
     """The classes whose values are computed from parameter `number` when it is read along `axis`."""
-    owners = [p.owner[p.owner != 0] for (n, a), p in channels.planes.items() if n == number and a != axis]
+    chained = channels.chained.get((number, axis), set())
+    owners = [
+        p.owner[p.owner != 0]
+        for (n, a), p in channels.planes.items()
+        if (n == number and a != axis) or (n, a) in chained
+    ]
     return np.unique(channel_class[np.concatenate(owners)]) if owners else np.zeros(0, dtype=np.int64)
 
 

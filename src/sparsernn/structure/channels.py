@@ -52,6 +52,7 @@ class Channels:
         self.ties: dict[tuple[Hashable, Hashable], tuple[str, str]] = {}
         self.looped: dict[int, tuple[str, str]] = {}  # parameters that take in their own results, and where
         self.carried: list[np.ndarray] = []  # channels that are carried from step to step without a matrix
+        self.chained: dict[tuple[int, int], set[tuple[int, int]]] = {}  # planes of factors that make one matrix
 
     def block(self, key: Hashable, size: int, kind: int = PLAIN) -> int:
         """First id of `size` channels known as `key`: the same ids at every call."""
@@ -94,6 +95,15 @@ class Channels:
             first = False
             high = np.maximum(roots_a, roots_b)[differ]
             np.minimum.at(self._parent, high, np.minimum(roots_a, roots_b)[differ])
+
+    def has_unit(self, label: Tensor) -> bool:
+        """Whether a recurrent unit is among the channels, or tied to one of them."""
+        units = self.find(np.flatnonzero(self.kind == UNIT))
+        return bool(np.isin(self.find(distinct(label)), units).any())
+
+    def within(self, label: Tensor, other: Tensor) -> bool:
+        """Whether each channel of `label` is one of `other`, or tied to one."""
+        return bool(np.isin(self.find(distinct(label)), self.find(distinct(other))).all())
 
     def keep(self, label: Tensor | None, reason: Reason) -> None:
         """Every channel in `label` has to stay."""
@@ -144,6 +154,11 @@ class Channels:
             planes.read[index] = True
             if site is not None and site not in planes.sites:
                 planes.sites.append(site)
+
+    def chain(self, a: tuple[int, int], b: tuple[int, int]) -> None:
+        """Two (parameter, axis) are rows and columns of one matrix: what the one reads, the other computes from."""
+        for one, other in ((a, b), (b, a)):
+            self.chained.setdefault(one, set()).add(other)
 
     def dot(self, a: np.ndarray, b: np.ndarray, reason: Reason) -> None:
         """a[i] is multiplied with b[i] and summed up over i: they go together, and only where one of them is zero."""

@@ -48,7 +48,7 @@ def _spread(shadow: Shadow, letters: str, sizes: dict[str, int]) -> Shadow:
 def _is_matrix(b: Shadow, a: Shadow) -> bool:
     # Both come from parameters (a learned state times a matrix): the one expanded over a batch is the activation.
     def expanded(shadow: Shadow) -> bool:
-        index = shadow.weights[0]
+        index = [part for weight in shadow.weights for part in weight]
         return any(all(p.stride(d) == 0 for p in index) and index[0].shape[d] > 1 for d in range(index[0].dim()))
 
     return b.weights[0][0].dim() >= a.weights[0][0].dim() and not (expanded(b) and not expanded(a))

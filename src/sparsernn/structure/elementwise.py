@@ -43,6 +43,8 @@ def elementwise(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Tenso
     product = name in ops.ELEMENTWISE_ZERO
     if label is None:
         return _weights_only(tracer, name, operands, shadows, shape)
+    if product and any(s.zero for s in shadows) and _is_broadcast(operands, shadows, shape):
+        return Shadow(zero=True)  # an attention weight times states that are all zero yet says nothing of the states
     for shadow in shadows:
         for weight in shadow.weights:
             tracer.own_along(label, weight, additive=not product)
@@ -55,6 +57,12 @@ def elementwise(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Tenso
     labels = [s.label.expand(shape) for s in shadows if s.label is not None]
     two = product and "div" not in name and len(labels) == len(operands) == 2
     return Shadow(label, state=state, factors=(labels[0], labels[1]) if two else None)
+
+
+def _is_broadcast(operands: Sequence[Any], shadows: Sequence[Shadow], shape: torch.Size) -> bool:
+    """Whether the operand with channels has one value where the result has several."""
+    (channels,) = [a.shape for a, s in zip(operands, shadows) if s.label is not None][:1]
+    return (1,) * (len(shape) - len(channels)) + tuple(channels) != tuple(shape)
 
 
 def _gate(tracer: Tracer, operands: Sequence[Any], shadows: Sequence[Shadow]) -> None:

@@ -113,5 +113,7 @@ def _parameters(tracer: Tracer, tensor: Tensor) -> list[int]:
 def gate(tracer: Tracer, tensor: Tensor, carries: Shadow, by: Shadow) -> None:
     """`tensor` is multiplied element by element by a value with the shadow `by`."""
     ids = distinct(by.label)
+    if not len(ids) and not by.weights:
+        return  # all that carried a channel was shifted out
     key = tracer.channels.key_of(int(ids[0])) if len(ids) else tuple(tracer.parameters_in(by.weights[0]))
     tracer.feedback.gate(tensor, (source_line(), key), distinct(carries.label))

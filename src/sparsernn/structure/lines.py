@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .shadow import OPAQUE, Weight, expand_constant
+from .shadow import OPAQUE, SUMMED, Weight, expand_constant
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,10 @@ def _axis_free(index: Tensor, axis: int) -> bool:
     return index.shape[axis] <= 1 or index.stride(axis) == 0
 
 
+def _summed(index: Tensor) -> bool:
+    return index.numel() > 0 and int(index.flatten()[0]) == SUMMED
+
+
 def _block_lines(
     parameter: int, parts: Sequence[Tensor], positions: np.ndarray, shapes: Sequence[tuple[int, ...]], first: bool
 ) -> list[Line] | None:
@@ -79,10 +83,10 @@ def _block_lines(
     elif parts and parts[0].shape[0] > 1:
         return []  # every row is made of the same elements: no plane of its own
     else:  # one row only: the plane's axis is one that the columns leave alone
-        candidates = [a for a in range(len(parts)) if a not in along_columns]
+        candidates = [a for a in range(len(parts)) if a not in along_columns and not _summed(parts[a])]
         wide = [a for a in candidates if shapes[parameter][a] > 1]
         if not candidates:
-            return None
+            return [] if any(map(_summed, parts)) else None
         axis = (wide or candidates)[0 if first else -1]
     index = parts[axis][:, 0].numpy() if parts[axis].shape[1] else np.zeros(0, dtype=np.int64)
     return [Line(parameter, axis, positions[: len(index)], np.ascontiguousarray(index))]

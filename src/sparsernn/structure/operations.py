@@ -117,7 +117,8 @@ TO_PYTHON = frozenset(
 )
 
 # What is promised is promised for finite values: there the answer is always the same.
-FINITE = frozenset("isnan isinf isfinite isposinf isneginf".split())
+# (Distributions ask `_is_all_true` of their arguments, to raise where one is out of range.)
+FINITE = frozenset("isnan isinf isfinite isposinf isneginf _is_all_true".split())
 # Comparisons that say nothing where a unit is compared with itself.
 ALIKE = frozenset("equal allclose eq __eq__ isclose".split())
 SILENT = frozenset(["__repr__", "__str__", "__format__"])  # showing a value changes no result

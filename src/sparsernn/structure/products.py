@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .channels import ROW
 from .contract import contract
+from .derived import derived
 from .recurrent import distinct_rows
 from .shadow import Shadow
 
@@ -47,20 +48,28 @@ def add_bias(tracer: Tracer, label: Tensor | None, bias: Tensor | None, shape: t
     return tracer.combine([label, shadow.label], shape)
 
 
-def linear(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Tensor | None:
+def linear(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Tensor | Shadow | None:
     x, weight, bias = (_get(args, kwargs, n, name) for n, name in enumerate(("input", "weight", "bias")))
     batch = UPPER[: x.dim() - 1]
     equation = f"{batch}k,nk->{batch}n" if weight.dim() == 2 else f"{batch}k,k->{batch}"
-    return add_bias(tracer, product(tracer, equation, x, weight), bias, result.shape)
+    label = product(tracer, equation, x, weight)
+    matrix = derived(tracer, equation, x, weight) if bias is None else None
+    return matrix or add_bias(tracer, label, bias, result.shape)
 
 
-def matmul(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Tensor | None:
+def matmul(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Tensor | Shadow | None:
     a, b = _get(args, kwargs, 0, "input"), _get(args, kwargs, 1, "other", kwargs.get("mat2"))
-    return product(tracer, _matmul_equation(a, b), a, b)
+    return _matrix_product(tracer, a, b)
 
 
-def rmatmul(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Tensor | None:
-    return product(tracer, _matmul_equation(args[1], args[0]), args[1], args[0])
+def rmatmul(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Tensor | Shadow | None:
+    return _matrix_product(tracer, args[1], args[0])
+
+
+def _matrix_product(tracer: Tracer, a: Tensor, b: Tensor) -> Tensor | Shadow | None:
+    equation = _matmul_equation(a, b)
+    label = product(tracer, equation, a, b)
+    return derived(tracer, equation, a, b) or label
 
 
 def _matmul_equation(a: Tensor, b: Tensor) -> str:

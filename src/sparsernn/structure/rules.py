@@ -84,8 +84,8 @@ def _shadows(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, 
         found = follow_cell(tracer, name, args)
         return [_expanded(s, r) for s, r in zip(found, result if isinstance(result, tuple) else (result,))]
     if name in PRODUCTS:
-        label = PRODUCTS[name](tracer, args, kwargs, result)
-        return None if label is NotImplemented else [Shadow(label)]
+        found = PRODUCTS[name](tracer, args, kwargs, result)
+        return None if found is NotImplemented else [found if isinstance(found, Shadow) else Shadow(found)]
     if name in ops.MOVE_FIRST:
         moved = move(tracer, func, args, kwargs)
         # The second result of packing is how many sequences each step has.

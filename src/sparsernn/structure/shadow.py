@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 OPAQUE = -1  # number of a weight that went through an operation which does not keep zero zero
+SUMMED = -1  # index along an axis of a parameter over which a product summed
 
 Weight = tuple[Tensor, ...]  # (number, i0, i1, ...), each of the shadowed tensor's shape
 

@@ -17,11 +17,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
 
 from . import rules
-from .channels import PLAIN, ROW, UNIT, Channels, Reason, distinct, narrow_expanded, pairs
+from .channels import PLAIN, ROW, Channels, Reason, narrow_expanded, pairs
 from .feedback import Feedback, observe
 from .frames import operation_name, source_line, unseen
 from .operations import VALUE_FREE, ZEROS
-from .shadow import NONE, OPAQUE, Shadow, ShadowStore, Weight, collapse, constant, fit, weight_shadow
+from .shadow import NONE, OPAQUE, SUMMED, Shadow, ShadowStore, Weight, collapse, constant, fit, weight_shadow
 
 
 class Tracer(TorchFunctionMode):
@@ -186,7 +186,7 @@ class Tracer(TorchFunctionMode):
                 self.keep_weights([weight])
                 continue
             axis = last[0] if last else len(self.shapes[value]) - 1
-            if axis < 0:
+            if axis < 0 or int(narrow_expanded(parts[axis])[0].min()) == SUMMED:
                 continue
             size = self.shapes[value][axis]
             base = self.channels.block(("parameter", self.factors.get(value, value), axis), size, PLAIN)
@@ -232,11 +232,13 @@ class Tracer(TorchFunctionMode):
         if a_is_spread and b_is_spread:
             # Every value of one with every value of the other (attention weights of several heads times a memory):
             # the side without recurrent units stays, the other one is followed.
-            a_is_spread = not self._has_units(a)
+            a_is_spread = not self.channels.has_unit(a)
             b_is_spread = not a_is_spread
         for spread, label, other in ((a_is_spread, a, b), (b_is_spread, b, a)):
-            # One unit that was concatenated with itself and meets rows of a linear layer is tied to them all.
-            twice = label.shape == shape and self._has_units(label) and not self._has_units(other)
+            # One unit that was concatenated with itself and meets rows of a linear layer, or itself beside others, is
+            # tied to them all.
+            twice = label.shape == shape and self.channels.has_unit(label)
+            twice = twice and (not self.channels.has_unit(other) or self.channels.within(label, other))
             if spread and not twice:
                 self.keep(label, "one value is combined with every unit of another layer")
                 return other
@@ -248,9 +250,6 @@ class Tracer(TorchFunctionMode):
 
     def varies(self, label: Tensor, axis: int) -> bool:
         return not self.collapse(label, [axis])[1]
-
-    def _has_units(self, label: Tensor) -> bool:
-        return bool((self.channels.kind[distinct(label)] == UNIT).any())
 
     def own_along(self, label: Tensor, weight: Weight, *, additive: bool) -> None:
         """`label` is combined element by element with a weight: its channels own the weight's planes."""
@@ -285,7 +284,7 @@ class Tracer(TorchFunctionMode):
         """The axis of the parameter along which the channels change; -1: one scalar for all; None: unclear."""
         count = len(np.unique(ids))
         for axis, at in enumerate(index):
-            if len(np.unique(at)) == 1 and count > 1:
+            if (len(np.unique(at)) == 1 and count > 1) or SUMMED in at:
                 continue
             # Each index has one channel (a channel may have several: a unit that was concatenated twice).
             if len(np.unique(np.stack([at, ids], 1), axis=0)) == len(np.unique(at)) >= count:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import _VF, Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.overrides import TorchFunctionMode
 
 from ..nn._state import RaggedState
 from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
@@ -119,6 +120,23 @@ class OnnxStack:
         rows = [row.squeeze(0) for row in rows] if unbatched else rows
         rows = rows if back is None else [row.index_select(0, back) for row in rows]
         return torch.stack(rows) if len({int(row.shape[-1]) for row in rows}) == 1 else RaggedState(rows)
+
+
+class NumbersScattered(TorchFunctionMode):
+    """`scatter` of a number as `scatter` of a tensor: the exporter does not know the first."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if getattr(func, "__name__", "") in ("scatter", "scatter_") and "reduce" not in kwargs:
+            names = ("input", "dim", "index", "value")
+            given = dict(zip(names, args)) | {"value" if name == "src" else name: v for name, v in kwargs.items()}
+            if set(given) == set(names) and isinstance(given["value"], (bool, int, float)):
+                number = given["value"]
+                # Of a bool the exporter makes no constant either.
+                kind = torch.float32 if isinstance(number, float) else torch.int64
+                source = torch.full_like(given["index"], number * 1, dtype=kind).to(given["input"].dtype)
+                return func(given["input"], given["dim"], given["index"], source)
+        return func(*args, **kwargs)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ def compact(
     words: bool = False,
     carried_states: bool = False,
     optimizer: torch.optim.Optimizer | None = None,
+    strict: bool = False,
 ) -> nn.Module:
     """A new model with the same function and without its dead units; the model given is not changed.
 
@@ -48,9 +49,11 @@ def compact(
       that is saved with the model.
     - `carried_states`: states that the model hands out are only fed back into it, so their units may go.
     - `optimizer`: pointed at the new model's parameters, its state cut in the same way, once the check has passed.
+    - `strict`: raise RuntimeError where something that could go has to stay.
 
-    Warns (UserWarning) where nothing can be removed, or where dead units stay because no smaller form passes the check,
-    and why. Raises ValueError for bad input.
+    Where no smaller form of a layer runs and passes the check, its dead units stay, the rest goes, and a UserWarning
+    names layers, numbers and why (so for gates and words that were asked for). It warns as well where nothing is dead.
+    Raises ValueError for bad input.
     """
     model = unwrap(model) if isinstance(model, nn.Module) else model
     plan = repoint_plan(model, optimizer) if isinstance(model, nn.Module) else {}
@@ -59,21 +62,34 @@ def compact(
     parameters = dict(model.named_parameters())
     dead = structure.classes.dead(parameters)
     stay = replace(structure.classes, equal=()).dead(parameters) & ~dead if structure.classes.equal else dead[:0]
+    rows: dict[Plane, Tensor] = {}
+    left = [_uneven(structure, stay)] if bool(stay.any()) else []
     with quiet():
-        small, dead = _smallest(model, structure, dead, calls)
-        rows: dict[Plane, Tensor] = {}
+        (small, gone), dead, problem = _smallest(model, structure, dead, calls)
+        left += [problem] if problem else []
         if words:
-            small, rows = narrow_words(model, small, structure, calls, dead)
+            small, rows, problem = narrow_words(model, small, structure, calls, dead)
+            left += [problem] if problem else []
         if gates:
-            small = fold_gates(model, small, structure, calls, dead)
-    if bool(stay.any()):
-        warnings.warn(_uneven(structure, stay), UserWarning, stacklevel=2)
-    elif not bool(dead.any()) and not gates and not words:
+            small, problem = fold_gates(model, small, structure, calls, dead)
+            left += [problem] if problem else []
+    if strict and left:
+        raise RuntimeError(f"compact: {left[0]}\nWithout strict=True this stays, and the rest goes.")
+    for problem in left:
+        warnings.warn(f"compact: {problem}", UserWarning, stacklevel=2)
+    if not left and not bool(dead.any()) and not gates and not words:
         warnings.warn(_why_nothing(structure), UserWarning, stacklevel=2)
     if optimizer is not None:
-        repoint(optimizer, plan, small, {**structure.classes.gone(dead), **rows})
+        repoint(optimizer, plan, small, {**gone, **rows})
         forget_zero_rows(optimizer, small, rows)
     return small
+
+
+class Smaller(NamedTuple):
+    """A smaller model and what was cut from its tensors: of some the dense width may have stayed."""
+
+    model: nn.Module
+    gone: Mapping[Plane, Tensor]
 
 
 @dataclass(frozen=True)
@@ -83,26 +99,26 @@ class _Cut:
     model: nn.Module
     structure: Structure
     dead: Mapping[str, Tensor]  # unit set -> bool
-    gone: Mapping[tuple[str, int], Tensor]
+    gone: Mapping[Plane, Tensor]
 
-    def plain(self) -> nn.Module:
+    def plain(self) -> Smaller:
         names = {id(p): name for name, p in self.model.named_parameters()}
         cuts = split_cuts(self.model, self.structure.layers, self.dead, self.gone)
         narrow_tensors(self.model, self.gone)
         small = fit_modules(self.model, self.structure.layers, self.dead)
         fit_splits(small, cuts)
         guard_unreached(small, names, self.structure)
-        return small
+        return Smaller(small, self.gone)
 
-    def widths(self, *named: str) -> nn.Module | None:
+    def widths(self, *named: str) -> Smaller | None:
         small = self.plain()
-        found = update_attributes(small, changed_widths(self.structure.layers, self.dead), named=named)
+        found = update_attributes(small.model, changed_widths(self.structure.layers, self.dead), named=named)
         return small if found else None
 
-    def adapters(self, kinds: tuple[type[nn.Module], ...]) -> nn.Module | None:
+    def adapters(self, kinds: tuple[type[nn.Module], ...]) -> Smaller | None:
         """Dense-width adapters on the modules of `kinds`; parameters of all others keep their dense width.
 
-        None where none of those has anything to lose.
+        None where a dead unit would keep what it is computed from.
         """
         names = {id(p): name for name, p in self.model.named_parameters()}
         mine = {names[id(p)] for m in self.model.modules() if isinstance(m, kinds) for p in m.parameters(recurse=False)}
@@ -112,16 +128,31 @@ class _Cut:
             if isinstance(self.model.get_submodule(n.rpartition(".")[0]), kinds)
         }
         gone = {plane: mask for plane, mask in self.gone.items() if plane[0] in mine | buffers}
-        if not gone:
+        if not self._computed_from() <= gone.keys():
             return None
         cuts = split_cuts(self.model, self.structure.layers, self.dead, gone)
         small = replace(self, gone=gone).plain()
-        adapt(small, names, gone, self.structure.layers, self.dead, cuts)
+        adapt(small.model, names, gone, self.structure.layers, self.dead, cuts)
         return small
+
+    def _computed_from(self) -> set[Plane]:
+        """What holds the rows of dead units: parameters of declared layers, or whatever a hand-written cell has."""
+        layers = [layer for layer in self.structure.layers if any(bool(self.dead[n].any()) for n in layer.unit_sets)]
+        found = {(name, 0) for layer in layers for name in (*layer.parameters(), layer.projection) if name}
+        declared = {name for layer in self.structure.layers for name in layer.unit_sets}
+        classes = self.structure.classes
+        for name in self.dead.keys() - declared:
+            mine = classes.sets[name][self.dead[name]]
+            found |= {
+                plane
+                for plane, p in classes.planes.items()
+                if plane in self.gone and bool(torch.isin(p.classes[p.owner >= 0], mine).any())
+            }
+        return found & self.gone.keys()
 
 
 # The forms, in the order in which they are tried: plain narrowing, the user's width attributes, dense-width adapters.
-FORMS: tuple[Callable[[_Cut], nn.Module | None], ...] = (
+FORMS: tuple[Callable[[_Cut], Smaller | None], ...] = (
     _Cut.plain,
     lambda cut: cut.widths(),
     lambda cut: cut.widths("hid", "unit", "dim", "width"),
@@ -132,43 +163,54 @@ FORMS: tuple[Callable[[_Cut], nn.Module | None], ...] = (
 
 def _smallest(
     model: nn.Module, structure: Structure, dead: Tensor, calls: list[examples.Call]
-) -> tuple[nn.Module, Tensor]:
-    """The smaller model and the classes that are gone from it; a warning where dead units had to stay."""
+) -> tuple[Smaller, Tensor, str]:
+    """The smaller model, the classes that are gone from it, and a sentence where dead units had to stay."""
     if not bool(dead.any()):
-        return copy.deepcopy(model), dead
+        return Smaller(copy.deepcopy(model), {}), dead, ""
     small, problem = _try_forms(model, structure, dead, calls)
     if small is not None:
-        return small, dead
-    # Code that reads the one width of a stack (`self.lstm.weight_hh_l0.shape[1]`) takes layers of one width.
+        return small, dead, ""
+    # Code that reads the one width of a stack (`self.lstm.weight_hh_l0.shape[1]`), or has one attribute for all its
+    # layers, takes layers of one width.
     parameters = dict(model.named_parameters())
-    even = replace(structure.classes, equal=_stacks(structure)).dead(parameters)
-    if bool(even.any()) and not torch.equal(even, dead):
-        small, _ = _try_forms(model, structure, even, calls)
-        if small is not None:
-            warnings.warn(
-                f"compact: dead units stay ({_counts(structure, dead & ~even)}): the code of {type(model).__name__} "
-                "asks for one width of all layers, so of each go as many as of the one with the fewest.",
-                UserWarning,
-                stacklevel=4,
-            )
-            return small, even
-    # Not all at once: what can't be cut stays, the rest goes.
-    done = torch.zeros_like(dead)
-    best: nn.Module | None = None
-    left: list[str] = []
-    for name, of_unit in structure.classes.sets.items():
+    for equal in (_stacks(structure), _alike(structure)):
+        even = replace(structure.classes, equal=equal).dead(parameters)
+        if bool(even.any()) and not torch.equal(even, dead):
+            small, _ = _try_forms(model, structure, even, calls)
+            if small is not None:
+                text = f"the code of {type(model).__name__} asks for one width of all layers, so of each go as many as"
+                counts = _counts(structure, dead & ~even)
+                return small, even, f"dead units stay ({counts}): {text} of the one with the fewest."
+    best, done = _one_by_one(model, structure, dead, calls)
+    counts = _counts(structure, dead & ~done) or "columns of embeddings"
+    return best, done, f"dead units stay ({counts}): no smaller form of {type(model).__name__} runs: {problem}."
+
+
+def _one_by_one(
+    model: nn.Module, structure: Structure, dead: Tensor, calls: list[examples.Call]
+) -> tuple[Smaller, Tensor]:
+    """Not all at once: what can't be cut stays, the rest goes, unit set by unit set."""
+    parameters = dict(model.named_parameters())
+    best, done = Smaller(copy.deepcopy(model), {}), torch.zeros_like(dead)
+    refused = torch.zeros_like(dead)
+
+    def cut(only: Tensor) -> bool:
+        nonlocal best, done
+        wider = structure.classes.dead(parameters, only=only)
+        if not torch.equal(wider, done):
+            small, _ = _try_forms(model, structure, wider, calls)
+            if small is None:
+                return False
+            best, done = small, wider
+        return True
+
+    for of_unit in structure.classes.sets.values():
         mine = torch.zeros_like(dead)
         mine[of_unit[of_unit >= 0]] = True
-        if not bool((mine & dead & ~done).any()):
-            continue
-        wider = structure.classes.dead(parameters, only=done | (mine & dead))
-        found, _ = _try_forms(model, structure, wider, calls)
-        if found is None:
-            left.append(name)
-        else:
-            best, done = found, wider
-    warnings.warn(f"compact: dead units of {', '.join(left)} stay: {problem}.", UserWarning, stacklevel=4)
-    return best if best is not None else copy.deepcopy(model), done
+        if bool((mine & dead & ~done).any()) and not cut(done | (mine & dead)):
+            refused |= mine & ~done
+    cut(dead & ~refused)  # with the columns of embeddings that only those read
+    return best, done
 
 
 def _stacks(structure: Structure) -> tuple[tuple[str, ...], ...]:
@@ -180,9 +222,17 @@ def _stacks(structure: Structure) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(names) for names in found.values() if len(names) > 1)
 
 
+def _alike(structure: Structure) -> tuple[tuple[str, ...], ...]:
+    """Unit sets that have one width now."""
+    found: dict[int, list[str]] = {}
+    for name, size in structure.unit_sets.items():
+        found.setdefault(size, []).append(name)
+    return tuple(tuple(names) for names in found.values() if len(names) > 1)
+
+
 def _try_forms(
     model: nn.Module, structure: Structure, dead: Tensor, calls: list[examples.Call]
-) -> tuple[nn.Module | None, str]:
+) -> tuple[Smaller | None, str]:
     padded = torch.cat([dead, torch.zeros(1, dtype=torch.bool)])
     sets = {name: padded[of_unit] for name, of_unit in structure.classes.sets.items()}
     gone = structure.classes.gone(dead)
@@ -190,7 +240,7 @@ def _try_forms(
     for form in FORMS:
         try:
             small = form(_Cut(copy.deepcopy(model), structure, sets, gone))
-            problem = None if small is None else mismatch(model, small, calls, structure, dead)
+            problem = None if small is None else mismatch(model, small.model, calls, structure, dead)
         except (RuntimeError, ValueError, TypeError) as error:
             small, problem = None, str(error).split("\n")[0]
         if small is not None and problem is None:
@@ -206,7 +256,7 @@ def _counts(structure: Structure, stay: Tensor) -> str:
 
 def _uneven(structure: Structure, stay: Tensor) -> str:
     return (
-        f"compact: dead units stay ({_counts(structure, stay)}): the layers of a subclass of torch's layers have one "
+        f"dead units stay ({_counts(structure, stay)}): the layers of a subclass of torch's layers have one "
         "width, so of each go as many as of the one with the fewest. torch's own nn.LSTM, nn.GRU or nn.RNN in its "
         "place gives them all up."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,10 +18,10 @@ GATED: dict[str, type[Any]] = {"LSTM": GatedLSTM, "GRU": GatedGRU, "RNN": GatedR
 
 def fold_gates(
     model: nn.Module, small: nn.Module, structure: Structure, calls: list[examples.Call], dead: Tensor
-) -> nn.Module:
+) -> tuple[nn.Module, str]:
     """`small` with every stack that has constant gates as a gated one, if that passes the check against `model`.
 
-    Else (the model reads the weights of the stack by hand, say) `small` as it is, with a warning.
+    Else (the model reads the weights of the stack by hand, say) `small` as it is, and a sentence that says why.
     """
     folded = copy.deepcopy(small)
     found = False
@@ -40,12 +39,9 @@ def fold_gates(
         folded = replace_module(folded, path, gated)
         found = True
     if not found:
-        return small
+        return small, ""
     problem = mismatch(model, folded, calls, structure, dead)
-    if problem:
-        warnings.warn(f"compact: constant gates stay as they are: {problem}.", UserWarning, stacklevel=3)
-        return small
-    return folded
+    return (small, f"constant gates stay as they are: {problem}.") if problem else (folded, "")
 
 
 def _constants(gated: Any) -> list[Any]:

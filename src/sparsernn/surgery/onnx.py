@@ -23,7 +23,7 @@ from .._files import write_atomically
 from ..structure.cells import cell_of
 from ..structure.examples import calls, fresh, run, tensors_in
 from ._onnx_axes import Axis, free_axes, grown, varied
-from ._onnx_stack import STACKS, as_nodes
+from ._onnx_stack import STACKS, NumbersScattered, as_nodes
 
 OPSET = 17
 FIXED = (
@@ -119,7 +119,7 @@ def _exported(flat: _Flat, sets: Sequence[Sequence[Axis]], labels: Sequence[str]
                 if a != b:
                     axes.setdefault(name, {})[axis] = label
     stream = io.BytesIO()
-    with as_nodes(flat.model, OPSET), _quiet():
+    with as_nodes(flat.model, OPSET), _quiet(), NumbersScattered():
         try:
             torch.onnx.export(
                 flat,
@@ -134,7 +134,8 @@ def _exported(flat: _Flat, sets: Sequence[Sequence[Axis]], labels: Sequence[str]
         except Exception as error:
             raise ValueError(
                 f"export_onnx: torch's exporter could not translate {type(flat.model).__name__}: "
-                f"{type(error).__name__}: {_line(error)}"
+                f"{type(error).__name__}: {_line(error)}\n"
+                "Write that step with other operations (the error names it), or export the model up to it."
             ) from error
     return stream.getvalue()
 

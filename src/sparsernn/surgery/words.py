@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
@@ -62,11 +61,11 @@ class KeptWords:
 
 def narrow_words(
     model: nn.Module, small: nn.Module, structure: Structure, calls: list[examples.Call], dead: Tensor
-) -> tuple[nn.Module, dict[Plane, Tensor]]:
+) -> tuple[nn.Module, dict[Plane, Tensor], str]:
     """`small` with one row for all zero rows of each plain embedding, and the rows that went: (parameter, 0) -> bool.
 
     Embeddings whose weight is read by others as well (tied decoders) stay, and so does `small` where the result does
-    not pass the check against `model`, with a warning.
+    not pass the check against `model`: a sentence says why.
     """
     found = copy.deepcopy(small)
     gone: dict[Plane, Tensor] = {}
@@ -89,12 +88,9 @@ def narrow_words(
             old.rows, old.padding = place[old.rows], padding
             module.padding_idx = padding
     if not gone:
-        return small, {}
+        return small, {}, ""
     problem = mismatch(model, found, calls, structure, dead)
-    if problem:
-        warnings.warn(f"compact: words that are zero stay: {problem}.", UserWarning, stacklevel=3)
-        return small, {}
-    return found, gone
+    return (small, {}, f"words that are zero stay: {problem}.") if problem else (found, gone, "")
 
 
 def forget_zero_rows(optimizer: torch.optim.Optimizer, small: nn.Module, gone: dict[Plane, Tensor]) -> None:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..architecture import Architecture, Read, features, inside, merge, reads
+from ..architecture import HAND, Architecture, Read, features, inside, merge, reads
 
 
 class BilinearHead(nn.Module):
@@ -92,6 +92,39 @@ class Casts(nn.Module):
         return self.fc(y.detach().clone().to(torch.float64).type_as(x).contiguous())
 
 
+class LowRankHead(nn.Module):
+    """A product of two parameters is the matrix: read from the left, transposed, and beside a weight (as LoRA adds)."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(5, 6, batch_first=True)
+        self.u, self.v = nn.Parameter(torch.randn(6, 2)), nn.Parameter(torch.randn(2, 3))
+        self.a, self.b = nn.Parameter(torch.randn(2, 6)), nn.Parameter(torch.randn(3, 2))
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x):
+        y, _ = self.rnn(x)
+        return y @ (self.u @ self.v) + F.linear(y, self.fc.weight + 0.5 * (self.b @ self.a), self.fc.bias)
+
+
+class LowRankCell(nn.Module):
+    """A cell whose recurrent matrix is a product of three, and whose units meet a learned bank of states."""
+
+    def __init__(self, hidden=6):
+        super().__init__()
+        self.w_in = nn.Linear(5, hidden)
+        self.left, self.right = nn.Parameter(torch.randn(hidden, 2)), nn.Parameter(torch.randn(2, hidden))
+        self.middle = nn.Parameter(torch.randn(2, 2))
+        self.fc = nn.Linear(hidden, 3)
+
+    def forward(self, x):
+        recurrent = self.left @ self.middle @ self.right
+        h = x.new_zeros(x.size(0), self.w_in.out_features)
+        for x_t in x.unbind(1):
+            h = torch.tanh(self.w_in(x_t) + h @ recurrent)
+        return self.fc(h)
+
+
 def _one(path: str, hidden: int, *readers: Read, layers: int = 1) -> dict[str, tuple[Read, ...]]:
     return merge(inside(path, hidden, layers), {f"{path}.l{layers - 1}": readers})
 
@@ -116,6 +149,19 @@ ARCHITECTURES = [
         features,
         _one("rnn", 6, reads("mu.weight"), reads("sigma.weight"), reads("tail", 0)),
         literal=True,
+    ),
+    Architecture(
+        "low_rank_head",
+        LowRankHead,
+        features,
+        _one("rnn", 6, reads("u", 0), reads("a"), reads("fc.weight")),
+    ),
+    Architecture(
+        "low_rank_cell",
+        LowRankCell,
+        features,
+        {HAND: [reads("left", 0), reads("fc.weight")]},
+        owns={HAND: [reads("right", 1), reads("w_in.weight", 0), reads("w_in.bias", 0)]},
     ),
     Architecture("masked_weight", MaskedWeight, features, _one("rnn", 6, reads("fc.weight"))),
     Architecture("casts", Casts, features, _one("rnn", 6, reads("fc.weight"))),

@@ -1,0 +1,74 @@
+"""Composed models by the thousand, with a record: the cases of contracts/test_fuzz.py, drawn by number.
+
+    python tests/compositions.py --cases 10000 --record FILE   goes on where FILE ends
+
+Case n is the same on every machine. Prints each mismatch with its seed, which then belongs into FAILED_ONCE; the exit
+status is 1 if there was one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contracts.test_fuzz import check
+from sparsernn._files import write_atomically
+from sparsernn.experiments.results import surroundings
+
+SHARES = (0.0, 0.3, 0.7, 1.0)
+EVERY = 100  # cases between two writings
+
+
+def case(number: int) -> tuple[int, int, float]:
+    """Seed, steps and share of dead slices of case `number`."""
+    draw = random.Random(number)
+    return draw.randrange(2**32), draw.randrange(8), draw.choice(SHARES)
+
+
+def mismatch(number: int) -> dict[str, Any] | None:
+    """What went wrong with case `number`, None if nothing did."""
+    seed, steps, share = case(number)
+    try:
+        check(seed, steps, share)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        return {"case": number, "seed": seed, "steps": steps, "share": share, "error": text[:1000]}
+    return None
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python tests/compositions.py", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("--record", type=Path, required=True)
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    warnings.simplefilter("error")  # as in the tests
+    warnings.filterwarnings("ignore", message="LSTM with projections")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    content: dict[str, Any] = {"name": "compositions", "cases": 0, "seconds": 0.0, "mismatches": []}
+    if chosen.record.exists():
+        content |= json.loads(chosen.record.read_text(encoding="utf-8"))
+    while content["cases"] < chosen.cases:
+        begin = time.monotonic()
+        last = min(content["cases"] + EVERY, chosen.cases)
+        for number in range(content["cases"], last):
+            found = mismatch(number)
+            if found is not None:
+                content["mismatches"].append(found)
+                print(json.dumps(found), flush=True)
+        content |= {"cases": last, "seconds": round(content["seconds"] + time.monotonic() - begin, 1), **surroundings()}
+        write_atomically(chosen.record, json.dumps(content, indent=2) + "\n")
+        print(f"{last} cases, {len(content['mismatches'])} mismatches, {content['seconds']:.0f} s", flush=True)
+    return 1 if content["mismatches"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
