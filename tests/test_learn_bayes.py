@@ -15,6 +15,8 @@ import sparsernn as srn
 from learn_models import OPTIMIZERS, SYMBOLS, loss_of, tagger, tokens, train
 from sparsernn.learn.bayes import Bayes
 from sparsernn.learn.noise import Draw
+from sparsernn.learn.noisy_cells import run
+from sparsernn.learn.noisy_lstm import Layer
 from sparsernn.learn.variational import add_slopes, divergence, kl, log_alpha
 
 LEVELS = {"W": "weight", "W+N": ("weight", "unit"), "W+G+N": ("weight", "gate", "unit")}
@@ -157,18 +159,20 @@ def test_the_place_of_each_multiplier_and_its_gradient(kind):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "RNN"])
 @pytest.mark.parametrize("level", ["gate", "unit"])
-def test_the_gradient_of_an_lstm_with_one_kind_of_multipliers(level):
+def test_the_gradient_with_one_kind_of_multipliers(kind, level):
     torch.manual_seed(3)
-    model = Last("LSTM").double()
+    model = Last(kind).double()
     x = torch.randn(7, 4, 5).double()
     sparsifier = bayes(model, x, level=("weight", level))
     random_means(sparsifier)
     kinds = sparsifier._posterior.kinds
     means = {k: own.mean.expand(4, -1) for k, own in kinds.items()}
-    ones = {"input": torch.ones(4, 5), "gate": torch.ones(4, 24), "unit": torch.ones(4, 6)}
+    rows = len(model.rnn.weight_hh_l0)
+    ones = {"input": torch.ones(4, 5), "gate": torch.ones(4, rows), "unit": torch.ones(4, 6)}
     each = {name: means.get(name, value.double()) for name, value in ones.items()}
-    expected = by_hand("LSTM", model.rnn, x, each["input"], each["gate"], each["unit"])
+    expected = by_hand(kind, model.rnn, x, each["input"], each["gate"], each["unit"])
     found = sparsifier._noise.forwards[model.rnn](Draw({}, kinds, None))(x)[0]
     wanted = [*model.rnn.parameters(), *(own.mean for own in kinds.values())]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
@@ -521,6 +525,34 @@ def test_the_backward_pass_of_a_noisy_lstm_runs_once():
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="can't run twice"):
         loss.backward()
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+@pytest.mark.parametrize("by", [("input", "gate", "unit"), ("gate",), ("unit",), ()])
+def test_a_noisy_rnn_of_sequences_of_several_lengths_has_the_gradients_of_its_equations(nonlinearity, by):
+    source = torch.Generator().manual_seed(2)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=source, dtype=torch.float64).requires_grad_()
+
+    x, w, u, b, d, first = drawn(9, 5), drawn(6, 5), drawn(6, 6), drawn(6), drawn(6), drawn(4, 6)
+    widths = {"input": 5, "gate": 6, "unit": 6}
+    each = {name: drawn(4, width) for name, width in widths.items() if name in by}
+    layer = Layer(f"RNN_{nonlinearity.upper()}", w, u, b, d, *(each.get(name) for name in widths))
+    sizes = (4, 3, 2)
+    found, (last,) = run(layer, x, sizes, [first])
+    ones = {name: torch.ones(4, width, dtype=torch.float64) for name, width in widths.items()} | each
+    read, outputs, ends = first, [], first
+    for x_t, size in zip(x.split(sizes), sizes):
+        total = (x_t * ones["input"][:size]) @ w.T + read[:size] @ u.T
+        read = getattr(torch, nonlinearity)(total * ones["gate"][:size] + b + d) * ones["unit"][:size]
+        outputs.append(read)
+        ends = torch.cat([read, ends[size:]])
+    expected = torch.cat(outputs)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12) and torch.allclose(last, ends, rtol=0, atol=1e-12)
+    wanted = [x, w, u, b, d, first, *each.values()]
+    weight, end = torch.randn(9, 6, generator=source).double(), torch.randn(4, 6, generator=source).double()
+    same_gradients((found * weight).sum() + (last * end).sum(), (expected * weight).sum() + (ends * end).sum(), wanted)
 
 
 def no_change(call, error, *words):

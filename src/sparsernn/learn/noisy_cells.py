@@ -15,25 +15,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .noisy_lstm import Layer, run_lstm, steps_of
+from .noisy_rnn import run_rnn
 
 
 def run(layer: Layer, x_NI: Tensor, sizes: Sequence[int], states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Output (N, K) and final states, each (B, K)."""
     if layer.mode == "LSTM":
         return run_lstm(layer, x_NI, tuple(sizes), states)
+    if layer.mode != "GRU":
+        return run_rnn(layer, x_NI, tuple(sizes), states)
     if layer.input_BI is not None:
         x_NI = x_NI * steps_of(layer.input_BI, sizes)
     inputs = F.linear(x_NI, layer.weight_ih)  # hoisted: one product for all steps, the bias after the multipliers
-    step = _gru_step if layer.mode == "GRU" else _rnn_step
     outputs: list[Tensor] = []
     ended: list[Tensor] = []
-    read = carried = states[0]  # what matrices read, h * z; a GRU carries h itself
+    read = carried = states[0]  # what matrices read, h * z; h itself is carried
     for now, size in zip(inputs.split(tuple(sizes)), sizes):
         if size < len(read):
             ended.append(read[size:])
             read, carried = read[:size], carried[:size]
         gate = None if layer.gate_BG is None else layer.gate_BG[:size]
-        carried = step(layer, now, read, carried, gate)
+        carried = _gru_step(layer, now, read, carried, gate)
         read = carried if layer.unit_BK is None else carried * layer.unit_BK[:size]
         outputs.append(read)
     return torch.cat(outputs), [torch.cat([read, *reversed(ended)])]
@@ -49,12 +51,3 @@ def _gru_step(layer: Layer, now: Tensor, read: Tensor, carried: Tensor, gate: Te
     r, z = torch.sigmoid(now[:, : 2 * k] + product[:, : 2 * k]).chunk(2, 1)
     n = torch.tanh(torch.addcmul(now[:, 2 * k :], r, product[:, 2 * k :]))
     return torch.lerp(n, carried, z)
-
-
-def _rnn_step(layer: Layer, now: Tensor, read: Tensor, carried: Tensor, gate: Tensor | None) -> Tensor:
-    before = torch.addmm(now, read, layer.weight_hh.t())
-    if gate is not None:
-        before = before * gate
-    if layer.bias_ih is not None and layer.bias_hh is not None:
-        before = before + (layer.bias_ih + layer.bias_hh)
-    return torch.relu(before) if layer.mode == "RNN_RELU" else torch.tanh(before)

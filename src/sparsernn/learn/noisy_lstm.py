@@ -39,15 +39,19 @@ def steps_of(each: Tensor, sizes: Sequence[int]) -> Tensor:
     return torch.cat([each[:size] for size in sizes])
 
 
+def summed_bias(layer: Layer) -> Tensor:
+    """Both biases as one, zeros where there are none."""
+    if layer.bias_ih is None or layer.bias_hh is None:
+        return layer.weight_ih.new_zeros(len(layer.weight_ih))
+    return layer.bias_ih + layer.bias_hh
+
+
 def run_lstm(layer: Layer, x_NI: Tensor, sizes: tuple[int, ...], states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Output (N, K) and final h and c, each (B, K)."""
-    bias = layer.weight_ih.new_zeros(len(layer.weight_ih))
-    if layer.bias_ih is not None and layer.bias_hh is not None:
-        bias = layer.bias_ih + layer.bias_hh
     each = (layer.input_BI, layer.gate_BG, layer.unit_BK)
     if x_NI.dtype != layer.weight_ih.dtype:  # under autocast
         x_NI = x_NI.to(layer.weight_ih.dtype)
-    out, h, c = _LSTM.apply(x_NI, layer.weight_ih, layer.weight_hh, bias, *each, *states, sizes)  # type: ignore[misc]
+    out, h, c = _LSTM.apply(x_NI, layer.weight_ih, layer.weight_hh, summed_bias(layer), *each, *states, sizes)  # type: ignore[misc]
     return out, [h, c]
 
 
@@ -56,14 +60,14 @@ class _LSTM(torch.autograd.Function):
     def forward(ctx: Any, x, weight_ih, weight_hh, bias, by_input, by_gate, by_unit, h_0, c_0, sizes):
         k, rows = weight_hh.shape[1], len(x)
         product = x.new_empty(rows, 4 * k)
-        for at, some in _blocks(sizes):
-            torch.mm(_scaled(x[at], by_input, some), weight_ih.t(), out=product[at])
+        for at, some in blocks(sizes):
+            torch.mm(scaled(x[at], by_input, some), weight_ih.t(), out=product[at])
         act = product if by_gate is None else torch.empty_like(product)
         cell, curved, out = (x.new_empty(rows, k) for _ in range(3))
         read, c = h_0, c_0
         turned = weight_hh.t()
         ends_h, ends_c = h_0.clone(), c_0.clone()
-        for at in _steps(sizes):
+        for at in steps(sizes):
             size = at.stop - at.start
             product[at].addmm_(read[:size], turned)
             if by_gate is None:
@@ -101,9 +105,9 @@ class _LSTM(torch.autograd.Function):
         d_unit = None if by_unit is None else torch.zeros_like(by_unit)
         d_bias = act.new_zeros(len(d_h), 4 * k)
         delta = act.new_empty(len(d_h), 4 * k)
-        steps = list(_steps(ctx.sizes))
-        for t in range(len(steps) - 1, -1, -1):
-            at, size = steps[t], ctx.sizes[t]
+        places = list(steps(ctx.sizes))
+        for t in range(len(places) - 1, -1, -1):
+            at, size = places[t], ctx.sizes[t]
             now = delta[:size]
             i, f, g, o = act[at].split(k, 1)
             d_i, d_f, d_g, d_o = now.split(k, 1)
@@ -113,7 +117,7 @@ class _LSTM(torch.autograd.Function):
                 here.mul_(by_unit[:size])
             sigmoid_backward(here * curved[at], o, grad_input=d_o)
             slope.add_(torch.ops.aten.tanh_backward(here.mul_(o), curved[at]))
-            before = c_0[:size] if t == 0 else cell[steps[t - 1]][:size]
+            before = c_0[:size] if t == 0 else cell[places[t - 1]][:size]
             sigmoid_backward(slope * g, i, grad_input=d_i)
             sigmoid_backward(slope * before, f, grad_input=d_f)
             tanh_backward(slope * i, g, grad_input=d_g)
@@ -125,45 +129,44 @@ class _LSTM(torch.autograd.Function):
                 d_gate[:size].addcmul_(now, product[at])
                 torch.mul(now, by_gate[:size], out=product[at])
             torch.mm(product[at], weight_hh, out=here)
-        d_x, d_input, d_ih = _through_input(ctx.needs_input_grad[0], x, weight_ih, by_input, product, ctx.sizes)
-        d_hh = _through_state(product, out, h_0, ctx.sizes)
+        d_x, d_input, d_ih = through_input(ctx.needs_input_grad[0], x, weight_ih, by_input, product, ctx.sizes)
+        d_hh = through_state(product, out, h_0, ctx.sizes)
         return d_x, d_ih, d_hh, d_bias.sum(0), d_input, d_gate, d_unit, d_h, d_c, None
 
 
-def _through_input(
+def through_input(
     wanted: bool, x: Tensor, weight_ih: Tensor, by_input: Tensor | None, deltas: Tensor, sizes: tuple[int, ...]
 ) -> tuple[Tensor | None, Tensor | None, Tensor]:
     """Derivatives of the input, its multipliers and weight_ih from those of the products, block by block."""
     d_x = torch.empty_like(x) if wanted else None
     d_input = None if by_input is None else torch.zeros_like(by_input)
     d_ih = torch.zeros_like(weight_ih)
-    for at, some in _blocks(sizes):
-        d_ih.addmm_(deltas[at].t(), _scaled(x[at], by_input, some))
+    for at, some in blocks(sizes):
+        d_ih.addmm_(deltas[at].t(), scaled(x[at], by_input, some))
         if d_x is None and d_input is None:
             continue
         through = deltas[at] @ weight_ih
         if d_input is not None:
             begin = at.start
-            for step in _steps(some):
+            for step in steps(some):
                 d_input[: step.stop - step.start].addcmul_(through[step], x[begin + step.start : begin + step.stop])
         if d_x is not None:
-            d_x[at] = _scaled(through, by_input, some)
+            d_x[at] = scaled(through, by_input, some)
     return d_x, d_input, d_ih
 
 
-def _through_state(deltas: Tensor, out: Tensor, h_0: Tensor, sizes: tuple[int, ...]) -> Tensor:
+def through_state(deltas: Tensor, out: Tensor, h_0: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """The derivative of weight_hh: each step's products read the outputs of the step before."""
     first = sizes[0]
     found = deltas[:first].t() @ h_0
     if sizes[-1] == first:
         return found.addmm_(deltas[first:].t(), out[: len(out) - first])
-    steps = list(_steps(sizes))
-    for before, at in pairwise(steps):
+    for before, at in pairwise(steps(sizes)):
         found.addmm_(deltas[at].t(), out[before][: at.stop - at.start])
     return found
 
 
-def _scaled(x: Tensor, each: Tensor | None, sizes: tuple[int, ...]) -> Tensor:
+def scaled(x: Tensor, each: Tensor | None, sizes: tuple[int, ...]) -> Tensor:
     if each is None:
         return x
     if sizes[0] == sizes[-1]:
@@ -171,14 +174,14 @@ def _scaled(x: Tensor, each: Tensor | None, sizes: tuple[int, ...]) -> Tensor:
     return x * steps_of(each, sizes)
 
 
-def _steps(sizes: Sequence[int]) -> Iterator[slice]:
+def steps(sizes: Sequence[int]) -> Iterator[slice]:
     begin = 0
     for size in sizes:
         yield slice(begin, begin + size)
         begin += size
 
 
-def _blocks(sizes: tuple[int, ...]) -> Iterator[tuple[slice, tuple[int, ...]]]:
+def blocks(sizes: tuple[int, ...]) -> Iterator[tuple[slice, tuple[int, ...]]]:
     """Rows and sizes of several steps at once."""
     begin = end = first = 0
     for t, size in enumerate(sizes):

@@ -48,13 +48,15 @@ RECIPE = gate_recipe(
             test_part_only=True,
         ),
         "cpu": NewsSettings(
-            words=8000,
-            length=60,
-            embedding=100,
-            hidden=128,
+            words=6000,
+            length=40,
+            embedding=60,
+            hidden=64,
             batch=64,
             dense_epochs=4,
-            rounds=(3.0, 3.0, 6.0),
+            rounds=(2.0, 2.0, 4.0),
+            strengths=(1e-4, 1e-3, 1e-3),
+            lags=38,
             test_part_only=True,
         ),
         "paper": NewsSettings(
@@ -71,5 +73,5 @@ RECIPE = gate_recipe(
             device="any",
         ),
     },
-    minutes={"smoke": "seconds", "cpu": "15 minutes, estimated", "paper": "a day on a GPU, estimated"},
+    minutes={"smoke": "seconds", "cpu": "10 minutes, estimated", "paper": "a day on a GPU, estimated"},
 )

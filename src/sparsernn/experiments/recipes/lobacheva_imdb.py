@@ -45,7 +45,9 @@ RECIPE = gate_recipe(
             texts=120,
             bench_rounds=1,
         ),
-        "cpu": TextSettings(rows=("bayes-wgn", "bayes-wn", "bayes-w", "prune-wgn"), dense_epochs=2),
+        "cpu": TextSettings(
+            rows=("bayes-wgn", "bayes-wn", "prune-wgn", "bayes-w"), dense_epochs=2, strengths=(5e-5, 5e-4, 5e-4)
+        ),
         "paper": TextSettings(
             score_epochs=0,
             dense_epochs=20,
