@@ -380,3 +380,58 @@ def test_strict_raises_where_dead_units_would_stay():
     set_slices(dict(own.named_parameters()), [("rnn.weight_hh_l1", 1, 2), ("fc.weight", 1, 2)], 0.0)
     with pytest.raises(RuntimeError, match="one width"):
         compact(own, torch.randn(5, 2, 3, dtype=torch.float64), strict=True)
+
+
+class ByHand(nn.Module):
+    """A sum with a tensor of the dense width, and a weight used without its module: the layer alone can shrink."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.fc = nn.GRU(5, 6, batch_first=True), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return F.linear(self.rnn(x)[0] + torch.zeros(6, dtype=x.dtype), self.fc.weight, self.fc.bias)
+
+
+def test_an_optimizer_follows_what_was_cut_and_no_more():
+    torch.manual_seed(0)
+    model, x = ByHand().double(), torch.randn(3, 4, 5, dtype=torch.float64)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(x).square().sum().backward()
+    optimizer.step()
+    set_slices(dict(model.named_parameters()), [("rnn.weight_hh_l0", 1, 2), ("fc.weight", 1, 2)], 0.0)
+    small: Any = compact(model, x, optimizer=optimizer, strict=True)
+    assert widths(small) == {"rnn.l0": 5} and small.fc.weight.shape == (2, 6)
+    assert all(optimizer.state[p]["exp_avg"].shape == p.shape for p in small.parameters())
+    small(x).square().sum().backward()
+    optimizer.step()
+
+
+class SharedWidth(nn.Module):
+    """Two cells written by hand, whose states the model makes from one number."""
+
+    def __init__(self, hidden=6):
+        super().__init__()
+        self.hidden = hidden
+        self.first_ih, self.first_hh = nn.Parameter(torch.randn(hidden, 5)), nn.Parameter(torch.randn(hidden, hidden))
+        self.second_ih, self.second_hh = (nn.Parameter(torch.randn(hidden, hidden)) for _ in range(2))
+        self.fc = nn.Linear(hidden, 2)
+
+    def forward(self, x):
+        first, second = (torch.zeros(len(x), self.hidden, dtype=x.dtype) for _ in range(2))
+        for step in x.unbind(1):
+            first = torch.tanh(F.linear(step, self.first_ih) + torch.mm(first, self.first_hh.t()))
+            second = torch.tanh(F.linear(first, self.second_ih) + torch.mm(second, self.second_hh.t()))
+        return self.fc(second)
+
+
+def test_layers_that_share_one_number_lose_as_many_units():
+    torch.manual_seed(0)
+    model, x = SharedWidth().double(), torch.randn(3, 4, 5, dtype=torch.float64)
+    dead = [("first_hh", k) for k in (0, 1, 4)] + [("second_ih", k) for k in (0, 1, 4)]
+    dead += [("second_hh", k) for k in (2, 5)] + [("fc.weight", k) for k in (2, 5)]
+    set_slices(dict(model.named_parameters()), [(name, 1, k) for name, k in dead], 0.0)
+    with pytest.warns(UserWarning, match=r"dead units stay \(1 of first\w*\).* one width of all layers"):
+        small: Any = compact(model, x)
+    assert small.hidden == 4 and small.first_hh.shape == small.second_hh.shape == (4, 4)
+    assert difference([small(x[:2, :3])], [model(x[:2, :3])]) <= 1e-10

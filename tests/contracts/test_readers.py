@@ -244,6 +244,11 @@ def test_explain_names_each_reason_with_operation_and_line():
         assert re.search(reason, text), text
 
 
+@pytest.mark.parametrize(("name", "units"), [("highway_before", "rnn.l0"), ("gaussian_policy", "cell")])
+def test_what_is_not_recurrent_is_no_unit_and_no_note(name, units):
+    assert list(structure_of(name).unit_sets) == [units] and not structure_of(name).notes
+
+
 class _Leaky(nn.Module):
     """A cell that feeds back element by element (a QRNN, a minGRU), or through a LayerNorm."""
 

@@ -251,4 +251,40 @@ BUGS = (
         "zero",
         (CONSTANT,),
     ),
+    Bug(
+        "rows and columns of a product of parameters swapped",
+        "structure/derived.py",
+        "_spread(part, out.index(free), size)",
+        "_spread(part, 1 - out.index(free), size)",
+        readers("low_rank_head"),
+    ),
+    Bug(
+        "a cell with a matrix of low rank is not recurrent",
+        "structure/build.py",
+        "if (n == number and a != axis) or (n, a) in chained",
+        "if (n == number and a != axis)",
+        readers("low_rank_cell"),
+    ),
+    Bug(
+        "a mask or a scale on a weight taken for the weight",
+        "structure/elementwise.py",
+        "scaled = tuple(tracer.as_factor(w) for s in factors for w in s.weights)",
+        "scaled = tuple(w for s in factors for w in s.weights)",
+        readers("masked_weight"),
+    ),
+    Bug(
+        "states that are still zero tie what weighs them",
+        "structure/elementwise.py",
+        "if product and any(s.zero for s in shadows) and _is_broadcast(operands, shadows, shape):",
+        "if False:",
+        readers("own_history"),
+    ),
+    Bug(
+        "a gated layer that nothing comes back to taken for a cell",
+        "structure/build.py",
+        "        if number in channels.looped:\n"
+        "            reading = channel_class[planes.channel[planes.read]]\n            owners",
+        "        if number:\n            reading = channel_class[planes.channel[planes.read]]\n            owners",
+        ("contracts/test_readers.py::test_what_is_not_recurrent_is_no_unit_and_no_note",),
+    ),
 )

@@ -183,4 +183,32 @@ BUGS = (
         "owners.setdefault(id(slot), slot.name)",
         ("test_checkpoint.py::test_ties_stay_ties_and_are_stored_once",),
     ),
+    Bug(
+        "units whose weights stay dense are not told of",
+        "surgery/compact.py",
+        "if not self._computed_from() <= gone.keys():",
+        "if not gone:",
+        ("contracts/test_compact.py::test_what_cannot_be_cut_stays_by_name_and_the_rest_goes",),
+    ),
+    Bug(
+        "strict without effect",
+        "surgery/compact.py",
+        "if strict and left:",
+        "if strict and not left:",
+        ("contracts/test_compact.py::test_strict_raises_where_dead_units_would_stay",),
+    ),
+    Bug(
+        "the optimizer's state cut where the weight was not",
+        "surgery/compact.py",
+        "repoint(optimizer, plan, small, {**gone, **rows})",
+        "repoint(optimizer, plan, small, {**structure.classes.gone(dead), **rows})",
+        ("contracts/test_compact.py::test_an_optimizer_follows_what_was_cut_and_no_more",),
+    ),
+    Bug(
+        "one layer that can't be cut keeps all others",
+        "surgery/compact.py",
+        "            refused |= mine & ~done\n",
+        "            refused |= mine & ~done\n            return best, done\n",
+        ("contracts/test_compact.py::test_what_cannot_be_cut_stays_by_name_and_the_rest_goes",),
+    ),
 )
