@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -153,11 +154,19 @@ def _cluster(address: str, jobs: int | None) -> Iterator[None]:
         if address == "local":
             ray.init("local", num_cpus=jobs or os.cpu_count() or 1, include_dashboard=False, **quiet)
         else:
+            _ask(address)
             ray.init(address, **quiet)
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise SweepError(f"There is no Ray cluster at {address} ({reason}); `ray start --head` starts one.") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _ask(address: str) -> None:
+    """Raise OSError where nobody answers: Ray itself would go on trying for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
