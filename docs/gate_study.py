@@ -185,10 +185,10 @@ def sentences(name: str, about: str, seeds: Sequence[Rows]) -> list[str]:
     """What the claims of the kind `about` say, each with its number and whether it holds."""
     claims = OF[name].get(about, ())
     found = judged(claims, seeds)
-    said = [f"*{v.claim.text}*: {'supported' if v.holds else 'refuted'}, {v.mean:.1f} {v.claim.unit}." for v in found]
+    said = [f"*{v.claim.text}*: {'supported' if v.holds else 'refuted'}, {v.mean:.1f} ({v.claim.unit})." for v in found]
     answered = {v.claim.text for v in found}
     lacking = [claim.text for claim in claims if claim.text not in answered]
-    return [*said, *(f"*{text}*: not answered, there are no such units." for text in lacking)]
+    return [*said, *(f"*{text}*: not answered, the net has no units of both kinds." for text in lacking)]
 
 
 def section(results: Path, target: Path, name: str, scale: str) -> list[str]:
@@ -210,7 +210,7 @@ def section(results: Path, target: Path, name: str, scale: str) -> list[str]:
     for kind, drawn, caption, about in (
         ("gates", gates_of(rows, labels), "Which gates live, for each unit that is left.", "gates"),
         ("lag", lags_of(rows, labels), "Norm of the gradient of units with respect to an earlier input.", "memory"),
-        ("course", course_of(rows, labels), "Compression over epochs; rounds begin anew with little noise.", ""),
+        ("course", course_of(rows, labels), "Compression over epochs; each round begins anew with little noise.", ""),
     ):
         if drawn is not None:
             svg(drawn, target / "figures" / f"{name}-{kind}.svg")

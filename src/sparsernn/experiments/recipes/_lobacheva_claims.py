@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ._claims import Claim, Measured
 from ._lobacheva_similarity import GATES, gate_overlap
@@ -81,18 +82,29 @@ def of_likeness(layers: int = 1, prefix: str = "", words: str = "") -> tuple[Cla
     )
 
 
+def mean_lag(row: Mapping[str, Any], layer: int, kinds: Sequence[str]) -> float:
+    """Mean lag, in time steps, of the units of these kinds. Raises KeyError where there are none."""
+    units = {kind: row[kind][layer] for kind in kinds if row[kind][layer]}
+    if not units:
+        raise KeyError(f"no units of the kinds {', '.join(kinds)}")
+    return sum(count * row[f"layer{layer}_meanlag_{kind}"] for kind, count in units.items()) / sum(units.values())
+
+
 def of_memory(layers: int = 1, prefix: str = "", words: str = "") -> tuple[Claim, ...]:
-    """Units with all gates look further back than vanilla ones."""
-    row = f"{prefix}bayes-wgn"
+    """Units with all gates look further back than vanilla ones, and than all others."""
+    others = {"vanilla ones": ("vanilla",), "all others": ("partial", "leaky", "vanilla")}
     return tuple(
         Claim(
-            f"{words}W+G+N, Bayes: full units{f' of layer {n + 1}' if layers > 1 else ''} look further back than "
-            "vanilla ones",
+            f"{words}W+G+N, Bayes: full units look further back than {said}"
+            + (f" (layer {n + 1})" if layers > 1 else ""),
             "steps, mean lag",
-            lambda rows, n=n: rows[row][f"layer{n}_meanlag_full"] - rows[row][f"layer{n}_meanlag_vanilla"],
+            lambda rows, n=n, kinds=kinds: (
+                mean_lag(rows[f"{prefix}bayes-wgn"], n, ("full",)) - mean_lag(rows[f"{prefix}bayes-wgn"], n, kinds)
+            ),
             at_least=0.0,
         )
         for n in range(layers)
+        for said, kinds in others.items()
     )
 
 
