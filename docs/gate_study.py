@@ -201,6 +201,9 @@ def section(results: Path, target: Path, name: str, scale: str) -> list[str]:
     first = min(r.seed for r in found)
     rows = {r.row: r.measured for row in labels for r in found if r.row == row and r.seed == first}
     seeds = [{r.row: r.measured for r in found if r.seed == seed} for seed in sorted({r.seed for r in found})]
+    lacking = [labels[row] for row in found[0].settings["rows"] if row not in rows]
+    if lacking:
+        owed = f"Rows that have not been run to their end: {', '.join(lacking)}. {owed}"
     parts = [
         f"## {TITLES[name]}\n",
         f"{source(found, f'sparsernn run {name} --scale {scale}')} {owed} Quality, size and the paper's figures: "

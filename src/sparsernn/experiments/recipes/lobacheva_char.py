@@ -46,7 +46,8 @@ RECIPE = gate_recipe(
             sparse_rate=4e-3,
             sigma_rates=(6.0, 6.0),
             mean_rates=(4.0, 4.0),
-            symbols=500_000,
+            strengths=(5e-5, 3e-4, 3e-4),
+            symbols=300_000,
         ),
         "paper": SymbolSettings(
             hidden=1000,

@@ -60,5 +60,5 @@ RECIPE = gate_recipe(
             device="any",
         ),
     },
-    minutes={"smoke": "seconds", "cpu": "an hour", "paper": "days on a GPU, estimated"},
+    minutes={"smoke": "seconds", "cpu": "40 minutes, estimated", "paper": "days on a GPU, estimated"},
 )
