@@ -435,3 +435,34 @@ def test_layers_that_share_one_number_lose_as_many_units():
         small: Any = compact(model, x)
     assert small.hidden == 4 and small.first_hh.shape == small.second_hh.shape == (4, 4)
     assert difference([small(x[:2, :3])], [model(x[:2, :3])]) <= 1e-10
+
+
+class LightLayer(nn.Module):
+    """A LiGRU (arXiv 1803.10225) whose first state is a buffer and whose width stands in a configuration."""
+
+    def __init__(self, inputs, hidden):
+        super().__init__()
+        self.options = {"hidden": hidden}
+        self.w, self.u = nn.Linear(inputs, 2 * hidden), nn.Linear(hidden, 2 * hidden, bias=False)
+        self.register_buffer("start", torch.zeros(1, hidden))
+
+    def forward(self, x):
+        h, w, outputs = self.start.to(x), self.w(x), []
+        mask = torch.ones(self.options["hidden"], dtype=x.dtype)
+        for t in range(x.size(1)):
+            a, z = (w[:, t] + self.u(h)).chunk(2, 1)
+            z = torch.sigmoid(z)
+            h = z * h + (1 - z) * torch.relu(a) * mask
+            outputs.append(h)
+        return torch.stack(outputs, 1)
+
+
+def test_adapters_round_a_cell_leave_the_buffer_of_its_first_state():
+    torch.manual_seed(0)
+    model = nn.Sequential(LightLayer(5, 6), LightLayer(6, 6), nn.Linear(6, 2)).double()
+    x = torch.randn(3, 4, 5, dtype=torch.float64)
+    dead = [("0.u.weight", 1), ("1.w.weight", 1), ("0.u.weight", 4), ("1.w.weight", 4), ("1.u.weight", 2)]
+    set_slices(dict(model.named_parameters()), [(name, 1, k) for name, k in [*dead, ("2.weight", 2)]], 0.0)
+    small: Any = compact(model, x, strict=True)
+    assert [tuple(layer.u.weight.shape) for layer in (small[0], small[1])] == [(8, 4), (10, 5)]
+    assert difference([small(x[:2, :3])], [model(x[:2, :3])]) <= 1e-10

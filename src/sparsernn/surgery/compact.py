@@ -141,12 +141,13 @@ class _Cut:
         found = {(name, 0) for layer in layers for name in (*layer.parameters(), layer.projection) if name}
         declared = {name for layer in self.structure.layers for name in layer.unit_sets}
         classes = self.structure.classes
+        names = {name for name, _ in self.model.named_parameters()}  # a buffer (a first state) may keep its width
         for name in self.dead.keys() - declared:
             mine = classes.sets[name][self.dead[name]]
             found |= {
                 plane
                 for plane, p in classes.planes.items()
-                if plane in self.gone and bool(torch.isin(p.classes[p.owner >= 0], mine).any())
+                if plane[0] in names and bool(torch.isin(p.classes[p.owner >= 0], mine).any())
             }
         return found & self.gone.keys()
 
