@@ -184,9 +184,18 @@ def product(ceiling: Ceiling, rounds: int) -> list[Row]:
             "torch dense, Linear": engines.same(lambda x=x: head(x), far),
             "MKL CSR": engines.same(lambda xt=xt: (csr @ xt).t(), near),
         }
-        best = ceiling.ideal(2.0 * int(weight.count_nonzero()) * batch, int(weight.count_nonzero()) * 5, 1)
+        best = _product_ideal(ceiling, weight, batch)
         rows += versus(f"6000x3000 95%, B{batch}", engines.same(lambda x=x: fast(x)), others, best, rounds)
     return rows
+
+
+def _product_ideal(ceiling: Ceiling, weight: Tensor, batch: int) -> Ideal:
+    """Each weight is read once, with its place, and with it the inputs of its column, whole vectors of them."""
+    count, vectors = int(weight.count_nonzero()), -(-batch // 16)
+    inputs = 64 * vectors / ceiling.bandwidth(64 * vectors * weight.shape[1]) if batch > 1 else 0.0
+    reading = count * (5 / ceiling.bandwidth(5 * count) + inputs)
+    computing = 2.0 * count * 16 * vectors / ceiling.operations if batch > 1 else 2.0 * count / ceiling.operations
+    return Ideal(max(reading, computing), "bytes" if reading > computing else "operations")
 
 
 def streaming(ceiling: Ceiling, rounds: int) -> list[Row]:
