@@ -158,6 +158,7 @@ def fill(page: Path, section: str) -> None:
 
 if __name__ == "__main__":
     import generate_graphs
+    from checks import checks_page
     from gate_study import gates_page
     from reber_study import darji_page
     from runtime_pages import figure1_page, speed_page
@@ -171,6 +172,7 @@ if __name__ == "__main__":
     generate_graphs.main()
     figure1_page(ROOT / "results", ROOT / "docs")
     speed_page(ROOT / "results", ROOT / "docs")
+    checks_page(ROOT / "results", ROOT / "docs")
     fill(ROOT / "README.md", demo_section(collect(ROOT / "results")))
     fill(ROOT / "docs" / "spoken-digits.md", digits_section(collect(ROOT / "results")))
     fill(ROOT / "docs" / "bidaf.md", bidaf_section(collect(ROOT / "results"), ROOT / "results" / "benchmarks"))

@@ -157,6 +157,11 @@ def test_the_page_on_bidaf_has_the_tables_of_the_paper_and_of_the_results():
     assert shown == generate()["bidaf_section"](collect(ROOT / "results"), ROOT / "results" / "benchmarks")
 
 
+def test_the_page_of_checks_is_that_of_the_records(tmp_path):
+    runpy.run_path(str(ROOT / "docs" / "checks.py"))["checks_page"](ROOT / "results", tmp_path)
+    assert (ROOT / "docs" / "checks.md").read_text(encoding="utf-8") == (tmp_path / "checks.md").read_text("utf-8")
+
+
 def test_the_demo_table_is_filled_in_from_results(tmp_path):
     common = dict.fromkeys(FIELDS) | {"settings": {}, "paper": {}, "versions": {"torch": "2"}, "device": "cpu"}
     named = {"recipe": "shakespeare", "row": "dense", "seed": 0, "date": "2026-01-01"}
