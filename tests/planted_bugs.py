@@ -2,7 +2,7 @@
 
     python tests/planted_bugs.py                 all of them
     python tests/planted_bugs.py NAME ...        those whose name contains one of the words
-    python tests/planted_bugs.py --record FILE   writes what was found as JSON, bug after bug
+    python tests/planted_bugs.py --record FILE   writes what was found as JSON, bug after bug; other bugs' rows stay
 
 Each bug of `planted/` names the tests that have to fail. They pass on the unchanged copy first, so that a failure is
 the bug's. Prints a table with the test that failed; the exit status is 1 if a bug was missed.
@@ -86,7 +86,16 @@ def catcher(folder: Path, bug: Bug) -> str:
     if status not in (0, 1):
         raise RuntimeError(f"{bug.name}: the tests did not run (pytest's exit status is {status}):\n{text[-3000:]}")
     failed = re.findall(r"^(?:FAILED|ERROR) tests/(\S+::.*?)(?: - .*)?$", text, re.MULTILINE)
-    return failed[0] if status else ""
+    return (failed or bug.tests)[0] if status else ""
+
+
+def _record(file: Path, row: dict[str, object]) -> None:
+    """Put `row` into the JSON `file`, in the place of an earlier one of the same bug; all rows in the order of BUGS."""
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+    found = {(one["file"], one["bug"]): one for one in [*rows, row]}
+    places = [(bug.file, bug.name) for bug in BUGS]
+    content = {"name": "planted bugs", "planned": len(BUGS), "rows": [found[at] for at in places if at in found]}
+    write_atomically(file, json.dumps(content | surroundings(), indent=2) + "\n")
 
 
 def main(arguments: list[str]) -> int:
@@ -108,8 +117,7 @@ def main(arguments: list[str]) -> int:
             rows.append({"file": bug.file, "bug": bug.name, "caught": bool(test), "test": test, "seconds": seconds})
             print(f"{'caught' if test else 'MISSED'}  {seconds:5.1f} s  {bug.file}: {bug.name}  {test}", flush=True)
             if chosen.record is not None:
-                content = {"name": "planted bugs", "planned": len(bugs), "rows": rows, **surroundings()}
-                write_atomically(chosen.record, json.dumps(content, indent=2) + "\n")
+                _record(chosen.record, rows[-1])
     missed = sum(not row["caught"] for row in rows)
     print(f"{len(bugs) - missed} of {len(bugs)} caught")
     return 1 if missed else 0

@@ -357,3 +357,12 @@ def test_cuda_equals_cpu_without_a_warning_about_contiguous_weights(proj_sizes):
         moved = copy.deepcopy(ragged).cuda()
         torch.testing.assert_close(moved(x.cuda())[0].cpu(), want, rtol=0, atol=1e-10)
         torch.testing.assert_close(moved(packed.to("cuda"))[0].data.cpu(), want_packed, rtol=0, atol=1e-10)
+
+
+def test_the_layer_above_a_projection_reads_what_is_projected():
+    ragged = RaggedLSTM(3, [(5, 4), (4, 2)], proj_sizes=[(2, 3), (1, 1)], bidirectional=True, dtype=torch.float64)
+    assert ragged.weight_ih_l1.shape == (16, 2 + 3) and ragged.weight_ih_l1_reverse.shape == (8, 2 + 3)
+    x, dense = torch.randn(4, 2, 3, dtype=torch.float64), padded_dense(ragged)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        same(ragged(x)[0], dense(x)[0][..., kept_columns(ragged, dense.proj_size)])

@@ -438,16 +438,17 @@ def test_layers_that_share_one_number_lose_as_many_units():
 
 
 class LightLayer(nn.Module):
-    """A LiGRU (arXiv 1803.10225) whose first state is a buffer and whose width stands in a configuration."""
+    """A LiGRU (arXiv 1803.10225): its first state is a buffer, its bias bare, its width stands in a configuration."""
 
     def __init__(self, inputs, hidden):
         super().__init__()
         self.options = {"hidden": hidden}
         self.w, self.u = nn.Linear(inputs, 2 * hidden), nn.Linear(hidden, 2 * hidden, bias=False)
+        self.bias = nn.Parameter(torch.randn(2 * hidden))
         self.register_buffer("start", torch.zeros(1, hidden))
 
     def forward(self, x):
-        h, w, outputs = self.start.to(x), self.w(x), []
+        h, w, outputs = self.start.to(x), self.w(x) + self.bias, []
         mask = torch.ones(self.options["hidden"], dtype=x.dtype)
         for t in range(x.size(1)):
             a, z = (w[:, t] + self.u(h)).chunk(2, 1)
@@ -457,7 +458,7 @@ class LightLayer(nn.Module):
         return torch.stack(outputs, 1)
 
 
-def test_adapters_round_a_cell_leave_the_buffer_of_its_first_state():
+def test_adapters_round_a_cell_leave_its_bias_and_the_buffer_of_its_first_state():
     torch.manual_seed(0)
     model = nn.Sequential(LightLayer(5, 6), LightLayer(6, 6), nn.Linear(6, 2)).double()
     x = torch.randn(3, 4, 5, dtype=torch.float64)

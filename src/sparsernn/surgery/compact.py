@@ -136,12 +136,12 @@ class _Cut:
         return small
 
     def _computed_from(self) -> set[Plane]:
-        """What holds the rows of dead units: parameters of declared layers, or whatever a hand-written cell has."""
+        """The matrices that hold the rows of dead units; a bias or the buffer of a first state may keep its width."""
         layers = [layer for layer in self.structure.layers if any(bool(self.dead[n].any()) for n in layer.unit_sets)]
-        found = {(name, 0) for layer in layers for name in (*layer.parameters(), layer.projection) if name}
+        found = {(name, 0) for layer in layers for name in layer.matrices()}
         declared = {name for layer in self.structure.layers for name in layer.unit_sets}
         classes = self.structure.classes
-        names = {name for name, _ in self.model.named_parameters()}  # a buffer (a first state) may keep its width
+        names = {name for name, p in self.model.named_parameters() if p.dim() > 1}
         for name in self.dead.keys() - declared:
             mine = classes.sets[name][self.dead[name]]
             found |= {
