@@ -59,7 +59,9 @@ def _planted(content: dict[str, Any]) -> str:
         test = f"`{row['test']}`" if row["caught"] else "**missed**"
         lines.append(f"| {row['file']} | {row['bug']} | {test} |".replace("||", "\\|\\|"))
     caught = sum(row["caught"] for row in rows)
-    note = f"{caught} of {len(rows)} caught. Again: `python tests/planted_bugs.py --record FILE`; {_where(content)}."
+    left = f", {content['planned'] - len(rows)} not run" if content["planned"] > len(rows) else ""
+    again = f"Again: `python tests/planted_bugs.py --record FILE`; {_where(content)}."
+    note = f"{caught} of {len(rows)} caught{left}. {again}"
     return "\n".join([PLANTED, "", note, "", *lines, ""])
 
 
