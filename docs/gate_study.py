@@ -204,6 +204,9 @@ def section(results: Path, target: Path, name: str, scale: str) -> list[str]:
     lacking = [labels[row] for row in found[0].settings["rows"] if row not in rows]
     if lacking:
         owed = f"Rows that have not been run to their end: {'; '.join(lacking)}. {owed}"
+    late = [labels[row] for row, m in rows.items() if m.get("best_epoch") == found[0].settings["dense_epochs"]]
+    if late:
+        owed = f"Best in its last epoch, so that comparisons with it are flattering: {'; '.join(late)}. {owed}"
     parts = [
         f"## {TITLES[name]}\n",
         f"{source(found, f'sparsernn run {name} --scale {scale}')} {owed} Quality, size and the paper's figures: "
