@@ -30,8 +30,8 @@ gates that its task needs, and the same ones by Bayes as by pruning. Here are th
 fewer epochs where a laptop has to do it, with each of their claims as a number. *W* learns which weights go, *W+N*
 units as well (with inputs and words, which have multipliers in ours for every task), *W+G+N* gates besides; *Bayes* is
 `sparsernn.Bayes`, *pruned* is `sparsernn.GroupLasso` on the same levels, whose objective is a reconstruction, since the
-authors published none. All begin from one dense net that was stopped early, so that unit 17 is the same unit in all of
-them.
+authors published none, and whose strengths were set after a few short tries. All begin from one dense net that was
+stopped early, so that unit 17 is the same unit in all of them.
 
 A *full* unit has all gates, a *vanilla* one the output gate alone, a *leaky* one constant i and f and a living g; see
 [how they are drawn](see-it.md). Any model gives the same figures: `sparsernn.inspect(model, inputs).plot_gates()` and
@@ -226,6 +226,11 @@ def section(results: Path, target: Path, name: str, scale: str) -> list[str]:
     prefixes: Sequence[str] = ("", "two-")
     for prefix in prefixes:
         if lines := likeness(rows, labels, prefix):
+            parts.append(
+                "Living gates that two nets have in common, against units permuted at random. A gate lives only where "
+                "its unit does, so the first p counts agreement about units as well; the last one, within the units "
+                "that both keep, is of the gates alone.\n"
+            )
             parts.append("\n".join(lines) + "\n")
     if lines := gains_table(rows, labels):
         parts.append(

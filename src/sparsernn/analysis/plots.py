@@ -190,7 +190,7 @@ def _gates_panel(axes: Axes, title: str, of: Gates) -> None:
     order = sorted_units(kinds, alive_GH)
     sorted_kinds = np.array([kinds[k] for k in order.tolist()])
     for row, alive_H in enumerate(alive_GH[:, order].numpy()):
-        for kind in set(kinds):
+        for kind in kind_counts(kinds):  # in a fixed order, so that the same net gives the same file
             # A dead unit keeps its place as a pale column, whatever its rows still hold.
             shown = (sorted_kinds == kind) & (alive_H | (kind == "dead"))
             axes.broken_barh(_runs(shown), (row, 1), color=KIND_COLOURS[kind], linewidth=0)
