@@ -66,6 +66,8 @@ def _planted(content: dict[str, Any]) -> str:
 
 
 def _where(content: dict[str, Any]) -> str:
-    versions, commit = content["versions"], content["commit"]
-    at = f", commit {commit[:7]}" if commit else ""
+    versions = content["versions"]
+    commits = dict.fromkeys(row.get("commit") for row in content.get("rows", [content]))
+    known = [commit[:7] for commit in commits if commit]
+    at = f", commit {', '.join(known)}" if known else ""
     return f"{content['device']}, torch {versions['torch']}, {content['date']}{at}"

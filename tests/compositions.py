@@ -56,6 +56,8 @@ def main(arguments: list[str]) -> int:
     content: dict[str, Any] = {"name": "compositions", "cases": 0, "seconds": 0.0, "mismatches": []}
     if chosen.record.exists():
         content |= json.loads(chosen.record.read_text(encoding="utf-8"))
+        if content["commit"] != surroundings()["commit"]:
+            parser.error(f"{chosen.record} was begun at commit {content['commit']}, this is another: name a new file")
     while content["cases"] < chosen.cases:
         begin = time.monotonic()
         last = min(content["cases"] + EVERY, chosen.cases)

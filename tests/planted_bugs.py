@@ -90,12 +90,16 @@ def catcher(folder: Path, bug: Bug) -> str:
 
 
 def _record(file: Path, row: dict[str, object]) -> None:
-    """Put `row` into the JSON `file`, in the place of an earlier one of the same bug; all rows in the order of BUGS."""
+    """Put `row` into the JSON `file`, in the place of an earlier one of the same bug; all rows in the order of BUGS.
+
+    Each row has the commit that it was found at, since rows of several runs may stand side by side.
+    """
+    around = surroundings()
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
-    found = {(one["file"], one["bug"]): one for one in [*rows, row]}
+    found = {(one["file"], one["bug"]): one for one in [*rows, {**row, "commit": around["commit"]}]}
     places = [(bug.file, bug.name) for bug in BUGS]
     content = {"name": "planted bugs", "planned": len(BUGS), "rows": [found[at] for at in places if at in found]}
-    write_atomically(file, json.dumps(content | surroundings(), indent=2) + "\n")
+    write_atomically(file, json.dumps(content | around, indent=2) + "\n")
 
 
 def main(arguments: list[str]) -> int:

@@ -365,6 +365,36 @@ def test_what_cannot_be_cut_stays_by_name_and_the_rest_goes():
     assert difference([small(x[:1, :2])], [model(x[:1, :2])]) <= 1e-10
 
 
+class ByNumbersFirst(nn.Module):
+    """The same cell before another one written by hand, which can be cut."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = ByNumbers()
+        self.cell.fc = nn.Identity()
+        self.hidden_size = 4
+        self.w_in = nn.Parameter(torch.randn(4, 7))
+        self.w_h = nn.Parameter(torch.randn(4, 4))
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = x.new_zeros(len(x), self.hidden_size)
+        for end in (2, 3, 4):
+            h = torch.tanh(F.linear(self.cell(x[:, :end]), self.w_in) + F.linear(h, self.w_h))
+        return self.head(h)
+
+
+def test_what_cannot_be_cut_does_not_keep_what_comes_after_it():
+    torch.manual_seed(0)
+    model, x = ByNumbersFirst().double(), torch.randn(3, 4, 5, dtype=torch.float64)
+    slices = [("cell.wide", 1, 2 + 4), ("w_in", 1, 4), ("w_h", 1, 1), ("head.weight", 1, 1)]
+    set_slices(dict(model.named_parameters()), slices, 0.0)
+    with pytest.warns(UserWarning, match=r"dead units stay \(1 of cell\.wide\)"):
+        small: Any = compact(model, x)
+    assert small.cell.wide.shape == (7, 10) and small.w_h.shape == (3, 3) and small.w_in.shape == (3, 7)
+    assert difference([small(x[:1])], [model(x[:1])]) <= 1e-10
+
+
 def test_strict_raises_where_dead_units_would_stay():
     torch.manual_seed(0)
     model, x = ByNumbers().double(), torch.randn(3, 4, 5, dtype=torch.float64)
