@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ...learn.bayes import BayesLevel
 from ..train import Training
@@ -104,6 +105,34 @@ class NewsSettings(TextSettings):
     """`test_part_only`: the test part split in itself, for a data folder without the training part."""
 
     test_part_only: bool = False
+
+
+# Of both sets of texts.
+SMOKE_TEXTS: Mapping[str, Any] = {
+    "words": 300,
+    "length": 20,
+    "embedding": 8,
+    "hidden": 6,
+    "batch": 16,
+    "score_epochs": 1,
+    "dense_epochs": 1,
+    "rounds": (1.0, 1.0),
+    "sigma_rates": (50.0, 50.0),
+    "mean_rates": (50.0, 50.0),
+    "warm_up": 2,
+    "texts": 120,
+    "bench_rounds": 1,
+}
+PAPER_TEXTS: Mapping[str, Any] = {
+    "score_epochs": 0,
+    "dense_epochs": 20,
+    "learning_rate": 5e-4,
+    "sparse_rate": 5e-4,
+    "sigma_rates": (1.0,),
+    "mean_rates": (1.0,),
+    "checkpoint_every": 1000,
+    "device": "any",
+}
 
 
 @dataclass(frozen=True)

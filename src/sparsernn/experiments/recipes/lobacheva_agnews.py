@@ -12,7 +12,7 @@ from ..tasks import agnews
 from ..tasks.labelled import Labelled
 from . import _lobacheva_paper as paper
 from ._lobacheva_recipe import ACCURACY, gate_recipe
-from ._lobacheva_settings import NewsSettings
+from ._lobacheva_settings import PAPER_TEXTS, SMOKE_TEXTS, NewsSettings
 from ._lobacheva_tasks import TextTask
 from ._recipe import Judge
 
@@ -31,22 +31,7 @@ RECIPE = gate_recipe(
     "AG News",
     summary="Topics of news by an LSTM of which Bayes leaves few words, units and gates.",
     scales={
-        "smoke": NewsSettings(
-            words=300,
-            length=20,
-            embedding=8,
-            hidden=6,
-            batch=16,
-            score_epochs=1,
-            dense_epochs=1,
-            rounds=(1.0, 1.0),
-            sigma_rates=(50.0, 50.0),
-            mean_rates=(50.0, 50.0),
-            warm_up=2,
-            texts=120,
-            bench_rounds=1,
-            test_part_only=True,
-        ),
+        "smoke": NewsSettings(**SMOKE_TEXTS, test_part_only=True),
         "cpu": NewsSettings(
             words=6000,
             length=40,
@@ -61,19 +46,7 @@ RECIPE = gate_recipe(
             lags=38,
             test_part_only=True,
         ),
-        "paper": NewsSettings(
-            hidden=512,
-            length=100,
-            score_epochs=0,
-            dense_epochs=20,
-            learning_rate=5e-4,
-            rounds=(150.0,),
-            sparse_rate=5e-4,
-            sigma_rates=(1.0,),
-            mean_rates=(1.0,),
-            checkpoint_every=1000,
-            device="any",
-        ),
+        "paper": NewsSettings(**PAPER_TEXTS, rounds=(150.0,), hidden=512, length=100),
     },
     minutes={"smoke": "seconds", "cpu": "10 minutes, estimated", "paper": "a day on a GPU, estimated"},
 )

@@ -11,7 +11,7 @@ from ..tasks import imdb
 from ..tasks.labelled import Labelled
 from . import _lobacheva_paper as paper
 from ._lobacheva_recipe import ACCURACY, gate_recipe
-from ._lobacheva_settings import TextSettings
+from ._lobacheva_settings import PAPER_TEXTS, SMOKE_TEXTS, TextSettings
 from ._lobacheva_tasks import TextTask
 from ._recipe import Judge
 
@@ -30,35 +30,11 @@ RECIPE = gate_recipe(
     "IMDb reviews",
     summary="Sentiment of reviews by an LSTM of which Bayes leaves few words, units and gates.",
     scales={
-        "smoke": TextSettings(
-            words=300,
-            length=20,
-            embedding=8,
-            hidden=6,
-            batch=16,
-            score_epochs=1,
-            dense_epochs=1,
-            rounds=(1.0, 1.0),
-            sigma_rates=(50.0, 50.0),
-            mean_rates=(50.0, 50.0),
-            warm_up=2,
-            texts=120,
-            bench_rounds=1,
-        ),
+        "smoke": TextSettings(**SMOKE_TEXTS),
         "cpu": TextSettings(
             rows=("bayes-wgn", "bayes-wn", "prune-wgn", "bayes-w"), dense_epochs=2, strengths=(5e-5, 5e-4, 5e-4)
         ),
-        "paper": TextSettings(
-            score_epochs=0,
-            dense_epochs=20,
-            learning_rate=5e-4,
-            rounds=(1000.0,),
-            sparse_rate=5e-4,
-            sigma_rates=(1.0,),
-            mean_rates=(1.0,),
-            checkpoint_every=1000,
-            device="any",
-        ),
+        "paper": TextSettings(**PAPER_TEXTS, rounds=(1000.0,)),
     },
     minutes={"smoke": "seconds", "cpu": "40 minutes, estimated", "paper": "days on a GPU, estimated"},
 )
