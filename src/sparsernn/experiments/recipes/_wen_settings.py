@@ -8,14 +8,15 @@ from typing import Any, Literal
 
 from ..word_training import WordTraining
 
+# In the order in which they are made, what answers most first.
 ROWS = {
     "dense": "dense",
     "relaxed": "dense, the sparse rows' dropout",
     "iss": "ISS, from scratch",
-    "iss-tuned": "ISS, from the dense net",
-    "target": "target, from scratch",
-    "l1": "L1, from the dense net",
     "direct": "direct design: the sizes of ISS",
+    "target": "target, from scratch",
+    "iss-tuned": "ISS, from the dense net",
+    "l1": "L1, from the dense net",
 }
 # Those that begin with the dense net's weights.
 TUNED = ("iss-tuned", "l1")
