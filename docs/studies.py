@@ -24,8 +24,10 @@ An RNN, an LSTM and a GRU of 128 units read MNIST images row by row. Each is tra
 (biases spared) and retrained while the pruned weights stay zero. *Class-blind* is one threshold for all weights,
 *class-uniform* one for each matrix, *class-distribution* one in units of each matrix's standard deviation (See et al.,
 arXiv 1606.09274). The study is L. Wang's; the runs here are shorter than his 50 epochs, so that a laptop can repeat
-them, and his figures stand in [the table of results](results.md). The dense net is also trained on for as long as the
-pruned ones are retrained, which makes the comparison a stricter one.
+them, and his figures stand in [the table of results](results.md). In so few steps, weights that nothing needs would
+stay as large as they began, and magnitude would say little; so dense nets are trained with some weight decay here,
+which his had not. The dense net is also trained on for as long as the pruned ones are retrained, at the rate that suits
+it, which makes the comparison a stricter one.
 """
 
 
