@@ -94,8 +94,10 @@ class Ceiling:
         x, y, kernel = torch.randn(300, 64), torch.zeros(300, 64), function("products.panel", 7)
         call = lambda: kernel(packed.plan, x.data_ptr(), 256, 300, y.data_ptr(), 256, 0)  # noqa: E731
         self.operations = 2 * 64 * 64 * 300 / quickest(call, 500)
-        nothing = function("chain.chain", 3)
-        self.call = quickest(lambda: nothing(0, 0, 0), 20_000)
+        nothing = function("chain.chain", 1)
+        fields = (ctypes.c_int64 * 3)()
+        self._kept, argument = fields, ctypes.c_int64(ctypes.addressof(fields))
+        self.call = quickest(lambda: nothing(argument), 20_000)
         self._bandwidth: dict[int, float] = {}
 
     def bandwidth(self, size: int) -> float:

@@ -206,6 +206,8 @@ def test_sentences() -> None:
         stream.step(torch.zeros(2, 1, dtype=torch.long))
     with pytest.raises(TypeError, match="float32, expected"):
         stream.step(torch.zeros(2))
+    with pytest.raises(ValueError, match=r"got \(2,\) on meta, expected \(2,\) int64 on the CPU"):
+        stream.step(torch.zeros(2, dtype=torch.long, device="meta"))
     before = stream.state
     with pytest.raises(IndexError, match="outside of the embedding's rows, 0 to 12"):
         stream.step(torch.tensor([1, 13]))

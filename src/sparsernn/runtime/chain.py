@@ -22,11 +22,12 @@ from .vector import (
 )
 
 
-def chain(operations, count, stop):
-    """Run `count` operations: pairs of int64, the address of a kernel and the address of its fields.
+def chain(f):
+    """Run operations: pairs of int64, the address of a kernel and the address of its fields.
 
-    An operation that sets the number at `stop` is the last one.
+    Fields: operations, their count, stop: an operation that sets the number at that address is the last one.
     """
+    operations, count, stop = i64(f, 0), i64(f, 1), i64(f, 2)
     for n in range(count):
         call1(i64(operations, 2 * n), i64(operations, 2 * n + 1))
         if i64(stop, 0) != 0:

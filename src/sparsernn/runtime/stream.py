@@ -85,8 +85,10 @@ class Stream:
         self.output_size = width
         self._output = buffer[:, :width]
         self._operations = torch.tensor(operations, dtype=torch.int64)
-        self._arguments = (self._operations.data_ptr(), len(operations) // 2, self._stop.data_ptr())
-        self._run = function("chain.chain", 3)
+        self._chain = (ctypes.c_int64 * 3)(self._operations.data_ptr(), len(operations) // 2, self._stop.data_ptr())
+        # One argument, an object made beforehand: each number that a call has to convert costs as much as the call.
+        self._argument = ctypes.c_int64(ctypes.addressof(self._chain))
+        self._run = function("chain.chain", 1)
         ((self._fields, self._place),) = self._inputs
         self._stopped = (ctypes.c_int64 * 1).from_address(self._stop.data_ptr())
         self._last = first.num_embeddings - 1 if isinstance(first, nn.Embedding) else 0
@@ -99,11 +101,16 @@ class Stream:
         x: (batch,) int64 token numbers where the model begins with an Embedding, else (batch, features) float32.
         The result is the stream's own memory and is overwritten by the next step: clone() it to keep it.
         """
-        if not isinstance(x, Tensor) or x.shape != self._shape or x.dtype != self._dtype or not x.is_contiguous():
+        if (
+            type(x) is not Tensor
+            or x.shape != self._shape
+            or x.dtype is not self._dtype
+            or not (x.is_cpu and x.is_contiguous())
+        ):
             x = self._checked(x)
         self._fields[self._place] = x.data_ptr()
-        self._run(*self._arguments)
-        if self._stopped[0]:
+        self._run(self._argument)
+        if self.tokens and self._stopped[0]:
             self._stopped[0] = 0
             raise IndexError(f"step: a token of {x.tolist()} is outside of the embedding's rows, 0 to {self._last}.")
         return self._output
