@@ -64,7 +64,7 @@ one thread: 2x is twice as fast. The aims were set before the first kernel was w
 roofline of one core. *The core allows* is the ratio that we would reach if each matrix took only the time of its
 bytes at the bandwidth or of its multiplications at the peak of that core, measured in the same run, whichever takes
 longer, and gates, states and quantisation nothing. Single weights can't come near that peak: each multiplication waits
-for an index and a load of its own.
+for an index and a load of its own. The *spread* is the distance between the quartiles of a ratio's rounds.
 
 """
 WORKS = ("compact", "compact8", "blocks90", "blocks95", "blocks95int8", "single95", "product", "streaming")
@@ -100,10 +100,19 @@ ABOUT = {
 
 def _against_aim(row: dict[str, Any], *, bounded: bool) -> list[str]:
     digits = 3 if row["target"] < 1.1 else 2
-    reached = row["ratio"] >= row["target"]
+    judged = "" if row["ratio"] >= row["target"] else _missed(row, bounded and row.get("bound") is not None)
     bound = "" if not bounded or row.get("bound") is None else f"{row['at_most']:.3g}x ({row['bound']})"
     ratio = f"{row['ratio']:.{digits}f}x" if row["ratio"] < 10 else f"{row['ratio']:.1f}x"
-    return [row["work"], row["against"], ratio, f"{row['target']:.3g}x", "" if reached else "missed", bound]
+    return [row["work"], row["against"], ratio, f"{row['target']:.3g}x", judged, bound]
+
+
+def _missed(row: dict[str, Any], bounded: bool) -> str:
+    """Why a row misses its aim: none could reach it, by less than the rounds spread, or how far from the core's limit."""
+    if bounded and row["at_most"] < row["target"]:
+        return "missed: out of the core's reach"
+    if row["ratio"] * (1 + row["spread"] / 2) >= row["target"]:
+        return "missed by less than the spread"
+    return f"missed, at {row['ratio'] / row['at_most']:.0%} of the core" if bounded else "missed"
 
 
 def _plain(rows: list[dict[str, Any]]) -> list[str]:
