@@ -107,7 +107,7 @@ def _against_aim(row: dict[str, Any], *, bounded: bool) -> list[str]:
 
 
 def _missed(row: dict[str, Any], bounded: bool) -> str:
-    """Why a row misses its aim: none could reach it, by less than the rounds spread, or how far from the core's limit."""
+    """Why a row misses its aim: none could reach it, by less than its spread, or how far from the core it is."""
     if bounded and row["at_most"] < row["target"]:
         return "missed: out of the core's reach"
     if row["ratio"] * (1 + row["spread"] / 2) >= row["target"]:
