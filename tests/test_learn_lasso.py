@@ -205,6 +205,52 @@ def test_blocks_and_gates_shrink_by_their_own_norms():
         assert torch.equal(model.head.weight.detach(), before["head.weight"])
 
 
+@pytest.mark.parametrize(("level", "axis"), [("row", 0), ("column", 1)])
+def test_rows_and_columns_shrink_by_their_own_norms(level, axis):
+    model = tagger(hidden=10).double()
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    GroupLasso(model, None, strength=0.5, level=level, include="all").attach(optimizer)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    for name, p in model.named_parameters():
+        if p.dim() == 2:
+            norms = before[name].norm(dim=1 - axis, keepdim=True)
+            torch.testing.assert_close(p.detach(), before[name] * (1 - 0.5 / norms).clamp_min(0))
+        else:
+            assert torch.equal(p, before[name])
+
+
+def test_the_row_and_column_lasso_of_one_matrix_with_all_gates():
+    """Wen's matrix of an LSTM is (inputs + units) x 4 units: its columns are gates here, its rows are columns."""
+    model = double_tagger()
+    sparsifier = GroupLasso(model, None, strength=0.3, level=("gate", "column"), update="subgradient")
+    loss = sparsifier.penalty()
+    loss.backward()
+    wanted = torch.zeros((), dtype=torch.float64)
+    for layer in range(2):
+        own = [model.rnn.get_parameter(f"weight_{kind}_l{layer}") for kind in ("ih", "hh")]
+        whole = torch.cat(own, 1).detach()
+        norms = [(1e-8 + (whole * whole).sum(axis)).sqrt() for axis in (0, 1)]
+        wanted = wanted + 0.3 * (norms[0].sum() + norms[1].sum())
+        gradient = 0.3 * (whole / norms[0] + whole / norms[1][:, None])
+        torch.testing.assert_close(torch.cat([p.grad for p in own], 1), gradient)
+    torch.testing.assert_close(loss.detach(), wanted)
+
+
+def test_rows_and_columns_reach_a_target_alone_and_together():
+    for level in ("row", "column", ("row", "column")):
+        model = tagger(hidden=20)
+        optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+        sparsifier = GroupLasso(model, None, target=0.4, steps=30, level=level).attach(optimizer)
+        train(model, optimizer, 30)
+        sparsifier.finish()
+        weights = [p for n, p in model.named_parameters() if n.startswith("rnn.weight")]
+        kept = sum(int(p.count_nonzero()) for p in weights) / sum(p.numel() for p in weights)
+        assert 0.37 < kept <= 0.4
+
+
 def test_single_weights_move_by_strength_over_metric():
     weight = torch.tensor([3.0, -0.5, 0.2, -0.1])
     metric = torch.tensor([1.0, 2.0, 4.0, 1.0])

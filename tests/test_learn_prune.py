@@ -142,6 +142,21 @@ def test_a_gate_goes_with_its_rows_of_both_matrices_and_keeps_its_bias():
     assert model.rnn.bias_ih_l0.all() and model.rnn.bias_hh_l0.all()
 
 
+@pytest.mark.parametrize(("level", "axis"), [("row", 0), ("column", 1)])
+def test_rows_and_columns_go_in_each_matrix_for_itself(level, axis):
+    model = tagger(hidden=10, num_layers=2)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    Prune(model, None, 0.3, level=level).finish()
+    for name, p in model.named_parameters():
+        if not name.startswith("rnn.weight"):
+            assert torch.equal(p, before[name])
+            continue
+        norms, there = before[name].norm(dim=1 - axis), (p != 0).all(1 - axis)
+        assert torch.equal(there, (p != 0).any(1 - axis))
+        assert int((~there).sum()) == round(0.3 * len(there))
+        assert norms[there].min() >= norms[~there].max()
+
+
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 def test_units_that_go_are_the_units_that_compact_finds_dead(kind):
     model = tagger(kind=kind, hidden=10, num_layers=2, bidirectional=True)

@@ -1,4 +1,4 @@
-"""Levels: at which grain weights go (weight, block, gate, unit), behind one interface.
+"""Levels: at which grain weights go (weight, block, row, column, gate, unit), behind one interface.
 
 A level numbers its groups 0..count-1. It combines scores of single weights into scores of groups, turns "these
 groups are gone" into masks, and knows how many weights are left after each further group.
@@ -154,7 +154,7 @@ class Elements(Level):
 
 
 class Slices(Level):
-    """Gates (rows of ih and hh) or units (all that computes and all that reads a hidden unit)."""
+    """Rows, columns, gates (rows of ih and hh) or units (all that computes and all that reads a hidden unit)."""
 
     def __init__(self, groups: SliceGroups, parameters: Parameters) -> None:
         self.name = groups.level
@@ -177,13 +177,15 @@ class Slices(Level):
     def scopes(self, scope: str) -> list[slice | Tensor]:
         if scope == "model":
             return [torch.arange(self.count)]
+        if scope == "matrix" and self.name in ("row", "column"):
+            return [member.group for member in self.groups.members]
         found: dict[str, list[int]] = {}
         for number, layer in enumerate(self.groups.scopes):
             found.setdefault(layer, []).append(number)
         return [torch.tensor(numbers) for numbers in found.values()]
 
     def left(self, order: Tensor, present: Parameters) -> Tensor:
-        if self.name == "gate":
+        if self.name != "unit":
             parts = [part for part in self.parts if part.parameter in present]
             sizes = sums(parts, {n: p.long() for n, p in present.items()}) if parts else torch.zeros(self.count)
             return _running(sizes.long(), order, present)

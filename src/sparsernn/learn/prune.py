@@ -28,9 +28,9 @@ class Prune(Sparsifier):
         model: any module with recurrent layers.
         example_inputs: arguments of one forward pass; used by level="unit" only, None elsewhere is fine.
         sparsity: share of groups that goes, 0 to 1.
-        level: "weight", "block" (16x1, tiled within each gate), "gate" (rows of ih and hh; the gate becomes a
-            constant) or "unit" (with all its readers; `compact` then takes it out). At least one unit of each layer
-            and direction stays.
+        level: "weight", "block" (16x1, tiled within each gate), "row" or "column" (of each matrix for itself), "gate"
+            (rows of ih and hh; the gate becomes a constant) or "unit" (with all its readers; `compact` then takes it
+            out). At least one unit of each layer and direction stays.
         score: what goes first (`Magnitude`, `StandardDeviation`, `Random`, `Taylor`, `Movement`).
         scope: what competes: the groups of one matrix (gates and units: of one layer and direction), of one layer
             and direction, or of the whole model.

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from ..structure.blocks import BLOCK_HEIGHT, gate_groups
+from ..structure.blocks import BLOCK_HEIGHT, gate_groups, line_groups
 from ..structure.cells import recurrent_layers
 from ..structure.groups import Level as LevelName
 from ..structure.groups import SliceGroups
@@ -34,7 +34,7 @@ def make_level(
     where they are needed.
     """
     if name not in get_args(LevelName):
-        raise ValueError(f'level is {name!r}, expected one of "weight", "block", "gate" and "unit".')
+        raise ValueError(f'level is {name!r}, expected one of "weight", "block", "row", "column", "gate" and "unit".')
     if keep_diagonal and name not in ("weight", "block"):
         raise ValueError(f'keep_diagonal=True goes with level="weight" or "block", got level="{name}".')
     parameters: dict[str, Tensor] = dict(model.named_parameters())
@@ -42,6 +42,9 @@ def make_level(
         if not chosen.layers:
             raise ValueError('level="gate" needs a recurrent layer, and include= selects none.')
         return Slices(gate_groups(chosen.layers, parameters), parameters)
+    if name in ("row", "column"):
+        lines = line_groups(chosen.weights, parameters, recurrent_layers(model), 0 if name == "row" else 1)
+        return Slices(lines, parameters)
     if name != "unit":
         height = BLOCK_HEIGHT if name == "block" else 1
         return Elements(chosen, recurrent_layers(model), parameters, height, keep_diagonal)

@@ -1,4 +1,4 @@
-"""Groups that need no trace: single weights, 16x1 blocks and gate rows, straight from the registry of cells.
+"""Groups that need no trace: single weights, 16x1 blocks, rows, columns and gates, from the registry of cells.
 
 A block is `height` rows of one column. Blocks are tiled within each gate from its row 0, so that the same rows of
 all gates of an LSTM make one panel for a vector unit; the last block of a gate is short where `height` does not
@@ -79,6 +79,24 @@ def tiles(
         edges = [*sorted(starts.get(name, set()) | {0}), rows]
         found.append(Tiles(name, rows, columns, tuple(pairwise(edges)), height))
     return tuple(found)
+
+
+def line_groups(
+    names: Iterable[str], parameters: Mapping[str, Tensor], layers: Sequence[RecurrentLayer], axis: int
+) -> SliceGroups:
+    """Every row (axis 0) or column (axis 1) of the matrices `names`, each for itself, in that order.
+
+    Structures within a matrix, as other structured pruning has them (arXiv 1608.03665): a unit has rows and columns
+    in several matrices, which go independently of each other here.
+    """
+    layer_of = {name: layer.name for layer in reversed(layers) for name in layer.matrices()}
+    members, scopes, count = [], [], 0
+    for name in names:
+        size = parameters[name].shape[axis]
+        members.append(Member(name, axis, count + torch.arange(size), "incoming"))
+        scopes += [layer_of.get(name, name.rpartition(".")[0])] * size
+        count += size
+    return SliceGroups("row" if axis == 0 else "column", count, tuple(members), tuple(scopes), {})
 
 
 def gate_groups(layers: Sequence[RecurrentLayer], parameters: Mapping[str, Tensor]) -> SliceGroups:

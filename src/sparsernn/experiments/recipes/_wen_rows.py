@@ -78,6 +78,15 @@ class Wen:
             return lambda model, steps: L1(
                 model, x, strength=s.l1_strength, update="subgradient", threshold=s.l1_threshold, include=included
             )
+        if row == "lines":  # Wen's matrix has the rows of all four gates as its columns
+            return lambda model, steps: GroupLasso(
+                model,
+                None,
+                strength=s.lines_strength,
+                level=("gate", "column"),
+                update="subgradient",
+                threshold=s.threshold,
+            )
         if row == "target":
             return lambda model, steps: GroupLasso(model, x, target=s.target, steps=steps)
         return None

@@ -17,6 +17,7 @@ ROWS = {
     "target": "target, from scratch",
     "iss-tuned": "ISS, from the dense net",
     "l1": "L1, from the dense net",
+    "lines": "lasso on rows and columns, from scratch",
 }
 # Those that begin with the dense net's weights.
 TUNED = ("iss-tuned", "l1")
@@ -58,8 +59,9 @@ class Settings:
 
     `schedule`: of the ISS rows, "paper": the dense net's, as the paper says; "code": the rate falls to a tenth after
     each third of the epochs, as the authors' code has it (1, 0.1 and 0.01 for 18 epochs each, 0.001 for the last).
-    `strength` and `threshold`: of ISS, for a loss summed over time; `l1_strength` and `l1_threshold`: of L1. `target`:
-    share of the recurrent weights that its row keeps. `widths`: of the row direct, where it shall not be those of ISS.
+    `strength` and `threshold`: of ISS, for a loss summed over time; `l1_strength` and `l1_threshold`: of L1;
+    `lines_strength`: of the lasso on rows and columns of each layer's matrix, at the threshold of ISS. `target`: share
+    of the recurrent weights that its row keeps. `widths`: of the row direct, where it shall not be those of ISS.
 
     `words`: only so many of each part of the text, 0 for all; `measured_words`: of the validation and test parts.
     `steps`: stop each training after so many, 0 never.
@@ -74,6 +76,7 @@ class Settings:
     threshold: float = 1e-4
     l1_strength: float = 1e-4
     l1_threshold: float = 2e-4
+    lines_strength: float = 0.003
     target: float = 0.25
     widths: tuple[int, ...] = ()
     words: int = 0
@@ -95,11 +98,15 @@ class Settings:
             raise ValueError("The row direct takes the widths of the row iss, which is not among rows; set widths.")
         if self.widths and (len(self.widths) != 2 or min(self.widths) < 1):
             raise ValueError(f"widths is {self.widths}, expected the units of both layers, such as 373,315.")
-        if not 0 < self.target < 1 or min(self.strength, self.threshold, self.l1_strength, self.l1_threshold) < 0:
+        if not 0 < self.target < 1 or min(self._penalties) < 0:
             raise ValueError("target lies between 0 and 1; strengths and thresholds are 0 or more.")
         if min(self.epochs, self.words, self.measured_words, self.steps) < 0 or self.bench_rounds < 1:
             raise ValueError("epochs, words, measured_words and steps are 0 or more, bench_rounds is at least 1.")
         self.training("dense")
+
+    @property
+    def _penalties(self) -> tuple[float, ...]:
+        return self.strength, self.threshold, self.l1_strength, self.l1_threshold, self.lines_strength
 
     @property
     def net(self) -> Size:
