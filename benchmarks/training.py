@@ -19,12 +19,13 @@ TINY = 1e-12  # learning rate and strength: all steps go on computing the same
 
 
 class LanguageModel(nn.Module):
-    """Embedding, a stack of LSTM layers and a softmax: Zaremba's medium net (arXiv 1409.2329) without its dropout."""
+    """Embedding, a stack of recurrent layers and a softmax: with LSTMs Zaremba's medium net (arXiv 1409.2329) without
+    its dropout."""
 
-    def __init__(self) -> None:
+    def __init__(self, cell: type[nn.LSTM] | type[nn.GRU] = nn.LSTM) -> None:
         super().__init__()
         self.embedding = nn.Embedding(VOCABULARY, UNITS)
-        self.rnn = nn.LSTM(UNITS, UNITS, LAYERS)
+        self.rnn = cell(UNITS, UNITS, LAYERS)
         self.head = nn.Linear(UNITS, VOCABULARY)
 
     def forward(self, tokens_TB: Tensor) -> Tensor:
@@ -78,7 +79,27 @@ def training(ceiling: Ceiling, rounds: int) -> list[Row]:
             ceiling.ideal(6.0 * weights * TIME * BATCH, 4 * weights, 3),
             rounds,
         )
+    for cell in (nn.LSTM, nn.GRU):
+        rows += _noisy(cell, tokens_TB, ceiling, rounds)
     return rows
+
+
+def _noisy(cell: type[nn.LSTM] | type[nn.GRU], tokens_TB: Tensor, ceiling: Ceiling, rounds: int) -> list[Row]:
+    """A step with `Bayes`, which changes the forward, so that there is another net beside it."""
+    model, own = LanguageModel(cell), LanguageModel(cell)
+    bare, optimizer = _adam(model), _adam(own)
+    plain = _step(model, bare, _hooks(bare), tokens_TB)
+    bayes = srn.Bayes(own, tokens_TB, train_size=10**6).attach(optimizer)
+    step = _step(own, optimizer, _hooks(optimizer), tokens_TB, bayes.penalty)
+    weights = sum(p.numel() for n, p in model.named_parameters() if p.dim() == 2 and "embedding" not in n)
+    nothing = torch.zeros(1)
+    return versus(
+        f"training step with Bayes on weights, gates and units, {cell.__name__}, Adam",
+        Engine(step, lambda: nothing),
+        {"the same step without": Engine(plain, lambda: torch.zeros(0), 1 / 1.6)},
+        ceiling.ideal(6.0 * weights * TIME * BATCH, 4 * weights, 3),
+        rounds,
+    )
 
 
 Hooks = tuple[dict[int, Any], dict[int, Any]]
@@ -88,8 +109,14 @@ def _hooks(optimizer: Optimizer) -> Hooks:
     return dict(optimizer._optimizer_step_pre_hooks), dict(optimizer._optimizer_step_post_hooks)
 
 
-def _step(model: nn.Module, optimizer: Optimizer, hooks: Hooks, tokens_TB: Tensor) -> Callable[[], None]:
-    """A step with only those hooks on the optimizer."""
+def _step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    hooks: Hooks,
+    tokens_TB: Tensor,
+    penalty: Callable[[], Tensor | float] = lambda: 0.0,
+) -> Callable[[], None]:
+    """A step with only those hooks on the optimizer, and `penalty()` in the loss."""
 
     def step() -> None:
         for place, mine in zip((optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks), hooks):
@@ -98,7 +125,8 @@ def _step(model: nn.Module, optimizer: Optimizer, hooks: Hooks, tokens_TB: Tenso
         with torch.enable_grad():
             optimizer.zero_grad()
             scores = model(tokens_TB)
-            F.cross_entropy(scores.flatten(0, 1), tokens_TB.flatten()).backward()
+            loss = F.cross_entropy(scores.flatten(0, 1), tokens_TB.flatten()) + penalty()
+            loss.backward()
             optimizer.step()
 
     return step
