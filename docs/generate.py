@@ -11,6 +11,7 @@ from typing import Any
 from sparsernn._files import write_atomically
 from sparsernn.experiments.recipes import RECIPES
 from sparsernn.experiments.recipes.wen_bidaf import TABLE_3, TABLE_4
+from sparsernn.experiments.recipes.wen_ptb import verdict
 from sparsernn.experiments.results import Result, collect
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,6 +140,24 @@ def bidaf_section(found: Sequence[Result], benchmarks: Path) -> str:
     return "\n".join(parts)
 
 
+def ptb_section(found: Sequence[Result]) -> str:
+    """The table of Penn Treebank's rows, what they say, and validation perplexity over the epochs."""
+    parts = []
+    for scale in RECIPES["wen-ptb"].scales:
+        rows = [r for r in found if (r.recipe, r.scale, r.seed) == ("wen-ptb", scale, 0)]
+        if not rows:
+            continue
+        _, _, _, again, *table = recipe_section("wen-ptb", scale, rows).splitlines()
+        said = verdict({r.row: r for r in rows}).splitlines()
+        parts += [f"## What comes out, {scale} scale", "", again, *table, "", *(f"- {each}" for each in said), ""]
+        labels, courses = RECIPES["wen-ptb"].labels, {r.row: r.measured["valid_course"] for r in rows}
+        epochs = range(1, max(map(len, courses.values())) + 1)
+        parts += ["Validation perplexity after each epoch:", "", line(["", *map(str, epochs)])]
+        parts += [line(["---"] + ["---:"] * len(epochs))]
+        parts += [line([labels[row], *(f"{p:.1f}" for p in course)]) for row, course in courses.items()] + [""]
+    return "\n".join(parts or ["No row has been run to its end yet.", ""])
+
+
 def _published_rows() -> list[str]:
     lines = [line(["", "EM", "F1", "units of the six LSTMs", "weights", "ms"]), line(["---"] + ["---:"] * 5)]
     for name, rows in (("table 3, from the dense net", TABLE_3), ("table 4, from scratch", TABLE_4)):
@@ -175,4 +194,5 @@ if __name__ == "__main__":
     checks_page(ROOT / "results", ROOT / "docs")
     fill(ROOT / "README.md", demo_section(collect(ROOT / "results")))
     fill(ROOT / "docs" / "spoken-digits.md", digits_section(collect(ROOT / "results")))
+    fill(ROOT / "docs" / "intrinsic-structures.md", ptb_section(collect(ROOT / "results")))
     fill(ROOT / "docs" / "bidaf.md", bidaf_section(collect(ROOT / "results"), ROOT / "results" / "benchmarks"))

@@ -157,6 +157,12 @@ def test_the_page_on_bidaf_has_the_tables_of_the_paper_and_of_the_results():
     assert shown == generate()["bidaf_section"](collect(ROOT / "results"), ROOT / "results" / "benchmarks")
 
 
+def test_the_page_on_intrinsic_structures_has_the_table_of_the_results():
+    text = (ROOT / "docs" / "intrinsic-structures.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"<!-- demo:begin -->\n(.*?)<!-- demo:end -->", text, re.DOTALL)
+    assert shown == generate()["ptb_section"](collect(ROOT / "results"))
+
+
 def test_the_page_of_checks_is_that_of_the_records(tmp_path):
     runpy.run_path(str(ROOT / "docs" / "checks.py"))["checks_page"](ROOT / "results", tmp_path)
     assert (ROOT / "docs" / "checks.md").read_text(encoding="utf-8") == (tmp_path / "checks.md").read_text("utf-8")

@@ -62,11 +62,12 @@ def _show(run: Run, rows: Mapping[str, Result]) -> None:
     shown = {ROWS[row]: result for row, result in rows.items()}
     caption = "Perplexities; one thread, 10 texts of 30 words with the softmax; speed against the dense net in torch."
     run.console.print(rich_table(f"Penn Treebank, {run.settings.size} LSTM", COLUMNS, shown, caption))
-    if verdict := _verdict(rows):
-        run.console.print(verdict)
+    if said := verdict(rows):
+        run.console.print(said)
 
 
-def _verdict(rows: Mapping[str, Result]) -> str:
+def verdict(rows: Mapping[str, Result]) -> str:
+    """What the rows say: what ISS took and what it cost, and whether its sizes alone would have done."""
     if "iss" not in rows:
         return ""
     measured = {row: result.measured for row, result in rows.items()}
@@ -129,7 +130,7 @@ def report(run: Run) -> Path:
     inspect(work.load(_inspected(run)), work.example_inputs).html(
         path,
         title=f"Penn Treebank, {run.settings.size} LSTM",
-        verdict=_verdict(rows) or None,
+        verdict=verdict(rows) or None,
         command=run.command,
         runs=[
             {**row, "measured": {k: v for k, v in row["measured"].items() if not k.endswith("_course")}}
