@@ -63,7 +63,7 @@ def gate_recipe(
         rows: dict[str, Result] = {}
         for work in works(run):
             own = work.results(paper)
-            timed = all("ms_units" in own[row].measured for row in work.timed_rows)
+            timed = all("gates_gain" in own[row].measured for row in work.timed_rows)
             rows |= own if timed else work.timed(own)
         return rows
 
