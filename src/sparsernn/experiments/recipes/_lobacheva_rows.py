@@ -187,7 +187,7 @@ class Lobacheva:
         return {
             "units": units,
             "gates": gates,
-            "all_fast": accelerate(_without_zeros(units)),
+            "all_fast": accelerate(_all_gates(units)),
             "units_fast": accelerate(units),
             "gates_fast": accelerate(gates),
         }
@@ -219,11 +219,11 @@ class Lobacheva:
         return found
 
 
-def _without_zeros(model: nn.Module) -> nn.Module:
-    """The same function with numbers too small to count in the place of zeros, so that no gate looks constant."""
+def _all_gates(model: nn.Module) -> nn.Module:
+    """The same function with numbers too small to count in rows of zeros, so that no gate looks constant."""
     full = copy.deepcopy(model)
     for layer in recurrent_layers(full):
         for name in layer.matrices():
             weight = full.get_parameter(name).data
-            weight[weight == 0] = 1e-30
+            weight[(weight == 0).all(1)] = 1e-30
     return full
