@@ -53,13 +53,13 @@ def run_layer(
     layer: int,
     x: Tensor,
     packing: tuple[Tensor, Tensor] | None,
-    states: Sequence[Sequence[Tensor]] | None,
+    states: Sequence[Sequence[Tensor] | None] | None,
     batch_first: bool,
 ) -> tuple[Tensor, list[list[Tensor]]]:
     """One layer, all directions side by side: (output, final [h] or [h, c] of each direction).
 
     x: (T, B, I), with `batch_first` (B, T, I), with `packing` (rows, I). states: for each direction [h] or [h, c],
-    each (B, width).
+    each (B, width), None for zeros.
     """
     if x.stride(-1) != 1:
         x = x.contiguous()
@@ -91,7 +91,8 @@ def run_layer(
     for n, direction in enumerate(directions):
         y = out[..., sum(widths[:n]) :]
         for a, b in pairwise(cuts):
-            state = None if states is None else [s[a:b] for s in states[n]]
+            given = None if states is None else states[n]
+            state = None if given is None else [s[a:b] for s in given]
             own_x, own_y = (x, y) if packing is not None else (x.narrow(row, a, b - a), y.narrow(row, a, b - a))
             calls.append(partial(direction.run, own_x, strides, steps, b - a, packing, state, own_y, out_strides))
     results = in_parallel(calls)
@@ -211,8 +212,14 @@ class _RaggedStack(Accelerated):
             _no_time(self, input)
         return super().forward(input, hx)  # type: ignore[misc]
 
+    def _initial_states(self, hx: Any, x: Tensor, batch: int, unbatched: bool, order: Tensor | None) -> Any:
+        if hx is None:  # the kernels know zeros: none are made and copied
+            module = cast(Any, self)
+            return [None for layer in range(module.num_layers) for _ in module.output_widths(layer)]
+        return super()._initial_states(hx, x, batch, unbatched, order)  # type: ignore[misc]
+
     def _run_layer(
-        self, layer: int, x: Tensor, batch_sizes: Tensor | None, states: list[list[Tensor]], backwards: Tensor | None
+        self, layer: int, x: Tensor, batch_sizes: Tensor | None, states: list[Any], backwards: Tensor | None
     ) -> tuple[Tensor, list[list[Tensor]]]:
         packing = None if batch_sizes is None else packing_of(batch_sizes)
         module = cast(Any, self)
