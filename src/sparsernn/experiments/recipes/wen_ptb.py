@@ -155,6 +155,6 @@ RECIPE = Recipe(
     bench=bench,
     report=report,
     columns=COLUMNS,
-    judge=Judge("valid_perplexity", more=False, rows="target"),
+    judge=Judge("valid_perplexity", more=False, rows="iss"),
     labels=ROWS,
 )
