@@ -154,7 +154,10 @@ def ptb_section(found: Sequence[Result]) -> str:
         epochs = range(1, max(map(len, courses.values())) + 1)
         parts += ["Validation perplexity after each epoch:", "", line(["", *map(str, epochs)])]
         parts += [line(["---"] + ["---:"] * len(epochs))]
-        parts += [line([labels[row], *(f"{p:.1f}" for p in course)]) for row, course in courses.items()] + [""]
+        parts += [
+            line([labels[row], *(f"{p:.1f}" for p in course), *[""] * (len(epochs) - len(course))])
+            for row, course in courses.items()
+        ] + [""]
     return "\n".join(parts or ["No row has been run to its end yet.", ""])
 
 

@@ -9,6 +9,8 @@ from torch import nn
 from sparsernn import L1, GroupLasso, compact
 from sparsernn.experiments.recipes import RECIPES, RecipeError, with_changes
 from sparsernn.experiments.recipes._wen_settings import SIZES, Settings
+from sparsernn.experiments.recipes.wen_ptb import verdict
+from sparsernn.experiments.results import Result
 from sparsernn.experiments.softmax_loss import linear_cross_entropy
 from sparsernn.experiments.tasks.text import bits_per_symbol
 from sparsernn.experiments.word_model import StackedLSTM
@@ -56,6 +58,8 @@ def test_the_rates_are_the_published_ones():
     assert rates("large") == pytest.approx([1.0] * 14 + [1.15**-k for k in range(1, 42)])
     assert rates("large", "code") == pytest.approx([0.1 ** (epoch // 18) for epoch in range(55)])
     assert rates("large", "code", "dense") == rates("large")
+    blocks = Settings(block_epochs=5, block_rate=0.2).training("blocks-20")
+    assert [blocks.rate(epoch) for epoch in range(5)] == pytest.approx([0.2] * 3 + [0.1, 0.05])
     # The rate of a training that says nothing falls from its second epoch on, as AWD-LSTM's rows have it.
     assert [WordTraining(3, 2.0, decay=0.5).rate(epoch) for epoch in range(3)] == [2.0, 1.0, 0.5]
 
@@ -151,7 +155,10 @@ def test_the_net_without_dead_units_reads_the_text_as_before():
 def test_settings_that_do_not_go_together_are_refused():
     settings = RECIPES["wen-ptb"].settings("cpu")
     for change, words in (
-        ("rows=iss-tuned", "begin with the row dense"),
+        ("rows=iss-tuned", "iss-tuned begins with the row dense"),
+        ("rows=dense,blocks-20", "blocks-20 begins with the row iss"),
+        ("block_epochs=0", "at least 1"),
+        ("block_weight_decay=-1", "0 or more"),
         ("rows=dense,direct", "set widths"),
         ("widths=373", "units of both layers"),
         ("target=1.5", "between 0 and 1"),
@@ -161,6 +168,26 @@ def test_settings_that_do_not_go_together_are_refused():
         with pytest.raises(RecipeError, match=words):
             with_changes(settings, [change])
     assert with_changes(settings, ["rows=direct", "widths=373,315"]).widths == (373, 315)
+
+
+def test_the_verdict_names_the_fastest_blocks_that_are_no_worse_than_the_dense_net():
+    def row(name: str, perplexity: float, speedup: float) -> Result:
+        measured = {
+            "test_perplexity": perplexity - 0.5,
+            "test_perplexity_int8": perplexity,
+            "units": [3, 4],
+            "mult_adds": 10,
+            "speedup_fast": 2.0,
+            "speedup_int8": speedup,
+        }
+        return Result("wen-ptb", "cpu", name, 0, {}, {}, measured, {}, "", 1, 0.0, "2026-01-01", "")
+
+    rows = {"dense": row("dense", 100.5, 1.0), "iss": row("iss", 95.0, 4.0)}
+    rows |= {"blocks-40": row("blocks-40", 96.0, 6.0), "blocks-20": row("blocks-20", 100.0, 9.0)}
+    rows |= {"blocks-10": row("blocks-10", 100.2, 12.0)}
+    assert "fastest: ISS, then 20% of the 16x1 blocks, in int8 100.00 and 9.0x as fast." in verdict(rows)
+    assert "No row of blocks" in verdict({**rows, "dense": row("dense", 90.0, 1.0)})
+    assert "blocks" not in verdict({row: rows[row] for row in ("dense", "iss")})
 
 
 def test_a_change_of_optimizer_is_refused_beside_a_sparsifier(tmp_path):

@@ -26,7 +26,7 @@ from ..tasks import ptb_word
 from ..tasks.text import Text, bits_per_symbol
 from ..word_model import StackedLSTM
 from ..word_training import WordTrainer
-from ._wen_settings import TUNED, Settings
+from ._wen_settings import STARTS, Settings
 
 STEPS, BATCH = 30, 10  # of the paper's timing
 LONG = 256  # words of one stream that are read at once where nothing is learnt
@@ -89,14 +89,23 @@ class Wen:
             )
         if row == "target":
             return lambda model, steps: GroupLasso(model, x, target=s.target, steps=steps)
+        if row.startswith("blocks"):
+            share = float(row.removeprefix("blocks-")) / 100
+            # Every matrix but the embedding, where words are looked up.
+            return lambda model, steps: GroupLasso(
+                model, None, target=share, steps=steps, level="block", include=("layers.*", "head.*")
+            )
         return None
 
     def make(self, row: str) -> Mapping[str, Any]:
         """Train `row` (or go on with it), take out what can go, save both nets and measure."""
         s, text = self.settings, self.text
-        model = self.model(row)
-        if row in TUNED:
-            model.load_state_dict(self.load("dense").state_dict())
+        start = STARTS.get(row)
+        model: Any = self.model(row)
+        if start == "dense":
+            model.load_state_dict(self.load(start).state_dict())
+        elif start:
+            model = self.load(start, "-compact")
         trainer = WordTrainer(
             model,
             text.train,
@@ -113,10 +122,12 @@ class Wen:
             warnings.simplefilter("ignore")
             small: Any = compact(model, self.example_inputs)
         save(small, self.file(row, "-compact"))
+        fewer_bits = self.accelerated(small, "int8")
         small = small.to(trainer.device)
         measured = {
             "valid_perplexity": 2 ** bits_per_symbol(small, text.valid, streams=s.batch, window=s.training(row).bptt),
             "test_perplexity": 2 ** bits_per_symbol(small, text.test, streams=1, window=LONG),
+            "test_perplexity_int8": 2 ** bits_per_symbol(fewer_bits, text.test, streams=1, window=LONG),
             "valid_course": [2**bits for bits in trainer.losses],
             "train_course": list(trainer.train_perplexity),
             "steps": trainer.step,
@@ -146,9 +157,12 @@ class Wen:
     def forms(self, row: str) -> dict[str, nn.Module]:
         """What is timed for `row`: the net without what could go in torch, in our runtime, and there in int8."""
         small = self.load(row, "-compact")
+        return {"compact": small, "fast": accelerate(small), "int8": self.accelerated(small, "int8")}
+
+    def accelerated(self, model: nn.Module, precision: Any) -> nn.Module:
         with warnings.catch_warnings():  # a processor that has no int8 products says so in `accelerate`
             warnings.simplefilter("ignore", RuntimeWarning)
-            return {"compact": small, "fast": accelerate(small), "int8": accelerate(small, "int8")}
+            return accelerate(model, precision)
 
     def timed(self, rows: Mapping[str, Result]) -> dict[str, Result]:
         """The rows with the times of the paper's batch added: one thread's own, side by side with the dense net."""

@@ -18,9 +18,12 @@ ROWS = {
     "iss-tuned": "ISS, from the dense net",
     "l1": "L1, from the dense net",
     "lines": "lasso on rows and columns, from scratch",
+    "blocks-40": "ISS, then 40% of the 16x1 blocks",
+    "blocks-20": "ISS, then 20% of the 16x1 blocks",
+    "blocks-10": "ISS, then 10% of the 16x1 blocks",
 }
-# Those that begin with the dense net's weights.
-TUNED = ("iss-tuned", "l1")
+# The row whose net others begin with: the dense one's weights, or what is left of ISS's.
+STARTS = {"iss-tuned": "dense", "l1": "dense", **{row: "iss" for row in ROWS if row.startswith("blocks")}}
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Settings:
     `strength` and `threshold`: of ISS, for a loss summed over time; `l1_strength` and `l1_threshold`: of L1;
     `lines_strength`: of the lasso on rows and columns of each layer's matrix, at the threshold of ISS. `target`: share
     of the recurrent weights that its row keeps. `widths`: of the row direct, where it shall not be those of ISS.
+    The rows of blocks train for `block_epochs` at the rate `block_rate`, halved with each of the last half, with
+    `block_weight_decay` in the place of ISS's penalty.
 
     `words`: only so many of each part of the text, 0 for all; `measured_words`: of the validation and test parts.
     `steps`: stop each training after so many, 0 never.
@@ -79,6 +84,9 @@ class Settings:
     lines_strength: float = 0.003
     target: float = 0.25
     widths: tuple[int, ...] = ()
+    block_epochs: int = 6
+    block_rate: float = 0.5
+    block_weight_decay: float = 1e-5
     words: int = 0
     measured_words: int = 0
     steps: int = 0
@@ -92,21 +100,25 @@ class Settings:
         unknown = [row for row in self.rows if row not in ROWS]
         if unknown or not self.rows:
             raise ValueError(f"rows is {','.join(self.rows)!r}, expected some of {', '.join(ROWS)}.")
-        if any(row in self.rows for row in TUNED) and "dense" not in self.rows:
-            raise ValueError(f"rows is {','.join(self.rows)!r}: {' and '.join(TUNED)} begin with the row dense.")
+        for row in self.rows:
+            if STARTS.get(row, row) not in self.rows:
+                raise ValueError(f"rows is {','.join(self.rows)!r}: {row} begins with the row {STARTS[row]}.")
         if "direct" in self.rows and not self.widths and "iss" not in self.rows:
             raise ValueError("The row direct takes the widths of the row iss, which is not among rows; set widths.")
         if self.widths and (len(self.widths) != 2 or min(self.widths) < 1):
             raise ValueError(f"widths is {self.widths}, expected the units of both layers, such as 373,315.")
         if not 0 < self.target < 1 or min(self._penalties) < 0:
-            raise ValueError("target lies between 0 and 1; strengths and thresholds are 0 or more.")
+            raise ValueError("target lies between 0 and 1; strengths, thresholds and weight decay are 0 or more.")
+        if self.block_epochs < 1 or not self.block_rate > 0:
+            raise ValueError("block_epochs is at least 1, block_rate above 0.")
         if min(self.epochs, self.words, self.measured_words, self.steps) < 0 or self.bench_rounds < 1:
             raise ValueError("epochs, words, measured_words and steps are 0 or more, bench_rounds is at least 1.")
         self.training("dense")
 
     @property
     def _penalties(self) -> tuple[float, ...]:
-        return self.strength, self.threshold, self.l1_strength, self.l1_threshold, self.lines_strength
+        lasso = self.strength, self.threshold, self.l1_strength, self.l1_threshold, self.lines_strength
+        return *lasso, self.block_weight_decay
 
     @property
     def net(self) -> Size:
@@ -120,14 +132,17 @@ class Settings:
 
     def training(self, row: str) -> WordTraining:
         net = self.net
-        epochs = self.epochs or net.epochs
+        epochs, rate = self.epochs or net.epochs, 1.0
         third = max(1, epochs // 3)
         course: Mapping[str, Any] = {"hold": net.hold, "decay": net.decay}
-        if self.schedule == "code" and row.startswith("iss"):
+        if STARTS.get(row) == "iss":
+            epochs, rate = self.block_epochs, self.block_rate
+            course = {"hold": -(-epochs // 2), "decay": 0.5, "weight_decay": self.block_weight_decay}
+        elif self.schedule == "code" and row.startswith("iss"):
             course = {"hold": third, "decay": 0.1, "decay_every": third}
         return WordTraining(
             epochs,
-            1.0,
+            rate,
             batch=self.batch,
             bptt=net.bptt,
             clip=net.clip,

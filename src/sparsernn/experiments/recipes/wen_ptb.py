@@ -2,7 +2,8 @@
 
 Rows: the dense net; the same with the sparse rows' weaker dropout and no penalty, which over-fits; ISS (group lasso on
 units, subgradient and threshold) from scratch and from the dense net; units to a target; L1 on single weights (appendix
-A); and a dense net of the sizes that ISS found, trained directly.
+A); a dense net of the sizes that ISS found, trained directly; and what ISS left, with most of its 16x1 blocks taken out
+as well.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ PAPER: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 COLUMNS = (
     figure("valid", "valid_perplexity", "{:.2f}"),
     figure("test", "test_perplexity", "{:.2f}"),
+    figure("in int8", "test_perplexity_int8", "{:.2f}"),
     figure("units", "units"),
     Column("weights", lambda m: f"{m['nonzero'] / 1e6:.2f}M"),
     Column("mult-adds", lambda m: f"{m['mult_adds'] / 1e6:.2f}M"),
@@ -86,6 +88,19 @@ def verdict(rows: Mapping[str, Result]) -> str:
             f"ISS is {'better' if better else 'not better'} than the same sizes trained directly: "
             f"{sparse['test_perplexity']:.2f} against {measured['direct']['test_perplexity']:.2f}."
         )
+    blocks = {row: m for row, m in measured.items() if row.startswith("blocks")}
+    if blocks and "dense" in measured:
+        wanted = measured["dense"]["test_perplexity"]
+        fit = [row for row, m in blocks.items() if m["test_perplexity_int8"] <= wanted]
+        best = max(fit, key=lambda row: blocks[row]["speedup_int8"], default=None)
+        if best is None:
+            lines.append(f"No row of blocks is in int8 as good as the dense net ({wanted:.2f}).")
+        else:
+            m = blocks[best]
+            lines.append(
+                f"No worse than the dense net ({wanted:.2f}) and fastest: {ROWS[best]}, in int8 "
+                f"{m['test_perplexity_int8']:.2f} and {m['speedup_int8']:.1f}x as fast."
+            )
     return "\n".join(lines)
 
 
@@ -143,7 +158,7 @@ def report(run: Run) -> Path:
 
 RECIPE = Recipe(
     name="wen-ptb",
-    summary="Intrinsic sparse structures in Zaremba's LSTMs on Penn Treebank: ISS, target, L1, direct design.",
+    summary="Intrinsic sparse structures in Zaremba's LSTMs on Penn Treebank: ISS, target, L1, blocks, direct design.",
     scales={
         "smoke": Settings(size="tiny", rows=tuple(ROWS), words=1500, strength=0.2, target=0.4, bench_rounds=1),
         "cpu": Settings(precision="bfloat16"),
