@@ -18,6 +18,7 @@ from ...surgery.checkpoint import load, save
 from ...surgery.compact import compact
 from .. import checkpoint
 from ..models import CharacterLSTM
+from ..precision import resolved
 from ..results import Result, sizes
 from ..runs import Run
 from ..tasks import shakespeare
@@ -66,14 +67,8 @@ class CharacterSettings:
             steps=self.steps,
             learning_rate=self.learning_rate,
             warm_up=self.warm_up,
-            precision=_precision() if self.precision == "auto" else self.precision,
+            precision=resolved(self.precision),
         )
-
-
-def _precision() -> Literal["float32", "bfloat16"]:
-    """bfloat16 where the processor multiplies in it; elsewhere it would be slower than float32."""
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # not in every version of torch
-    return "bfloat16" if supported is not None and supported() else "float32"
 
 
 class Characters:

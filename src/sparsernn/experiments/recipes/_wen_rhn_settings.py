@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..highway_model import HighwayDrop
+from ..precision import resolved
 from ..word_training import WordTraining
 
 # Shares of Zilly et al. (arXiv 1607.03474) for the network of depth 10 and width 830 with a tied embedding.
@@ -49,7 +50,7 @@ class HighwaySettings:
     steps: int = 0
     batch: int = 20
     bptt: int = 35
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
     device: Literal["cpu", "any"] = "cpu"
     checkpoint_every: int = 200
     bench_rounds: int = 15
@@ -85,7 +86,7 @@ class HighwaySettings:
             sum_over_time=True,
             # Before its last steps a net that goes to a target is not yet small.
             keep_best=self.keep_best and row != "target",
-            precision=self.precision,
+            precision=resolved(self.precision),
             steps=self.steps,
             device=self.device,
             checkpoint_every=self.checkpoint_every,

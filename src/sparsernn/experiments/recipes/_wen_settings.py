@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..precision import resolved
 from ..word_training import WordTraining
 
 # In the order in which they are made, what answers most first.
@@ -69,6 +70,7 @@ class Settings:
     `block_weight_decay` in the place of ISS's penalty.
 
     `words`: only so many of each part of the text, 0 for all; `measured_words`: of the validation and test parts.
+    `precision`: of the products with the vocabulary's matrix; "auto": bfloat16 where the processor multiplies in it.
     `steps`: stop each training after so many, 0 never.
     `bench_rounds`: rounds in which the nets are timed side by side on the paper's batch, 10 texts of 30 words.
     """
@@ -84,14 +86,14 @@ class Settings:
     lines_strength: float = 0.003
     target: float = 0.25
     widths: tuple[int, ...] = ()
-    block_epochs: int = 6
+    block_epochs: int = 4
     block_rate: float = 0.5
     block_weight_decay: float = 1e-5
     words: int = 0
     measured_words: int = 0
     steps: int = 0
     batch: int = 20
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
     device: Literal["cpu", "any"] = "cpu"
     checkpoint_every: int = 200
     bench_rounds: int = 15
@@ -147,7 +149,7 @@ class Settings:
             bptt=net.bptt,
             clip=net.clip,
             sum_over_time=True,
-            precision=self.precision,
+            precision=resolved(self.precision),
             steps=self.steps,
             device=self.device,
             checkpoint_every=self.checkpoint_every,

@@ -161,10 +161,10 @@ RECIPE = Recipe(
     summary="Intrinsic sparse structures in Zaremba's LSTMs on Penn Treebank: ISS, target, L1, blocks, direct design.",
     scales={
         "smoke": Settings(size="tiny", rows=tuple(ROWS), words=1500, strength=0.2, target=0.4, bench_rounds=1),
-        "cpu": Settings(precision="bfloat16"),
+        "cpu": Settings(precision="auto"),
         "paper": Settings(size="large", rows=tuple(ROWS), schedule="code", device="any", checkpoint_every=1000),
     },
-    minutes={"smoke": "seconds", "cpu": "45 minutes a row, estimated", "paper": "hours a row on a GPU"},
+    minutes={"smoke": "seconds", "cpu": "45 to 60 minutes a row, estimated", "paper": "hours a row on a GPU"},
     run=run,
     load=loaded,
     bench=bench,

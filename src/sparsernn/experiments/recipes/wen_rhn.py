@@ -53,7 +53,7 @@ SCALES = {
         keep_best=False,
         words=200_000,
         measured_words=20_000,
-        precision="bfloat16",
+        precision="auto",
     ),
     "paper": HighwaySettings(device="any", checkpoint_every=1000),
 }
