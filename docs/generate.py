@@ -185,11 +185,13 @@ if __name__ == "__main__":
     from reber_study import darji_page
     from runtime_pages import figure1_page, speed_page
     from studies import tagging_figure, wang_page
+    from target_study import targets_page
 
     main()
     wang_page(ROOT / "results", ROOT / "docs")
     tagging_figure(ROOT / "results", ROOT / "docs")
     darji_page(ROOT / "results", ROOT / "docs")
+    targets_page(ROOT / "results", ROOT / "docs")
     gates_page(ROOT / "results", ROOT / "docs")
     generate_graphs.main()
     figure1_page(ROOT / "results", ROOT / "docs")

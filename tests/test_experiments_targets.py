@@ -1,14 +1,18 @@
 """The recipe of targets: what it makes at smoke scale, and what it says of a sweep."""
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from sparsernn.experiments.recipes import RECIPES, RecipeError, with_changes
 from sparsernn.experiments.recipes.targets import verdict
-from sparsernn.experiments.results import collect
+from sparsernn.experiments.results import Result, collect, write
 from sparsernn.experiments.runs import Run
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +59,40 @@ def test_settings_are_checked():
     for change, words in (("nets=rnn", "some of lstm, stack, gru"), ("target=1", "between 0 and 1")):
         with pytest.raises(RecipeError, match=words):
             with_changes(settings, [change])
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import target_study
+
+    yield target_study
+    for module in ("target_study", "studies"):
+        sys.modules.pop(module, None)
+
+
+def test_the_page_is_that_of_the_results(study, tmp_path):
+    study.targets_page(tmp_path, tmp_path)
+    assert not (tmp_path / "targets.md").exists()
+    study.targets_page(ROOT / "results", tmp_path)
+    page = (ROOT / "docs" / "targets.md").read_text(encoding="utf-8")
+    assert page == (tmp_path / "targets.md").read_text(encoding="utf-8")
+
+
+def test_the_page_says_how_the_target_compares(study, tmp_path):
+    losses = {"target": (1.0, 1.2), "direct": (1.1, 1.1), "strength0": (0.5, 0.5), "strength1": (1.5, 1.6)}
+    shares = {"target": 0.248, "direct": 0.25, "strength0": 0.9, "strength1": 0.26}
+    for way, by_seed in losses.items():
+        for seed, loss in enumerate(by_seed):
+            measured = {"test_loss": loss, "share": shares[way], "units": [5 + seed]}
+            measured |= {"off_target": -0.004 * (seed + 1)} if way == "target" else {}
+            settings = {"target": 0.25, "strengths": [1e-3, 1e-2]}
+            around = ({"torch": "2"}, "cpu", 1, 0.0, "2026-01-01", None)
+            write(tmp_path, Result("targets", "cpu", f"gru-{way}", seed, settings, {}, measured, *around))
+    study.targets_page(tmp_path, tmp_path)
+    page = (tmp_path / "targets.md").read_text(encoding="utf-8")
+    assert "Off the target by 0.80% at most, in 2 runs" in page
+    assert "0.0000 ± 0.1414 against direct training (better in 1 of 2 seeds)" in page
+    assert "-0.4500 ± 0.0707 against the best strength of that size (better in 2)." in page
+    assert "| target (soft top-k) | 1.1000 ± 0.1414 | 0.2480 ± 0.0000 | -0.80% | 5; 6 |" in page
+    assert "| strength 0.01 | 1.5500 ± 0.0707 |" in page

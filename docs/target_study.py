@@ -1,0 +1,100 @@
+"""The page on targets, made from results/ by `python docs/generate.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from studies import NOTE, by_seed, line, source, spread
+
+from sparsernn._files import write_atomically
+from sparsernn.experiments.recipes._targets import METHODS, NETS
+from sparsernn.experiments.results import collect
+
+SLACK = 1.1  # a strength "came down to the size" with at most so much more than the target
+TEXT = f"""# To a size in one run
+
+{NOTE}
+
+`GroupLasso(target=0.25)` is told what share of the recurrent weights may stay, nothing else. Three small nets are
+brought to that share with one setting for all: an LSTM of 192 units and two of them on top of each other on tiny
+Shakespeare's characters, and a GRU of 192 units on Reber strings, each in 1,200 steps of AdamW. Beside each stand the
+dense net, a net as large as what the target left that is trained directly, and five strengths of the penalty (0.001 to
+0.1, with the proximal step to the last step of the training: what stays is shrunk as well, and is not trained on
+without it). Loss is on what was not trained on, in bits per character and nats per string; means and deviations over
+the seeds.
+"""
+
+
+def targets_page(results: Path, folder: Path) -> None:
+    """Write docs/targets.md; nothing without results."""
+    found = [r for r in collect(results) if (r.recipe, r.scale) == ("targets", "cpu")]
+    if not found:
+        return
+    seeds = by_seed(found)
+    settings = found[0].settings
+    parts = [TEXT, source(found, "sparsernn run targets --scale cpu"), ""]
+    parts += [*(f"- {each}" for each in answers(seeds, settings["target"])), ""]
+    for net, label in NETS.items():
+        titles = ["", "loss", "share of the weights", "off the target", "units, each seed"]
+        parts += [f"## {label[0].upper()}{label[1:]}", "", line(titles), line(["---"] + ["---:"] * 4)]
+        ways = {"dense": "dense", "target": "target (soft top-k)", "direct": "that size, trained directly"}
+        ways |= {f"strength{n}": f"strength {strength:g}" for n, strength in enumerate(settings["strengths"])}
+        ways |= {method: f"target by {method}" for method in METHODS[1:]}
+        for way, text in ways.items():
+            rows = [seed[f"{net}-{way}"] for seed in seeds if f"{net}-{way}" in seed]
+            if rows:
+                parts.append(_row(text, rows))
+        parts.append("")
+    write_atomically(folder / "targets.md", "\n".join(parts))
+
+
+def _row(text: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    off = [row["off_target"] for row in rows if "off_target" in row]
+    units = dict.fromkeys(", ".join(map(str, row["units"])) for row in rows)
+    return line(
+        [
+            text,
+            spread([row["test_loss"] for row in rows], "{:.4f}"),
+            spread([row["share"] for row in rows], "{:.4f}"),
+            f"{max(off, key=abs):+.2%}" if off else "",
+            "; ".join(units),
+        ]
+    )
+
+
+def answers(seeds: Sequence[Mapping[str, Mapping[str, Any]]], target: float) -> list[str]:
+    """How near the targets came, and in how many of the runs they were better than direct training and the sweep."""
+    pairs = [(net, seed) for net in NETS for seed in seeds if f"{net}-direct" in seed]
+    off = max((abs(seed[f"{net}-target"]["off_target"]) for net, seed in pairs), default=0.0)
+    lines = [f"Off the target by {off:.2%} at most, in {len(pairs)} runs; never above it."]
+    for net in NETS:
+        mine = [seed for owner, seed in pairs if owner == net]
+        if not mine:
+            continue
+        losses = [(seed[f"{net}-target"]["test_loss"], seed[f"{net}-direct"]["test_loss"]) for seed in mine]
+        better = sum(ours < theirs for ours, theirs in losses)
+        gap = [ours - theirs for ours, theirs in losses]
+        said = f"{NETS[net]}: {_gap(gap)} against direct training (better in {better} of {len(mine)} seeds)"
+        sweep = [_best(net, seed, target) for seed in mine]
+        fit = [(ours, best) for (ours, _), best in zip(losses, sweep) if best is not None]
+        if fit:
+            beaten = sum(ours < best for ours, best in fit)
+            gap = [ours - best for ours, best in fit]
+            said += f", {_gap(gap)} against the best strength of that size (better in {beaten})"
+        if len(fit) < len(mine):
+            said += f"; in {len(mine) - len(fit)} no strength came down to the size"
+        lines.append(f"{said}.")
+    return [f"{each[0].upper()}{each[1:]}" for each in lines]
+
+
+def _gap(values: Sequence[float]) -> str:
+    return ("+" if fmean(values) > 0 else "") + spread(values, "{:.4f}")
+
+
+def _best(net: str, seed: Mapping[str, Mapping[str, Any]], target: float) -> float | None:
+    """The least loss of the strengths that came down to the size, None where none did."""
+    sweep = [row for name, row in seed.items() if name.startswith(f"{net}-strength")]
+    return min((row["test_loss"] for row in sweep if row["share"] <= SLACK * target), default=None)
