@@ -13,7 +13,8 @@ INTRODUCTION = """# How it is checked
 Made by `python docs/generate.py` from `results/checks/`; do not edit.
 
 `tests/contracts/` holds architectures written as users write them, each with the readers that have to be found; two
-further checks take too long for every run of the tests, and are recorded here.
+further checks take too long for every run of the tests, and are recorded here, and so are the first steps of the
+recipes at the papers' sizes.
 """
 COMPOSITIONS = """## Composed models
 
@@ -24,13 +25,18 @@ PLANTED = """## Planted bugs
 
 A test suite is worth what it catches. Each line is a mistake that is easy to make, planted in the source alone; the
 tests that are named for it pass without it, and the one shown fails with it."""
+PAPER_STEPS = """## The papers' sizes, 200 steps
+
+The recipes at paper scale want a GPU and hours. What can be shown anywhere: each command trains for 200 steps, is
+stopped half-way by SIGTERM, goes on from there when it is given again, and comes to its table. Loss is that of a batch,
+in nats a word or a question, in the first and the last line that a training shows."""
 
 
 def checks_page(results: Path, target: Path) -> None:
     """Write docs/checks.md from what is recorded; nothing without records."""
     folder = results / "checks"
     parts = [INTRODUCTION]
-    for name, section in (("compositions", _compositions), ("planted_bugs", _planted)):
+    for name, section in (("compositions", _compositions), ("planted_bugs", _planted), ("paper_steps", _paper_steps)):
         if (folder / f"{name}.json").exists():
             parts.append(section(json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))))
     if len(parts) > 1:
@@ -63,6 +69,31 @@ def _planted(content: dict[str, Any]) -> str:
     again = f"Again: `python tests/planted_bugs.py --record FILE`; {_where(content)}."
     note = f"{caught} of {len(rows)} caught{left}. {again}"
     return "\n".join([PLANTED, "", note, "", *lines, ""])
+
+
+def _paper_steps(content: dict[str, Any]) -> str:
+    parts = [PAPER_STEPS, ""]
+    titles = ("training", "loss", "seconds a step", "units after 200 steps", "parameters")
+    for row in content["rows"]:
+        again = "Again: `python tests/paper_steps.py --record FILE`"
+        parts += [
+            f"`{row['command']}`: stopped at step {row['stopped_at']}, next seen at {row['went_on_with']}. {again};"
+        ]
+        parts += [f"{_where(row)}, {row['threads']} thread{'s' if row['threads'] > 1 else ''}.", ""]
+        parts += ["| " + " | ".join(titles) + " |", "| --- | ---: | ---: | ---: | ---: |"]
+        for name, training in row["trainings"].items():
+            losses, pace = training["losses"], training["seconds_a_step"]
+            units, parameters = row["units"].get(name), row["parameters"].get(name)
+            cells = (
+                name,
+                f"{losses[0]:.2f} → {losses[-1]:.2f}",
+                "" if pace is None else f"{pace:.1f}",
+                ", ".join(map(str, units)) if units else "",
+                f"{parameters / 1e6:.1f}M" if parameters else "",
+            )
+            parts.append("| " + " | ".join(cells) + " |")
+        parts.append("")
+    return "\n".join(parts)
 
 
 def _where(content: dict[str, Any]) -> str:
