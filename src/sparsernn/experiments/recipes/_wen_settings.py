@@ -88,7 +88,7 @@ class Settings:
     widths: tuple[int, ...] = ()
     block_epochs: int = 4
     block_rate: float = 0.5
-    block_weight_decay: float = 1e-5
+    block_weight_decay: float = 3e-4
     words: int = 0
     measured_words: int = 0
     steps: int = 0
