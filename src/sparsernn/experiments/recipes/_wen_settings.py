@@ -67,7 +67,7 @@ class Settings:
     `lines_strength`: of the lasso on rows and columns of each layer's matrix, at the threshold of ISS. `target`: share
     of the recurrent weights that its row keeps. `widths`: of the row direct, where it shall not be those of ISS.
     The rows of blocks train for `block_epochs` at the rate `block_rate`, halved with each of the last half, with
-    `block_weight_decay` in the place of ISS's penalty (3e-4, which would be as strong, cost 4 perplexity with 20%).
+    `block_weight_decay` in the place of ISS's penalty.
 
     `words`: only so many of each part of the text, 0 for all; `measured_words`: of the validation and test parts.
     `precision`: of the products with the vocabulary's matrix; "auto": bfloat16 where the processor multiplies in it.
@@ -88,7 +88,7 @@ class Settings:
     widths: tuple[int, ...] = ()
     block_epochs: int = 4
     block_rate: float = 0.5
-    block_weight_decay: float = 1e-5
+    block_weight_decay: float = 3e-4
     words: int = 0
     measured_words: int = 0
     steps: int = 0
