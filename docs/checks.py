@@ -29,8 +29,8 @@ PAPER_STEPS = """## The papers' sizes, 200 steps
 
 The recipes at paper scale want a GPU and hours. What can be shown anywhere: each command trains for 200 steps, is
 stopped half-way by SIGTERM, goes on from there when it is given again, and comes to its table. Loss is that of a batch,
-in nats a word or a question, in the first and the last line that a training shows. Other trainings ran on the same
-cores, so that the seconds are upper bounds."""
+in nats a word or a question, in the first and the last line that a training shows. Seconds are
+by the clock, whatever else ran meanwhile: upper bounds."""
 
 
 def checks_page(results: Path, target: Path) -> None:

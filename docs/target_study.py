@@ -10,10 +10,9 @@ from typing import Any
 from studies import NOTE, by_seed, line, source, spread
 
 from sparsernn._files import write_atomically
-from sparsernn.experiments.recipes._targets import METHODS, NETS
+from sparsernn.experiments.recipes._targets import METHODS, NETS, best_strength
 from sparsernn.experiments.results import collect
 
-SLACK = 1.1  # a strength "came down to the size" with at most so much more than the target
 TEXT = f"""# To a size in one run
 
 {NOTE}
@@ -78,7 +77,7 @@ def answers(seeds: Sequence[Mapping[str, Mapping[str, Any]]], target: float) -> 
         better = sum(ours < theirs for ours, theirs in losses)
         gap = [ours - theirs for ours, theirs in losses]
         said = f"{NETS[net]}: {_gap(gap)} against direct training (better in {better} of {len(mine)} seeds)"
-        sweep = [_best(net, seed, target) for seed in mine]
+        sweep = [best_strength(net, seed, target) for seed in mine]
         fit = [(ours, best) for (ours, _), best in zip(losses, sweep) if best is not None]
         if fit:
             beaten = sum(ours < best for ours, best in fit)
@@ -92,9 +91,3 @@ def answers(seeds: Sequence[Mapping[str, Mapping[str, Any]]], target: float) -> 
 
 def _gap(values: Sequence[float]) -> str:
     return ("+" if fmean(values) > 0 else "") + spread(values, "{:.4f}")
-
-
-def _best(net: str, seed: Mapping[str, Mapping[str, Any]], target: float) -> float | None:
-    """The least loss of the strengths that came down to the size, None where none did."""
-    sweep = [row for name, row in seed.items() if name.startswith(f"{net}-strength")]
-    return min((row["test_loss"] for row in sweep if row["share"] <= SLACK * target), default=None)

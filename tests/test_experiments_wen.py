@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from paper_steps import COMMANDS
 from sparsernn import L1, GroupLasso, compact
 from sparsernn.experiments.recipes import RECIPES, RecipeError, with_changes
 from sparsernn.experiments.recipes._wen_settings import SIZES, Settings
@@ -188,6 +189,24 @@ def test_the_verdict_names_the_fastest_blocks_that_are_no_worse_than_the_dense_n
     assert "fastest: ISS, then 20% of the 16x1 blocks, in int8 100.00 and 9.0x as fast." in verdict(rows)
     assert "No row of blocks" in verdict({**rows, "dense": row("dense", 90.0, 1.0)})
     assert "blocks" not in verdict({row: rows[row] for row in ("dense", "iss")})
+
+
+def test_the_verdict_names_the_sizes_of_a_direct_net_that_are_others():
+    measured = {"test_perplexity": 90.0, "test_perplexity_int8": 90.0, "units": [3, 4], "mult_adds": 10}
+    around = ({}, "", 1, 0.0, "2026-01-01", "")
+    iss = Result("wen-ptb", "cpu", "iss", 0, {}, {}, measured, *around)
+    for units, words in (
+        ([3, 4], "than the same sizes trained directly"),
+        ([2, 5], "than [2, 5] units trained directly"),
+    ):
+        direct = Result("wen-ptb", "cpu", "direct", 0, {}, {}, {**measured, "units": units}, *around)
+        assert words in verdict({"iss": iss, "direct": direct})
+
+
+def test_the_commands_of_the_papers_sizes_are_valid():
+    for name, changes in COMMANDS.items():
+        settings = with_changes(RECIPES[name].settings("paper"), changes.split())
+        assert settings.steps == 200
 
 
 def test_a_change_of_optimizer_is_refused_beside_a_sparsifier(tmp_path):

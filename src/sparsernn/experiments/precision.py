@@ -12,7 +12,7 @@ Products = Literal["float32", "bfloat16"]
 def resolved(precision: Products | Literal["auto"]) -> Products:
     """`precision`; "auto": bfloat16 where the processor multiplies in it, elsewhere float32.
 
-    Where it can't, torch makes do with conversions, and a product takes three times as long as in float32.
+    Where it can't, torch makes do with conversions, which take longer than a product in float32.
     """
     if precision != "auto":
         return precision

@@ -196,3 +196,9 @@ def recurrent_weights(model: nn.Module) -> int:
     parameters = dict(model.named_parameters())
     names = {name for layer in recurrent_layers(model) for name in layer.matrices()}
     return sum(parameters[name].numel() for name in names)
+
+
+def best_strength(net: str, rows: Mapping[str, Mapping[str, Any]], target: float) -> float | None:
+    """The least loss of the strengths that came down to the target, or a tenth above it; None where none did."""
+    sweep = [row for name, row in rows.items() if name.startswith(f"{net}-strength")]
+    return min((row["test_loss"] for row in sweep if row["share"] <= 1.1 * target), default=None)

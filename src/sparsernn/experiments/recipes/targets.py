@@ -18,7 +18,7 @@ from ..results import Result, as_rows
 from ..runs import Run
 from ..tables import figure, rich_table
 from ._recipe import Judge, Loaded, Recipe
-from ._targets import METHODS, NETS, Settings, Targets
+from ._targets import METHODS, NETS, Settings, Targets, best_strength
 
 COLUMNS = (
     figure("test loss", "test_loss", "{:.4f}"),
@@ -43,9 +43,8 @@ def verdict(rows: Mapping[str, Mapping[str, Any]], settings: Settings) -> str:
     for net in settings.nets:
         found = rows[f"{net}-target"]
         direct = rows[f"{net}-direct"]
-        sweep = [rows[f"{net}-strength{n}"] for n in range(len(settings.strengths))]
-        fit = [each for each in sweep if each["share"] <= 1.1 * settings.target]
-        best = f"{min(each['test_loss'] for each in fit):.4f}" if fit else "none: no strength came down to the size"
+        least = best_strength(net, rows, settings.target)
+        best = "none: no strength came down to the size" if least is None else f"{least:.4f}"
         lines.append(
             f"{NETS[net]}: {found['share']:.4f} of the weights for a target of {settings.target}; loss "
             f"{found['test_loss']:.4f}, trained directly {direct['test_loss']:.4f}, best strength of that size {best}."

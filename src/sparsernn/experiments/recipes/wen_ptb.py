@@ -83,10 +83,12 @@ def verdict(rows: Mapping[str, Result]) -> str:
             f"perplexity {dense['test_perplexity']:.2f} → {sparse['test_perplexity']:.2f}."
         )
     if "direct" in measured:
-        better = sparse["test_perplexity"] < measured["direct"]["test_perplexity"]
+        direct = measured["direct"]
+        better = sparse["test_perplexity"] < direct["test_perplexity"]
+        sizes = "the same sizes" if direct["units"] == sparse["units"] else f"{direct['units']} units"
         lines.append(
-            f"ISS is {'better' if better else 'not better'} than the same sizes trained directly: "
-            f"{sparse['test_perplexity']:.2f} against {measured['direct']['test_perplexity']:.2f}."
+            f"ISS is {'better' if better else 'not better'} than {sizes} trained directly: "
+            f"{sparse['test_perplexity']:.2f} against {direct['test_perplexity']:.2f}."
         )
     blocks = {row: m for row, m in measured.items() if row.startswith("blocks")}
     if blocks and "dense" in measured:
