@@ -140,7 +140,11 @@ STRUCTURE: list[Misuse] = [
     ("trace with an unknown keyword", lambda b: trace(b.model, {"tokens": b.x}), ("tokens", "example")),
     ("trace with too many arguments", lambda b: trace(b.model, (b.x, None, 2)), ("example", "int")),
     ("trace the second of two examples", lambda b: trace(b.model, [b.x, torch.zeros(2)]), ("example 2",)),
-    ("trace a sharded model", lambda b: trace(FullyShardedDataParallel(b.model), b.x), ("FullySharded",)),
+    (
+        "trace a sharded model",
+        lambda b: trace(FullyShardedDataParallel(b.model), b.x),
+        ("FSDP", "DistributedDataParallel"),
+    ),
     ("trace a model that can't be copied", lambda b: trace(b.stuck, b.x), ("NotCopyable", "cop")),
     ("groups of an unknown level", lambda b: trace(b.model, b.x).groups("rows"), ("'rows'", "unit")),  # type: ignore[arg-type]
     ("dead units of no parameters", lambda b: trace(b.model, b.x).dead({}), ("parameter",)),

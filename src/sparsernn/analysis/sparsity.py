@@ -28,7 +28,8 @@ def inspect(model: nn.Module, example_inputs: Any, *, carried_states: bool = Fal
     report holds a copy of what it shows, so that it stays true when training goes on; only `gradient_lag` runs the
     model again. Raises what `trace` raises.
     """
-    from ..structure.trace import trace, unwrap
+    from .._modules import unwrap
+    from ..structure.trace import trace
 
     model = unwrap(model)
     return inspect_structure(model, trace(model, example_inputs, carried_states=carried_states), example_inputs)

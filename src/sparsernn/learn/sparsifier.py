@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .._modules import unwrap
 from .factors import apply, factors
 from .governed import Include, governed
 from .hooks import around_closure, forget_directions, gradient_scale, mask_state, overflowed, unwrapped
@@ -27,7 +28,7 @@ class Sparsifier:
     """
 
     def __init__(self, model: nn.Module, include: Include = "recurrent") -> None:
-        self._root = _unwrapped(model)
+        self._root = unwrap(model)
         self._governed = governed(self._root, include)
         self.model = model
         self.steps_done = 0
@@ -93,7 +94,7 @@ class Sparsifier:
                 "call finish() first, or make a second sparsifier."
             )
         inner = unwrapped(optimizer)
-        _unwrapped(self.model)
+        unwrap(self.model)
         parameters: dict[str, Tensor] = dict(self._root.named_parameters())
         known = {id(p) for group in inner.param_groups for p in group["params"]}
         missing = [n for n in self._touched() if parameters[n].requires_grad and id(parameters[n]) not in known]
@@ -249,20 +250,3 @@ class Sparsifier:
 
     def _backward_reached(self, gradient: Tensor) -> None:
         self._user_added = True
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside DistributedDataParallel, DataParallel or torch.compile, so that names are its own."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"Got {type(model).__name__} as the model, expected a torch.nn.Module.")
-    for module in model.modules():
-        # By name: importing torch's FSDP costs a second and fails on builds without distributed.
-        if any(base.__name__ in ("FullyShardedDataParallel", "FSDPModule") for base in type(module).__mro__):
-            raise ValueError(
-                "The model is sharded by FSDP, whose ranks hold only parts of each weight matrix.\n"
-                "Use DistributedDataParallel with sparsernn, or sparsify before sharding."
-            )
-    if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-        return _unwrapped(model.module)
-    inner = getattr(model, "_orig_mod", None)  # torch.compile
-    return _unwrapped(inner) if isinstance(inner, nn.Module) else model

@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from .._modules import unwrap
 from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from ..nn.split import SplitGRU, SplitLSTM, SplitRNN
@@ -42,8 +43,7 @@ def accelerate(model: nn.Module, precision: Precision = "float32") -> Any:
     Raises TypeError for something that is no module, ValueError for an unknown precision, and RuntimeError for a model
     in training mode, on another device, in another dtype, or without a recurrent layer that can be accelerated.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"accelerate: got {type(model).__name__}, expected a torch.nn.Module.")
+    model = unwrap(model)
     if precision not in get_args(Precision):
         raise ValueError(f"accelerate: precision is {precision!r}; expected {', '.join(get_args(Precision))}.")
     if model.training:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._modules import unwrap
 from . import examples
 from .build import build, declare_cells
 from .cells import RecurrentLayer, recurrent_layers, unmanaged_modules
@@ -41,8 +42,6 @@ def trace(
     Raises TypeError for anything but a module, ValueError for a model without recurrent layers and for examples that
     the model can't take.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"trace: got {type(model).__name__}, expected a torch.nn.Module and example inputs for it.")
     model = unwrap(model)
     calls = examples.calls(example_inputs)
     layers = recurrent_layers(model)
@@ -235,18 +234,6 @@ def copied(model: nn.Module) -> nn.Module:
             f"{type(model).__name__} can't be copied ({type(error).__name__}: {error}): tracing and compaction work on "
             "a copy.\nTake what can't be copied (locks, open files, generators) out of the model's attributes."
         ) from error
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside DistributedDataParallel or DataParallel; FSDP is refused."""
-    if type(model).__name__ == "FullyShardedDataParallel":
-        raise TypeError(
-            "FullyShardedDataParallel splits each weight over the ranks, so units can't be seen: "
-            "sparsify the model before it is wrapped."
-        )
-    if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-        return model.module
-    return model
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from .._modules import unwrap
 from ._container import DTYPES, FORMAT, Fault, read_container, write_container
 from ._loading import Loader, slots
 from ._rebuild import describe
@@ -30,8 +31,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     Tensors shared by several places are stored once and stay shared. Raises TypeError for a model with parts that
     such a file can't hold (tensor types, extra state, attachments of an unknown class).
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"save: got {type(model).__name__}, expected a torch.nn.Module.")
+    model = unwrap(model)
     owners: dict[int, str] = {}
     values: dict[str, Tensor] = {}
     tensors: dict[str, dict[str, Any]] = {}
@@ -74,12 +74,12 @@ def save(model: nn.Module, path: str | Path) -> None:
 def load(model: nn.Module, path: str | Path) -> nn.Module:
     """A new model of the class of `model` with the modules, sizes and weights saved in `path`.
 
-    `model` is freshly built and dense, as it was before surgery; it stays as it is. The result has its devices,
+    `model` is freshly built and dense, as it was before surgery; it stays as it is, and so does a wrapper round it
+    (DataParallel, `torch.compile`), which the result does not have. The result has its devices,
     `requires_grad`, training mode and everything that `save` does not hold, and the dtypes of the file. Raises
     FileNotFoundError, or CheckpointError naming the field that is wrong.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"load: got {type(model).__name__}, expected a freshly built torch.nn.Module.")
+    model = unwrap(model)
     if any(attachments(module) for module in model.modules()):
         raise ValueError(
             "load: the model has been compacted already; give one that is freshly built: load(MyModel(), path)."

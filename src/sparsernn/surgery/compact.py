@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .._modules import unwrap
 from ..structure import examples
 from ..structure.classes import Plane
 from ..structure.structure import Structure
-from ..structure.trace import quiet, trace, unwrap
+from ..structure.trace import quiet, trace
 from .adapters import adapt
 from .attributes import changed_widths, update_attributes
 from .gates import fold_gates
@@ -55,8 +56,8 @@ def compact(
     names layers, numbers and why (so for gates and words that were asked for). It warns as well where nothing is dead.
     Raises ValueError for bad input.
     """
-    model = unwrap(model) if isinstance(model, nn.Module) else model
-    plan = repoint_plan(model, optimizer) if isinstance(model, nn.Module) else {}
+    model = unwrap(model)
+    plan = repoint_plan(model, optimizer)
     structure = trace(model, example_inputs, carried_states=carried_states)
     calls = examples.calls(example_inputs)
     parameters = dict(model.named_parameters())

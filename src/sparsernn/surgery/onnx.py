@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .._extras import require
 from .._files import write_atomically
+from .._modules import unwrap
 from ..structure.cells import cell_of
 from ..structure.examples import calls, fresh, run, tensors_in
 from ._onnx_axes import Axis, free_axes, grown, varied
@@ -70,8 +71,7 @@ def export_onnx(model: nn.Module, path: str | Path, example_inputs: Any) -> None
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
         require(name, "ONNX export")
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"export_onnx: got {type(model).__name__}, expected a torch.nn.Module.")
+    model = unwrap(model)
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {path.parent}; make it first.")
