@@ -288,7 +288,7 @@ def test_sentences() -> None:
     model.eval()
     with pytest.raises(ValueError, match="precision is 'float16'"):
         accelerate(model, "float16")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="got str, expected"):
+    with pytest.raises(TypeError, match="Got str as the model, expected"):
         accelerate("model")  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="no LSTM, GRU or RNN"):
         accelerate(nn.Linear(3, 3).eval())

@@ -107,14 +107,14 @@ class Counts:
 
 def count(weight: Tensor, arrangement: Arrangement) -> Counts:
     """Count what stays of `weight`."""
-    full = torch.cat([weight != 0, torch.zeros(1, weight.shape[1], dtype=torch.bool)])[arrangement.rows]
+    full = torch.cat([weight != 0, torch.zeros(1, weight.shape[1], dtype=torch.bool, device="cpu")])[arrangement.rows]
     full = full[full.any(2).any(1)]
     tall = full.any(1)
     padded = torch.nn.functional.pad(full, (0, -weight.shape[1] % (2 * WIDTH)))
     tables = padded.shape[2] // (2 * WIDTH)
     histogram = torch.bincount(padded.view(len(full), WIDTH, tables, 2 * WIDTH).sum(-1).view(-1), minlength=1)
     slots = best_slots(histogram, len(full) * tables)
-    left = int(((torch.arange(len(histogram)) - slots).clamp(min=0) * histogram).sum())
+    left = int(((torch.arange(len(histogram), dtype=torch.int64, device="cpu") - slots).clamp(min=0) * histogram).sum())
     words = int(padded.any(1).view(len(full), padded.shape[2] // 4, 4).any(2).sum())
     return Counts(weight.shape[1], len(full), int(tall.sum()), words, int(full.sum()), slots, left)
 

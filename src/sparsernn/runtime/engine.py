@@ -14,7 +14,7 @@ from .weights import layer_weights
 def packing_of(batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
     """Active rows and first rows of each step of a PackedSequence, as `PackedLayer.run` wants them."""
     sizes = batch_sizes.to(torch.int64).contiguous()
-    starts = torch.zeros(len(sizes) + 1, dtype=torch.int64)
+    starts = torch.zeros(len(sizes) + 1, dtype=torch.int64, device="cpu")
     starts[1:] = sizes.cumsum(0)
     return sizes, starts
 

@@ -31,7 +31,7 @@ class PackedLinear:
         for first, last in ((0, cut), (cut, outputs)):
             if first < last:
                 rows, where = unit_rows(last - first, 1, (0,), 1)
-                start = torch.zeros(rows.numel())
+                start = torch.zeros(rows.numel(), dtype=torch.float32, device="cpu")
                 start[: last - first] = bias[first:last]
                 self.matrices.append(Matrix(weight[first:last], Arrangement(rows, where, start, len(start)), precision))
         self._whole = cut
@@ -55,7 +55,7 @@ class PackedLinear:
         scratch = -(-max(p.scratch for p in packed) // 64) * 64
         numbers = [main.kernel, main.plan] if main else [0, 0]
         numbers += [tail.kernel, tail.plan, self._whole * 4, self.outputs - self._whole, scratch]
-        plan = torch.tensor(numbers, dtype=torch.int64)
+        plan = torch.tensor(numbers, dtype=torch.int64, device="cpu")
         kept = (plan, *(t for p in packed for t in p.kept))
         size = sum(p.bytes for p in packed)
         layout = (main or tail).layout
@@ -126,7 +126,7 @@ class AcceleratedLinear(Accelerated, nn.Linear):
 
 def _multiply(product: Packed, x: Tensor, out: Tensor) -> None:
     # Small products take microseconds: nothing is made that is not needed.
-    scratch = torch.empty(product.scratch, dtype=torch.uint8) if product.scratch else None
+    scratch = torch.empty(product.scratch, dtype=torch.uint8, device="cpu") if product.scratch else None
     place = 0 if scratch is None else scratch.data_ptr()
     run = function(product.name, 7)
     run(product.plan, x.data_ptr(), x.stride(0) * 4, x.shape[0], out.data_ptr(), out.stride(0) * 4, place)

@@ -96,7 +96,7 @@ def _matrices(weights: LayerWeights, precision: Precision, order: Tensor | None)
         if order is not None:
             hr = hr.new_zeros(len(hr), len(order))
             hr[:, places(order)] = weights.hr
-        zero = torch.zeros(-(-weights.output_size // WIDTH) * WIDTH)
+        zero = torch.zeros(-(-weights.output_size // WIDTH) * WIDTH, dtype=torch.float32, device="cpu")
         arrangement = Arrangement(*unit_rows(weights.output_size, 1, (0,), 1), zero, len(zero))
         found["hr"] = Matrix(hr, arrangement, precision)
     return found

@@ -55,9 +55,12 @@ def unit_rows(
     blocks = -(-hidden // WIDTH)
     units = torch.from_numpy(plain_order(hidden)) if order is None else order
     units = units.view(blocks, 1, WIDTH)
-    rows = units + hidden * torch.arange(gates).view(1, gates, 1)
+    rows = units + hidden * torch.arange(gates, dtype=torch.int64, device="cpu").view(1, gates, 1)
     rows = torch.where(units >= 0, rows, -1)
-    where = (torch.arange(blocks).view(-1, 1) * count + torch.tensor(slots).view(1, -1)) * BYTES
+    where = (
+        torch.arange(blocks, dtype=torch.int64, device="cpu").view(-1, 1) * count
+        + torch.tensor(slots, dtype=torch.int64, device="cpu").view(1, -1)
+    ) * BYTES
     return rows.reshape(-1, WIDTH), where.reshape(-1)
 
 
@@ -72,7 +75,7 @@ def slot_row(values: Tensor, order: Tensor | None = None) -> Tensor:
 
 def living(weight: Tensor, arrangement: Arrangement) -> Tensor:
     """Numbers of the blocks that have a non-zero weight: the others cost nothing."""
-    alive = torch.cat([(weight != 0).any(1), torch.zeros(1, dtype=torch.bool)])
+    alive = torch.cat([(weight != 0).any(1), torch.zeros(1, dtype=torch.bool, device="cpu")])
     return alive[arrangement.rows].any(1).nonzero().view(-1)
 
 
@@ -129,18 +132,18 @@ def pack_rows(weight: Tensor, arrangement: Arrangement) -> Packed:
     counts = torch.bincount(row, minlength=len(rows))
     groups = -(-counts // 4)
     starts = _starts(groups)
-    place = torch.arange(len(row)) - _starts(counts)[row] + 4 * starts[row]
-    numbers = torch.zeros(4 * int(starts[-1]), dtype=torch.int32)
-    values = torch.zeros(4 * int(starts[-1]))
+    place = torch.arange(len(row), dtype=torch.int64, device="cpu") - _starts(counts)[row] + 4 * starts[row]
+    numbers = torch.zeros(4 * int(starts[-1]), dtype=torch.int32, device="cpu")
+    values = torch.zeros(4 * int(starts[-1]), dtype=torch.float32, device="cpu")
     # Padding multiplies the row's own first column by zero.
-    own = torch.repeat_interleave(torch.arange(len(rows)), 4 * groups)
+    own = torch.repeat_interleave(torch.arange(len(rows), dtype=torch.int64, device="cpu"), 4 * groups)
     if len(column):
         numbers.copy_(column[_starts(counts)[own].clamp(max=len(column) - 1)])
     numbers[place], values[place] = column.to(torch.int32), rows[row, column]
     mixed = torch.cat([numbers.view(-1, 4), values.view(torch.int32).view(-1, 4)], 1).contiguous()
     return finish(
         "sparse rows", "sparse.rows", mixed, len(chosen), weight.shape[1], chosen, arrangement,
-        torch.zeros(0), starts, scratch=2 * BYTES * (weight.shape[1] + WIDTH),
+        weight.new_zeros(0), starts, scratch=2 * BYTES * (weight.shape[1] + WIDTH),
     )  # fmt: skip
 
 
@@ -156,8 +159,8 @@ def pack_permuted(weight: Tensor, arrangement: Arrangement, half: bool = False) 
     full = cells != 0
     place = full.cumsum(-1) - 1  # the slot of each weight
     slots = best_slots(torch.bincount(full.sum(-1).view(-1), minlength=1), len(chosen) * tables)
-    values = torch.zeros(len(chosen), tables, slots, WIDTH)
-    lanes = torch.zeros(len(chosen), tables, slots, WIDTH, dtype=torch.uint8)
+    values = torch.zeros(len(chosen), tables, slots, WIDTH, dtype=torch.float32, device="cpu")
+    lanes = torch.zeros(len(chosen), tables, slots, WIDTH, dtype=torch.uint8, device="cpu")
     block, number, lane, column = (full & (place < slots)).nonzero(as_tuple=True)
     slot = place[block, number, lane, column]
     values[block, number, slot, lane] = cells[block, number, lane, column]
@@ -165,7 +168,7 @@ def pack_permuted(weight: Tensor, arrangement: Arrangement, half: bool = False) 
     block, number, lane, column = (full & (place >= slots)).nonzero(as_tuple=True)
     left = cells[block, number, lane, column].contiguous()
     more = [
-        lanes, torch.zeros(0), _Number(slots), _starts(torch.bincount(block, minlength=len(chosen))),
+        lanes, weight.new_zeros(0), _Number(slots), _starts(torch.bincount(block, minlength=len(chosen))),
         lane.to(torch.int32), (number * table + column).to(torch.int32), left,
     ]  # fmt: skip
     layout, kernel = "permuted weights", "sparse.permuted"
@@ -254,7 +257,7 @@ def best_slots(counts: Tensor, tables: int) -> int:
 
     counts[n]: lanes of tables with n weights. A slot costs about 1.6 cycles a table, a left-over weight 2.5.
     """
-    n = torch.arange(len(counts))
+    n = torch.arange(len(counts), dtype=torch.int64, device="cpu")
     costs = [1.6 * s * tables + 2.5 * float(((n - s).clamp(min=0) * counts).sum()) for s in range(1, len(counts) + 1)]
     return 1 + min(range(len(costs)), key=costs.__getitem__)
 
@@ -270,7 +273,7 @@ def _blocks_of(weight: Tensor, arrangement: Arrangement) -> Tensor:
 
 def _starts(counts: Tensor) -> Tensor:
     """0, counts[0], counts[0] + counts[1], ..."""
-    return torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]).contiguous()
+    return torch.cat([torch.zeros(1, dtype=torch.int64, device="cpu"), counts.cumsum(0)]).contiguous()
 
 
 def finish(
@@ -279,7 +282,7 @@ def finish(
 ) -> Packed:  # fmt: skip
     """Write the plan: the fields of products.py, then the addresses of `more`."""
     where = arrangement.where[blocks].contiguous()
-    every = torch.arange(0, arrangement.width * 4, BYTES)
+    every = torch.arange(0, arrangement.width * 4, BYTES, dtype=torch.int64, device="cpu")
     absent = every[~torch.isin(every, where)].contiguous()
     bias = arrangement.bias
     tensors = [m.contiguous() for m in more if isinstance(m, Tensor)]
@@ -288,6 +291,6 @@ def finish(
     numbers = [packed.data_ptr(), count, columns, where.data_ptr(), start, absent.data_ptr(), len(absent)]
     rest = iter(tensors)
     numbers += [next(rest).data_ptr() if isinstance(m, Tensor) else m for m in more]
-    plan = torch.tensor(numbers, dtype=torch.int64)
+    plan = torch.tensor(numbers, dtype=torch.int64, device="cpu")
     size = sum(t.numel() * t.element_size() for t in (packed, *tensors))
     return Packed(layout, kernel, plan.data_ptr(), size, scratch, (plan, *kept))

@@ -26,8 +26,8 @@ class Workspace:
         w = layer.weights
         units = -(-w.hidden_size // WIDTH)
         cells = 2 if w.kind == "LSTM" else 1
-        self.gates = torch.empty(capacity, layer.gates_width)
-        self.state = torch.zeros(cells, rows, units * WIDTH)
+        self.gates = torch.empty(capacity, layer.gates_width, dtype=torch.float32, device="cpu")
+        self.state = torch.zeros(cells, rows, units * WIDTH, dtype=torch.float32, device="cpu")
         self._widths, self._lanes = w.state_sizes, w.hidden_size
         self.fields = _Fields()
         f = self.fields
@@ -36,7 +36,7 @@ class Workspace:
         f[Field.CAPACITY] = capacity
         products = (layer.ih, layer.hh, *layer.deeper, layer.back)
         needed = max(packed.scratch for packed in products if packed is not None)
-        self.scratch = torch.empty(needed, dtype=torch.uint8)
+        self.scratch = torch.empty(needed, dtype=torch.uint8, device="cpu")
         f[Field.SCRATCH] = self.scratch.data_ptr()
         f[Field.HIDDEN_KERNEL], f[Field.HIDDEN_PLAN] = layer.hh.kernel, layer.hh.plan
         f[Field.DEPTHS], f[Field.DEEPER] = len(layer.deeper), layer.deeper_plans.data_ptr()
@@ -50,7 +50,7 @@ class Workspace:
         self.projected: Tensor | None = None
         if layer.back is not None:
             width = -(-w.output_size // WIDTH) * WIDTH
-            self.recurrent_buffer = self.projected = torch.zeros(rows, width)
+            self.recurrent_buffer = self.projected = torch.zeros(rows, width, dtype=torch.float32, device="cpu")
             f[Field.RECURRENT], f[Field.RECURRENT_STRIDE] = self.projected.data_ptr(), width * 4
             f[Field.PROJECT_KERNEL], f[Field.PROJECT_PLAN] = layer.back.kernel, layer.back.plan
             f[Field.PROJECT_LANES] = w.output_size
@@ -92,7 +92,7 @@ class PackedLayer:
         self.weights, self.order = weights, order
         self.ih, self.hh = packed["ih"], packed["hh"]
         self.deeper = [packed[f"d{depth}"] for depth, _ in enumerate(weights.deeper, 1)]
-        self.deeper_plans = torch.tensor([[p.kernel, p.plan] for p in self.deeper], dtype=torch.int64)
+        self.deeper_plans = torch.tensor([[p.kernel, p.plan] for p in self.deeper], dtype=torch.int64, device="cpu")
         # What makes the recurrent state of a cell's h: a projection, or units brought back into their own order.
         self.back = packed.get("hr") or (None if order is None else _unsorted(order))
         self.cell = address(weights.slots.kernel)
@@ -150,7 +150,7 @@ class PackedLayer:
 
 def places(order: Tensor) -> Tensor:
     """Where each unit stands in `order`."""
-    found = torch.empty(int((order >= 0).sum()), dtype=torch.int64)
+    found = torch.empty(int((order >= 0).sum()), dtype=torch.int64, device="cpu")
     found[order[order >= 0]] = (order >= 0).nonzero().view(-1)
     return found
 
@@ -158,5 +158,5 @@ def places(order: Tensor) -> Tensor:
 def _unsorted(order: Tensor) -> Packed:
     """A product kernel that brings units back into their own order."""
     where = places(order)
-    plan = torch.tensor([where.data_ptr(), len(where)])
+    plan = torch.tensor([where.data_ptr(), len(where)], dtype=torch.int64, device="cpu")
     return Packed("order", "products.pick", plan.data_ptr(), where.numel() * 8, 0, (plan, where))

@@ -44,8 +44,8 @@ class Stream:
         self.tokens = isinstance(parts[0][1], nn.Embedding)
         first = parts[0][1]
         self.features = 0 if self.tokens else _input_size(first)
-        self._stop = torch.zeros(1, dtype=torch.int64)
-        self._tokens = torch.zeros(batch, dtype=torch.int64)
+        self._stop = torch.zeros(1, dtype=torch.int64, device="cpu")
+        self._tokens = torch.zeros(batch, dtype=torch.int64, device="cpu")
         for (name, part), (_, following) in zip(parts, [*parts[1:], ("", "")]):
             if isinstance(part, nn.Embedding):
                 if part.max_norm is not None or buffer is not None or waiting is not None:
@@ -84,7 +84,7 @@ class Stream:
             raise NotAChain("it has no layer")
         self.output_size = width
         self._output = buffer[:, :width]
-        self._operations = torch.tensor(operations, dtype=torch.int64)
+        self._operations = torch.tensor(operations, dtype=torch.int64, device="cpu")
         self._chain = (ctypes.c_int64 * 3)(self._operations.data_ptr(), len(operations) // 2, self._stop.data_ptr())
         # One argument, an object made beforehand: each number that a call has to convert costs as much as the call.
         self._argument = ctypes.c_int64(ctypes.addressof(self._chain))
@@ -156,7 +156,7 @@ class Stream:
         return [kernel, ctypes.addressof(array)]
 
     def _scratch(self, packed: Packed) -> int:
-        scratch = torch.empty(packed.scratch, dtype=torch.uint8)
+        scratch = torch.empty(packed.scratch, dtype=torch.uint8, device="cpu")
         self._kept.append(scratch)
         return scratch.data_ptr()
 
@@ -168,13 +168,13 @@ class Stream:
 
     def _linear(self, part: nn.Linear) -> tuple[Packed, Tensor]:
         rows, where = unit_rows(part.out_features, 1, (0,), 1)
-        bias = torch.zeros(rows.numel())
+        bias = torch.zeros(rows.numel(), dtype=torch.float32, device="cpu")
         if part.bias is not None:
             bias[: part.out_features] = part.bias.detach()
         precision = part._engine.precision if isinstance(part, Accelerated) else "float32"
         matrix = Matrix(part.weight.detach(), Arrangement(rows, where, bias, len(bias)), precision)
         packed = matrix.packed(matrix.choose(self.batch).layout)
-        out = torch.zeros(self.batch, len(bias))
+        out = torch.zeros(self.batch, len(bias), dtype=torch.float32, device="cpu")
         self._kept += [packed, out]
         return packed, out
 
@@ -198,7 +198,7 @@ class Stream:
     def _lookup(self, embedding: nn.Embedding, operations: list[int]) -> Tensor:
         """An embedding too large for a table: its row is copied."""
         weight = embedding.weight.detach().contiguous()
-        out = torch.zeros(self.batch, -(-weight.shape[1] // WIDTH) * WIDTH)
+        out = torch.zeros(self.batch, -(-weight.shape[1] // WIDTH) * WIDTH, dtype=torch.float32, device="cpu")
         fields = [self._tokens.data_ptr(), self.batch, weight.data_ptr(), weight.shape[1], out.data_ptr()]
         operations += self._operation(address("chain.lookup"), [*fields, out.stride(0) * 4])
         self._kept += [weight, out]
@@ -208,12 +208,12 @@ class Stream:
         """The product of every row of the embedding, worked out once: a step looks its row up."""
         vectors = embedding.weight.detach().contiguous()
         count, size = vectors.shape
-        rows = torch.empty(count, width)
+        rows = torch.empty(count, width, dtype=torch.float32, device="cpu")
         fields = [packed.kernel, packed.plan, vectors.data_ptr(), size * 4, count, rows.data_ptr(), width * 4]
         fields.append(self._scratch(packed))
         array = (ctypes.c_int64 * 8)(*fields)
         function("chain.product", 1)(ctypes.addressof(array))
-        plan = torch.tensor([rows.data_ptr(), width // WIDTH])
+        plan = torch.tensor([rows.data_ptr(), width // WIDTH], dtype=torch.int64, device="cpu")
         self._kept += [rows, plan]
         return Packed("table", "chain.table", plan.data_ptr(), rows.numel() * 4, 0, ())
 
@@ -279,11 +279,13 @@ def _batch_first(model: nn.Module) -> bool:
 def _examples(model: nn.Module, batch: int) -> list[Tensor]:
     """Inputs that the model may take, likeliest first."""
     shape = (batch, _PROBE_STEPS) if _batch_first(model) else (_PROBE_STEPS, batch)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     found = []
     for module in model.modules():
         if isinstance(module, nn.Embedding):
-            found.append(torch.randint(module.num_embeddings, shape, generator=generator))
+            found.append(
+                torch.randint(module.num_embeddings, shape, generator=generator, dtype=torch.int64, device="cpu")
+            )
         elif size := _input_size(module):
-            found.append(torch.randn(*shape, size, generator=generator))
+            found.append(torch.randn(*shape, size, generator=generator, dtype=torch.float32, device="cpu"))
     return found

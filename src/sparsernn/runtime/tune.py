@@ -26,7 +26,7 @@ def tune(keep: bool = True) -> Costs:
     """Measure the costs of every layout that this processor has (some seconds, one thread) and, with `keep`, write them
     to the cache folder, where this and later processes find them."""
     known = {name for precision in PRECISIONS for name in offered(precision)}
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     measured: dict[str, Any] = {"bandwidth": tuple(_bandwidth(size) for size in (NEAR // 2, FAR // 2, 4 * FAR))}
     defaults = Costs()
     for name in LAYOUTS:
@@ -69,16 +69,21 @@ def as_table(costs: Costs, built_in: Costs) -> Table:
 def _pair(layout: str, generator: torch.Generator) -> tuple[float, float]:
     density = 1.0 if layout.startswith("panel") else 0.4 if layout.startswith("bitmask") else 0.1
     shape = (ROWS // WIDTH, 1, COLUMNS) if layout.startswith("blocks") else (ROWS // WIDTH, WIDTH, COLUMNS)
-    keep = torch.rand(shape, generator=generator) < density
-    weight = (torch.randn(ROWS // WIDTH, WIDTH, COLUMNS, generator=generator) * keep).view(ROWS, COLUMNS)
+    keep = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") < density
+    weight = (
+        torch.randn(ROWS // WIDTH, WIDTH, COLUMNS, generator=generator, dtype=torch.float32, device="cpu") * keep
+    ).view(ROWS, COLUMNS)
     rows, where = unit_rows(ROWS, 1, (0,), 1)
     arrangement = Arrangement(rows, where, None, rows.numel())
     packed, counts = LAYOUTS[layout](weight, arrangement), count(weight, arrangement)
     kernel = function(packed.name, 7)
-    scratch = torch.empty(packed.scratch, dtype=torch.uint8)
+    scratch = torch.empty(packed.scratch, dtype=torch.uint8, device="cpu")
 
     def nanoseconds(inputs: int) -> float:
-        x, y = torch.randn(inputs, COLUMNS, generator=generator), torch.zeros(inputs, rows.numel())
+        x, y = (
+            torch.randn(inputs, COLUMNS, generator=generator, dtype=torch.float32, device="cpu"),
+            torch.zeros(inputs, rows.numel(), dtype=torch.float32, device="cpu"),
+        )
         arguments = (packed.plan, x.data_ptr(), COLUMNS * 4, inputs, y.data_ptr(), y.stride(0) * 4, scratch.data_ptr())
         return _best(lambda: kernel(*arguments), 40)
 
@@ -101,7 +106,7 @@ def _pair(layout: str, generator: torch.Generator) -> tuple[float, float]:
 
 def _bandwidth(size: int) -> float:
     """Bytes a nanosecond that one core reads from `size` bytes, again and again."""
-    x = torch.ones(size // 4)
+    x = torch.ones(size // 4, dtype=torch.float32, device="cpu")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

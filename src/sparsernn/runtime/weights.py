@@ -78,7 +78,7 @@ class LayerWeights:
         total = self.ih.new_zeros(self.slots.count, self.hidden_size)
         for bias, places in ((self.bias_ih, self.slots.ih), (self.bias_hh, self.slots.hh)):
             if bias is not None:
-                total.index_add_(0, torch.tensor(places), bias.view(len(places), -1))
+                total.index_add_(0, torch.tensor(places, dtype=torch.int64, device="cpu"), bias.view(len(places), -1))
         return total
 
 
