@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from sparsernn.runtime import costs
+from sparsernn.runtime import compiled, costs, kept
 from sparsernn.runtime import tune as tune_module
 from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.processor import processor
@@ -37,22 +41,153 @@ def run(folder: Path | str, **more: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_second_process_compiles_nothing(tmp_path: Path) -> None:
-    folder = tmp_path / "kernels"
+    folder = tmp_path / "new" / "kernels"
     assert run(folder).stdout.strip() == "True"
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    files = sorted(folder.glob("*.kernel"))
-    assert len(files) == 1
+    assert [stat.S_IMODE(f.stat().st_mode) for f in (folder.parent, folder)] == [0o700, 0o700]
+    (file,) = folder.iterdir()
     assert run(folder).stdout.strip() == "False"
-    # A truncated, a foreign and a changed file are compiled again, and written whole.
-    whole = files[0].read_bytes()
-    for damaged in (whole[:-7], b"something else", whole[:-1] + bytes([whole[-1] ^ 1])):
-        files[0].write_bytes(damaged)
-        done = run(folder)
-        assert done.stdout.strip() == "True" and done.returncode == 0, done.stderr
+    # Another kernel's file under this name is compiled again, and written whole.
+    whole = file.read_bytes()
+    file.write_bytes(kept._head("chain.product", "0" * 64, b"code") + b"code")
+    done = run(folder)
+    assert done.stdout.strip() == "True" and done.returncode == 0, done.stderr
+    assert done.stderr.count("RuntimeWarning") == 1 and "is made anew" in done.stderr
+    assert file.read_bytes() == whole
     assert run(folder).stdout.strip() == "False"
-    for file in folder.glob("*.kernel"):
-        header = file.read_bytes().split(b"\n", 2)[1]
-        assert set(json.loads(header)) == {"symbol", "sha256"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder of our own, in which nothing was said yet."""
+    monkeypatch.setenv("SPARSERNN_CACHE", str(tmp_path / "kernels"))
+    kept.say.cache_clear()
+    return tmp_path / "kernels"
+
+
+CODE = bytes(range(256))
+
+
+def damaged(whole: bytes) -> Iterator[bytes]:
+    yield from (whole[:n] for n in range(0, len(whole), 23))
+    for n in range(0, len(whole), 29):
+        yield whole[:n] + bytes([whole[n] ^ 1]) + whole[n + 1 :]
+    yield whole + b"\0"
+    yield b"something else"
+    yield kept._head("a.b", "e" * 64, CODE) + CODE  # the same kernel of other sources
+    yield kept._head("a.c", "f" * 64, CODE) + CODE  # another kernel
+    yield kept._FORMAT + b"[" * 100_000
+
+
+def test_only_a_whole_file_of_just_this_kernel_is_read(folder: Path) -> None:
+    assert kept.read("a.b", "f" * 64) is None
+    kept.write("a.b", "f" * 64, CODE)
+    assert kept.read("a.b", "f" * 64) == CODE
+    assert kept.read("a.c", "f" * 64) is None and kept.read("a.b", "e" * 64) is None
+    (file,) = folder.iterdir()
+    whole = file.read_bytes()
+    for content in damaged(whole):
+        file.write_bytes(content)
+        kept.say.cache_clear()
+        with pytest.warns(RuntimeWarning, match="is made anew .*damaged or another kernel's") as said:
+            assert kept.read("a.b", "f" * 64) is None
+            assert kept.read("a.b", "f" * 64) is None
+        assert len(said) == 1
+        kept.write("a.b", "f" * 64, CODE)
+        assert file.read_bytes() == whole
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links, pipes and modes are POSIX's")
+@pytest.mark.parametrize("what", ("link", "pipe", "folder", "writable", "foreign"))
+def test_only_a_file_of_our_own_is_read(folder: Path, tmp_path: Path, what: str) -> None:
+    kept.write("a.b", "f" * 64, CODE)
+    (file,) = folder.iterdir()
+    if what == "writable":
+        file.chmod(0o666)
+    elif what == "foreign":
+        if os.getuid() != 0:
+            pytest.skip("another owner needs root")
+        os.chown(file, 12345, 12345)
+    else:
+        elsewhere = file.rename(tmp_path / "elsewhere")
+        {"link": lambda: file.symlink_to(elsewhere), "pipe": lambda: os.mkfifo(file), "folder": file.mkdir}[what]()
+    with pytest.warns(RuntimeWarning, match="is made anew"):
+        assert kept.read("a.b", "f" * 64) is None
+    if what == "folder":
+        with pytest.warns(RuntimeWarning, match="could not be kept"):
+            kept.write("a.b", "f" * 64, CODE)
+        return
+    kept.write("a.b", "f" * 64, CODE)
+    assert kept.read("a.b", "f" * 64) == CODE
+    found = file.lstat()
+    assert stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o600 and found.st_uid == os.geteuid()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_what_is_made_is_closed_whatever_the_umask(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARSERNN_CACHE", str(folder / "deep" / "kernels"))
+    before = os.umask(0)
+    try:
+        kept.write("a.b", "f" * 64, CODE)
+    finally:
+        os.umask(before)
+    assert kept.read("a.b", "f" * 64) == CODE
+    for made in (folder, *folder.rglob("*")):
+        assert stat.S_IMODE(made.stat().st_mode) == (0o700 if made.is_dir() else 0o600), made
+
+
+def test_without_a_home_nothing_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SPARSERNN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("LOCALAPPDATA", "")
+    monkeypatch.chdir(tmp_path)
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for home in (homeless, lambda: Path("relative")):
+        monkeypatch.setattr(kept.Path, "home", home)
+        kept.say.cache_clear()
+        with pytest.warns(RuntimeWarning, match="this user has no home folder: set SPARSERNN_CACHE"):
+            kept.write("a.b", "f" * 64, CODE)
+            assert kept.read("a.b", "f" * 64) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_change_of_any_source_file_is_another_fingerprint(tmp_path: Path) -> None:
+    own = Path(kept.__file__).parent
+    copy = shutil.copytree(own, tmp_path / "runtime", ignore=shutil.ignore_patterns("__pycache__"))
+    seen = {compiled._hash_of_sources()}
+    assert compiled._hash_of_sources(copy) in seen
+    files = sorted(copy.glob("*.py"))
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text + "# changed\n", encoding="utf-8")
+        seen.add(compiled._hash_of_sources(copy))
+        file.write_text(text, encoding="utf-8")
+    a, b = copy / "fields.py", copy / "tiles.py"
+    moved = a.read_text(encoding="utf-8"), b.read_text(encoding="utf-8")
+    b.write_text(moved[0], encoding="utf-8")
+    a.write_text(moved[1], encoding="utf-8")
+    seen.add(compiled._hash_of_sources(copy))
+    assert len(seen) == len(files) + 2
+    assert compiled._hash_of_sources(tmp_path) is None  # without sources nothing can be known by them
+
+
+def test_threads_compile_a_kernel_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def slow(name: str) -> bytes:
+        time.sleep(0.05)
+        made.append(name)
+        return b"code"
+
+    monkeypatch.setattr(compiled, "_compile", slow)
+    monkeypatch.setattr(compiled, "_load", lambda name, code: len(made))
+    monkeypatch.setattr(compiled, "_addresses", {})
+    monkeypatch.setenv("SPARSERNN_CACHE", "")
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(compiled.address, ["a.b"] * 8)) == [1] * 8
+    assert made == ["a.b"]
 
 
 @pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="another owner needs root")
@@ -83,10 +218,16 @@ def test_widths_are_checked() -> None:
     assert "SPARSERNN_VECTOR_WIDTH is '5': expected 4, 8 or 16." in done.stderr
 
 
+WRONG: tuple[dict[str, object], ...] = (
+    {"panel": [1.0]}, {"panel": 1.0}, {"panel": [-1.0, 1.0]}, {"panel": [float("nan"), 1.0]}, {"left": [1.0]},
+    {"left": 10**400}, {"move": None}, {"bandwidth": [1, 0, 1]}, {"bandwidth": [1, 1]}, {"rows": "12"},
+)  # fmt: skip
+
+
 def test_tuned_costs_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = tmp_path / "costs.json"
+    file = tmp_path / "costs.json"
     for module in (costs, tune_module):
-        monkeypatch.setattr(module, "tuned_file", lambda: kept)
+        monkeypatch.setattr(module, "tuned_file", lambda: file)
     costs.current.cache_clear()
     try:
         assert costs.current() == costs.Costs()
@@ -94,9 +235,12 @@ def test_tuned_costs_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert costs.current() == measured != costs.Costs()
         for name in costs.offered("float32"):
             assert all(part >= 0 for part in getattr(measured, name)) and max(getattr(measured, name)) > 0
-        kept.write_text(kept.read_text()[:50])
-        costs.current.cache_clear()
-        assert costs.current() == costs.Costs()
+        said = json.loads(file.read_text())
+        wrong = (file.read_text()[:50], "[]", "[" * 100_000, *(json.dumps(said | change) for change in WRONG))
+        for content in wrong:
+            file.write_text(content)
+            costs.current.cache_clear()
+            assert costs.current() == costs.Costs(), content[:80]
     finally:
         costs.current.cache_clear()
 

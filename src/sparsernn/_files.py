@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def write_atomically(path: str | Path, write: Callable[[BinaryIO], object] | bytes | str) -> None:
+def write_atomically(
+    path: str | Path, write: Callable[[BinaryIO], object] | bytes | str, mode: int | None = None
+) -> None:
     """Write `path` through a temporary file beside it, fsync and rename.
 
     `write` is the content (str as UTF-8) or a function that writes it to the open binary file. On any error the old
-    file is untouched and the temporary one is gone.
+    file is untouched and the temporary one is gone. `mode`: the file's permissions, where they are not the old file's
+    or those of `open`.
     """
     target = Path(path)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
@@ -25,7 +28,7 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object] | byt
                 write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, _mode(target))
+        os.chmod(temporary, _mode(target) if mode is None else mode)
         os.replace(temporary, target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

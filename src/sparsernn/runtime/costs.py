@@ -10,14 +10,14 @@ import functools
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .compiled import cache_folder
+from .kept import cache_folder
 from .pack import (
     WIDTH,
     Arrangement,
@@ -151,14 +151,19 @@ def predict(layout: str, c: Counts, inputs: int, costs: Costs) -> float:
 def current() -> Costs:
     """The costs of this machine where `tune` measured them, else the built-in ones."""
     path = tuned_file()
+    found = Costs()
     try:
         said = json.loads(path.read_text()) if path else {}
-        values = {f.name: said[f.name] for f in fields(Costs)}
-        if len(values["bandwidth"]) != 3:
-            return Costs()
-        return Costs(**{n: tuple(map(float, v)) if isinstance(v, list) else float(v) for n, v in values.items()})  # type: ignore[arg-type]
-    except (OSError, ValueError, KeyError, TypeError):
+        for name, usual in asdict(found).items():
+            pair = isinstance(usual, tuple)
+            numbers = [float(n) for n in (said[name] if pair else [said[name]])]
+            fits = len(numbers) == len(usual) and isinstance(said[name], list) if pair else True
+            if not fits or not all(0 <= n < math.inf for n in numbers) or (name == "bandwidth" and 0 in numbers):
+                return Costs()
+            found = replace(found, **{name: tuple(numbers) if pair else numbers[0]})
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return Costs()
+    return found
 
 
 def tuned_file() -> Path | None:
