@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from sparsernn.nn.ragged import RaggedLSTM
 from sparsernn.runtime.layers import accelerate
+from sparsernn.runtime.processor import processor
 
 # torch itself warns where it runs a projected LSTM without oneDNN.
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
@@ -196,6 +197,62 @@ class Flipped(nn.Module):
 def test_models_that_are_no_chain_say_why(model: nn.Module, why: str) -> None:
     with pytest.raises(RuntimeError, match=f"can't run step by step: .*({why})"):
         accelerate(model.eval()).stream()
+
+
+class Doubled(nn.Module):
+    """Reads twice as many features as its first layer says, so an input made up from that layer does not fit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(4, 7, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != 8:
+            raise ValueError(f"8 features are wanted, not {x.shape[-1]}.")
+        return self.rnn(x[..., :4])[0]
+
+
+def test_an_input_that_was_made_up_is_called_so() -> None:
+    fast = accelerate(Doubled().eval())
+    with pytest.raises(RuntimeError) as caught:
+        fast.stream()
+    said = str(caught.value).splitlines()
+    assert said[0] == (
+        "stream: Doubled can't run step by step: it fails on an input made up for it, (1, 5, 4) float32: "
+        "8 features are wanted, not 4."
+    )
+    assert said[2] == "Pass `example=`, an input that the model takes." and len(said) == 3
+    with pytest.raises(RuntimeError, match=r"fails on the example, \(1, 5, 6\) float32: 8 features are wanted, not 6"):
+        fast.stream(example=torch.randn(1, 5, 6))
+    for wrong in (torch.randn(8), torch.randn(0, 5, 8)):
+        with pytest.raises(ValueError, match="expected a batch of sequences, none of them empty"):
+            fast.stream(example=wrong)
+    with pytest.raises(TypeError, match="example is a dict, expected the one tensor"):
+        fast.stream(example={"x": torch.randn(1, 5, 8)})
+
+
+@pytest.mark.parametrize("rows", (1, 3, 8))
+def test_an_example_may_have_any_batch(rows: int) -> None:
+    fast, x = accelerate(Characters().eval()), torch.randint(13, (rows, 4))
+    stream = fast.stream(3, example=(x,))
+    y = stream.step(torch.tensor([1, 2, 3]))
+    assert torch.allclose(y, fast(torch.tensor([[1], [2], [3]]))[0][:, 0], atol=1e-5)
+
+
+def test_opening_a_stream_leaves_the_model_alone() -> None:
+    class Counting(Characters):
+        calls = 0
+
+        def forward(self, tokens: Tensor, state: object = None) -> tuple[Tensor, object]:
+            self.calls += 1
+            return super().forward(tokens, state)
+
+    for precision in ("float32", "int8") if processor().vnni else ("float32",):
+        fast = accelerate(Counting().eval(), precision)
+        before = {name: set(vars(m)) for name, m in fast.named_modules()}
+        fast.stream()
+        assert fast.calls == 0 and before == {name: set(vars(m)) for name, m in fast.named_modules()}
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in fast.modules())
 
 
 def test_sentences() -> None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from .costs import Precision
 from .modules import Accelerated
 from .recording import NotAChain
 
@@ -18,22 +19,22 @@ class Steps(Protocol):
     def step(self, x: Tensor) -> Tensor: ...
 
 
-def in_float32(model: nn.Module) -> nn.Module:
-    """The model itself, or in int8 a copy in float32 that has the model's own weights.
+def twin(model: nn.Module, precision: Precision | None = None) -> nn.Module:
+    """A copy on the model's own weights and, unless in another `precision`, its own packed layers.
 
     In int8 a step may have other layouts than a sequence, and so other roundings, which a recurrent net may carry far:
     whether a model is a chain is judged in float32.
     """
-    if not any(module._engine.precision == "int8" for module in _accelerated(model)):
-        return model
-    shared: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    twin = copy.deepcopy(model, shared)
-    for module in _accelerated(twin):
-        module._engine.precision = "float32"
-    return twin
+    shared: dict[int, Any] = {id(p): p for p in model.parameters()}
+    if precision is None:
+        shared |= {id(m._engine): m._engine for m in accelerated(model)}
+    copied = copy.deepcopy(model, shared)
+    for module in accelerated(copied) if precision is not None else []:
+        module._engine.precision = precision
+    return copied
 
 
-def _accelerated(model: nn.Module) -> list[Any]:
+def accelerated(model: nn.Module) -> list[Any]:
     return [m for m in model.modules() if isinstance(cast(Any, m), Accelerated)]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, cast, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .._modules import unwrap
 from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
@@ -19,8 +19,9 @@ from .costs import Precision, offered
 from .engine import Engine
 from .linear import AcceleratedLinear, LinearEngine
 from .modules import CELLS, GRAPHS, HIGHWAYS, RAGGED, STACKS, Accelerated
+from .opening import make_stream
 from .processor import processor
-from .stream import Stream, make_stream
+from .stream import Stream
 
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {**STACKS, **CELLS, **RAGGED, **GRAPHS, **HIGHWAYS}
 _GATED = (GatedLSTM, GatedGRU, GatedRNN)
@@ -143,12 +144,12 @@ class AcceleratedModel:
             lines += module._engine.explain(path, module, batch, steps)
         return "\n".join(lines)
 
-    def stream(self, batch: int = 1, example: Tensor | None = None) -> Stream:
+    def stream(self, batch: int = 1, example: Any = None) -> Stream:
         """The model step by step for `batch` rows, see `Stream`.
 
         For a model that is a chain of Embedding, Linear, elementwise (relu, tanh, sigmoid; dropout is none in
         inference) and one-directional recurrent layers, found by running it once and verified against that run.
-        `example`: an input to run it on, where the one made up from its first layer does not fit.
+        `example`: an input to run it on, of any batch, where the one made up from its first layer does not fit.
         Raises RuntimeError with the reason for any other model.
         """
         return make_stream(cast(nn.Module, self), batch, example)

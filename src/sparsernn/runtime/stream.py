@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from .agreement import in_float32, verify
 from .compiled import address, function
 from .costs import Matrix
 from .fields import Field
 from .modules import Accelerated
 from .pack import WIDTH, Arrangement, Packed, unit_rows
 from .packed_layer import PackedLayer, Workspace
-from .recording import NotAChain, Part, record
+from .recording import NotAChain, Part
 from .weights import layer_weights
 
 TABLE_BYTES = 8 << 20  # an embedding and the product behind it become one table up to this size
-_PROBE_STEPS = 5
 _ELEMENTWISE = {"relu": "chain.relu", "tanh": "chain.hyperbolic", "sigmoid": "chain.logistic"}
 
 
@@ -43,7 +40,7 @@ class Stream:
         waiting: nn.Embedding | None = None
         self.tokens = isinstance(parts[0][1], nn.Embedding)
         first = parts[0][1]
-        self.features = 0 if self.tokens else _input_size(first)
+        self.features = 0 if self.tokens else input_size(first)
         self._stop = torch.zeros(1, dtype=torch.int64, device="cpu")
         self._tokens = torch.zeros(batch, dtype=torch.int64, device="cpu")
         for (name, part), (_, following) in zip(parts, [*parts[1:], ("", "")]):
@@ -228,64 +225,8 @@ def _table_fits(embedding: nn.Embedding, following: Part) -> bool:
     return embedding.num_embeddings * width * 4 <= TABLE_BYTES
 
 
-def _input_size(part: Part) -> int:
+def input_size(part: Part) -> int:
+    """Features that a layer reads; 0 where it does not say."""
     if isinstance(part, nn.Linear):
         return part.in_features
     return int(getattr(part, "input_size", 0))
-
-
-def make_stream(model: nn.Module, batch: int, example: Tensor | None = None) -> Stream:
-    """The stream of an accelerated model; RuntimeError where the model is not a chain that can run step by step."""
-    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
-        raise ValueError(f"stream: batch is {batch!r}, expected a whole number from 1 on.")
-    with _recording:
-        return _first_that_runs(model, batch, example)
-
-
-_recording = threading.RLock()  # a chain is found by hooks on the model, which several threads may share
-
-
-def _first_that_runs(model: nn.Module, batch: int, example: Tensor | None) -> Stream:
-    why = ""
-    for x in [example] if example is not None else _examples(model, batch):
-        try:
-            parts, whole = record(model, x)
-            if not any(isinstance(part, Accelerated) and not isinstance(part, nn.Linear) for _, part in parts):
-                raise NotAChain("it has no recurrent layer in its chain")
-            stream, exact = Stream(parts, batch), in_float32(model)
-            judged = stream
-            if exact is not model:
-                parts, whole = record(exact, x)
-                judged = Stream(parts, batch)
-            verify(judged, x, whole, 1 if _batch_first(model) else 0)
-            stream.reset()
-            return stream
-        except NotAChain as error:
-            why = str(error)
-            break
-        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
-            # The likeliest input's failure is the one to tell.
-            why = why or (str(error).splitlines()[0] if str(error) else type(error).__name__)
-    raise RuntimeError(
-        f"stream: {type(model).__name__} can't run step by step: {why.rstrip('.') or 'no input was found for it'}.\n"
-        "A stream takes a chain of Embedding, Linear, elementwise and one-directional recurrent layers."
-    )
-
-
-def _batch_first(model: nn.Module) -> bool:
-    return any(isinstance(m, Accelerated) and getattr(m, "batch_first", False) for m in model.modules())
-
-
-def _examples(model: nn.Module, batch: int) -> list[Tensor]:
-    """Inputs that the model may take, likeliest first."""
-    shape = (batch, _PROBE_STEPS) if _batch_first(model) else (_PROBE_STEPS, batch)
-    generator = torch.Generator("cpu").manual_seed(0)
-    found = []
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            found.append(
-                torch.randint(module.num_embeddings, shape, generator=generator, dtype=torch.int64, device="cpu")
-            )
-        elif size := _input_size(module):
-            found.append(torch.randn(*shape, size, generator=generator, dtype=torch.float32, device="cpu"))
-    return found

@@ -15,7 +15,7 @@ T = TypeVar("T")
 WORTH = 150_000.0  # nanoseconds of work below which handing a part to another thread costs more than it saves
 
 _lock = threading.Lock()
-_pool: tuple[int, ThreadPoolExecutor] | None = None
+_pools: dict[int, ThreadPoolExecutor] = {}  # by size: threads of the process may want different numbers at once
 
 
 def parts(nanoseconds: float, most: int) -> int:
@@ -34,19 +34,17 @@ def in_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def _executor(workers: int) -> ThreadPoolExecutor:
-    global _pool
     with _lock:
-        if _pool is None or _pool[0] != workers:
-            if _pool is not None:
-                _pool[1].shutdown(wait=False)
-            _pool = (workers, ThreadPoolExecutor(workers, thread_name_prefix="sparsernn"))
-        return _pool[1]
+        if workers not in _pools:
+            _pools[workers] = ThreadPoolExecutor(workers, thread_name_prefix="sparsernn")
+        return _pools[workers]
 
 
 def _forget() -> None:
     # The threads of a pool don't come along into a forked process.
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+    global _lock
+    _pools.clear()
+    _lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
