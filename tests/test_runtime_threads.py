@@ -1,4 +1,4 @@
-"""A server's day: threads that call models, open streams, step them and change thread counts get the bits of calls alone."""
+"""A server's day: threads that call models, open and step streams and set thread counts get the bits of one alone."""
 
 from __future__ import annotations
 
@@ -124,6 +124,6 @@ def test_pools_of_several_sizes_at_once(hurried: None) -> None:
     def work(count: int) -> None:
         torch.set_num_threads(count)
         for n in range(200):
-            assert threads.in_parallel([lambda k=k: k * n for k in range(4)]) == [k * n for k in range(4)]
+            assert threads.in_parallel([lambda k=k, n=n: k * n for k in range(4)]) == [k * n for k in range(4)]
 
     together(*(lambda c=c: work(c) for c in (2, 3, 4, 2, 3)))

@@ -30,7 +30,9 @@ def make_stream(model: nn.Module, batch: int, example: Any = None) -> Stream:
         return _of_any(own, exact, batch, _examples(own, batch))
     x = _one_tensor(example)
     rows = 0 if _batch_first(own) else 1
-    x = x.index_select(rows, torch.arange(batch) % x.shape[rows])  # as many as the stream has; a chain mixes no rows
+    x = x.index_select(
+        rows, torch.arange(batch, device=x.device) % x.shape[rows]
+    )  # as many as the stream has; a chain mixes no rows
     try:
         return _of(own, exact, batch, x)
     except NotAChain as error:
@@ -104,11 +106,13 @@ def _batch_first(model: nn.Module) -> bool:
 def _examples(model: nn.Module, batch: int) -> list[Tensor]:
     """Inputs that the model may take, likeliest first."""
     shape = (batch, _STEPS) if _batch_first(model) else (_STEPS, batch)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     found = []
     for module in model.modules():
         if isinstance(module, nn.Embedding):
-            found.append(torch.randint(module.num_embeddings, shape, generator=generator))
+            found.append(
+                torch.randint(module.num_embeddings, shape, generator=generator, dtype=torch.int64, device="cpu")
+            )
         elif size := input_size(module):
-            found.append(torch.randn(*shape, size, generator=generator))
+            found.append(torch.randn(*shape, size, generator=generator, dtype=torch.float32, device="cpu"))
     return found
