@@ -224,8 +224,8 @@ def test_an_input_that_was_made_up_is_called_so() -> None:
     assert said[2] == "Pass `example=`, an input that the model takes." and len(said) == 3
     with pytest.raises(RuntimeError, match=r"fails on the example, \(1, 5, 6\) float32: 8 features are wanted, not 6"):
         fast.stream(example=torch.randn(1, 5, 6))
-    for wrong in (torch.randn(8), torch.randn(0, 5, 8)):
-        with pytest.raises(ValueError, match="expected a batch of sequences, none of them empty"):
+    for wrong in (torch.randn(8), torch.randn(0, 5, 8), torch.zeros(1, 5, 8, device="meta")):
+        with pytest.raises(ValueError, match="expected a batch of sequences on the CPU, none of them empty"):
             fast.stream(example=wrong)
     with pytest.raises(TypeError, match="example is a dict, expected the one tensor"):
         fast.stream(example={"x": torch.randn(1, 5, 8)})

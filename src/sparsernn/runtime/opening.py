@@ -86,8 +86,10 @@ def _one_tensor(example: Any) -> Tensor:
             f"stream: example is a {type(x).__name__}, expected the one tensor that the model takes: "
             "(batch, time), (time, batch) or the same with features behind."
         )
-    if x.dim() < 2 or 0 in x.shape:
-        raise ValueError(f"stream: example is {_named(x)}, expected a batch of sequences, none of them empty.")
+    if x.dim() < 2 or 0 in x.shape or not x.is_cpu:
+        raise ValueError(
+            f"stream: example is {_named(x)} on {x.device}, expected a batch of sequences on the CPU, none of them empty."
+        )
     return x.detach()
 
 
