@@ -30,9 +30,8 @@ def make_stream(model: nn.Module, batch: int, example: Any = None) -> Stream:
         return _of_any(own, exact, batch, _examples(own, batch))
     x = _one_tensor(example)
     rows = 0 if _batch_first(own) else 1
-    x = x.index_select(
-        rows, torch.arange(batch, device=x.device) % x.shape[rows]
-    )  # as many as the stream has; a chain mixes no rows
+    # As many rows as the stream has; a chain does not mix them.
+    x = x.index_select(rows, torch.arange(batch, dtype=torch.int64, device="cpu") % x.shape[rows])
     try:
         return _of(own, exact, batch, x)
     except NotAChain as error:
@@ -88,7 +87,8 @@ def _one_tensor(example: Any) -> Tensor:
         )
     if x.dim() < 2 or 0 in x.shape or not x.is_cpu:
         raise ValueError(
-            f"stream: example is {_named(x)} on {x.device}, expected a batch of sequences on the CPU, none of them empty."
+            f"stream: example is {_named(x)} on {x.device}, "
+            "expected a batch of sequences on the CPU, none of them empty."
         )
     return x.detach()
 
