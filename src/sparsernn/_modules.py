@@ -1,8 +1,16 @@
-"""The model behind its wrappers: one rule for every function that takes a model."""
+"""The model behind its wrappers, and copies of it: one rule for every function that takes a model."""
 
 from __future__ import annotations
 
-from torch import nn
+import copy
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 _SHARDED = ("FullyShardedDataParallel", "FSDPModule")
 
@@ -32,3 +40,93 @@ def _inside(model: nn.Module) -> nn.Module | None:
         return model.module
     inner = getattr(model, "_orig_mod", None)  # torch.compile
     return inner if isinstance(inner, nn.Module) else None
+
+
+def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """A deep copy. Tensors with a history (an activation that the model keeps on `self`) are copied without it.
+
+    `memo`: id of an object -> what stands for it in the copy. TypeError with a sentence where the model holds
+    something that can't be copied.
+    """
+    try:
+        with torch.inference_mode(False), _WithoutHistory():
+            return copy.deepcopy(model, {} if memo is None else memo)
+    except Exception as error:
+        raise TypeError(
+            f"{type(model).__name__} can't be copied ({type(error).__name__}: {error}); sparsernn works on a copy.\n"
+            f"Take what can't be copied (locks, open files, generators) out of the model's attributes: "
+            f"{_not_copied(model)}."
+        ) from error
+
+
+class _WithoutHistory(TorchFunctionMode):
+    """torch copies no tensor that has a history: here its values are copied alone, wherever it is kept."""
+
+    def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            if id(tensor) not in memo:
+                memo[id(tensor)] = copy.deepcopy(tensor.detach(), memo)
+            return memo[id(tensor)]
+        return func(*args, **(kwargs or {}))
+
+
+def _not_copied(model: nn.Module) -> str:
+    """The first attribute that can't be copied, by its path."""
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            try:
+                with _WithoutHistory():
+                    copy.deepcopy(value) if name != "_modules" else None
+            except Exception:
+                return f"{path}.{name}" if path else name
+    return "?"
+
+
+def set_eval(model: nn.Module) -> None:
+    """Eval mode for every module, whatever the model's own `train` and `eval` do and return."""
+    with suppress(Exception):  # a method of that name may be something else (a training loop)
+        model.eval()
+    for module in model.modules():
+        module.training = False
+
+
+def in_eval(model: nn.Module) -> Any:
+    """A copy in eval mode."""
+    twin = copied(model)
+    set_eval(twin)
+    return twin
+
+
+def set_precision(model: nn.Module, dtype: torch.dtype) -> None:
+    """Parameters, buffers and tensors that modules keep as attributes in `dtype`; complex ones as complex numbers."""
+    seen: dict[int, tuple[Any, Any]] = {}
+
+    def cast(value: Any) -> Any:
+        if not isinstance(value, Tensor) or isinstance(value, nn.Parameter):
+            return value  # parameters are changed in place, wherever they are kept
+        if id(value) not in seen:
+            seen[id(value)] = (value, in_precision(value, dtype))
+        return seen[id(value)][1]
+
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name not in ("_parameters", "_buffers", "_modules") and _is_nest(value):
+                module.__dict__[name] = tree_map(cast, value)
+    model._apply(lambda tensor: in_precision(tensor, dtype) if isinstance(tensor, nn.Parameter) else cast(tensor))
+
+
+def _is_nest(value: Any) -> bool:
+    """A tensor, or lists, tuples and dicts of tensors: never a user's own object, nor a table of hooks."""
+    if type(value) in (list, tuple):
+        return any(map(_is_nest, value))
+    if type(value) is dict:
+        return any(map(_is_nest, value.values()))
+    return isinstance(value, Tensor)
+
+
+def in_precision(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """`tensor` in `dtype` if it holds floating-point numbers, in the complex type of that size if complex ones."""
+    if tensor.is_complex():
+        return tensor.to(dtype.to_complex())
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor

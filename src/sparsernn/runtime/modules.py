@@ -26,6 +26,20 @@ class Accelerated:
 
     _engine: Any
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # What is round a layer may set a weight at each call (weight drop): its values go into the parameter.
+        own = self.__dict__.get("_parameters", {}).get(name)
+        if own is None or not isinstance(value, Tensor) or isinstance(value, nn.Parameter):
+            super().__setattr__(name, value)
+        elif value.shape != own.shape:
+            raise RuntimeError(
+                f"{name} of an accelerated {type(self).__name__} is {tuple(own.shape)}, "
+                f"got {tuple(value.shape)}: change the original model, and accelerate it again."
+            )
+        elif not torch.equal(own, value):
+            with torch.no_grad():
+                own.copy_(value)
+
 
 def check(module: Any, x: Any, *states: Tensor) -> None:
     """A sentence for everything that the kernels can't take."""

@@ -110,6 +110,8 @@ def record(model: nn.Module, x: Tensor) -> tuple[list[tuple[str, Part]], Tensor]
                 watch.add(name, None, source, result)
             else:
                 if isinstance(module, Accelerated) and not isinstance(module, nn.Linear):
+                    if "forward" in vars(type(module).__mro__[1]):
+                        watch.fail(f"{name} is a {type(module).__name__} with a forward of its own")
                     hx = args[1] if len(args) > 1 else kwargs.get("hx")
                     if hx is not None and any(bool((t != 0).any()) for t in ((hx,) if isinstance(hx, Tensor) else hx)):
                         watch.fail(f"{name} is given an initial state that is not zero")

@@ -8,12 +8,13 @@ h, t of one depth for an RHN.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..structure.cells import recurrent_layers
+from ..nn._layers import LayeredRecurrent
+from ..nn.rhn import RHN
 
 
 @dataclass(frozen=True)
@@ -82,34 +83,85 @@ class LayerWeights:
         return total
 
 
-def layer_weights(module: nn.Module) -> list[LayerWeights]:
-    """Every layer and direction of a recurrent module, in torch's order; empty for any other module."""
-    parameters = dict(module.named_parameters(remove_duplicate=False))
-    found = []
-    for layer in recurrent_layers(module):
-        kind = layer.cell.name
-        if kind == "RNN":
-            kind = f"RNN_{layer.cell.activations[0].upper()}"
-        if kind not in SLOTS:
-            return []
-        (ih,), (hh, *more) = layer.parameters("ih"), layer.parameters("hh")
-        # By name: layers of unequal widths have no one proj_size to ask.
-        hr = parameters.get(ih.replace("weight_ih", "weight_hr"))
-        biases = [parameters[name].detach() for name in layer.parameters("bias")]
-        further = biases[1:] if kind == "RHN" else []  # one for each depth
-        first, second, *_ = [*biases[: len(biases) - len(further)], None, None]
-        deeper = zip_longest([parameters[name].detach() for name in more], further)
-        found.append(
-            LayerWeights(
-                kind,
-                layer.layer,
-                layer.reverse,
-                parameters[ih].detach(),
-                parameters[hh].detach(),
-                first,
-                second,
-                None if hr is None else hr.detach(),
-                tuple(deeper),
-            )
+def ends(module: Any) -> list[tuple[int, bool, str]]:
+    """(layer, reverse, ending of the weights' names) of every layer and direction, in torch's order."""
+    if not hasattr(module, "num_layers"):
+        return [(0, False, "")]
+    directions = (False, True) if module.bidirectional else (False,)
+    return [(n, back, f"_l{n}" + ("_reverse" if back else "")) for n in range(module.num_layers) for back in directions]
+
+
+def kind_of(module: Any) -> str:
+    """The key of SLOTS for a stack, a cell or one of `sparsernn.nn`."""
+    if isinstance(module, RHN):
+        return "RHN"
+    if isinstance(module, nn.RNNCellBase):
+        kinds = {nn.LSTMCell: "LSTM", nn.GRUCell: "GRU"}
+        known = [kind for cell, kind in kinds.items() if isinstance(module, cell)]
+        return known[0] if known else f"RNN_{module.nonlinearity.upper()}"  # type: ignore[union-attr]
+    return module.mode
+
+
+def weight_shapes(module: Any) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight that a recurrent (also a gated) or linear module of its sizes has."""
+    if isinstance(module, nn.Linear):
+        biased = module._parameters.get("bias", module) is not None
+        shapes: dict[str, tuple[int, ...]] = {"weight": (module.out_features, module.in_features)}
+        return shapes | ({"bias": (module.out_features,)} if biased else {})
+    if isinstance(module, RHN):
+        return module.shapes(module.input_size, module.hidden_sizes)
+    gates, shapes = len(SLOTS[kind_of(module)].ih), {}
+    for layer, reverse, end in ends(module):
+        if isinstance(module, LayeredRecurrent):
+            inputs, width = module.layer_input_size(layer), module.hidden_sizes[layer][reverse]
+            output, projected = module.output_widths(layer)[reverse], module.proj_sizes is not None
+            rows = sum(module.living[layer][reverse]) if hasattr(module, "living") else gates * width
+        else:
+            width, projected = module.hidden_size, bool(getattr(module, "proj_size", 0))
+            output = module.proj_size if projected else width
+            inputs = (1 + module.bidirectional) * output if layer else module.input_size
+            rows = gates * width
+        shapes |= {"weight_ih" + end: (rows, inputs), "weight_hh" + end: (rows, output)}
+        if module.bias:
+            shapes |= {"bias_ih" + end: (gates * width,), "bias_hh" + end: (gates * width,)}
+        if projected:
+            shapes["weight_hr" + end] = (output, width)
+    return shapes
+
+
+def lacking(module: nn.Module) -> str:
+    """What is wrong with the first weight that is not there as a plain float32 parameter of its shape; "" for none."""
+    for name, shape in weight_shapes(module).items():
+        weight = module._parameters.get(name)
+        if weight is None:
+            return f"{name} is no parameter of its own"
+        if tuple(weight.shape) != shape:
+            return f"{name} is {tuple(weight.shape)} where its sizes ask for {shape}"
+        if weight.dtype != torch.float32 or weight.device.type != "cpu":
+            return f"{name} is {weight.dtype} on {weight.device}"
+    return ""
+
+
+def layer_weights(module: Any) -> list[LayerWeights]:
+    """Every layer and direction of a recurrent module, in torch's order.
+
+    Raises RuntimeError where a weight is missing or has another shape than the module's sizes say.
+    """
+    wrong = lacking(module)
+    if wrong:
+        raise RuntimeError(
+            f"{type(module).__name__} is accelerated, but its {wrong}.\n"
+            "Masks, norms and other sizes belong on the original model: change that, and accelerate it again."
         )
+    own = {name: module._parameters[name].detach() for name in weight_shapes(module)}
+    kind, found = kind_of(module), []
+    for layer, reverse, end in ends(module):
+        ih, hr = own["weight_ih" + end], own.get("weight_hr" + end)
+        if kind == "RHN":
+            hh, *more = [own[f"weight_hh_d{d}{end}"] for d in range(module.depth)]
+            first, *further = [own.get(f"bias_d{d}{end}") for d in range(module.depth)]
+            found.append(LayerWeights(kind, layer, reverse, ih, hh, first, None, None, tuple(zip(more, further))))
+        else:
+            biases = own.get("bias_ih" + end), own.get("bias_hh" + end)
+            found.append(LayerWeights(kind, layer, reverse, ih, own["weight_hh" + end], *biases, hr))
     return found

@@ -1,0 +1,160 @@
+"""Which class a module of a copied model gets, so that it runs on kernels, and whether it may have it."""
+
+from __future__ import annotations
+
+import copy
+import copyreg
+import warnings
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
+
+from .._modules import copied
+from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
+from ..nn.split import SplitGRU, SplitLSTM, SplitRNN
+from ..structure.examples import leaves_in
+from .baking import bake, is_computed
+from .costs import Precision
+from .engine import Engine
+from .linear import AcceleratedLinear, LinearEngine
+from .modules import CELLS, GRAPHS, HIGHWAYS, RAGGED, STACKS, Accelerated
+
+KERNELS: dict[type[nn.Module], type[nn.Module]] = {
+    **STACKS, **CELLS, **RAGGED, **GRAPHS, **HIGHWAYS, nn.Linear: AcceleratedLinear,
+}  # fmt: skip
+GATED = (GatedLSTM, GatedGRU, GatedRNN)
+SPLIT = (SplitLSTM, SplitGRU, SplitRNN)
+NEAR = 1e-4  # of the largest output: what a layer that computes in another order may differ by
+
+
+def runs_on_kernels(module: nn.Module) -> bool:
+    """Whether `module` is a recurrent layer or a cell, or derived from one, that kernels can run."""
+    known = isinstance(module, tuple(KERNELS)) and not isinstance(module, (nn.Linear, Accelerated))
+    return known or type_before_parametrizations(module) in GATED
+
+
+def is_linear(module: nn.Module) -> bool:
+    """torch's own Linear, no class derived from it: those are mostly read by other modules, and not called."""
+    return type_before_parametrizations(module) is nn.Linear
+
+
+def into_one(module: Any) -> None:
+    """A gated or split layer becomes the dense one of the same function in its place, under all its names.
+
+    Constant gates become zero rows again, and what a split layer lacks zero blocks: the packing leaves both out by
+    itself, and one call runs the layer.
+    """
+    dense = module.to_dense().requires_grad_(False)
+    # What was hung on it stays: the hooks of its forward, and what surgery attached.
+    kept = {n: v for n, v in vars(module).items() if n.startswith("_forward_") or n == "_sparsernn"}
+    module.__class__ = type(dense)
+    module.__dict__.clear()
+    module.__dict__.update(dense.__dict__ | kept)
+
+
+def put_on_kernels(module: Any, precision: Precision, wrappers: Iterable[nn.Module] = ()) -> str:
+    """Give `module` its accelerated class, plain weights and an engine; "" or, with nothing changed, why it can't have
+    them.
+
+    Where its weights were computed at each call, or its class is derived from torch's, it has to give the numbers that
+    it gave before. wrappers: modules round it.
+    """
+    if "forward" in module.__dict__:
+        return "its forward was replaced by another function"
+    new = _another(module)
+    wrong = bake(new, wrappers)
+    if wrong:
+        return wrong
+    if type(new) in GATED:
+        into_one(new)
+    base = next(base for base in type(new).__mro__ if base in KERNELS)
+    engine = LinearEngine if base is nn.Linear else Engine
+    own = type(new) is not base
+    if base in GRAPHS:
+        new.clear_absent()  # the kernels take the weights without the masks
+    new.__class__ = made(type(new), KERNELS[base]) if own else KERNELS[base]
+    new.__dict__["_engine"] = engine("float32")
+    if own or is_computed(module):
+        wrong = _differs(module, new, base.__name__ if own else "")
+    if not wrong:
+        new.__dict__["_engine"] = engine(precision)
+        module.__class__ = new.__class__
+        module.__dict__.clear()
+        module.__dict__.update(new.__dict__)
+    return wrong
+
+
+def _another(module: nn.Module) -> Any:
+    """The same weights and parts in another module, whose tables can be changed."""
+    new = type(module).__new__(type(module))
+    new.__dict__.update({n: copy.copy(v) if isinstance(v, (dict, list)) else v for n, v in vars(module).items()})
+    return new
+
+
+def _differs(before: nn.Module, after: nn.Module, base: str) -> str:
+    """What `after` does otherwise than `before`, both run on one input; "" for nothing.
+
+    base: torch's class that theirs is derived from, "" if it is that class.
+    """
+    size = before.in_features if isinstance(before, nn.Linear) else before.input_size
+    rows = (2,) if isinstance(before, (*CELLS, nn.Linear)) else (3, 2)
+    before, after = copied(before), copied(after)  # a forward may keep what it likes
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        x = torch.randn(*rows, cast(int, size), dtype=torch.float32, device="cpu")
+        try:
+            want = _tensors(before(x))
+        except Exception as error:
+            # The weights of a layer of torch's own may be set by what is round it, before each call.
+            return f"its forward takes other inputs than {base}'s ({type(error).__name__})" if base else ""
+        try:
+            got = _tensors(after(x))
+        except Exception as error:
+            return f"on kernels it raises {type(error).__name__}"
+    if base and not cast(Any, after)._engine._matrices:
+        return f"its forward does not call {base}'s"
+    near = len(got) == len(want) and all(a.shape == b.shape and _near(a, b) for a, b in zip(got, want))
+    return "" if near else "on kernels it gives other numbers"
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    found = [[leaf] if isinstance(leaf, Tensor) else list(leaf) for leaf in leaves_in(outputs)]
+    return [tensor for tensors in found for tensor in tensors]
+
+
+def _near(got: Tensor, want: Tensor) -> bool:
+    size = want.nan_to_num().abs().max().clamp(min=1.0) if want.numel() else 1.0
+    return bool(((got - want).abs() <= NEAR * size).logical_or(got.isnan() & want.isnan()).all())
+
+
+def made(*bases: type) -> Any:
+    """A class of these bases under the first one's name; copies and pickles of its objects name the bases."""
+
+    def reduce_ex(self: Any, protocol: Any) -> Any:
+        build, arguments, *rest = super(new, self).__reduce_ex__(protocol)
+        if build in (copyreg.__newobj__, _rebuild):  # type: ignore[attr-defined]
+            build, arguments = _rebuild, (_recipe(new),)
+        return build, arguments, *rest
+
+    first = bases[0]
+    names = {"__module__": first.__module__, "__doc__": first.__doc__, "__reduce_ex__": reduce_ex, "_made_of": bases}
+    new: Any = type(first.__name__, bases, names)
+    return new
+
+
+def _recipe(made_class: type) -> Any:
+    bases = vars(made_class).get("_made_of")
+    return made_class if bases is None else tuple(map(_recipe, bases))
+
+
+def _class_of(recipe: Any) -> Any:
+    return made(*map(_class_of, recipe)) if isinstance(recipe, tuple) else recipe
+
+
+def _rebuild(recipe: Any) -> nn.Module:
+    new = _class_of(recipe)
+    return new.__new__(new)
