@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from .._modules import copied
 from .costs import Precision
 from .modules import Accelerated
 from .recording import NotAChain
@@ -28,10 +28,10 @@ def twin(model: nn.Module, precision: Precision | None = None) -> nn.Module:
     shared: dict[int, Any] = {id(p): p for p in model.parameters()}
     if precision is None:
         shared |= {id(m._engine): m._engine for m in accelerated(model)}
-    copied = copy.deepcopy(model, shared)
-    for module in accelerated(copied) if precision is not None else []:
+    other = copied(model, shared)
+    for module in accelerated(other) if precision is not None else []:
         module._engine.precision = precision
-    return copied
+    return other
 
 
 def accelerated(model: nn.Module) -> list[Any]:

@@ -41,6 +41,12 @@ def is_linear(module: nn.Module) -> bool:
     return type_before_parametrizations(module) is nn.Linear
 
 
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether an accelerated module does more than its kernels: its class is derived from torch's."""
+    fast = next(base for base in type(module).__mro__ if base in KERNELS.values())
+    return type(module).forward is not fast.forward
+
+
 def into_one(module: Any) -> None:
     """A gated or split layer becomes the dense one of the same function in its place, under all its names.
 

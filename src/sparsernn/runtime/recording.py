@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from .classes import has_own_forward
 from .modules import Accelerated
 
 ELEMENTWISE: dict[Any, str] = {
@@ -110,7 +111,7 @@ def record(model: nn.Module, x: Tensor) -> tuple[list[tuple[str, Part]], Tensor]
                 watch.add(name, None, source, result)
             else:
                 if isinstance(module, Accelerated) and not isinstance(module, nn.Linear):
-                    if "forward" in vars(type(module).__mro__[1]):
+                    if has_own_forward(module):
                         watch.fail(f"{name} is a {type(module).__name__} with a forward of its own")
                     hx = args[1] if len(args) > 1 else kwargs.get("hx")
                     if hx is not None and any(bool((t != 0).any()) for t in ((hx,) if isinstance(hx, Tensor) else hx)):
