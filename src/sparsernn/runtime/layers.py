@@ -25,8 +25,9 @@ def accelerate(model: nn.Module, precision: Precision = "float32") -> Any:
     For inference on the CPU: `model` must be in eval mode, in float32, and is left as it is. The new model has the
     same class, modules, parameter names and forward; its parameters don't require gradients. Weights that are computed
     at each call (norms, masks, parametrizations) are worked out once and stand under the layer's own names; a layer
-    that kernels can't run stays on torch. Weights that are zero cost no time where the packing can use it. Beside its own attributes it has `explain()` (which module runs how, and why not)
-    and `stream(batch=1)` (step by step, see `sparsernn.runtime.stream`).
+    that kernels can't run stays on torch. Weights that are zero cost no time where the packing can use it. Beside its
+    own attributes the new model has `explain()` (which module runs how, and which not, and why) and `stream(batch=1)`
+    (step by step, see `sparsernn.runtime.stream`).
 
     precision: of the weights in the products. "bfloat16" halves their bytes, "int8" (one scale a row; inputs of the
     products quantised step by step; needs AVX-512 VNNI) quarters them; sums, gates and states stay float32.
