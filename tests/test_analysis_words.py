@@ -1,5 +1,7 @@
 """Numbers in words, and kinds of units."""
 
+import math
+
 import pytest
 import torch
 
@@ -18,10 +20,32 @@ from sparsernn.analysis.gates import kind_counts, sorted_units, unit_kinds
         (999_600, "1.00M"),
         (66_034_000, "66.0M"),
         (0.25, "0.25"),
+        (999.4, "999"),
+        (999.6, "1.00k"),
+        (9.996, "10"),
+        (-999.6, "-1.00k"),
+        (-0.0, "0"),
+        (999_949_999_999, "1.00T"),
+        (3.2e15, "3.20P"),
+        (1e21, "1.00e+21"),
+        (math.inf, "inf"),
     ],
 )
 def test_counts_keep_three_digits(number, text):
     assert words.count(number) == text
+
+
+@pytest.mark.parametrize("sign", (1, -1))
+def test_rounding_never_carries_into_an_exponent_or_a_fourth_digit(sign):
+    near = [edge * (1 + step) for edge in (10.0**n for n in range(-3, 15)) for step in (-1e-2, -4e-3, -4e-4, -1e-6, 0)]
+    for number in near:
+        text = words.count(sign * number)
+        value = float(text.rstrip("kMGTP")) * {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}.get(text[-1], 1)
+        assert value == pytest.approx(sign * number, rel=6e-3), text
+        assert "e" not in text and len(text.strip("-0.kMGTP").replace(".", "")) <= 3, text
+        for digits in (3, 4):
+            text = words.figure(sign * number, digits)
+            assert "e+" not in text and float(text) == pytest.approx(sign * number, rel=6e-3), text
 
 
 def test_a_part_is_never_rounded_to_nothing_or_to_the_whole():
@@ -36,7 +60,15 @@ def test_a_part_is_never_rounded_to_nothing_or_to_the_whole():
 
 def test_bytes_and_factors():
     assert [words.size(n) for n in (412, 15_234, 26_400_000)] == ["412 B", "15.2 kB", "26.4 MB"]
-    assert [words.times(r) for r in (1.041, 7.487, 10.59, 128.4)] == ["1.04x", "7.49x", "10.6x", "128x"]
+    assert [words.times(r) for r in (0.0042, 0.25, 1.041, 7.487, 9.996, 99.96, 128.4)] == [
+        "0.0042x",
+        "0.25x",
+        "1.04x",
+        "7.49x",
+        "10.0x",
+        "100x",
+        "128x",
+    ]
 
 
 def test_kinds_of_an_lstm_unit_follow_from_its_gates():

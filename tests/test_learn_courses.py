@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from learn_models import OPTIMIZERS, loss_of, tagger, tokens, train
 from sparsernn.learn.hard_concrete import BETA, GAMMA, ZETA, HardConcrete
 from sparsernn.learn.lasso import GroupLasso
 from sparsernn.learn.target import Ramp
+from sparsernn.nn.ragged import RaggedLSTM
+from sparsernn.nn.rhn import RHN
 from sparsernn.structure.trace import trace
 
 METHODS = ("top-k", "shrink", "hard-concrete")
@@ -93,6 +96,42 @@ def test_milliseconds_are_those_that_accelerate_predicts():
     GroupLasso(model, tokens(), target=target, cost=cost, steps=20).attach(optimizer)
     train(model, optimizer, 20)
     assert 0.8 * target < cost(widths(model)) <= target
+
+
+class Headed(nn.Module):
+    """`layer` and a head, whose weight may be the embedding's."""
+
+    def __init__(self, layer: nn.Module, out: int, tied: bool = False) -> None:
+        super().__init__()
+        self.rnn, self.head = layer, nn.Linear(out, 40)
+        self.embedding = nn.Embedding(40, 24)
+        if tied:
+            self.head.weight = self.embedding.weight
+
+    def forward(self, tokens):
+        return self.head(self.rnn(self.embedding(tokens))[0])
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize(
+    "model",
+    [
+        Headed(nn.LSTM(24, 64, 2, proj_size=48), 48),
+        Headed(nn.LSTM(24, 64, proj_size=48, bidirectional=True), 96),
+        Headed(RaggedLSTM(24, [64, 80], proj_sizes=[48, 32]), 32),
+        Headed(nn.GRU(24, 64, 2, bias=False, bidirectional=True), 128),
+        Headed(nn.RNN(24, 96), 96),
+        Headed(RHN(24, 64, depth=3), 64),
+        Headed(nn.LSTM(24, 24, proj_size=0), 24, tied=True),
+    ],
+    ids=["projected", "both directions", "ragged", "gru", "rnn", "highway", "tied"],
+)
+@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (3, 10)])
+def test_every_product_that_accelerate_explains_costs_milliseconds(model, batch, steps):
+    cost = srn.milliseconds(model.eval(), torch.zeros(5, 2, dtype=torch.int64), batch=batch, steps=steps)
+    said = srn.accelerate(model).explain(batch, steps)
+    explained = sum(float(took) for took in re.findall(r"about ([0-9.]+) us a step", said)) * steps / 1e3
+    assert cost({}) == pytest.approx(explained, rel=0.02)
 
 
 @pytest.mark.parametrize("method", METHODS)

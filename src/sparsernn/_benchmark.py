@@ -16,6 +16,8 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from .analysis import words
+
 ROUNDS = 15
 _SHORTEST = 2e-3  # seconds of one timing: shorter calls are repeated within it
 _LONGEST = 20.0  # seconds of the whole, where `repeats` is not given
@@ -58,10 +60,10 @@ class Benchmark:
         for column in ("time (ms)", "speed", "spread", "max error", *([self.metric_name] if self.metric_name else [])):
             table.add_column(column, justify="right")
         for row in self.rows:
-            cells = [row.name, f"{row.milliseconds:.4g}", f"{row.ratio:.2f}x", f"±{50 * row.spread:.0f}%"]
+            cells = [row.name, words.figure(row.milliseconds, 4), words.times(row.ratio), f"±{50 * row.spread:.0f}%"]
             cells.append("other shape" if row.max_error is None else f"{row.max_error:.1e}")
             if self.metric_name:
-                cells.append("" if row.metric is None else f"{row.metric:.4g}")
+                cells.append("" if row.metric is None else words.figure(row.metric, 4))
             table.add_row(*cells)
         return table
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from .runtime.costs import Counts, Precision, current, offered, predict
 from .runtime.pack import WIDTH
+from .structure.cells import RecurrentLayer, plain_parameters
 from .structure.trace import trace
 
 
@@ -40,21 +41,17 @@ def milliseconds(
     For `GroupLasso(model, x, target=0.5, cost=milliseconds(model, x), steps=...)`: units go until the compact model is
     predicted to take half a millisecond on one thread, for `batch` rows over `steps` time steps. The prediction is that
     of `accelerate(...).explain()`, from the runtime's cost table (`sparsernn tune` measures it anew): matrix products
-    of recurrent layers and linear layers, dense; activations and all other operations are left out.
+    of recurrent layers (projections too) and linear layers, dense. Activations, other operations and weights that are
+    no plain parameters are left out.
     Raises what `trace` raises.
     """
     structure = trace(model, example_inputs, carried_states=carried_states)
     parameters = {name: p for name, p in model.named_parameters() if p.dim() == 2}
     groups = structure.groups("unit").of(parameters)
     sizes = {name: len(numbers) for name, numbers in groups.units.items()}
-    recurrent = {
-        row.parameter: (row.kind, len(layer.gates)) for layer in structure.layers for row in layer.rows if row.parameter
-    }
-    linear = {f"{path}.weight" if path else "weight" for path, m in model.named_modules() if isinstance(m, nn.Linear)}
     matrices = []
-    for name, p in parameters.items():
-        if name not in recurrent and name not in linear:
-            continue
+    for name, kind, gates in _products(model, structure.layers):
+        p = parameters[name]
         cuts: tuple[dict[str, float], dict[str, float]] = ({}, {})
         for member in groups.members:
             if member.parameter == name and not member.within:
@@ -63,10 +60,8 @@ def milliseconds(
                     hits = sum(int((member.group == number).sum()) for number in own[:1].tolist())
                     if hits:
                         cuts[member.axis][unit_set] = cuts[member.axis].get(unit_set, 0) + hits
-        kind, gates = recurrent.get(name, ("linear", 1))
-        each_step = kind in ("hh", "hr")
-        calls, rows = (steps, batch) if each_step else (1, steps * batch)
-        matrices.append(_Matrix((p.shape[0], p.shape[1]), cuts, calls, rows, 1 if kind == "hr" else gates))
+        calls, rows = (steps, batch) if kind in ("hh", "hr") else (1, steps * batch)
+        matrices.append(_Matrix((p.shape[0], p.shape[1]), cuts, calls, rows, gates))
     layout = offered(precision)[0]  # dense panels
 
     def cost(widths: Mapping[str, int]) -> float:
@@ -79,6 +74,21 @@ def milliseconds(
         return total / 1e6
 
     return cost
+
+
+def _products(model: nn.Module, layers: Sequence[RecurrentLayer]) -> Iterator[tuple[str, str, int]]:
+    """Each matrix product of a call: the weight's name, what it multiplies ("ih", "hh", "hr", "linear") and the number
+    of gates that it stacks. A weight of two layers (a tied output) is there twice."""
+    for layer in layers:
+        for kind in ("ih", "hh"):
+            for name in layer.parameters(kind):
+                yield name, kind, sum(row.parameter == name for row in layer.rows)
+        if layer.projection:
+            yield layer.projection, "hr", 1
+    names = plain_parameters(model)
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and id(module.weight) in names:
+            yield names[id(module.weight)], "linear", 1
 
 
 def _dense(rows: int, columns: int, parts: int) -> Counts:

@@ -69,11 +69,11 @@ def show(name: str, value: Any) -> str:
     if name in ("ratio", "compression", "target") or name.startswith("speedup"):
         return words.times(value)
     if "accuracy" in name or name in ("density", "share", "roofline") or name.startswith("spread"):
-        return f"{100 * value:.1f}%" if 0 <= value <= 1 else f"{value:.3g}"
+        return words.percent(value) if 0 <= value <= 1 else words.figure(value)
     if "bytes" in name or name in ("file_size", "memory"):
         return words.size(value)
     if "error" in name:
         return f"{value:.1e}" if value else "0"
     if isinstance(value, int) or float(value).is_integer():
         return f"{value:,.0f}" if abs(value) < 100_000 else words.count(value)
-    return f"{value:.4g}" if abs(value) < 100_000 else words.count(value)
+    return words.figure(value, 4) if abs(value) < 100_000 else words.count(value)

@@ -108,7 +108,7 @@ def layers(found: Snapshot, extras: Extras) -> dict[str, Any]:
 
 
 def _milliseconds(times: Mapping[str, float]) -> str:
-    return " → ".join(f"{times[key]:.3g}" for key in ("before", "after") if key in times)
+    return " → ".join(words.figure(times[key]) for key in ("before", "after") if key in times)
 
 
 def _dominating(layers: Sequence[Layer], extras: Extras, after_ms: float) -> str:

@@ -139,7 +139,7 @@ def _numeric(values: Sequence[float], log: bool) -> _Scale:
 
 
 def _short(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1e4 else words.count(value)
+    return words.figure(value) if abs(value) < 1e4 else words.count(value)
 
 
 def _ruler(axes: Axes, x: int, scale: _Scale, name: str) -> None:

@@ -6,23 +6,28 @@ import math
 
 
 def count(number: float) -> str:
-    """A count in at most four characters and a suffix: 980, 12.3k, 66.0M, 1.20G."""
+    """A count in three digits and a suffix: 980, 12.3k, 66.0M, 1.20G."""
     if not math.isfinite(number):
         return str(number)
-    if abs(number) < 1000:
-        return f"{number:.0f}" if float(number).is_integer() else f"{number:.3g}"
-    for suffix, unit in (("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12)):
+    if abs(number) < 999.5:  # more would print as 1000: the next suffix takes it, here and below
+        return f"{number + 0:.0f}" if float(number).is_integer() else figure(number)
+    for suffix, unit in (("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12), ("P", 1e15)):
         value = number / unit
-        # 999.95 and more would print as 1000: the next suffix takes it.
-        if abs(value) < 999.5 or suffix == "T":
+        if abs(value) < 999.5:
             return f"{value:.{_decimals(value)}f}{suffix}"
-    raise AssertionError("unreachable")
+    return f"{number:.2e}"
+
+
+def figure(value: float, digits: int = 3) -> str:
+    """At least `digits` significant digits, large numbers in full: 0.25, 12.3, 1000 (never 1e+03)."""
+    text = f"{value:.{digits}g}"
+    return f"{value:.0f}" if "e+" in text else text
 
 
 def size(number: float) -> str:
     """Bytes in decimal units, as file managers and disks count them: 412 B, 15.2 kB, 26.4 MB."""
     text = count(number)
-    return f"{text[:-1]} {text[-1]}B" if text[-1] in "kMGT" else f"{text} B"
+    return f"{text[:-1]} {text[-1]}B" if text[-1] in "kMGTP" else f"{text} B"
 
 
 def percent(share: float) -> str:
@@ -35,7 +40,9 @@ def percent(share: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """A factor: 1.04x, 7.49x, 12.3x, 128x."""
+    """A factor, never rounded to nothing: 0.0042x, 1.04x, 7.49x, 12.3x, 128x."""
+    if 0 < abs(ratio) < 0.1:
+        return f"{ratio:.2g}x"
     return f"{ratio:.{_decimals(ratio)}f}x" if math.isfinite(ratio) else f"{ratio}x"
 
 
