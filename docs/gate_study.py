@@ -15,8 +15,9 @@ from sparsernn.analysis.plots import gate_panels, lag_figure
 from sparsernn.analysis.style import SERIES, dress, legend, new_figure
 from sparsernn.experiments.recipes import RECIPES
 from sparsernn.experiments.recipes._claims import judged
-from sparsernn.experiments.recipes._lobacheva_claims import OF, all_of
+from sparsernn.experiments.recipes._lobacheva_claims import OF, all_of, guards
 from sparsernn.experiments.recipes._lobacheva_figures import from_sums
+from sparsernn.experiments.recipes._lobacheva_settings import BASELINES
 from sparsernn.experiments.recipes._lobacheva_similarity import GATES, gate_overlap, gate_overlap_within
 from sparsernn.experiments.results import Result, collect
 
@@ -31,7 +32,11 @@ fewer epochs where a laptop has to do it, with each of their claims as a number.
 units as well (with inputs and words, which have multipliers in ours for every task), *W+G+N* gates besides; *Bayes* is
 `sparsernn.Bayes`, *pruned* is `sparsernn.GroupLasso` on the same levels, whose objective is a reconstruction, since the
 authors published none, and whose strengths were set after a few short tries. All begin from one dense net that was
-stopped early, so that unit 17 is the same unit in all of them.
+stopped early, so that unit 17 is the same unit in all of them. In the nets for classes the first columns of the word
+vectors start as the scores of a bag of words, trained on the labels for `score_epochs`: which gates live depends on it.
+
+A claim is judged over three seeds or more, where the dense net clearly beats what needs no net (a smoothed bigram; a
+linear model of the bag of words) and the interval of the mean leaves the limit out. Else it is not answered.
 
 A *full* unit has all gates, a *vanilla* one the output gate alone, a *leaky* one constant i and f and a living g; see
 [how they are drawn](see-it.md). Any model gives the same figures: `sparsernn.inspect(model, inputs).plot_gates()` and
@@ -58,7 +63,7 @@ def of_layers(rows: Rows) -> list[tuple[str, int, Mapping[str, Any]]]:
     return [
         (row, n, measured)
         for row, measured in rows.items()
-        if not row.endswith("dense")
+        if not row.endswith("dense") and row not in BASELINES
         for n in range(len(measured["units"]))
     ]
 
@@ -189,7 +194,7 @@ def sentences(name: str, about: str, seeds: Sequence[Rows]) -> list[str]:
     """What the claims of the kind `about` say, each with its number and whether it holds."""
     claims = OF[name].get(about, ())
     found = judged(claims, seeds)
-    said = [f"*{v.claim.text}*: {'supported' if v.holds else 'refuted'}, {v.mean:.1f} ({v.claim.unit})." for v in found]
+    said = [f"*{v.claim.text}*: {v.said}, {v.mean:.1f} ({v.claim.unit})." for v in found]
     answered = {v.claim.text for v in found}
     lacking = [claim.text for claim in claims if claim.text not in answered]
     return [*said, *(f"*{text}*: not answered, the net has no units of both kinds." for text in lacking)]
@@ -229,7 +234,12 @@ def section(results: Path, target: Path, name: str, scale: str) -> list[str]:
     parts.append("\n".join(kinds_table(rows, labels)) + "\n")
     prefixes: Sequence[str] = ("", "two-")
     for prefix in prefixes:
-        if lines := likeness(rows, labels, prefix):
+        if f"{prefix}dense" not in rows:
+            continue
+        if reason := next((why for guard in guards(name, prefix) if (why := guard(rows))), ""):
+            nets = labels[f"{prefix}dense"].partition(":")[0] if prefix else "one layer"
+            parts.append(f"Which gates two nets have in common is not compared ({nets}): {reason}.\n")
+        elif lines := likeness(rows, labels, prefix):
             parts.append(
                 "Living gates that two nets have in common, against units permuted at random. A gate lives only where "
                 "its unit does, so the first p counts agreement about units as well; the last one, within the units "

@@ -49,8 +49,9 @@ well. `sparsernn run darji-graphs --scale cpu` does it again.
 What differs from the original: every gate of a unit has its node's edges (there the masks of LSTM and GRU were
 scrambled, so its figures for both are of other graphs); padding is never read; valid and invalid strings have the same
 letters; the input is the same for every graph (there the number of sources set the width of the embedding); all sinks
-are read out; an edge over several layers acts as any other edge; the rewiring probability of Watts-Strogatz graphs is
-{", ".join(map(str, s["rewirings"]))} in turn (there 1, which leaves no small world).
+are read out; Barabási-Albert graphs have one source each by construction, so the number of sources tells families apart
+as well as graphs; an edge over several layers acts as any other edge; the rewiring probability of Watts-Strogatz graphs
+is {", ".join(map(str, s["rewirings"]))} in turn (there 1, which leaves no small world).
 
 As many strings of each length are valid as invalid: whoever sees nothing but a string's length is right for
 {100 * alone:.1f}% of the test.

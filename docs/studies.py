@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -65,13 +66,16 @@ def spread(values: Sequence[float], form: str = "{:.2f}") -> str:
 
 
 def claim_lines(verdicts: Sequence[Verdict], seeds: int) -> list[str]:
-    """The claims as a table; where fewer than `seeds` could answer one, their number stands with it."""
-    lines = [line(["claim", "measured", "in", "holds"]), line(["---", "---:", "---", "---"])]
+    """The claims as a table; where fewer than `seeds` could answer one, their number stands with it. A reason why
+    several are not answered stands once, below."""
+    lines = [line(["claim", "mean", "95% interval", "in", "verdict"]), line(["---", "---:", "---:", "---", "---"])]
+    reasons = [reason for reason, often in Counter(v.why for v in verdicts if v.why).items() if often > 2]
     for v in verdicts:
-        mean = f"{v.mean:.2f}" + (f" ± {v.deviation:.2f}" if v.seeds > 1 else "")
-        mean += f" ({v.seeds} seed{'s' if v.seeds > 1 else ''})" if v.seeds < seeds else ""
-        lines.append(line([v.claim.text, mean, v.claim.unit, "yes" if v.holds else "**no**"]))
-    return lines
+        mean = f"{v.mean:.2f}" + (f" ({v.seeds} seed{'s' if v.seeds > 1 else ''})" if v.seeds < seeds else "")
+        between = f"{v.interval[0]:.2f} to {v.interval[1]:.2f}" if v.interval else "-"
+        said = f"{v.answer} ({reasons.index(v.why) + 1})" if v.why in reasons else v.said
+        lines.append(line([v.claim.text, mean, between, v.claim.unit, said.replace("refuted", "**refuted**")]))
+    return [*lines, *(f"\n({n}) {reason[0].upper()}{reason[1:]}." for n, reason in enumerate(reasons, 1))]
 
 
 def accuracies(seeds: Sequence[dict[str, dict[str, Any]]]) -> list[str]:

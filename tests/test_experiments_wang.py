@@ -162,18 +162,21 @@ def made_up(after: float) -> dict:
     return rows
 
 
-def test_claims_are_judged_by_the_mean_over_the_seeds():
-    found = {v.claim.text: v for v in judged(CLAIMS, [grouped(made_up(0.975)), grouped(made_up(0.965))])}
+def test_claims_are_judged_by_the_interval_over_the_seeds():
+    found = {v.claim.text: v for v in judged(CLAIMS, [grouped(made_up(after)) for after in (0.975, 0.965, 0.97)])}
     lstm = "LSTM, one layer: 95% pruned class-blind and retrained costs under 1 point, against the dense net "
     strict = found[lstm + "trained on for as long"]
-    assert strict.mean == pytest.approx(1.0) and strict.deviation == pytest.approx(0.5**0.5) and not strict.holds
-    assert found[lstm + "that was pruned"].holds and found[lstm + "that was pruned"].mean == pytest.approx(0.0)
-    assert not found["RNN: retraining closes at least nine tenths of the gap at 95%"].holds
+    assert strict.mean == pytest.approx(1.0) and strict.answer == "not answered"
+    # Student's t of two degrees of freedom.
+    assert strict.interval == pytest.approx((1 - 4.30265 * 0.5 / 3**0.5, 1 + 4.30265 * 0.5 / 3**0.5), abs=1e-4)
+    lenient = found[lstm + "that was pruned"]
+    assert lenient.answer == "not answered" and lenient.mean == pytest.approx(0.0)
+    assert found["RNN: retraining closes at least nine tenths of the gap at 95%"].answer == "refuted"
     assert found["LSTM: retraining closes at least nine tenths of the gap at 95%"].mean == pytest.approx(100.0)
     hidden = found["GRU: hidden-to-hidden has more redundancy (fewer of its weights survive at 95%)"]
-    assert hidden.mean == pytest.approx(6.0) and hidden.holds
+    assert hidden.mean == pytest.approx(6.0) and hidden.answer == "holds"
     z = found["GRU's z gate has less redundancy than its r and n (more of its weights survive at 95%)"]
-    assert z.mean == pytest.approx(0.0) and not z.holds
+    assert z.mean == pytest.approx(0.0) and z.answer == "refuted"
     # What no row can answer is left out, not guessed.
     assert len(found) < len(CLAIMS) and not [text for text in found if "layers" in text]
 

@@ -186,7 +186,7 @@ def test_the_verdict_names_the_fastest_blocks_that_are_no_worse_than_the_dense_n
     rows = {"dense": row("dense", 100.5, 1.0), "iss": row("iss", 95.0, 4.0)}
     rows |= {"blocks-40": row("blocks-40", 96.0, 6.0), "blocks-20": row("blocks-20", 100.0, 9.0)}
     rows |= {"blocks-10": row("blocks-10", 100.2, 12.0)}
-    assert "fastest: ISS, then 20% of the 16x1 blocks, in int8 100.00 and 9.0x as fast." in verdict(rows)
+    assert "fastest, at one seed: ISS, then 20% of the 16x1 blocks, in int8 100.00 and 9.0x as fast." in verdict(rows)
     assert "No row of blocks" in verdict({**rows, "dense": row("dense", 90.0, 1.0)})
     assert "blocks" not in verdict({row: rows[row] for row in ("dense", "iss")})
 
@@ -196,8 +196,8 @@ def test_the_verdict_names_the_sizes_of_a_direct_net_that_are_others():
     around = ({}, "", 1, 0.0, "2026-01-01", "")
     iss = Result("wen-ptb", "cpu", "iss", 0, {}, {}, measured, *around)
     for units, words in (
-        ([3, 4], "than the same sizes trained directly"),
-        ([2, 5], "than [2, 5] units trained directly"),
+        ([3, 4], ", the same sizes trained directly 90.00"),
+        ([2, 5], ", [2, 5] units trained directly 90.00"),
     ):
         direct = Result("wen-ptb", "cpu", "direct", 0, {}, {}, {**measured, "units": units}, *around)
         assert words in verdict({"iss": iss, "direct": direct})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ._claims import Claim, Measured
+from ._claims import Claim, Guard, Measured, beats
 from ._lobacheva_similarity import GATES, gate_overlap
 
 Worse = Callable[[Measured, str, str], float]  # rows, a row, another one -> by how much the first is worse
@@ -163,12 +164,25 @@ WORDS: Kinds = {
     "likeness": (*of_likeness(), *of_likeness(2, **_TWO)),
     "memory": (*of_memory(), *of_memory(2, **_TWO)),
 }
-OF: Mapping[str, Kinds] = {
-    "lobacheva-imdb": TEXTS,
-    "lobacheva-agnews": TEXTS,
-    "lobacheva-char": CHARACTERS,
-    "lobacheva-word": WORDS,
-}
+
+
+def guards(name: str, prefix: str = "") -> tuple[Guard, ...]:
+    """What the dense net of the recipe `name` has to beat before its gates mean anything."""
+    metric = {"lobacheva-char": "test_bpc", "lobacheva-word": "test_perplexity"}.get(name, "test_accuracy")
+    texts = metric != "test_accuracy"
+    simple, said = ("bigram", "a smoothed bigram") if texts else ("linear", "a linear model of the bag of words")
+    return (beats(metric, f"{prefix}dense", simple, said, more=not texts, by=0.05),)
+
+
+def _guarded(name: str, kinds: Kinds) -> Kinds:
+    return {
+        about: tuple(replace(c, guards=guards(name, "two-" if c.text.startswith("two layers") else "")) for c in claims)
+        for about, claims in kinds.items()
+    }
+
+
+_KINDS = {"lobacheva-imdb": TEXTS, "lobacheva-agnews": TEXTS, "lobacheva-char": CHARACTERS, "lobacheva-word": WORDS}
+OF: Mapping[str, Kinds] = {name: _guarded(name, kinds) for name, kinds in _KINDS.items()}
 
 
 def all_of(name: str) -> tuple[Claim, ...]:

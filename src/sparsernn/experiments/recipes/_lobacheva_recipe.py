@@ -15,7 +15,7 @@ from ._claims import Verdict, judged, lines, table
 from ._lobacheva_claims import all_of
 from ._lobacheva_paper import Rows
 from ._lobacheva_rows import Lobacheva
-from ._lobacheva_settings import LABELS
+from ._lobacheva_settings import BASELINES, LABELS
 from ._lobacheva_tasks import Task
 from ._recipe import Judge, Loaded, Recipe
 
@@ -53,6 +53,7 @@ def gate_recipe(
     labels; `about` is the recipe's summary, scales and minutes."""
     before = {"": ""} if nets is None else nets
     labels = {f"{prefix}{row}": f"{words}{label}" for prefix, words in before.items() for row, label in LABELS.items()}
+    labels |= BASELINES
     columns = (*quality, *SHARED)
 
     def works(run: Run) -> list[Lobacheva]:
@@ -61,6 +62,8 @@ def gate_recipe(
     def made(run: Run) -> dict[str, Result]:
         """All rows, with times where they are taken."""
         rows: dict[str, Result] = {}
+        for row, measure in next(iter(tasks(run).values())).baselines().items():
+            rows[row] = run.row(row, measure)
         for work in works(run):
             own = work.results(paper)
             timed = all("gates_gain" in own[row].measured for row in work.timed_rows)

@@ -18,6 +18,12 @@ LEVELS: dict[str, tuple[BayesLevel, ...]] = {
     "prune-wn": ("weight", "unit"),
     "prune-w": ("weight",),
 }
+BASELINES = {
+    "majority": "most frequent class",
+    "linear": "linear, bag of words",
+    "unigram": "unigram",
+    "bigram": "smoothed bigram",
+}
 LABELS = {
     "dense": "dense, early stopping",
     "bayes-w": "W, Bayes",

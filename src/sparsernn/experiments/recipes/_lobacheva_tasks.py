@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..baselines import bigram_bits, linear_bag, majority, unigram_bits
 from ..models import OneHotLSTM, TextClassifier, WordScores
 from ..runs import Run
 from ..tasks.labelled import NUMBERS, Labelled, TextClassification, accuracy, padded
@@ -80,6 +81,17 @@ class TextTask:
             "valid_accuracy": accuracy(model, self.data.valid),
         }
 
+    def baselines(self) -> dict[str, Callable[[], dict[str, float]]]:
+        """What needs no net: the row, and how it is measured."""
+        learnt, found = self.data.train, self.data.test
+        classes = learnt.classes_N, found.classes_N
+        return {
+            "majority": lambda: {"test_accuracy": majority(*classes)},
+            "linear": lambda: {
+                "test_accuracy": linear_bag(learnt.words, classes[0], found.words, classes[1], self.data.symbols)
+            },
+        }
+
     def used(self, model: nn.Module) -> dict[str, int]:
         """Words, and inputs of the LSTM, that are not all zero."""
         words, inputs = (model.get_parameter(name) for name in ("embedding.weight", "lstm.weight_ih_l0"))
@@ -136,9 +148,19 @@ class SymbolTask:
     def quality(self, model: nn.Module) -> dict[str, float]:
         parts = {"test": self.data.test, "valid": self.data.valid}
         bits = {part: self._bits(model, text_N) for part, text_N in parts.items()}
-        if self.words:
-            return {f"{part}_perplexity": 2**value for part, value in bits.items()}
-        return {f"{part}_bpc": value for part, value in bits.items()}
+        return {name: value for part, found in bits.items() for name, value in self._named(part, found).items()}
+
+    def _named(self, part: str, bits: float) -> dict[str, float]:
+        return {f"{part}_perplexity": 2**bits} if self.words else {f"{part}_bpc": bits}
+
+    def baselines(self) -> dict[str, Callable[[], dict[str, float]]]:
+        """What needs no net: the row, and how it is measured."""
+        text = self.data
+        known = text.train, text.test, len(text.symbols)
+        return {
+            "unigram": lambda: self._named("test", unigram_bits(*known)),
+            "bigram": lambda: self._named("test", bigram_bits(*known)),
+        }
 
     def used(self, model: nn.Module) -> dict[str, int]:
         if self.two_layers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -70,7 +70,7 @@ class Settings:
 
 
 class Targets:
-    """The rows: NET-dense, NET-target, NET-direct, NET-strengthN, and lstm-METHOD."""
+    """The rows: NET-dense, NET-target, NET-direct, NET-direct-longer, NET-strengthN, and lstm-METHOD."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -81,7 +81,7 @@ class Targets:
         s = self.settings
         found = []
         for net in s.nets:
-            found += [f"{net}-dense", f"{net}-target", f"{net}-direct"]
+            found += [f"{net}-dense", f"{net}-target", f"{net}-direct", f"{net}-direct-longer"]
             found += [f"{net}-strength{n}" for n in range(len(s.strengths))]
             if net == "lstm" and s.methods:
                 found += [f"lstm-{method}" for method in METHODS[1:]]
@@ -89,7 +89,8 @@ class Targets:
 
     @cached_property
     def text(self) -> Any:
-        return shakespeare.load()
+        with torch.device("cpu"):  # the first who asks may be counting weights on "meta"
+            return shakespeare.load()
 
     @cached_property
     def strings(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -143,12 +144,15 @@ class Targets:
 
     def make(self, row: str) -> Mapping[str, Any]:
         net, how = row.split("-", 1)
-        hidden = self.direct_width(net) if how == "direct" else None
+        hidden = self.direct_width(net) if how.startswith("direct") else None
         model = self.model(net, hidden)
+        training = self.settings.training()
+        if how == "direct-longer":
+            training = replace(training, steps=round(training.steps * self.compute(net) / self.compute(net, hidden)))
         history = train(
             model,
             self.objective(net),
-            self.settings.training(),
+            training,
             name=row,
             seed=self.run.seed,
             sparsify=self.sparsify(net, how),
@@ -167,6 +171,7 @@ class Targets:
             "recurrent_weights": left,
             "units": [layer.hidden_size for layer in recurrent_layers(small)],
             **sizes(small),
+            "steps": training.steps,
             "train_seconds": round(history.seconds, 1),
         }
 
@@ -177,12 +182,23 @@ class Targets:
             counts = {h: recurrent_weights(self.model(net, h)) for h in range(1, self.settings.hidden + 1)}
         return min(counts, key=lambda hidden: abs(counts[hidden] - wanted))
 
+    def compute(self, net: str, hidden: int | None = None) -> int:
+        """Multiply-adds of a time step: weights of all matrices but the embedding, where symbols are looked up.
+
+        A net on its way to a target multiplies at its full size to the last step.
+        """
+        with torch.device("meta"):
+            named = self.model(net, hidden).named_parameters()
+        return sum(p.numel() for name, p in named if p.dim() == 2 and not name.startswith("embedding"))
+
     def file(self, row: str) -> Path:
         return self.run.folder / f"{row}.safetensors"
 
     def load(self, row: str) -> nn.Module:
         net, how = row.split("-", 1)
-        return load(self.model(net, self.direct_width(net) if how == "direct" else None), self.file(row)).eval()
+        return load(
+            self.model(net, self.direct_width(net) if how.startswith("direct") else None), self.file(row)
+        ).eval()
 
     def result(self, row: str) -> Result:
         return self.run.row(row, lambda: self.make(row))

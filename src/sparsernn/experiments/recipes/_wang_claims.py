@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from math import log
 from statistics import fmean
 
 from ._claims import Claim, Measured
+
+PERCENTAGES = (50, 80, 90, 95, 97, 99)
 
 
 def loss(rows: Measured, cell: str, percent: int, layers: int = 1, variant: str = "blind-all") -> float:
     """Points of accuracy lost after retraining, against the dense net trained for as long."""
     dense = rows[f"{cell}{layers}-longer"]["test_accuracy"]
     return 100 * (dense - rows[f"{cell}{layers}-{variant}"][f"test_accuracy_{percent}"])
+
+
+def loss_at(rows: Measured, cell: str, kept: float) -> float:
+    """Points lost by one layer with `kept` percent of its weights left, on a straight line over the logarithm between
+    the two percentages that were trained."""
+    less, more = next((a, b) for a, b in pairwise(PERCENTAGES) if 100 - b <= kept <= 100 - a)[::-1]
+    share = (log(kept) - log(100 - less)) / (log(100 - more) - log(100 - less))
+    return (1 - share) * loss(rows, cell, less) + share * loss(rows, cell, more)
+
+
+def _size(layers: int) -> float:
+    """Weights of so many layers over those of one: 28 inputs, 128 units."""
+    return 1 + (layers - 1) * 2 * 128 / (28 + 128)
 
 
 def lost_from_source(rows: Measured, cell: str, percent: int, variant: str = "blind-all") -> float:
@@ -120,9 +137,22 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     *(
         Claim(
-            f"{cell.upper()}: {layers} layers prune further than one (they lose less at 95%)",
+            f"{cell.upper()}: {layers} layers lose less than one at 95%, where {_size(layers):.1f} times as many "
+            "weights are left",
             "points lost less",
             lambda rows, cell=cell, layers=layers: loss(rows, cell, 95) - loss(rows, cell, 95, layers),
+            at_least=0.0,
+        )
+        for cell in ("rnn", "lstm", "gru")
+        for layers in (2, 3)
+    ),
+    *(
+        Claim(
+            f"{cell.upper()}: {layers} layers at 95% lose less than one with as many weights left",
+            "points lost less",
+            lambda rows, cell=cell, layers=layers: (
+                loss_at(rows, cell, 5 * _size(layers)) - loss(rows, cell, 95, layers)
+            ),
             at_least=0.0,
         )
         for cell in ("rnn", "lstm", "gru")

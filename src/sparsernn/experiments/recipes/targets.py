@@ -31,6 +31,7 @@ _WAYS = {
     "dense": "dense",
     "target": "target",
     "direct": "that size, trained directly",
+    "direct-longer": "that size, trained directly for as many multiply-adds",
     **{f"strength{n}": f"strength, point {n + 1}" for n in range(9)},
     **{method: f"target by {method}" for method in METHODS[1:]},
 }
