@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ._container import DTYPES, NAMES, Fault, OpenTensors, short
 from ._rebuild import BUILDS, SIZES, Shapes, check_sizes, describe
 from ._sparse_records import CHECKS, settle
-from .attachments import attachment_of
+from .attachments import Checked, attachment_of
+from .widths import output_width, state_widths
 
 
 @dataclass(frozen=True)
@@ -189,19 +190,44 @@ class Loader:
 
     def _attach(self, small: nn.Module, values: dict[str, Tensor]) -> None:
         modules = dict(small.named_modules())
+        narrowed = self._narrowed(modules)
         for place, items in self.attached.items():
             if place not in modules:
                 raise Fault(f"attached.{place}", "the model has no such module.")
+            seen: set[str] = set()
             for n, item in enumerate(items):
                 field = f"attached.{place}[{n}]"
                 tag, data = (item.get("tag"), item.get("data")) if isinstance(item, dict) else (None, None)
                 kind = attachment_of(tag) if isinstance(tag, str) else None
                 if kind is None or not isinstance(data, dict):
                     raise Fault(f"{field}.tag", f"got {short(tag)}, which this version does not know.")
+                if kind.tag in seen and issubclass(kind, Checked):
+                    raise Fault(f"{field}.tag", f"{kind.tag} stands twice.")
+                seen.add(kind.tag)
                 try:
-                    kind.from_json(_with_tensors(data, values)).attach(modules[place])
-                except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+                    found = kind.from_json(_with_tensors(data, values))
+                    if isinstance(found, Checked):
+                        found.check(self.dense[place], modules[place], narrowed)
+                    found.attach(modules[place])
+                except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
                     raise Fault(f"{field}.data", f"{type(error).__name__}: {error}") from None
+                except RecursionError:
+                    raise Fault(f"{field}.data", "nested too deeply.") from None
+
+    def _narrowed(self, modules: Mapping[str, nn.Module]) -> set[tuple[int, int]]:
+        """(dense, small) of all widths that are smaller in the file: axes of tensors, states, directions together."""
+        dense = {slot.name: slot.tensor for slot in slots(self.model)}
+        pairs: set[tuple[int, int]] = set()
+        for name, record in self.tensors.items():
+            if name in dense:
+                pairs.update(zip(dense[name].shape, record["shape"]))
+        for place, module in self.dense.items():
+            wide, narrow = state_widths(module), state_widths(modules[place])
+            for rows in zip(wide, narrow):
+                pairs.update(zip(*rows))
+            if wide and narrow:
+                pairs.add((output_width(module), output_width(modules[place])))
+        return {(a, b) for a, b in pairs if b < a}
 
 
 def _is_part(shape: Sequence[int], dense: Sequence[int]) -> bool:
@@ -218,6 +244,9 @@ def _mapping(header: dict[str, Any], field: str, kind: type) -> dict[str, Any]:
 def _with_tensors(value: Any, values: dict[str, Tensor]) -> Any:
     if isinstance(value, dict):
         if value.keys() == {"$tensor"}:
-            return values[value["$tensor"]]
+            name = value["$tensor"]
+            if not isinstance(name, str) or not name.startswith("."):
+                raise ValueError(f"{short(name)} is no tensor of an attachment.")
+            return values[name]
         return {key: _with_tensors(part, values) for key, part in value.items()}
     return [_with_tensors(part, values) for part in value] if isinstance(value, list) else value

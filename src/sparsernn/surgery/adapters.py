@@ -7,9 +7,9 @@ kept in a dict or a config object, sums with tensors of a fixed width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from ..structure.classes import Plane
 from .attachments import attachments, register_attachment, remember
 from .narrow import RECURRENT, kept_index
 from .splits import SplitCut, parts_of_splits
+from .widths import WIDEST, leaf_axes, output_width, rising, state_widths, whole
 
 Axis = tuple[int, int, list[int]]  # (dimension of the activation, dense width, the indices that are left)
 
@@ -48,7 +49,36 @@ class DenseWidths:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        return cls({int(n): tuple(a) for n, a in data["inputs"].items()}, data["output"], data["states"])  # type: ignore[misc]
+        def axis(value: Any) -> Axis:
+            dim, dense, kept = value
+            whole("dense widths: a dimension", dim, -5, 5)
+            return (
+                dim,
+                dense,
+                rising("dense widths: the kept indices", kept, whole("dense widths: a width", dense, 1, WIDEST)),
+            )
+
+        inputs = {int(n): axis(a) for n, a in data["inputs"].items()}
+        output, states = data["output"], data["states"]
+        rows = None if states is None else [[axis(a) for a in part] for part in states]
+        return cls(inputs, None if output is None else axis(output), rows)
+
+    def check(self, dense: nn.Module, small: nn.Module, narrowed: Set[tuple[int, int]]) -> None:
+        inputs, output, states = _limits(dense, small)
+        pairs = [(a, inputs.get(n)) for n, a in self.inputs.items()]
+        pairs += [(self.output, output)] if self.output is not None else []
+        if self.states is not None:
+            if [len(rows) for rows in self.states] != [len(rows) for rows in states] or not states:
+                raise ValueError(f"dense widths: a {type(dense).__name__} has other states.")
+            pairs += [pair for rows, limits in zip(self.states, states) for pair in zip(rows, limits)]
+        for (dim, width, kept), limit in pairs:
+            if limit is None or (dim, len(kept)) != (limit.dim, limit.small) or width > limit.dense:
+                expected = (
+                    "none there"
+                    if limit is None
+                    else f"at most {limit.dense}, {limit.small} kept, of dimension {limit.dim}"
+                )
+                raise ValueError(f"dense widths: {width}, {len(kept)} kept, of dimension {dim}; expected {expected}.")
 
     def attach(self, module: nn.Module) -> None:
         module.register_forward_pre_hook(self.gather)
@@ -70,6 +100,30 @@ class DenseWidths:
                 return y, tuple(_spread_rows(f, rows) for f, rows in zip(finals, self.states))
             return y, _spread_rows(finals, self.states[0])
         return tuple(_spread(s, rows[0]) for s, rows in zip(result, self.states))  # LSTMCell
+
+
+class _Limit(NamedTuple):
+    """One dimension of an activation, its width in the dense module and in the small one."""
+
+    dim: int
+    dense: int
+    small: int
+
+
+def _limits(dense: Any, small: Any) -> tuple[dict[int, _Limit], _Limit | None, list[list[_Limit]]]:
+    """What adapters of `small` may have in the place of `dense`: by argument, for the result, for the states."""
+    axes = leaf_axes(dense)
+    if axes is not None:
+        wide, narrow = dense.weight.shape, small.weight.shape
+        inputs = {n: _Limit(dim, wide[axis], narrow[axis]) for n, (axis, dim) in axes.inputs.items()}
+        axis, dim = axes.output
+        return inputs, _Limit(dim, wide[axis], narrow[axis]), []
+    wide, narrow = state_widths(dense), state_widths(small)
+    if not wide or list(map(len, wide)) != list(map(len, narrow)):
+        return {}, None, []
+    states = [[_Limit(-1, a, b) for a, b in zip(*rows)] for rows in zip(wide, narrow)]
+    inputs = {0: _Limit(-1, dense.input_size, small.input_size)}
+    return inputs, _Limit(-1, output_width(dense), output_width(small)), states
 
 
 def _axis(axis: Any) -> tuple[int, int, Tensor]:
@@ -138,21 +192,12 @@ def _leaf(module: nn.Module, names: Mapping[int, str], gone: Mapping[Plane, Tens
     name = None if weight is None else names.get(id(weight))
     if name is None:
         return None
-    spatial = 0 if weight is None else -(weight.dim() - 1)
-    table: dict[type[nn.Module], tuple[dict[int, tuple[int, int]], tuple[int, int]]] = {
-        nn.Linear: ({0: (1, -1)}, (0, -1)),
-        nn.Bilinear: ({0: (1, -1), 1: (2, -1)}, (0, -1)),
-        nn.Embedding: ({}, (1, -1)),
-        nn.modules.batchnorm._BatchNorm: ({0: (0, 1)}, (0, 1)),
-        nn.PReLU: ({0: (0, 1)}, (0, 1)),
-        nn.modules.conv._ConvTransposeNd: ({0: (0, spatial)}, (1, spatial)),
-        nn.modules.conv._ConvNd: ({0: (1, spatial)}, (0, spatial)),
-    }
-    for kind, (inputs, (axis, dim)) in table.items():
-        if isinstance(module, kind):
-            taken = {n: _cut((name, a), gone, d) for n, (a, d) in inputs.items()}
-            return DenseWidths({n: a for n, a in taken.items() if a is not None}, _cut((name, axis), gone, dim))
-    return None
+    axes = leaf_axes(module)
+    if axes is None:
+        return None
+    taken = {n: _cut((name, axis), gone, dim) for n, (axis, dim) in axes.inputs.items()}
+    axis, dim = axes.output
+    return DenseWidths({n: a for n, a in taken.items() if a is not None}, _cut((name, axis), gone, dim))
 
 
 def _split(cut: SplitCut, split: Any) -> DenseWidths:

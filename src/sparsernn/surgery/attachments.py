@@ -7,6 +7,7 @@ looks the tag up here, so that no class named in a file is ever imported.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 from torch import nn
@@ -18,6 +19,7 @@ class Attachment(Protocol):
 
     `from_json` makes the object again and raises ValueError, TypeError or KeyError for data that it did not write.
     `attach` puts it to work on `module`: it registers its hook or sets attributes, and calls `remember`.
+    An attachment that holds sizes also has `check(dense, small, narrowed)`, see `Checked`.
     """
 
     tag: ClassVar[str]
@@ -28,6 +30,17 @@ class Attachment(Protocol):
     def from_json(cls, data: dict[str, Any]) -> Self: ...
 
     def attach(self, module: nn.Module) -> None: ...
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """An attachment whose sizes `load` compares with the model before it is attached.
+
+    `check` raises ValueError unless every size fits `dense`, the module that the caller built, and `small`, the one
+    that takes its place. `narrowed`: all (dense, small) pairs of widths in the model that surgery made smaller.
+    """
+
+    def check(self, dense: nn.Module, small: nn.Module, narrowed: Set[tuple[int, int]]) -> None: ...
 
 
 Kind = TypeVar("Kind", bound=Attachment)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
@@ -25,20 +25,33 @@ class UpdatedWidths:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        if not all(isinstance(k, str) and type(v) is int and v > 0 for k, v in data["values"].items()):
+        if not all(type(value) is int and value > 0 for value in data["values"].values()):
             raise ValueError("updated widths: names with positive whole numbers are expected.")
         return cls(data["values"])
 
+    def check(self, dense: nn.Module, small: nn.Module, narrowed: Set[tuple[int, int]]) -> None:
+        for name, value in self.values.items():
+            old = vars(dense).get(name) if _may_change(dense, name) else None
+            if type(old) is not int:
+                raise ValueError(f"updated widths: {type(dense).__name__} has no width {name[:40]}.")
+            if (old, value) not in narrowed:
+                raise ValueError(
+                    f"updated widths: {name[:40]} is {value}, but no width of the model went from {old} to it."
+                )
+
     def attach(self, module: nn.Module) -> None:
         for name, value in self.values.items():
-            if type(getattr(module, name, None)) is not int:
-                raise ValueError(f"updated widths: {type(module).__name__} has no whole number {name}.")
             setattr(module, name, value)
         for old in attachments(module):
             if isinstance(old, UpdatedWidths):
                 old.values.update(self.values)
                 return
         remember(module, self)
+
+
+def _may_change(module: nn.Module, name: str) -> bool:
+    """Of the user's own modules only, and nothing private."""
+    return not type(module).__module__.startswith(("torch.", "sparsernn.nn")) and not name.startswith("_")
 
 
 Widths = Mapping[int, int]  # old width -> new width
@@ -50,11 +63,9 @@ def width_attributes(model: nn.Module, changed: Mapping[str, Widths]) -> Iterato
     `changed` has the widths by the path of the module that they are inside of.
     """
     for path, module in model.named_modules():
-        if type(module).__module__.startswith(("torch.", "sparsernn.nn")):
-            continue
         inside, anywhere = changed.get(path, {}), changed[""]
         for name, value in vars(module).items():
-            new = inside.get(value, anywhere.get(value)) if type(value) is int and not name.startswith("_") else None
+            new = inside.get(value, anywhere.get(value)) if type(value) is int and _may_change(module, name) else None
             if new is not None and new != value:
                 yield module, name, new
 

@@ -79,6 +79,8 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
     `requires_grad`, training mode and everything that `save` does not hold, and the dtypes of the file. Raises
     FileNotFoundError, or CheckpointError naming the field that is wrong.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"load: got {type(model).__name__}, expected a freshly built torch.nn.Module.")
     model = unwrap(model)
     if any(attachments(module) for module in model.modules()):
         raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
@@ -28,6 +28,11 @@ class Unreached:
         if not isinstance(data["path"], str) or type(data["width"]) is not int:
             raise ValueError("unreached: a path and a width are expected.")
         return cls(data["path"], data["width"])
+
+    def check(self, dense: nn.Module, small: nn.Module, narrowed: Set[tuple[int, int]]) -> None:
+        width = small.in_features if isinstance(small, nn.Linear) else getattr(small, "input_size", None)
+        if self.width != width:
+            raise ValueError(f"unreached: the width is {self.width}, but the module takes {width}.")
 
     def attach(self, module: nn.Module) -> None:
         module.register_forward_pre_hook(self)

@@ -3,7 +3,7 @@ states that they kept from the dense model. A compacted layer takes them in eith
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, ClassVar, Self
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..nn.ragged import RaggedState
 from .attachments import attachments, register_attachment, remember
+from .widths import WIDEST, rising, state_widths, whole
 
 Kept = list[list[list[int]]]  # [h or c][layer and direction] -> the units that were kept, as dense indices
 
@@ -36,11 +37,22 @@ class KeptStates:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        found = cls(data["dense"], data["kept"])
-        for dense, rows in zip(found.dense, found.kept):
-            if any(len(row) and not 0 <= int(row.min()) <= int(row.max()) < dense for row in rows):
-                raise ValueError(f"kept states: a unit lies outside 0..{dense - 1}.")
-        return found
+        dense, kept = data["dense"], data["kept"]
+        for width, rows in zip(dense, kept, strict=True):
+            whole("kept states: a width", width, 1, WIDEST)
+            for row in rows:
+                rising("kept states: the units of a layer", row, width)
+        return cls(dense, kept)
+
+    def check(self, dense: nn.Module, small: nn.Module, narrowed: Set[tuple[int, int]]) -> None:
+        most, own = state_widths(dense), state_widths(small)
+        if [len(rows) for rows in self.kept] != [len(rows) for rows in own] or not own:
+            raise ValueError(f"kept states: a {type(dense).__name__} has other states.")
+        for width, rows, wide, narrow in zip(self.dense, self.kept, most, own):
+            if width > min(wide) or [len(row) for row in rows] != narrow:
+                raise ValueError(
+                    f"kept states: widths {width} to {[len(r) for r in rows][:9]}, not {wide[:9]} to {narrow[:9]}."
+                )
 
     def attach(self, module: nn.Module) -> None:
         for old in attachments(module):

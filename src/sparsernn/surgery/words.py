@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any, ClassVar, Self
 
 import torch
@@ -39,6 +39,10 @@ class KeptWords:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         return cls(data["rows"], data["padding"])
+
+    def check(self, dense: nn.Module, small: nn.Module, narrowed: Set[tuple[int, int]]) -> None:
+        if not isinstance(dense, nn.Embedding) or len(self.rows) != dense.num_embeddings:
+            raise ValueError(f"kept words: {len(self.rows)} words, which the model does not have.")
 
     def attach(self, module: nn.Module) -> None:
         if not isinstance(module, nn.Embedding) or int(self.rows.max()) >= module.num_embeddings:
