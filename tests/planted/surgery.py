@@ -172,8 +172,8 @@ BUGS = (
     Bug(
         "digest of a checkpoint not compared",
         "surgery/_container.py",
-        "if digest(self._text, values) != self._sha256:",
-        "if self._sha256 is None:",
+        'if digest(file.metadata["sparsernn"], values) != file.metadata.get("sha256"):',
+        'if file.metadata.get("sha256") is None:',
         (DAMAGED,),
     ),
     Bug(

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from .._files import write_atomically
+from .._tensors import TensorFile
 
 FORMAT = "sparsernn-training"
 VERSION = 1
@@ -40,23 +40,22 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
 def read(path: Path) -> dict[str, Any]:
     """What `write` was given, tensors on the CPU. Raises CheckpointError if the file is truncated or foreign."""
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+        with TensorFile(path, share=100) as file:  # a history may be longer than the weights are wide
+            header = file.metadata
             if header.get("format") != FORMAT:
                 raise CheckpointError(
-                    f"{path} is not a training checkpoint: its field 'format' is {header.get('format')!r}, "
+                    f"{path} is not a training checkpoint: its field 'format' is {header.get('format')!r:.40}, "
                     f"expected {FORMAT!r}.\nName the checkpoint of a run, or delete the file to begin anew."
                 )
             if header.get("version") != str(VERSION):
                 raise CheckpointError(
-                    f"{path} has version {header.get('version')!r}; this release reads version {VERSION}.\n"
+                    f"{path} has version {header.get('version')!r:.40}; this release reads version {VERSION}.\n"
                     "Use the release that wrote it, or delete the file to begin anew."
                 )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            return _restore(json.loads(header["tree"]), tensors)
+            return _restore(json.loads(header["tree"]), file.read())
     except FileNotFoundError:
         raise CheckpointError(f"There is no checkpoint {path}.") from None
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is truncated or not a checkpoint ({type(error).__name__}: {str(error)[:120]}).\n"
             "Delete the file to begin anew."

@@ -14,42 +14,42 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 from .._files import write_atomically
+from .._tensors import DTYPES, TensorFile, fits
 
 FORMAT = 1
-DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
+NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES if not dtype.is_complex}
 
 
 class Fault(Exception):
     """A field of the file that is not as it should be."""
 
     def __init__(self, field: str, words: str) -> None:
-        super().__init__(f"{field}: {words}")
+        text = _printable(f"{field[:200]}: {words}")
+        super().__init__(text if len(text) <= 600 else text[:597] + "...")
 
 
 def write_container(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write atomically. `tensors`: contiguous, on the CPU, none sharing memory with another."""
+    """Write atomically. `tensors`: contiguous, on the CPU, none sharing memory with another.
+
+    Raises ValueError for a header that `read_container` would refuse: a model of far more modules than weights.
+    """
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False)
     metadata = {"sparsernn": text, "sha256": digest(text, tensors)}
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {path.parent}; make it first.")
-    write_atomically(path, safetensors_torch.save(dict(tensors), metadata))
+    content = safetensors_torch.save(dict(tensors), metadata)
+    if not fits(content):
+        raise ValueError(f"{path}: a model of {len(tensors)} tensors has too many parts for one file; save its parts.")
+    write_atomically(path, content)
+
+
+def _printable(text: str) -> str:
+    """Names come from the file: no line breaks, no codes for terminals, nothing that can't be encoded."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode("ascii") for c in text)
 
 
 def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
@@ -62,58 +62,47 @@ def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def read_container(path: Path) -> tuple[dict[str, Any], OpenTensors]:
-    """The JSON header and the tensors, not yet read. Raises `Fault`, or OSError where the file can't be opened."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-    if len(start) < 8 or int.from_bytes(start, "little") > size - 8:
-        if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
-            raise Fault("file", "a pickle (torch.save), which is never read here; load it with torch.load.")
-        raise Fault("file", f"{size} bytes are too few for its header: it is cut short, or no safetensors file.")
+def open_container(path: Path) -> TensorFile:
+    """The file, its outer header checked. Raises `Fault`, or OSError where it can't be read."""
     try:
-        file = safe_open(path, framework="pt", device="cpu")
-        metadata = file.metadata() or {}
-        names = list(file.keys())
-    except (SafetensorError, UnicodeError) as error:
-        raise Fault("file", f"cut short, damaged or no safetensors file ({error}).") from None
+        return TensorFile(path)
+    except ValueError as error:
+        raise Fault("file", str(error)) from None
+
+
+def read_header(file: TensorFile) -> dict[str, Any]:
+    """The JSON header of an open file. Raises `Fault`."""
+    metadata = file.metadata
     if "sparsernn" not in metadata:
         raise Fault(
             "metadata.sparsernn", "missing, so sparsernn.save did not write this; use safetensors.torch.load_file."
         )
     text = metadata["sparsernn"]
-    header = parse(text, 100_000 + size // 64)
+    header = parse(text)
     version = header.get("format")
     if type(version) is int and version > FORMAT:
         by = header.get("sparsernn")
-        raise Fault("format", f"{version}, written by sparsernn {by}; this one reads up to {FORMAT}: upgrade it.")
+        raise Fault(
+            "format", f"{short(version)}, written by sparsernn {short(by)}; this one reads up to {FORMAT}: upgrade it."
+        )
     if type(version) is not int or version < 1:
         raise Fault("format", f"got {short(version)}, expected a whole number from 1 to {FORMAT}.")
-    return header, OpenTensors(file, names, text, metadata.get("sha256"))
+    return header
 
 
-class OpenTensors:
-    """The tensors of an open file: shapes and dtypes at once, values (all together) when asked for."""
-
-    def __init__(self, file: Any, names: list[str], text: str, sha256: str | None) -> None:
-        self._file, self._text, self._sha256 = file, text, sha256
-        slices = {name: file.get_slice(name) for name in names}
-        self.shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-        self.dtypes = {name: part.get_dtype() for name, part in slices.items()}
-
-    def read(self) -> dict[str, Tensor]:
-        """Every tensor, in memory of its own; raises `Fault` if the digest differs."""
-        # clone: what safetensors gives is a window on the file, which may change later.
-        values = {name: self._file.get_tensor(name).clone() for name in self.shapes}
-        if digest(self._text, values) != self._sha256:
-            raise Fault("metadata.sha256", "does not fit the content: the file was damaged or edited.")
-        return values
+def read_tensors(file: TensorFile) -> dict[str, Tensor]:
+    """Every tensor of an open file; raises `Fault` if the digest differs."""
+    try:
+        values = file.read()
+    except ValueError as error:
+        raise Fault("file", str(error)) from None
+    if digest(file.metadata["sparsernn"], values) != file.metadata.get("sha256"):
+        raise Fault("metadata.sha256", "does not fit the content: the file was damaged or edited.")
+    return values
 
 
-def parse(text: str, most: int) -> dict[str, Any]:
-    """Strict JSON: no NaN or infinity, no key twice, at most about `most` values."""
-    if text.count(",") + text.count("[") + text.count("{") > most:
-        raise Fault("metadata.sparsernn", f"more than {most} values, far more than a model of this size has.")
+def parse(text: str) -> dict[str, Any]:
+    """Strict JSON: no NaN or infinity, no key twice."""
 
     def no_constant(name: str) -> NoReturn:
         raise ValueError(f"{name} is no number")

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ._container import DTYPES, NAMES, Fault, OpenTensors, short
+from .._tensors import DTYPES, TensorFile
+from ._container import NAMES, Fault, read_tensors, short
 from ._rebuild import BUILDS, SIZES, Shapes, check_sizes, describe
 from ._sparse_records import CHECKS, settle
 from .attachments import Checked, attachment_of
@@ -43,7 +44,7 @@ def slots(model: nn.Module, swapped: Mapping[int, nn.Module] | None = None) -> I
 
 
 class Loader:
-    def __init__(self, model: nn.Module, header: dict[str, Any], file: OpenTensors) -> None:
+    def __init__(self, model: nn.Module, header: dict[str, Any], file: TensorFile) -> None:
         self.model, self.file = model, file
         self.modules = _mapping(header, "modules", dict)
         self.tensors = _mapping(header, "tensors", dict)
@@ -58,7 +59,7 @@ class Loader:
         self._check_modules()
         self._check_container()
         places = self._check_places()
-        values = self.file.read()
+        values = read_tensors(self.file)
         made: dict[str, Tensor] = {}
         # The memo puts every new tensor and module wherever the model refers to the old one, ties included, and
         # spares copies of the dense tensors.
@@ -246,7 +247,7 @@ def _with_tensors(value: Any, values: dict[str, Tensor]) -> Any:
         if value.keys() == {"$tensor"}:
             name = value["$tensor"]
             if not isinstance(name, str) or not name.startswith("."):
-                raise ValueError(f"{short(name)} is no tensor of an attachment.")
+                raise KeyError(f"{short(name)} is no tensor of an attachment")
             return values[name]
         return {key: _with_tensors(part, values) for key, part in value.items()}
     return [_with_tensors(part, values) for part in value] if isinstance(value, list) else value

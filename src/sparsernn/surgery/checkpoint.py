@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from .._modules import unwrap
-from ._container import DTYPES, FORMAT, Fault, read_container, write_container
+from ._container import FORMAT, NAMES, Fault, open_container, read_header, write_container
 from ._loading import Loader, slots
 from ._rebuild import describe
 from .attachments import attachment_of, attachments
@@ -88,10 +88,11 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         )
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; save(model, path) writes one.")
+        what = "no regular file" if path.exists() else "no such file"
+        raise FileNotFoundError(f"{path}: {what}; save(model, path) writes one.")
     try:
-        header, file = read_container(path)
-        return Loader(model, header, file).build()
+        with open_container(path) as file:
+            return Loader(model, read_header(file), file).build()
     except Fault as fault:
         raise CheckpointError(f"{path}: {fault}") from None
 
@@ -99,7 +100,7 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
 def _plain(name: str, tensor: Tensor) -> Tensor:
     if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
         raise TypeError(f"{name} is of a lazy module and has no size yet; run the model once first.")
-    if tensor.dtype not in DTYPES or tensor.layout != torch.strided or tensor.is_meta:
+    if tensor.dtype not in NAMES.values() or tensor.layout != torch.strided or tensor.is_meta:
         raise TypeError(f"{name} is a {tensor.dtype} tensor ({tensor.layout}, {tensor.device}), which can't be saved.")
     return tensor.detach().to("cpu", copy=True).contiguous()
 

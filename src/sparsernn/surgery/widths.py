@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -69,6 +70,6 @@ def rising(what: str, value: object, most: int) -> list[int]:
     """`value`, if it is a list of rising whole numbers from 0 to `most` - 1; else ValueError."""
     if not isinstance(value, list) or not all(type(n) is int and 0 <= n < most for n in value):
         raise ValueError(f"{what} is no list of whole numbers from 0 to {most - 1}.")
-    if any(a >= b for a, b in zip(value, value[1:])):
+    if any(a >= b for a, b in pairwise(value)):
         raise ValueError(f"{what} does not rise.")
     return value
