@@ -17,7 +17,6 @@ from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from ..nn.split import SplitGRU, SplitLSTM, SplitRNN
 from ..structure.examples import leaves_in
 from .baking import bake, is_computed
-from .costs import Precision
 from .engine import Engine
 from .linear import AcceleratedLinear, LinearEngine
 from .modules import CELLS, GRAPHS, HIGHWAYS, RAGGED, STACKS, Accelerated
@@ -61,7 +60,7 @@ def into_one(module: Any) -> None:
     module.__dict__.update(dense.__dict__ | kept)
 
 
-def put_on_kernels(module: Any, precision: Precision, wrappers: Iterable[nn.Module] = ()) -> str:
+def put_on_kernels(module: Any, wrappers: Iterable[nn.Module] = ()) -> str:
     """Give `module` its accelerated class, plain weights and an engine; "" or, with nothing changed, why it can't have
     them.
 
@@ -86,7 +85,7 @@ def put_on_kernels(module: Any, precision: Precision, wrappers: Iterable[nn.Modu
     if own or is_computed(module):
         wrong = _differs(module, new, base.__name__ if own else "")
     if not wrong:
-        new.__dict__["_engine"] = engine(precision)
+        new.__dict__["_engine"] = engine("float32")  # another than the one that was tried
         module.__class__ = new.__class__
         module.__dict__.clear()
         module.__dict__.update(new.__dict__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -34,6 +34,7 @@ from .pack import (
 from .processor import processor
 
 Precision = Literal["float32", "bfloat16", "int8"]
+Precisions = Precision | Mapping[str, Precision]  # of a module: of all its layers, or by their names ("l0_reverse")
 Pair = tuple[float, float]
 
 LAYOUTS: dict[str, Callable[[Tensor, Arrangement], Packed]] = {
@@ -49,6 +50,11 @@ LAYOUTS: dict[str, Callable[[Tensor, Arrangement], Packed]] = {
     "panel_int8": pack_panels_int8,
     "blocks_int8": pack_blocks_int8,
 }
+
+
+def precision_of(said: Precisions, layer: str) -> Precision:
+    """Of one layer of a module."""
+    return said[layer] if isinstance(said, Mapping) else said
 
 
 def offered(precision: Precision) -> list[str]:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, cast, get_args
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from .._modules import copied, unwrap
+from .calibration import choose_by
 from .classes import SPLIT, into_one, is_linear, made, put_on_kernels, runs_on_kernels
-from .costs import Precision, offered
 from .modules import Accelerated
 from .opening import make_stream
+from .precision import Wanted, assign, by_name, check_wanted, runs_in_float32, units
 from .processor import processor
 from .refusals import check_model, nothing
 from .stream import Stream
 
 
-def accelerate(model: nn.Module, precision: Precision = "float32") -> Any:
+def accelerate(model: nn.Module, precision: Wanted = "float32", *, batches: Any = None, tolerance: float = 0.01) -> Any:
     """A new model that computes what `model` does, its recurrent layers on kernels compiled for this processor.
 
     For inference on the CPU: `model` must be in eval mode, in float32, and is left as it is. The new model has the
@@ -31,26 +33,45 @@ def accelerate(model: nn.Module, precision: Precision = "float32") -> Any:
 
     precision: of the weights in the products. "bfloat16" halves their bytes, "int8" (one scale a row; inputs of the
     products quantised step by step; needs AVX-512 VNNI) quarters them; sums, gates and states stay float32.
-    `benchmark` prints what either costs.
+    `benchmark` prints what either costs. A dict gives each layer its own, {"head": "float32", "*": "int8"}, by names
+    ("lstm", "lstm.l0", "lstm.l0_reverse") or patterns; float32 where none fits. "auto" chooses for each layer the
+    cheapest with which the outputs on `batches` stay within `tolerance` of those in float32, relative to their norm.
 
-    Raises TypeError for something that is no module, ValueError for an unknown precision, and RuntimeError for a model
-    in training mode, on another device, in another dtype, or without a recurrent layer that can be accelerated.
+    batches: example inputs as `trace` takes them, or an iterable of them; for "auto" only.
+
+    Raises TypeError for something that is no module, ValueError for an unknown precision or layer name, and
+    RuntimeError for a model in training mode, on another device, in another dtype, or without a recurrent layer that
+    can be accelerated.
     """
     model = unwrap(model)
-    if precision not in get_args(Precision):
-        raise ValueError(f"accelerate: precision is {precision!r}; expected {', '.join(get_args(Precision))}.")
+    check_wanted(precision)
+    if (precision == "auto") != (batches is not None):
+        raise ValueError(
+            f"accelerate: precision is {precision!r} and batches {'missing' if batches is None else 'given'}.\n"
+            "Pass batches=, example inputs, together with precision='auto', which measures on them; else neither."
+        )
+    if precision == "auto" and not 0 <= tolerance < math.inf:
+        raise ValueError(f"accelerate: tolerance is {tolerance!r}; expected a share of the outputs' norm, as 0.01.")
     check_model(model)
-    if precision == "int8" and "panel" in offered(precision):
+    with torch.inference_mode(False), torch.no_grad():  # weights made under it could not be watched for changes
+        fast = _packed(model)
+        found, left = units(fast), fast.__dict__["_on_torch"]
+        if precision == "auto":
+            chosen, fast.__dict__["_measured"] = choose_by(fast, found, batches, tolerance)
+        else:
+            wanted: Any = precision if isinstance(precision, Mapping) else {"*": precision}
+            chosen = by_name(found, wanted, left)
+            assign(found, chosen)
+    if runs_in_float32(chosen):
         warnings.warn(
             "accelerate: this processor has no AVX-512 VNNI, so precision='int8' runs in float32.",
             RuntimeWarning,
             stacklevel=2,
         )
-    with torch.inference_mode(False), torch.no_grad():  # weights made under it could not be watched for changes
-        return _packed(model, precision)
+    return fast
 
 
-def _packed(model: nn.Module, precision: Precision) -> Any:
+def _packed(model: nn.Module) -> Any:
     """A copy whose recurrent layers, and linear ones where it pays, have kernels of their own."""
     fast: Any = copied(model)
     for parameter in fast.parameters():
@@ -58,16 +79,16 @@ def _packed(model: nn.Module, precision: Precision) -> Any:
     _open_wrappers(fast)
     left: dict[str, str] = {}
     for path, module in _with_paths(fast, lambda m: runs_on_kernels(m) or is_linear(m)):
-        wrong = put_on_kernels(module, precision, _round(fast, path))
+        wrong = put_on_kernels(module, _round(fast, path))
         if wrong:
             left[path] = wrong
     for split in [m for m in fast.modules() if type(m) in SPLIT and _can_be_one(m)]:
         into_one(split)
-        put_on_kernels(split, precision)
+        put_on_kernels(split)
     if not any(not isinstance(m, nn.Linear) for _, m in _engines(fast)):
         raise RuntimeError(nothing(model, left))
     fast.__class__ = made(type(fast), AcceleratedModel)
-    fast.__dict__["_on_torch"] = left
+    fast.__dict__["_on_torch"], fast.__dict__["_measured"] = left, []
     return fast
 
 
@@ -109,7 +130,7 @@ class AcceleratedModel:
         for path, module in _engines(self):
             lines += module._engine.explain(path, module, batch, steps)
         lines += [f"{path or type(self).__name__}: on torch, {why}" for path, why in self.__dict__["_on_torch"].items()]
-        return "\n".join(lines)
+        return "\n".join(lines + self.__dict__["_measured"])
 
     def stream(self, batch: int = 1, example: Any = None) -> Stream:
         """The model step by step for `batch` rows, see `Stream`.

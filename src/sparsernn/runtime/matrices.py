@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .costs import Choice, Matrix, Precision, choose, offered
+from .costs import Choice, Matrix, Precision, Precisions, choose, offered, precision_of
 from .order import patterns, similar_order
 from .pack import WIDTH, Arrangement, slot_row, unit_rows
 from .packed_layer import PackedLayer, places
@@ -19,10 +19,16 @@ from .weights import LayerWeights
 class LayerMatrices:
     """The matrices of one layer and direction, and the packed layers made of them."""
 
-    def __init__(self, weights: LayerWeights, precision: Precision) -> None:
+    def __init__(self, weights: LayerWeights, precision: Precisions) -> None:
+        """precision: of all layers of the module, or by the name of the layer ("l0_reverse")."""
+        own = precision_of(precision, weights.name)
         self.weights = weights
-        self.order, self.matrices = _cheapest(weights, precision)
+        self.order, self.matrices = _cheapest(weights, own)
         self._layers: dict[tuple[str, ...], PackedLayer] = {}
+
+    def nanoseconds(self) -> float:
+        """Predicted of its products, summed over the batches that decide."""
+        return _nanoseconds(self.matrices)
 
     def choices(self, rows: int, steps: int) -> dict[str, Choice]:
         """The layout of each matrix: the input product sees all steps at once, the others one."""
@@ -45,7 +51,7 @@ class LayerMatrices:
 
 
 WORTH = 0.95  # units are re-sorted where the products get cheaper by a twentieth at least
-_LIKELY = (1, 10)  # the batches that decide
+LIKELY = (1, 10)  # the batches that decide
 
 
 def _cheapest(weights: LayerWeights, precision: Precision) -> tuple[Tensor | None, dict[str, Matrix]]:
@@ -73,11 +79,11 @@ def _could_gain(matrix: Matrix) -> bool:
     full = replace(
         matrix.counts, blocks=-(-matrix.counts.weights // WIDTH), words=-(-matrix.counts.weights // 4 // WIDTH)
     )
-    return any(matrix.choose(n).nanoseconds * WORTH > choose(full, n, matrix.precision).nanoseconds for n in _LIKELY)
+    return any(matrix.choose(n).nanoseconds * WORTH > choose(full, n, matrix.precision).nanoseconds for n in LIKELY)
 
 
 def _nanoseconds(matrices: Mapping[str, Matrix]) -> float:
-    return sum(m.choose(n).nanoseconds for n in _LIKELY for m in matrices.values())
+    return sum(m.choose(n).nanoseconds for n in LIKELY for m in matrices.values())
 
 
 def _matrices(weights: LayerWeights, precision: Precision, order: Tensor | None) -> dict[str, Matrix]:

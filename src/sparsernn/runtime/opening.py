@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .agreement import accelerated, twin, verify
 from .modules import Accelerated
+from .precision import precisions
 from .recording import NotAChain, record
 from .stream import Stream, input_size
 
@@ -22,7 +23,7 @@ def make_stream(model: nn.Module, batch: int, example: Any = None) -> Stream:
     try:
         # Hooks watch the run, so it is that of a copy: other threads may call the model meanwhile.
         own, exact = twin(model), None
-        if any(module._engine.precision == "int8" for module in accelerated(own)):
+        if "int8" in precisions(own).values():
             exact = twin(model, "float32")
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise RuntimeError(f"stream: {type(model).__name__} can't be copied: {_first_line(error)}") from error

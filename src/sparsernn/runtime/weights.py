@@ -54,6 +54,11 @@ class LayerWeights:
     deeper: tuple[tuple[Tensor, Tensor | None], ...] = ()
 
     @property
+    def name(self) -> str:
+        """ "l0", "l0_reverse", ..."""
+        return f"l{self.layer}" + ("_reverse" if self.reverse else "")
+
+    @property
     def slots(self) -> Slots:
         return SLOTS[self.kind]
 
