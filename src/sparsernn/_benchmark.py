@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .analysis import words
+from .runtime.bounds import error_bound
+from .runtime.layers import AcceleratedModel
 
 ROUNDS = 15
 _SHORTEST = 2e-3  # seconds of one timing: shorter calls are repeated within it
@@ -28,7 +30,9 @@ class Row:
     """One model. Ratios are the first model's time over this one's, round by round: above 1 is faster.
 
     `spread` is the distance of the quartiles of the ratio over its median; `max_error` the largest absolute
-    difference of any output from the first model's, None where the shapes differ.
+    difference of any output from the first model's on these inputs, None where the shapes differ. `bound`, for models
+    accelerated in bfloat16 or int8: what the output can differ at most from the same model's in float32, for any input
+    of any length; None where there is no such bound (see `sparsernn.runtime.bounds`).
     """
 
     name: str
@@ -37,6 +41,7 @@ class Row:
     spread: float
     max_error: float | None
     metric: float | None = None
+    bound: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,19 @@ class Benchmark:
     def __rich__(self) -> Table:
         first = self.rows[0].name
         note = f"{self.repeats} interleaved rounds, {self.threads} thread" + ("" if self.threads == 1 else "s")
+        bounded = any(row.bound is not None for row in self.rows)
+        note += "; max error: on these inputs, bound: on any" if bounded else ""
         table = Table(title=f"Against {first}", caption=note)
         table.add_column("model")
-        for column in ("time (ms)", "speed", "spread", "max error", *([self.metric_name] if self.metric_name else [])):
+        columns = ["time (ms)", "speed", "spread", "max error"]
+        columns += (["bound"] if bounded else []) + ([self.metric_name] if self.metric_name else [])
+        for column in columns:
             table.add_column(column, justify="right")
         for row in self.rows:
             cells = [row.name, words.figure(row.milliseconds, 4), words.times(row.ratio), f"±{50 * row.spread:.0f}%"]
             cells.append("other shape" if row.max_error is None else f"{row.max_error:.1e}")
+            if bounded:
+                cells.append("" if row.bound is None else words.figure(row.bound))
             if self.metric_name:
                 cells.append("" if row.metric is None else words.figure(row.metric, 4))
             table.add_row(*cells)
@@ -119,6 +130,7 @@ def benchmark(
             for name, call in calls.items():
                 call()  # not counted: the caches hold what the model before it read
                 times[name].append(_time(call, inner[name], clock))
+        bounds = {name: _bound(model, examples[0]) for name, model in models.items()}
         scores = {name: None if metric is None else float(metric(model)) for name, model in models.items()}
     first = next(iter(calls))
     rows = []
@@ -127,11 +139,15 @@ def benchmark(
         middle = statistics.median(ratios)
         spread = (ratios[(3 * len(ratios)) // 4] - ratios[len(ratios) // 4]) / middle
         error = _difference(outputs[first], outputs[name])
-        rows.append(Row(name, statistics.median(times[name]) * 1e3, middle, spread, error, scores[name]))
+        rows.append(Row(name, statistics.median(times[name]) * 1e3, middle, spread, error, scores[name], bounds[name]))
     name = None if metric is None else getattr(metric, "__name__", "metric")
     result = Benchmark(tuple(rows), torch.get_num_threads(), rounds, name)
     (console or Console()).print(result)
     return result
+
+
+def _bound(model: Any, example: Any) -> float | None:
+    return error_bound(model, copy.deepcopy(example)) if isinstance(model, AcceleratedModel) else None
 
 
 def _call(model: Callable[..., Any], examples: list[Any]) -> Callable[[], list[Any]]:
