@@ -70,7 +70,6 @@ class Architecture:
     silent: frozenset[str] = frozenset()
     carried: Readers = field(default_factory=dict)  # with carried_states=True these may go as well
     sizes: tuple[tuple[int, int], ...] = SIZES
-    some_stay: bool = False  # without any reader left the model itself divides by zero
     literal: bool = False  # it slices bare parameters at widths written as numbers: dead units may stay, with a warning
 
     def model(self, dtype: torch.dtype = torch.float64) -> nn.Module:

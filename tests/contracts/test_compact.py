@@ -38,7 +38,6 @@ def removable(architecture: Architecture, model: nn.Module) -> Units:
 
 def kill(architecture: Architecture, model: nn.Module, share: float, seed: int) -> tuple[Units, set[Slice]]:
     """Zero every reader of a random `share` of the removable units; the units that are dead by that."""
-    share = min(share, 0.6) if architecture.some_stay else share
     generator = torch.Generator().manual_seed(seed)
     free = removable(architecture, model)
     zeroed: set[Slice] = set()

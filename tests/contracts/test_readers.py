@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import sparsernn as srn
+from sparsernn.structure.channels import Because
 from sparsernn.structure.trace import Structure, trace
 
 from .architecture import HAND, Slice, cast, difference, leaves, run, set_slices
@@ -172,12 +173,84 @@ def test_tracing_leaves_everything_as_it_was(name):
         assert found_slices(again, unit_set) == found_slices(first, unit_set)
 
 
-@pytest.mark.parametrize("name", ["custom_operation", "spectrum_of_units", "through_numpy"])
+@pytest.mark.parametrize(
+    "name", ["custom_operation", "spectrum_of_units", "through_numpy", "through_lists", "multi_head"]
+)
 def test_strict_raises_where_something_cannot_be_followed(name):
     architecture = ARCHITECTURES[name]
-    with pytest.raises((RuntimeError, ValueError, TypeError), match=r"unknown\.py:\d+") as caught:
+    with pytest.raises((RuntimeError, ValueError, TypeError), match=r"(unknown|attention_pooling)\.py:\d+") as caught:
         trace(architecture.model(), architecture.examples()[0], strict=True)
     assert str(caught.value).count("\n") <= 2
+
+
+@pytest.mark.parametrize("name", [name for name, one in ARCHITECTURES.items() if one.kept or one.either])
+def test_strict_goes_by_the_kind_of_the_reason(name):
+    """Every reason has a kind; strict refuses what tracing could not follow, and nothing that the model means."""
+    architecture = ARCHITECTURES[name]
+    kept = structure_of(name).kept
+    assert all(isinstance(one.because, Because) for one in kept)
+    if {Because.NOT_FOLLOWED, Because.CHECK_FAILED} & {one.because for one in kept}:
+        with pytest.raises(RuntimeError, match="can't be followed"):
+            trace(architecture.model(), architecture.examples()[0], strict=True)
+    else:
+        assert len(trace(architecture.model(), architecture.examples()[0], strict=True).kept) == len(kept)
+
+
+class Unfollowed(nn.Module):
+    """A layer before a head that tracing knows nothing of."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.rnn = nn.LSTM(5, 8, batch_first=True)
+        self.grouped = nn.Conv1d(8, 4, 2, groups=2)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.fc = nn.Linear(8, 3)
+        self.head = head
+
+    def forward(self, x):
+        return self.head(self, self.rnn(x)[0])
+
+
+UNFOLLOWED = {
+    "grouped convolution": lambda m, y: m.grouped(y.mT),
+    "attention": lambda m, y: m.fc(m.attention(y, y, y)[0]),
+    "outer product": lambda m, y: torch.einsum("bti,btj->bij", y, y),
+    "out=": lambda m, y: m.fc(torch.add(y, 1, out=torch.empty_like(y))),
+    "python": lambda m, y: m.fc(torch.tensor(y.tolist())),
+    "numpy": lambda m, y: m.fc(torch.from_numpy(y.numpy())),
+    "broadcast product": lambda m, y: (y.unsqueeze(-1) * y.unsqueeze(-2)).flatten(2),
+    "own operation": lambda m, y: m.fc(squash(y)),
+    "computed weight": lambda m, y: y @ torch.linalg.matrix_exp(m.fc.weight.T @ m.fc.weight),
+}
+
+
+@pytest.mark.filterwarnings("ignore:trace. no example reached")
+@pytest.mark.parametrize("head", UNFOLLOWED)
+def test_strict_refuses_whatever_is_not_followed(head):
+    model, x = Unfollowed(UNFOLLOWED[head]), torch.randn(2, 4, 5)
+    assert {kept.because for kept in trace(model, x).kept} == {Because.NOT_FOLLOWED}
+    with pytest.raises(RuntimeError, match=r"rnn\.l0: 8 units can't be followed: .*test_readers\.py:\d+"):
+        trace(model, x, strict=True)
+
+
+class SquashedCell(nn.Module):
+    """A cell whose loop goes through an operation of the user's own, so that no unit is found at all."""
+
+    def __init__(self):
+        super().__init__()
+        self.x2h, self.h2h = nn.Linear(5, 7), nn.Linear(7, 7)
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[0], 7)
+        for x_t in x.unbind(1):
+            h = squash(self.x2h(x_t) + self.h2h(h))
+        return h
+
+
+def test_strict_refuses_a_cell_none_of_whose_units_is_found():
+    assert not trace(SquashedCell(), torch.randn(2, 4, 5)).unit_sets
+    with pytest.raises(RuntimeError, match=r"can't be followed: .*squash.*test_readers\.py:\d+"):
+        trace(SquashedCell(), torch.randn(2, 4, 5), strict=True)
 
 
 @pytest.mark.parametrize("name", ["tagger", "residual_stack", "hand_lstm", "seq2seq_attention_tutorial"])

@@ -11,6 +11,7 @@ import torch
 from .cells import RecurrentLayer
 from .channels import ROW, UNIT, Channels, Reason
 from .classes import Classes, PlaneMap
+from .normed import rows_in_norms, spared
 
 
 def declare_cells(channels: Channels, layers: Sequence[RecurrentLayer], numbers: Mapping[str, int]) -> None:
@@ -36,8 +37,12 @@ def build(
     names: Sequence[str],
     layers: Sequence[RecurrentLayer],
     kept_weights: Mapping[int, Reason],
+    values: Mapping[str, torch.Tensor],
 ) -> tuple[Classes, dict[int, list[Reason]]]:
-    """Classes of channels, and the reasons that keep a class by its number. `names[number]` is a parameter's name."""
+    """Classes of channels, and the reasons that keep a class by its number.
+
+    `names[number]` is a parameter's or a buffer's name, `values[name]` the tensor.
+    """
     roots = channels.find(np.arange(channels.count))
     roots[0] = 0
     used = np.unique(roots[1:])
@@ -50,7 +55,8 @@ def build(
     def keep(ids: np.ndarray, reason: Reason) -> None:
         for c in np.unique(channel_class[ids[ids != 0]]).tolist():
             known = reasons.setdefault(c, [])
-            if reason not in known and len(known) < 4:
+            new_kind = all(reason.because is not other.because for other in known)
+            if reason not in known and (len(known) < 4 or new_kind):
                 known.append(reason)
 
     for ids, reason in channels.reasons:
@@ -58,6 +64,8 @@ def build(
     for (number, _), planes in channels.planes.items():
         if number in kept_weights:
             keep(planes.channel, kept_weights[number])
+    for ids, reason in rows_in_norms(channels, names):
+        keep(ids, reason)
     weight_sides = np.zeros(channels.count, dtype=bool)  # rows of a linear layer that a unit is multiplied with
     dots = []
     for a, b, reason in channels.dots:
@@ -77,10 +85,14 @@ def build(
             read=torch.from_numpy(p.read),
             value=torch.from_numpy(p.value),
             outgoing=torch.from_numpy(outgoing),
+            scaled=number in channels.norms and axis in channels.norms[number][0],
             sites=tuple(p.sites),
         )
     free = torch.from_numpy(recurrent | _embedded(channels, channel_class, names, len(used)))
     free[list(reasons)] = False
+    for c, reason in spared(channels, names, values, channel_class, free).items():
+        reasons.setdefault(c, []).append(reason)
+        free[c] = False
     classes = Classes(
         count=len(used),
         free=free,

@@ -7,8 +7,9 @@ multiplies with one another, are joined in a union-find: they can only be remove
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 import torch
@@ -17,13 +18,24 @@ from torch import Tensor
 PLAIN, UNIT, ROW = 0, 1, 2  # kinds of channels: anything else, unit of a recurrent layer, row of a linear layer
 
 
+class Because(Enum):
+    """The kind of a reason: decisions go by this, sentences are for people."""
+
+    MEANING = "the model's own meaning"  # no weight reads the unit, or the caller gets it: nothing could be followed
+    NOT_FOLLOWED = "not followed"  # tracing does not know what happens to it
+    CHECK_FAILED = "check failed"  # tracing was wrong, as numbers show
+    NOT_REACHED = "not reached"  # no example ran it
+
+
 @dataclass(frozen=True)
 class Reason:
-    """Why a channel has to stay: a sentence, the operation, and the source line that called it."""
+    """Why a channel has to stay: a sentence, the operation, the source line that called it, and of what kind it is."""
 
     text: str
     operation: str
     where: str
+    because: Because
+    advice: str = ""  # what to do about it
 
 
 @dataclass
@@ -53,6 +65,8 @@ class Channels:
         self.looped: dict[int, tuple[str, str]] = {}  # parameters that take in their own results, and where
         self.carried: list[np.ndarray] = []  # channels that are carried from step to step without a matrix
         self.chained: dict[tuple[int, int], set[tuple[int, int]]] = {}  # planes of factors that make one matrix
+        # Parameters that are divided by a norm of their own: the axes that it leaves apart, and where.
+        self.norms: dict[int, tuple[frozenset[int], tuple[str, str]]] = {}
 
     def block(self, key: Hashable, size: int, kind: int = PLAIN) -> int:
         """First id of `size` channels known as `key`: the same ids at every call."""
@@ -159,6 +173,11 @@ class Channels:
         """Two (parameter, axis) are rows and columns of one matrix: what the one reads, the other computes from."""
         for one, other in ((a, b), (b, a)):
             self.chained.setdefault(one, set()).add(other)
+
+    def norm(self, parameter: int, apart: Collection[int], site: tuple[str, str]) -> None:
+        """`parameter` is divided by a norm of its own, taken over all axes but those in `apart`."""
+        known, site = self.norms.get(parameter, (frozenset(apart), site))
+        self.norms[parameter] = (known & frozenset(apart), site)
 
     def dot(self, a: np.ndarray, b: np.ndarray, reason: Reason) -> None:
         """a[i] is multiplied with b[i] and summed up over i: they go together, and only where one of them is zero."""

@@ -21,6 +21,7 @@ class PlaneMap:
     value: Tensor  # bool: zero here makes the owner's value zero
     outgoing: Tensor  # bool: has to be zero for the class to be dead (read, or the weight side of a dot product)
     sites: tuple[tuple[str, str], ...]
+    scaled: bool = False  # each plane is divided by a norm of its own, so none may be zero: nothing to learn here
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .channels import distinct, narrow_expanded, pairs
+from .channels import Because, distinct, narrow_expanded, pairs
 from .lines import Line, lines
 from .shadow import Shadow, Weight, expand_constant
 
@@ -71,22 +71,23 @@ def _with_weight(
     label_rk = _rows(label, la, inner, sizes) if label is not None else None
     if label is not None and label_rk is not None and not batch and _same_along(label_rk):
         # What comes out is still that unit's.
-        tracer.keep_weights(weights, "mixes steps or places, each unit by itself")
+        tracer.keep_weights(weights, "mixes steps or places, each unit by itself", Because.MEANING)
         return _onto(tracer, label, la, out, contracted).expand([sizes[c] for c in out])
     covered = np.zeros(_product(sizes, inner), dtype=bool)
     for weight in weights:
-        found = lines(_matrix(weight, lw, inner, free + summed, sizes), tracer.shapes)
+        found = lines(_matrix(weight, lw, inner, free + summed, sizes), tracer.numbering.shapes)
         if found is None:
-            tracer.keep(label, "read through a weight that was computed in a way that is not followed")
+            why = tracer.numbering.why_lost(weight)
+            tracer.channels.keep(label, why or tracer.lost("read through a weight that is computed"))
             tracer.keep_weights([weight])
             continue
         for line in found:
-            covered[line.positions] |= line.parameter not in tracer.factors
+            covered[line.positions] |= tracer.numbering.counts(line.parameter, line.axis)
             for row in label_rk if label_rk is not None else ():
                 tracer.read(line.parameter, line.axis, line.index, row[line.positions])
     if label_rk is not None and not covered.all():
         tracer.keep(torch.from_numpy(label_rk[:, ~covered].copy()), "multiplied with a tensor without weights")
-    if label is None and all(n in tracer.buffers for weight in weights for n in tracer.parameters_in(weight)):
+    if label is None and all(n in tracer.numbering.buffers for n in tracer.parameters_in(*weights)):
         return None  # constants (an adjacency matrix) times the input: nothing that is learned
     return _output_rows(tracer, weights, lw, batch, contracted + summed, free, out, sizes)
 
@@ -108,7 +109,7 @@ def _output_rows(
     ids = np.zeros(count, dtype=np.int64)
     owners: list[Line] = []
     for weight in weights:
-        found = lines(_matrix(weight, lw, rows, columns, sizes), tracer.shapes, first=True)
+        found = lines(_matrix(weight, lw, rows, columns, sizes), tracer.numbering.shapes, first=True)
         if found is None:  # rows that are no planes (heads and features in two axes): an output of a fixed width
             return None
         owners += found
@@ -214,8 +215,8 @@ def _dot(tracer: Tracer, a: Tensor, la: str, b: Tensor, lb: str) -> None:
         own = [letters.index(c) for c in letters if c not in shared]
         merged, agree = tracer.collapse(label, own)
         if not agree:
-            tracer.keep(a, "an outer product of activations")
-            tracer.keep(b, "an outer product of activations")
+            tracer.lose(a, "an outer product of activations")
+            tracer.lose(b, "an outer product of activations")
             return
         merged = merged.permute([letters.index(c) for c in shared] + own)
         for _ in own:

@@ -31,7 +31,7 @@ def derived(tracer: Tracer, equation: str, a: Tensor, b: Tensor) -> Shadow | Non
     factors: list[list[Weight]] = []
     for tensor, shadow, side in zip((a, b), shadows, letters):
         free = next(n for n, c in enumerate(side) if c in out)
-        plain = id(tensor) in tracer.numbers
+        plain = id(tensor) in tracer.numbering.of
         found = [_factor(weight, free, plain) for weight in shadow.weights]
         if any(weight is None for weight in found):
             return None
@@ -50,8 +50,7 @@ def derived(tracer: Tracer, equation: str, a: Tensor, b: Tensor) -> Shadow | Non
 
 
 def _is_learned(tracer: Tracer, shadow: Shadow) -> bool:
-    numbers = [n for weight in shadow.weights for n in tracer.parameters_in(weight)]
-    return shadow.is_weight and any(n not in tracer.buffers for n in numbers)
+    return shadow.is_weight and any(n not in tracer.numbering.buffers for n in tracer.parameters_in(*shadow.weights))
 
 
 def _factor(weight: Weight, free: int, plain: bool) -> Weight | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from . import operations as ops
 from .feedback import gate
 from .movement import first
+from .normed import note_norm
 from .shadow import NONE, Shadow, fit
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def elementwise(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Tenso
             tracer.own_along(label, weight, additive=not product)
     divided = product and "div" in name and shadows[0].label is None
     additive = name in ADDITIVE and all(q or m for q, m in zip(quiet, masks))
-    computed = any(tracer.is_factor(w) for s in shadows for w in s.weights) and not product
+    computed = any(tracer.numbering.is_alias(w) for s in shadows for w in s.weights) and not product
     if divided or computed or not (product or additive or name == "prelu"):
         tracer.channels.shift(label)
     state = all(s.state or s.zero or m for s, m in zip(shadows, masks)) and any(s.state for s in shadows)
@@ -87,6 +88,7 @@ def _weights_only(
     if name in ops.ELEMENTWISE_ZERO and not ("div" in name and not shadows[0].weights):
         # A mask or a scale on a weight is cut with it, but it is the weight itself that has to be zero.
         main, *factors = (s for s in shadows if s.weights)
+        note_norm(tracer, main, operands)
         scaled = tuple(tracer.as_factor(w) for s in factors for w in s.weights)
         return Shadow(weights=tuple(tuple(fit(p, shape) for p in w) for w in (*main.weights, *scaled)))
     if name in ADDITIVE and not others:
@@ -111,12 +113,12 @@ def unary(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -> Sha
     return Shadow(shadow.label, weights=tuple(tracer.as_factor(w) for w in shadow.weights))
 
 
-def gated_linear_unit(tracer: Tracer, args: Any, kwargs: Any) -> list[Shadow]:
+def gated_linear_unit(tracer: Tracer, args: Any, kwargs: Any) -> list[Shadow] | None:
     source, rest, kw = first(args, kwargs)
     shadow = tracer.shadow(source)
-    tracer.keep_weights(shadow.weights)
     if shadow.label is None:
-        return [NONE]
+        return None if shadow.weights else [NONE]
+    tracer.keep_weights(shadow.weights)
     left, right = shadow.label.chunk(2, dim=kw.get("dim", rest[0] if rest else -1))
     tracer.channels.shift(right)
     return [Shadow(tracer.combine([left, right], left.shape))]

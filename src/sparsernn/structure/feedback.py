@@ -64,15 +64,24 @@ class Feedback:
     def parameters(self, tensor: Tensor) -> list[int]:
         return self._derived.get(id(tensor), [])
 
+    def alias(self, source: Tensor, tensor: Tensor) -> None:
+        """`tensor` is another object over the memory of `source`."""
+        for known in (self._weights, self._gates, self._derived):
+            if id(source) in known:
+                known[id(tensor)] = known[id(source)]  # type: ignore[assignment]
+
     def layer(self) -> None:
         """A recurrent layer or cell of torch's own: its results are a beginning."""
         self._now.clear()
 
-    def other(self, inputs: Sequence[Tensor], results: Iterable[Tensor]) -> None:
+    def other(self, inputs: Sequence[Tensor], results: Sequence[Tensor]) -> None:
         """Any operation without a weight: `results` come from all that `inputs` come from."""
         known = self._bits(inputs)
         gates = frozenset(self._now).union(*(self._gates.get(id(tensor), ()) for tensor in inputs))
         self._now.clear()
+        alone = self._derived.get(id(inputs[0]), []) if len(inputs) == 1 else []
+        for tensor in results if alone else ():
+            self._derived[id(tensor)] = alone
         if not known and not gates:
             return
         for tensor in results:
@@ -103,11 +112,12 @@ def observe(tracer: Tracer, name: str, inputs: Sequence[Tensor], results: Sequen
 
 
 def _parameters(tracer: Tracer, tensor: Tensor) -> list[int]:
-    if id(tensor) in tracer.numbers:
-        return [tracer.numbers[id(tensor)]]
+    number = tracer.number(tensor)
+    if number is not None:
+        return [number]
     shadow = tracer.shadow(tensor)
     found = tracer.feedback.parameters(tensor)
-    return [n for w in shadow.weights for n in tracer.parameters_in(w)] if shadow.is_weight else found
+    return tracer.parameters_in(*shadow.weights) if shadow.is_weight else found
 
 
 def gate(tracer: Tracer, tensor: Tensor, carries: Shadow, by: Shadow) -> None:

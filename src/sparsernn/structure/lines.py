@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .shadow import OPAQUE, SUMMED, Weight, expand_constant
+from .shadow import SUMMED, Weight, expand_constant
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ def _summed(index: Tensor) -> bool:
 def _block_lines(
     parameter: int, parts: Sequence[Tensor], positions: np.ndarray, shapes: Sequence[tuple[int, ...]], first: bool
 ) -> list[Line] | None:
-    if parameter == OPAQUE:
+    if parameter < 0:  # computed in a way that is not followed
         return None
-    if parameter == 0:
+    if parameter == 0 or not shapes[parameter]:
         return []
     parts = [expand_constant(p) for p in parts[: len(shapes[parameter])]]
     along_rows = [a for a, p in enumerate(parts) if not _axis_free(p, 0)]

@@ -31,7 +31,7 @@ def undeclared_cells(
 
 
 def why_none(model: nn.Module, structure: Structure) -> str:
-    lost = [note for note in structure.notes if not note.startswith("no example reached")]
+    lost = structure.remarks
     name = type(model).__name__
     if lost:
         return (

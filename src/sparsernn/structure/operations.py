@@ -1,5 +1,7 @@
 """Names of torch operations by what they do to channels. What is in none of these tables is not followed."""
 
+from .channels import Because
+
 # Results that depend on shapes, types and devices only: no value of a tensor enters them.
 VALUE_FREE = frozenset(
     """size dim ndimension numel nelement stride storage_offset element_size is_contiguous is_floating_point is_complex
@@ -37,6 +39,7 @@ UNARY_ZERO = frozenset(
     sinh asinh arctanh atanh expm1 log1p erf floor ceil round trunc fix frac dropout dropout1d dropout2d
     dropout3d feature_dropout to type float double half bfloat16 int long short bool cpu cuda clone contiguous
     detach requires_grad_ data.get type_as nan_to_num deg2rad rad2deg pin_memory share_memory_ native_dropout
+    __deepcopy__
     real real.get imag imag.get angle conj
     alias as_subclass rename align_to refine_names resolve_conj resolve_neg fake_quantize_per_tensor_affine""".split()
 )
@@ -98,15 +101,19 @@ POOL = {
     "boolean_dispatch": 1,
 }
 
-# Operations on all units at once by which nothing could be followed, whatever the weights.
+# Operations on all units at once: why the units stay.
 WHOLE = {
-    "multi_head_attention_forward": "nn.MultiheadAttention, which keeps one width for queries and results",
-    **dict.fromkeys("pairwise_distance cdist dist".split(), "a distance over all units"),
+    "multi_head_attention_forward": (
+        "nn.MultiheadAttention, which keeps one width for queries and results",
+        Because.NOT_FOLLOWED,
+    ),
+    **dict.fromkeys("pairwise_distance cdist dist pdist".split(), ("a distance over all units", Because.MEANING)),
+    "cosine_similarity": ("a cosine over all units", Because.MEANING),
     **dict.fromkeys(
         """mse_loss l1_loss smooth_l1_loss huber_loss cross_entropy nll_loss binary_cross_entropy kl_div
         binary_cross_entropy_with_logits cosine_embedding_loss triplet_margin_loss
         gaussian_nll_loss ctc_loss""".split(),
-        "a loss over all units",
+        ("a loss over all units", Because.MEANING),
     ),
 }
 

@@ -44,7 +44,7 @@ def add_bias(tracer: Tracer, label: Tensor | None, bias: Tensor | None, shape: t
         return label
     if shadow.label is None and not shadow.zero:
         tracer.channels.shift(label)
-        tracer.keep(label, "its bias is not a parameter")
+        tracer.lose(label, "its bias is not a parameter")
     return tracer.combine([label, shadow.label], shape)
 
 
@@ -156,7 +156,7 @@ def tensordot(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
 
 def bilinear(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
     x1, x2, weight, bias = (_get(args, kwargs, n, k) for n, k in enumerate(("input1", "input2", "weight", "bias")))
-    number = tracer.numbers.get(id(weight))
+    number = tracer.number(weight)
     if number is None:
         return NotImplemented
     for axis, x in ((1, x1), (2, x2)):
@@ -169,7 +169,7 @@ def bilinear(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
 
 def _rows(tracer: Tracer, number: int, axis: int, result: Tensor, at: int) -> Tensor:
     """The label of an output whose axis `at` is computed by the planes of a weight along `axis`."""
-    size = tracer.shapes[number][axis]
+    size = tracer.numbering.shapes[number][axis]
     ids = tracer.channels.block(("row", number, axis), size, ROW) + np.arange(size)
     tracer.own(number, axis, np.arange(size), ids, value=True)
     view = [1] * result.dim()
@@ -200,7 +200,7 @@ def convolution(tracer: Tracer, args: Any, kwargs: Any, result: Tensor, transpos
             tracer.own_along(label, tuple(p[:, 0].reshape(len(p), -1)[:, 0] for p in part), additive=False)
         out = label
     else:
-        tracer.keep(label, "a grouped convolution")
+        tracer.lose(label, "a grouped convolution")
         tracer.keep_weights(shadow.weights)
         return None
     out = add_bias(tracer, out, bias, torch.Size([*x.shape[:at], result.shape[at]]))
@@ -215,7 +215,7 @@ def embedding(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> Any:
     index, weight = _get(args, kwargs, 0, "input"), _get(args, kwargs, 1, "weight")
     tracer.keep(tracer.shadow(index).label, "its value is used as an index")
     tracer.keep(tracer.label(kwargs.get("per_sample_weights")), "it weighs the entries of a bag")
-    number = tracer.numbers.get(id(weight))
+    number = tracer.number(weight)
     return NotImplemented if number is None else _rows(tracer, number, 1, result, -1)
 
 

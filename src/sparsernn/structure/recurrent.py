@@ -92,13 +92,13 @@ def _unit(
 
 def _numbers(tracer: Tracer, weight: Tensor) -> tuple[int, ...]:
     """The parameter that `weight` is, and those (masks) that it is multiplied with; empty for anything else."""
-    if id(weight) in tracer.numbers:
-        return (tracer.numbers[id(weight)],)
+    if id(weight) in tracer.numbering.of:
+        return (tracer.numbering.of[id(weight)],)
     shadow = tracer.shadow(weight)
     found: list[int] = []
     for number, *parts in shadow.weights if shadow.label is None else ():
         mine = int(number.reshape(-1)[0]) if number.numel() else 0
-        whole = mine > 0 and tracer.shapes[mine] == tuple(weight.shape)
+        whole = mine > 0 and tracer.numbering.shapes[mine] == tuple(weight.shape)
         if not whole or bool((number != mine).any()):
             return ()
         _, *own = weight_shadow(mine, weight.shape).weights[0]
@@ -160,6 +160,6 @@ def _plain(tracer: Tracer, weights: Sequence[Tensor]) -> bool:
 
 def _keep_all(tracer: Tracer, labels: Sequence[Tensor | None], weights: Sequence[Tensor]) -> None:
     for label in labels:
-        tracer.keep(label, "read by a recurrent layer whose weights are not plain parameters")
+        tracer.lose(label, "read by a recurrent layer whose weights are not plain parameters")
     for weight in weights:
         tracer.keep_weights(tracer.shadow(weight).weights)

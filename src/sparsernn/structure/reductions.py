@@ -36,10 +36,10 @@ def _axes(name: str, source: Tensor, rest: tuple, kw: dict) -> list[int]:
 def along_axes(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -> list[Shadow] | None:
     source, rest, kw = first(args, kwargs)
     shadow = tracer.shadow(source)
-    tracer.keep_weights(shadow.weights)
     label = shadow.label
     if label is None:
-        return [NONE]
+        return None if shadow.weights else [NONE]
+    tracer.keep_weights(shadow.weights)
     if name in ops.POOL:
         axes = list(range(source.dim() - ops.POOL[name], source.dim()))
     elif name in ops.STATISTICS:

@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter
 
 from . import operations as ops
+from .channels import Because
 from .elementwise import elementwise, gated_linear_unit, unary
 from .movement import gather_sums, join, move, pad, scatter, set_items
+from .normed import weight_norm
 from .products import PRODUCTS
 from .recurrent import CELLS, LAYERS, follow_cell, follow_layer
 from .reductions import along_axes
-from .shadow import Shadow, fit
+from .shadow import Shadow
 
 if TYPE_CHECKING:
     from .tracer import Tracer
@@ -42,6 +44,8 @@ def follow(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, re
     if name == "__setitem__":
         set_items(tracer, *args)
         return
+    if name == "__deepcopy__":
+        args = args[:1]  # the other one is copy's memory of all results
     if name in OVERWRITE:
         tracer.store.write(args[0], None)
         return
@@ -54,8 +58,8 @@ def follow(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, re
         return
     shadows = _shadows(tracer, plain, func, args, kwargs, result)
     if shadows is None:
-        forget(tracer, args, kwargs, ops.WHOLE.get(plain, "an operation that is not followed"))
-        shadows = []
+        forget(tracer, args, kwargs, *ops.WHOLE.get(plain, ()))
+        shadows = _computed(tracer, args, kwargs, result)
     if (in_place or kwargs.get("inplace") is True) and isinstance(args[0], Tensor):
         label = tracer.as_activation(shadows[0]) if shadows else None
         tracer.store.write(args[0], None if label is None else label.expand(args[0].shape))
@@ -66,13 +70,36 @@ def follow(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, re
             tracer.store.know(tensor, shadow)
 
 
-def forget(tracer: Tracer, args: Any, kwargs: Any, text: str) -> None:
+def forget(
+    tracer: Tracer,
+    args: Any,
+    kwargs: Any,
+    text: str = "an operation that is not followed",
+    because: Because = Because.NOT_FOLLOWED,
+) -> None:
     """Nothing is known of what happens to the arguments: their channels stay."""
     for leaf in tree_iter((args, kwargs)):
         if isinstance(leaf, Tensor):
             shadow = tracer.shadow(leaf)
-            tracer.keep(shadow.label, text)
+            tracer.keep(shadow.label, text, because)
             tracer.keep_weights(shadow.weights)
+
+
+def _computed(tracer: Tracer, args: Any, kwargs: Any, result: Any, only_lost: bool = False) -> list[Shadow]:
+    """The shadows of a result that an operation which is not followed computed from parameters alone.
+
+    `only_lost`: the operation is followed, so that nothing is lost but what is lost already.
+    """
+    shadows = [tracer.shadow(leaf) for leaf in tree_iter((args, kwargs)) if isinstance(leaf, Tensor)]
+    weights = [weight for shadow in shadows for weight in shadow.weights]
+    reason = next(filter(None, map(tracer.numbering.why_lost, weights)), None)
+    found = [] if only_lost else [n for n in tracer.parameters_in(*weights) if n not in tracer.numbering.buffers]
+    if any(shadow.label is not None for shadow in shadows) or not (found or reason):
+        return []
+    if reason is None:
+        names = ", ".join(tracer.numbering.names[n] for n in found[:3])
+        reason = tracer.lost(f"read through a weight that is computed from {names}")
+    return [tracer.numbering.lost(reason, leaf.shape) for leaf in tree_iter(result) if isinstance(leaf, Tensor)]
 
 
 def _shadows(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, result: Any) -> list[Shadow] | None:
@@ -85,7 +112,11 @@ def _shadows(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, 
         return [_expanded(s, r) for s, r in zip(found, result if isinstance(result, tuple) else (result,))]
     if name in PRODUCTS:
         found = PRODUCTS[name](tracer, args, kwargs, result)
-        return None if found is NotImplemented else [found if isinstance(found, Shadow) else Shadow(found)]
+        if found is NotImplemented:
+            return None
+        if found is None:  # a weight that is lost already, times another weight
+            return _computed(tracer, args, kwargs, result, only_lost=True)
+        return [found if isinstance(found, Shadow) else Shadow(found)]
     if name in ops.MOVE_FIRST:
         moved = move(tracer, func, args, kwargs)
         # The second result of packing is how many sequences each step has.
@@ -117,10 +148,7 @@ def _shadows(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, 
     if name == "broadcast_tensors" or name == "meshgrid":
         return [Shadow(_fit(tracer.label(a), r.shape)) for a, r in zip(tree_iter(args), result)]
     if name == "_weight_norm":
-        v, g = args[0], args[1]
-        scale = tuple(tracer.as_factor(w) for w in tracer.shadow(g).weights)
-        weights = (*tracer.shadow(v).weights, *scale)
-        return [Shadow(weights=tuple(tuple(fit(p, v.shape) for p in w) for w in weights))]
+        return weight_norm(tracer, *args, **kwargs)
     return None
 
 

@@ -8,13 +8,13 @@ expanded. Movement (view, cat, slicing, packing, ...) is the same torch function
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-OPAQUE = -1  # number of a weight that went through an operation which does not keep zero zero
 SUMMED = -1  # index along an axis of a parameter over which a product summed
 
 Weight = tuple[Tensor, ...]  # (number, i0, i1, ...), each of the shadowed tensor's shape
@@ -95,17 +95,48 @@ def grow(weight: Weight, length: int) -> Weight:
 
 
 class ShadowStore:
-    """Shadows by tensor identity; tensors that were written in place, by storage, so that views see the writing."""
+    """Shadows by tensor identity; tensors that were written in place, by storage, so that views see the writing.
+
+    Another tensor object over memory that is known (an alias that code made outside torch's functions) is recognised by
+    its storage and view. All tensors are held, so that neither ids nor storages are used again.
+    """
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[Tensor, Shadow]] = {}
         self._written: dict[int, tuple[Tensor, Tensor]] = {}  # storage pointer -> (a tensor of it, flat labels)
+        self._views: dict[Hashable, Tensor] = {}  # storage and view -> a tensor; built where an unknown tensor turns up
+        self._indexed = 0
 
     def know(self, tensor: Tensor, shadow: Shadow = NONE) -> None:
         self._known[id(tensor)] = (tensor, shadow)
 
     def is_known(self, tensor: Tensor) -> bool:
         return id(tensor) in self._known
+
+    def recognise(self, tensor: Tensor) -> Tensor | None:
+        """The known tensor whose memory `tensor`, unknown as an object, shows: from now on it has that shadow."""
+        for known, _ in islice(self._known.values(), self._indexed, None):
+            self._views.setdefault(_view(known), known)
+            memory = _pointer(known), known.dtype
+            widest = self._views.get(memory)
+            if memory[0] and not _overlaps(known) and (widest is None or widest.numel() < known.numel()):
+                self._views[memory] = known
+        self._indexed = len(self._known)
+        view, pointer = _view(tensor), _pointer(tensor)
+        source = self._views.get(view) if pointer else None
+        if source is not None and _view(source) == view:
+            self.know(tensor, self._known[id(source)][1])
+            return source
+        source = self._views.get((pointer, tensor.dtype)) if pointer else None
+        if source is None or _pointer(source) != pointer:
+            return None
+        shadow = self._known[id(source)][1]
+        if _seen(torch.zeros(1, dtype=torch.long).expand(source.shape), source, tensor) is None:
+            return None  # memory that the known tensor does not show
+        label = None if shadow.label is None else _seen(shadow.label, source, tensor)
+        parts = tuple(tuple(_seen(p, source, tensor) for p in w) for w in shadow.weights)
+        self.know(tensor, replace(shadow, label=label, weights=parts, factors=None))
+        return source
 
     def get(self, tensor: Tensor) -> Shadow:
         shadow = self._known[id(tensor)][1] if id(tensor) in self._known else NONE
@@ -143,6 +174,27 @@ class ShadowStore:
     def _any_label(self, tensor: Tensor) -> bool:
         sources = (tensor, tensor._base)
         return any(s is not None and id(s) in self._known and self._known[id(s)][1].label is not None for s in sources)
+
+
+def _view(tensor: Tensor) -> Hashable:
+    """Storage and view of a tensor; its own identity where it has no memory."""
+    pointer = _pointer(tensor)
+    if not pointer:
+        return id(tensor)
+    return pointer, tensor.dtype, tensor.storage_offset(), tensor.shape, tensor.stride()
+
+
+def _overlaps(tensor: Tensor) -> bool:
+    return any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride()))
+
+
+def _seen(index: Tensor, source: Tensor, tensor: Tensor) -> Tensor | None:
+    """What `tensor` shows of `index`, which belongs to `source`, another view of its memory; None where that ends."""
+    nothing = -(1 << 62)
+    flat = torch.full((source.untyped_storage().nbytes() // source.element_size(),), nothing, dtype=torch.long)
+    flat.as_strided(source.shape, source.stride(), source.storage_offset()).copy_(index)
+    found = flat.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+    return None if bool((found == nothing).any()) else expand_constant(found.clone())
 
 
 def _pointer(tensor: Tensor) -> int:

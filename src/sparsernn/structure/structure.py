@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .cells import RecurrentLayer
+from .channels import Because, Reason
 from .classes import Classes
 from .groups import Level, Member, Role, SliceGroups
 
@@ -17,18 +18,18 @@ State = Tensor | tuple[Tensor, ...]  # class of each unit of a state that the mo
 
 @dataclass(frozen=True)
 class Kept:
-    """Units (int64 indices) of a unit set that have to stay: why, by which operation, at which source line."""
+    """Units (int64 indices) of a unit set that have to stay: why, by which operation, at which source line.
+
+    `because` is the kind of the reason; where several keep a unit, one that tracing does not follow is told first.
+    """
 
     unit_set: str
     units: Tensor
     reason: str
     operation: str
     where: str
-
-    @property
-    def is_plain(self) -> bool:
-        """Kept by the meaning of the model, not because something could not be followed."""
-        return "not followed" not in self.reason and "check failed" not in self.reason and self.operation != "unknown"
+    because: Because
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,19 @@ class Structure:
     layers: tuple[RecurrentLayer, ...]
     unit_sets: Mapping[str, int]
     kept: tuple[Kept, ...]
-    notes: tuple[str, ...]
+    remarks: tuple[str, ...]  # `notes`, but for modules that no example reached
+    unreached: tuple[str, ...]  # modules (or parameters of the model itself) that no example reached
+    lost: tuple[Reason, ...]  # what is not followed in a model whose own cells gave no unit
     ties: tuple[tuple[str, str, str, str], ...]
     classes: Classes
     shapes: Mapping[str, tuple[int, ...]]
     unused: frozenset[str]  # parameters and buffers that no operation on the examples used
     states: Mapping[tuple[int, int], State]  # (example, place among the outputs) -> a carried state's units
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else is worth knowing, a sentence each."""
+        return (*self.remarks, *unreached_note(self.unreached))
 
     def groups(self, level: Level = "unit") -> SliceGroups:
         """Groups of parameter slices: "unit" (only units that may go) or "gate" (one for each gate and unit)."""
@@ -126,7 +134,8 @@ class Structure:
                     yield f"  tied with {b if name == a else a}: they go together ({operation} at {where})"
             for k in self.kept:
                 if k.unit_set == name:
-                    yield f"  {len(k.units)} stay: {k.reason} ({k.operation} at {k.where}){_ADVICE.get(k.reason, '')}"
+                    advice = f"; {k.advice}" if k.advice else ""
+                    yield f"  {len(k.units)} stay: {k.reason} ({k.operation} at {k.where}){advice}"
         yield from (f"note: {note}" for note in self.notes)
 
     def _unit_groups(self) -> SliceGroups:
@@ -145,7 +154,7 @@ class Structure:
         members = []
         for (name, axis), p in self.classes.planes.items():
             group = number[p.classes]
-            out, owned = p.outgoing, ~p.outgoing & (p.owner >= 0)
+            out, owned = p.outgoing, ~p.outgoing & (p.owner >= 0) & (not p.scaled)
             dims = len(self.shapes[name])
             role: Role = "bias" if dims == 1 else "incoming"
             for chosen, part in ((out, "outgoing"), (owned, role)):
@@ -173,9 +182,6 @@ class Structure:
 
 
 _AXIS = {0: "row", 1: "column"}
-_ADVICE = {
-    "a state handed to the caller": "; if it is only fed back into the model, pass carried_states=True",
-}
 
 
 def _span(index: Tensor) -> str:
@@ -185,3 +191,10 @@ def _span(index: Tensor) -> str:
     if values == list(range(values[0], values[-1] + 1)):
         return f"{values[0]}..{values[-1]}"
     return f"{values[0]}..{values[-1]} ({len(values)} of them)"
+
+
+def unreached_note(paths: Sequence[str]) -> tuple[str, ...]:
+    """The sentence on modules that no example reached, if there are any."""
+    return (
+        (f"no example reached {', '.join(paths)}: pass a list of examples that covers every branch",) if paths else ()
+    )

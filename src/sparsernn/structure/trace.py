@@ -17,13 +17,13 @@ from .._modules import unwrap
 from . import examples
 from .build import build, declare_cells
 from .cells import RecurrentLayer, recurrent_layers, unmanaged_modules
-from .channels import Channels, Reason
+from .channels import Because, Channels, Reason
 from .check import shake
 from .classes import Classes
 from .groups import Level, SliceGroups
 from .notes import undeclared_cells, unused_modules, why_none
 from .shadow import varies
-from .structure import Kept, State, Structure
+from .structure import Kept, State, Structure, unreached_note
 from .tracer import Tracer, unseen
 
 
@@ -55,18 +55,23 @@ def trace(
             if culprits:
                 recorded = replace(recorded, failed=culprits)
                 structure = _assemble(recorded, layers, model)
-    for note in structure.notes:
-        if note.startswith("no example reached"):
-            warnings.warn(f"trace: {note}.", stacklevel=2)
-    if strict and structure.kept:
-        worst = [k for k in structure.kept if not k.is_plain]
-        if worst:
-            k = worst[0]
+    for note in unreached_note(structure.unreached):
+        warnings.warn(f"trace: {note}.", stacklevel=2)
+    for k in structure.kept if strict else ():
+        if k.because in _REFUSED:
             raise RuntimeError(
                 f"{k.unit_set}: {len(k.units)} units can't be followed: {k.reason} ({k.operation} at {k.where}).\n"
                 "Without strict=True they are kept."
             )
+    for r in structure.lost if strict else ():
+        raise RuntimeError(
+            f"A cell written by hand can't be followed: {r.text} ({r.operation} at {r.where}).\n"
+            "Without strict=True all of its units are kept."
+        )
     return structure
+
+
+_REFUSED = (Because.NOT_FOLLOWED, Because.CHECK_FAILED)  # by strict=True
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def _record(
         states: dict[tuple[int, int], State] = {}
         for number, call in enumerate(calls, start=1):
             tracer = _run_one(model, call, number, channels, constants, carried)
-            names = tracer.names[: 1 + len(tracer.numbers)]  # numbers beyond are aliases
+            names = tuple(tracer.numbering.names[: 1 + len(tracer.numbering.of)])  # numbers beyond are aliases
             kept.update({n: r for n, r in tracer.kept_weights.items() if n not in kept})
             used |= tracer.used
             states |= tracer.states
@@ -130,8 +135,8 @@ def _run_one(
 
 def _hand_out(tracer: Tracer, tensor: Tensor, carried: bool, owner: str) -> Tensor | None:
     """Keep what is handed to the caller; the label of a carried state (its units may go)."""
-    if not tracer.store.is_known(tensor):
-        tracer.strangers.append((tensor, Reason(unseen(tensor), "output", owner)))
+    if not tracer.recognise(tensor):
+        tracer.strangers.append((tensor, Reason(unseen(tensor), "output", owner, Because.NOT_FOLLOWED)))
         return None
     shadow = tracer.store.get(tensor)
     if shadow.label is None:
@@ -139,7 +144,8 @@ def _hand_out(tracer: Tracer, tensor: Tensor, carried: bool, owner: str) -> Tens
     if carried and shadow.state:
         return shadow.label
     text = "a state handed to the caller" if shadow.state else "handed to the caller"
-    tracer.channels.keep(shadow.label, Reason(text, "output", owner))
+    advice = "if it is only fed back into the model, pass carried_states=True" if shadow.state else ""
+    tracer.channels.keep(shadow.label, Reason(text, "output", owner, Because.MEANING, advice))
     return None
 
 
@@ -153,45 +159,49 @@ def _units_of(label: Tensor) -> Tensor | tuple[Tensor, ...]:
 
 
 def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn.Module) -> Structure:
-    classes, reasons = build(recorded.channels, recorded.names, layers, recorded.kept_weights)
+    values = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    classes, reasons = build(recorded.channels, recorded.names, layers, recorded.kept_weights, values)
     for c in recorded.failed:
         reasons.setdefault(c, []).append(
-            Reason("the numeric check failed: its readers are not all known", "check", "trace")
+            Reason("the numeric check failed: its readers are not all known", "check", "trace", Because.CHECK_FAILED)
         )
         classes.free[c] = False
     kept: list[Kept] = []
+    shown: set[Reason] = set()
     for name, of_unit in classes.sets.items():
         never = torch.nonzero(of_unit < 0)[:, 0]
         if len(never):
-            kept.append(Kept(name, never, "no example reached it", "none", "example_inputs"))
+            kept.append(Kept(name, never, "no example reached it", "none", "example_inputs", Because.NOT_REACHED))
         found: dict[Reason, list[int]] = {}
         for unit, c in enumerate(of_unit.tolist()):
             if c >= 0 and not bool(classes.free[c]):
-                found.setdefault(reasons.get(c, [_UNKNOWN])[0], []).append(unit)
-        kept += [Kept(name, torch.tensor(units), r.text, r.operation, r.where) for r, units in found.items()]
+                first = min(reasons.get(c, [_UNKNOWN]), key=lambda r: r.because not in _REFUSED)
+                found.setdefault(first, []).append(unit)
+        shown |= found.keys()
+        kept += [
+            Kept(name, torch.tensor(units), r.text, r.operation, r.where, r.because, r.advice)
+            for r, units in found.items()
+        ]
     ties = tuple(
         (a, b, operation, where)
         for (ka, kb), (operation, where) in recorded.channels.ties.items()
         if (a := _block_name(ka, recorded.names, layers)) and (b := _block_name(kb, recorded.names, layers)) and a != b
     )
     notes = [f"{path}: its weights are not plain parameters, so it is kept" for path in unmanaged_modules(model)]
-    shown = {k.reason for k in kept}
-    lost = dict.fromkeys(
-        r for c, found in reasons.items() for r in found if r.text not in shown and r.operation != "output"
-    )
+    inside = (r for found in reasons.values() for r in found if r.operation != "output")
+    lost = dict.fromkeys(r for r in inside if r not in shown)
     declared = {name for layer in layers for name in layer.unit_sets}
     own = [name for name in classes.sets if name not in declared]
-    unfollowed = [r for r in lost if "not followed" in r.text]
+    unfollowed = [r for r in lost if r.because is Because.NOT_FOLLOWED]
     notes += [f"{r.text} ({r.operation} at {r.where}): what it takes in is kept" for r in unfollowed[:8]]
     ours = {path for path, module in model.named_modules() if type(module).__module__.startswith("sparsernn.nn")}
     undeclared = [name for name in own if name.rpartition(".")[0] not in ours]
+    lost_loops: list[Reason] = []
     if undeclared or not own:
         known = {name for layer in layers for name in (*layer.parameters(), layer.projection)}
         loops = {n: site for n, site in recorded.channels.looped.items() if recorded.names[n] not in known}
         notes += undeclared_cells(loops, recorded.names, undeclared, list(lost))
-    unused = unused_modules(model, recorded.untouched)
-    if unused:
-        notes.append(f"no example reached {', '.join(unused)}: pass a list of examples that covers every branch")
+        lost_loops = unfollowed if loops and not undeclared else []
     notes += [
         f"{', '.join(names)}: a subclass of torch's layer has one width, so of each as many units go as of the "
         "one with the fewest dead units"
@@ -201,7 +211,9 @@ def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn
         layers=layers,
         unit_sets={name: len(of_unit) for name, of_unit in classes.sets.items()},
         kept=tuple(kept),
-        notes=tuple(notes),
+        remarks=tuple(notes),
+        unreached=tuple(unused_modules(model, recorded.untouched)),
+        lost=tuple(lost_loops),
         ties=ties,
         classes=classes,
         unused=frozenset(recorded.untouched),
@@ -214,7 +226,7 @@ def _classes_of(state: State, channel_class: Tensor) -> State:
     return channel_class[state] if isinstance(state, Tensor) else tuple(channel_class[row] for row in state)
 
 
-_UNKNOWN = Reason("nothing feeds back into it", "none", "?")
+_UNKNOWN = Reason("nothing feeds back into it", "none", "?", Because.MEANING)
 
 
 def _block_name(key: Any, names: tuple[str, ...], layers: tuple[RecurrentLayer, ...]) -> str:

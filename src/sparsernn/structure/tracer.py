@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
 
 from . import rules
-from .channels import PLAIN, ROW, Channels, Reason, narrow_expanded, pairs
+from .channels import PLAIN, ROW, Because, Channels, Reason, narrow_expanded, pairs
 from .feedback import Feedback, observe
 from .frames import operation_name, source_line, unseen
+from .numbering import Numbering
 from .operations import VALUE_FREE, ZEROS
-from .shadow import NONE, OPAQUE, SUMMED, Shadow, ShadowStore, Weight, collapse, constant, fit, weight_shadow
+from .shadow import NONE, SUMMED, Shadow, ShadowStore, Weight, collapse, constant, fit, weight_shadow
 
 
 class Tracer(TorchFunctionMode):
@@ -32,11 +33,8 @@ class Tracer(TorchFunctionMode):
     ):
         super().__init__()
         self.channels = channels
-        self.names = ("",) + tuple(names)  # number 0 is "no parameter"
-        self.shapes: list[tuple[int, ...]] = [()] + [tuple(t.shape) for t in tensors]
-        self.buffers = {number for number, t in enumerate(tensors, start=1) if not isinstance(t, nn.Parameter)}
+        self.numbering = Numbering(names, tensors)
         self.store = ShadowStore()
-        self.numbers = {id(tensor): number for number, tensor in enumerate(tensors, start=1)}
         for number, tensor in enumerate(tensors, start=1):
             self.store.know(tensor, weight_shadow(number, tensor.shape))
         for tensor in constants:
@@ -45,7 +43,6 @@ class Tracer(TorchFunctionMode):
         self.strangers: list[tuple[Tensor, Reason]] = []  # float tensors that came from nowhere, and where
         self.kept_weights: dict[int, Reason] = {}
         self.operation = ""
-        self.factors: dict[int, int] = {}  # a number for a parameter where it scales another -> its own number
         self.states: dict[tuple[int, int], Any] = {}  # (example, place) -> channels of a state handed out
         self.used: set[int] = set()  # parameters that some operation used
         self.feedback = Feedback()
@@ -82,16 +79,32 @@ class Tracer(TorchFunctionMode):
         """Whether any argument carries something; floats never seen before are noted."""
         carries = False
         for tensor in inputs:
-            if not self.store.is_known(tensor):
-                if tensor.is_floating_point() and tensor.numel():
-                    self.strangers.append((tensor, self.reason(unseen(tensor))))
+            if not self.recognise(tensor):
+                if (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel():
+                    self.strangers.append((tensor, self.reason(unseen(tensor), Because.NOT_FOLLOWED)))
                 self.store.know(tensor)
             carries = carries or self.store.carries(tensor)
-            if id(tensor) in self.numbers:
-                self.used.add(self.numbers[id(tensor)])
+            number = self.numbering.of.get(id(tensor))
+            if number is not None:
+                self.used.add(number)
         return carries
 
+    def recognise(self, tensor: Tensor) -> bool:
+        """Whether `tensor` is known, by itself or as another object over the memory of a known one."""
+        if self.store.is_known(tensor):
+            return True
+        source = self.store.recognise(tensor)
+        if source is None:
+            return False
+        self.feedback.alias(source, tensor)
+        self.used |= set(self.parameters_in(*self.shadow(tensor).weights))
+        return True
+
     # What the rules call.
+
+    def number(self, tensor: Tensor) -> int | None:
+        """The parameter or buffer that `tensor` is, as an object or element for element; None for anything else."""
+        return self.numbering.of.get(id(tensor)) or self.numbering.whole(self.shadow(tensor))
 
     def shadow(self, value: object) -> Shadow:
         return self.store.get(value) if isinstance(value, Tensor) else NONE
@@ -102,62 +115,56 @@ class Tracer(TorchFunctionMode):
     def site(self) -> tuple[str, str]:
         return self.operation, source_line()
 
-    def reason(self, text: str) -> Reason:
-        return Reason(text, *self.site())
+    def reason(self, text: str, because: Because) -> Reason:
+        return Reason(text, *self.site(), because)
 
-    def keep(self, label: Tensor | None, text: str) -> None:
+    def lost(self, text: str) -> Reason:
+        return self.reason(f"{text} in a way that is not followed", Because.NOT_FOLLOWED)
+
+    def keep(self, label: Tensor | None, text: str, because: Because = Because.MEANING) -> None:
         if label is not None:
-            self.channels.keep(label, self.reason(text))
+            self.channels.keep(label, self.reason(text, because))
+
+    def lose(self, label: Tensor | None, text: str) -> None:
+        """Keep what could go if tracing knew how to follow this."""
+        self.keep(label, text, Because.NOT_FOLLOWED)
 
     def keep_weights(
-        self, weights: Iterable[Weight], why: str = "is used by an operation that is not followed"
+        self,
+        weights: Iterable[Weight],
+        why: str = "is used by an operation that is not followed",
+        because: Because = Because.NOT_FOLLOWED,
     ) -> None:
         """Weights that went through an unknown operation: whatever owns or reads them stays."""
-        for weight in weights:
-            for number in self.parameters_in(weight):
-                text = f"{self.names[number]} {why}"
-                self.kept_weights.setdefault(number, self.reason(text))
+        for number in self.parameters_in(*weights):
+            known = self.kept_weights.get(number)
+            if known is None or known.because is Because.MEANING:
+                self.kept_weights[number] = self.reason(f"{self.numbering.names[number]} {why}", because)
 
-    def parameters_in(self, weight: Weight) -> list[int]:
-        """The numbers of the parameters and buffers that `weight` is made of."""
-        found = {int(n) for n in torch.unique(narrow_expanded(weight[0])[0])}
-        return [self.factors.get(n, n) for n in sorted(found) if n > 0]
+    def parameters_in(self, *weights: Weight) -> list[int]:
+        """The numbers of the parameters and buffers that the weights are made of."""
+        return list(dict.fromkeys(n for weight in weights for n in self.numbering.parameters_in(weight)))
 
-    def read(self, parameter: int, axis: int, index: np.ndarray, ids: np.ndarray) -> None:
-        size = self.shapes[parameter][axis]
-        plain = self.factors.get(parameter)
-        if plain is not None:
-            self.channels.touch(plain, axis, size, index, ids, own=False, read=False)
-        else:
-            self.channels.touch(parameter, axis, size, index, ids, own=False, site=self.site())
+    def read(self, number: int, axis: int, index: np.ndarray, ids: np.ndarray) -> None:
+        parameter, counts = self.numbering.parameter(number), self.numbering.counts(number, axis)
+        size, site = self.numbering.shapes[parameter][axis], self.site() if counts else None
+        self.channels.touch(parameter, axis, size, index, ids, own=False, read=counts, site=site)
 
-    def own(self, parameter: int, axis: int, index: np.ndarray, ids: np.ndarray, value: bool) -> None:
-        value = value and parameter not in self.factors
-        number = self.factors.get(parameter, parameter)
-        self.channels.touch(number, axis, self.shapes[parameter][axis], index, ids, own=True, value=value)
+    def own(self, number: int, axis: int, index: np.ndarray, ids: np.ndarray, value: bool) -> None:
+        value = value and self.numbering.counts(number, axis)
+        parameter = self.numbering.parameter(number)
+        self.channels.touch(parameter, axis, self.numbering.shapes[parameter][axis], index, ids, own=True, value=value)
 
-    def row_block(self, parameter: int, axis: int) -> int:
-        parameter = self.factors.get(parameter, parameter)
-        return self.channels.block(("row", parameter, axis), self.shapes[parameter][axis], ROW)
+    def row_block(self, number: int, axis: int) -> int:
+        parameter = self.numbering.parameter(number)
+        return self.channels.block(("row", parameter, axis), self.numbering.shapes[parameter][axis], ROW)
 
     def as_factor(self, weight: Weight) -> Weight:
         """`weight` where it multiplies another weight: cut with it, but never what makes a unit dead."""
-        number = weight[0]
-        for value in torch.unique(narrow_expanded(number)[0]).tolist():
-            if value > 0 and value not in self.factors:
-                alias = next((a for a, n in self.factors.items() if n == value), len(self.shapes))
-                if alias == len(self.shapes):
-                    self.shapes.append(self.shapes[value])
-                    self.names = (*self.names, self.names[value])
-                    self.factors[alias] = value
-                number = torch.where(number == value, alias, number)
-        return (number, *weight[1:])
-
-    def is_factor(self, weight: Weight) -> bool:
-        return any(int(n) in self.factors for n in torch.unique(narrow_expanded(weight[0])[0]).tolist())
+        return self.numbering.alias(weight)
 
     def dot(self, a: np.ndarray, b: np.ndarray) -> None:
-        self.channels.dot(a, b, self.reason("a dot product of two activations"))
+        self.channels.dot(a, b, self.reason("a dot product of two activations", Because.MEANING))
 
     def dot_along(self, a: Tensor, b: Tensor) -> None:
         """Two activations (their labels, of one shape) were multiplied place by place, and summed up over units."""
@@ -178,18 +185,18 @@ class Tracer(TorchFunctionMode):
         number, *parts = weight
         label: Tensor | None = None
         for value in torch.unique(narrow_expanded(number)[0]).tolist():
-            if value in (0, OPAQUE):
+            if value <= 0:
                 continue
-            axes = range(len(self.shapes[value]))
+            axes = range(len(self.numbering.shapes[value]))
             last = [a for a in axes if parts[a].dim() and parts[a].shape[-1] > 1 and parts[a].stride(-1) != 0]
             if len(last) > 1:
                 self.keep_weights([weight])
                 continue
-            axis = last[0] if last else len(self.shapes[value]) - 1
+            axis = last[0] if last else len(axes) - 1
             if axis < 0 or int(narrow_expanded(parts[axis])[0].min()) == SUMMED:
                 continue
-            size = self.shapes[value][axis]
-            base = self.channels.block(("parameter", self.factors.get(value, value), axis), size, PLAIN)
+            size = self.numbering.shapes[value][axis]
+            base = self.channels.block(("parameter", self.numbering.parameter(value), axis), size, PLAIN)
             here = parts[axis] + base
             one = narrow_expanded(number)[0].numel() == 1
             here = here if one else torch.where(number == value, here, 0)
@@ -229,7 +236,8 @@ class Tracer(TorchFunctionMode):
     def _pair(self, a: Tensor, b: Tensor, shape: torch.Size) -> Tensor:
         a_is_spread = any(shape[d] > 1 and constant(a, d) and self.varies(b, d) for d in range(len(shape)))
         b_is_spread = any(shape[d] > 1 and constant(b, d) and self.varies(a, d) for d in range(len(shape)))
-        if a_is_spread and b_is_spread:
+        outer = a_is_spread and b_is_spread
+        if outer:
             # Every value of one with every value of the other (attention weights of several heads times a memory):
             # the side without recurrent units stays, the other one is followed.
             a_is_spread = not self.channels.has_unit(a)
@@ -240,6 +248,8 @@ class Tracer(TorchFunctionMode):
             twice = label.shape == shape and self.channels.has_unit(label)
             twice = twice and (not self.channels.has_unit(other) or self.channels.within(label, other))
             if spread and not twice:
+                if outer and self.channels.has_unit(label):
+                    self.lose(label, "an outer product of activations")
                 self.keep(label, "one value is combined with every unit of another layer")
                 return other
         wide_a, wide_b = a.expand(shape), b.expand(shape)
@@ -269,13 +279,16 @@ class Tracer(TorchFunctionMode):
             if value == 0:
                 continue
             chosen = (numbers == value) & (flat != 0)
-            if value == OPAQUE or not chosen.any():
+            if not chosen.any():
+                continue
+            if value < 0:
+                self.channels.shift(label)
                 continue
             ids = flat[chosen]
-            index = [parts[a].reshape(-1).numpy()[chosen] for a in range(len(self.shapes[value]))]
-            found = -1 if max(self.shapes[value], default=1) == 1 else self._owning_axis(ids, index)
+            index = [part.reshape(-1).numpy()[chosen] for part in parts[: len(self.numbering.shapes[value])]]
+            found = -1 if max(self.numbering.shapes[value], default=1) == 1 else self._owning_axis(ids, index)
             if found is None:
-                self.keep(label, f"combined with {self.names[value]} in a way that is not followed")
+                self.channels.keep(label, self.lost(f"combined with {self.numbering.names[value]}"))
                 self.keep_weights([weight])
             elif found >= 0:
                 self.own(int(value), found, index[found], ids, value=additive)

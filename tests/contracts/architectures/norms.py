@@ -171,6 +171,6 @@ ARCHITECTURES = [
         WeightNormHead,
         features,
         _one("rnn", 7, reads("fc.parametrizations.weight.original1")),
-        some_stay=True,
+        kept={"rnn.l0": ("divided by its norm", range(1, 2))},
     ),
 ]
