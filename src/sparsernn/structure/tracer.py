@@ -17,9 +17,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
 
 from . import rules
-from .channels import PLAIN, ROW, Because, Channels, Reason, narrow_expanded, pairs
+from .channels import ROW, Because, Channels, Reason, narrow_expanded, pairs
 from .feedback import Feedback, observe
 from .frames import operation_name, source_line, unseen
+from .learned import parameter_channels
 from .numbering import Numbering
 from .operations import VALUE_FREE, ZEROS
 from .shadow import NONE, SUMMED, Shadow, ShadowStore, Weight, collapse, constant, fit, weight_shadow
@@ -176,34 +177,9 @@ class Tracer(TorchFunctionMode):
         """The label; where a parameter stands among the activations (a learned state), its own channels."""
         label = shadow.label
         for weight in shadow.weights:
-            own = self._parameter_channels(weight)
+            own = parameter_channels(self, weight)
             if own is not None:
                 label = own if label is None else torch.where(label == 0, own, label)
-        return label
-
-    def _parameter_channels(self, weight: Weight) -> Tensor | None:
-        number, *parts = weight
-        label: Tensor | None = None
-        for value in torch.unique(narrow_expanded(number)[0]).tolist():
-            if value <= 0:
-                continue
-            axes = range(len(self.numbering.shapes[value]))
-            last = [a for a in axes if parts[a].dim() and parts[a].shape[-1] > 1 and parts[a].stride(-1) != 0]
-            if len(last) > 1:
-                self.keep_weights([weight])
-                continue
-            axis = last[0] if last else len(axes) - 1
-            if axis < 0 or int(narrow_expanded(parts[axis])[0].min()) == SUMMED:
-                continue
-            size = self.numbering.shapes[value][axis]
-            base = self.channels.block(("parameter", self.numbering.parameter(value), axis), size, PLAIN)
-            here = parts[axis] + base
-            one = narrow_expanded(number)[0].numel() == 1
-            here = here if one else torch.where(number == value, here, 0)
-            ids = np.unique(narrow_expanded(here)[0].numpy())
-            ids = ids[ids != 0]
-            self.own(value, axis, ids - base, ids, value=True)
-            label = here if label is None else torch.where(label == 0, here, label)
         return label
 
     def combine(self, labels: Sequence[Tensor | None], shape: torch.Size) -> Tensor | None:
