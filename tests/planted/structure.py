@@ -10,6 +10,7 @@ CHECK = "contracts/test_check.py"
 CONSTANT = "contracts/test_values.py::test_gates_that_read_nothing_are_constant"
 FIRST_STATE = "contracts/test_values.py::test_a_first_state_of_the_callers_is_no_zero"
 FIXED_POINT = "contracts/test_values.py::test_what_only_dead_units_read_is_dead_as_well"
+NORMS = "contracts/test_normalised_weights.py::test_all_groups_at_zero_are_finite_and_cut_exactly"
 TIED_ZEROS = "contracts/test_values.py::test_tied_units_go_when_all_of_them_are_zero"
 
 BUGS = (
@@ -191,14 +192,14 @@ BUGS = (
     Bug(
         "operations that are not followed no reason to stay",
         "structure/rules.py",
-        '        forget(tracer, args, kwargs, ops.WHOLE.get(plain, "an operation that is not followed"))\n',
+        "        forget(tracer, args, kwargs, *ops.WHOLE.get(plain, ()))\n",
         "",
         kept("spectrum_of_units"),
     ),
     Bug(
         "the model's output no reason to stay",
         "structure/trace.py",
-        '    tracer.channels.keep(shadow.label, Reason(text, "output", owner))\n',
+        '    tracer.channels.keep(shadow.label, Reason(text, "output", owner, Because.MEANING, advice))\n',
         "",
         kept("plain_lstm"),
     ),
@@ -286,5 +287,19 @@ BUGS = (
         "            reading = channel_class[planes.channel[planes.read]]\n            owners",
         "        if number:\n            reading = channel_class[planes.channel[planes.read]]\n            owners",
         ("contracts/test_readers.py::test_what_is_not_recurrent_is_no_unit_and_no_note",),
+    ),
+    Bug(
+        "the direction is what a unit is read through along the dimension of its norm",
+        "structure/normed.py",
+        "zip(shadows, (others, apart))",
+        "zip(shadows, (range(v.dim()), ()))",
+        (NORMS,),
+    ),
+    Bug(
+        "a norm may be left with nothing",
+        "structure/build.py",
+        "        reasons.setdefault(c, []).append(reason)\n        free[c] = False\n",
+        "        pass\n",
+        (NORMS,),
     ),
 )
