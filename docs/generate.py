@@ -10,6 +10,7 @@ from typing import Any
 
 from sparsernn._files import write_atomically
 from sparsernn.experiments.recipes import RECIPES
+from sparsernn.experiments.recipes._claims import SEEDS
 from sparsernn.experiments.recipes.wen_bidaf import TABLE_3, TABLE_4
 from sparsernn.experiments.recipes.wen_ptb import verdict
 from sparsernn.experiments.results import Result, collect
@@ -105,6 +106,10 @@ def demo_section(found: Sequence[Result]) -> str:
         return "`make demo` trains, sparsifies and times a character LSTM on tiny Shakespeare and prints the table.\n"
     _, _, _, note, *table = recipe_section("shakespeare", "cpu", rows).splitlines()
     text = "A character LSTM on tiny Shakespeare, bits per character on the last tenth of the text. Again: `make demo`."
+    if len({r.seed for r in rows}) < SEEDS:
+        text += "\nOne seed, so take differences of some hundredths for noise."
+    text += " All rows have equally many training steps; those of the\nequal-size net cost less, since the sparse one "
+    text += "multiplies at its full size."
     return "\n".join([text, note.removeprefix("Again: `sparsernn run shakespeare --scale cpu`. "), *table, ""])
 
 
