@@ -43,20 +43,27 @@ def _inside(model: nn.Module) -> nn.Module | None:
 
 
 def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
-    """A deep copy. Tensors with a history (an activation that the model keeps on `self`) are copied without it.
+    """A deep copy. Tensors with a history (an activation that the model keeps on `self`) are copied without it; what
+    torch compiled in place of a call or a forward is left out, since it would run the original.
 
     `memo`: id of an object -> what stands for it in the copy. TypeError with a sentence where the model holds
     something that can't be copied.
     """
     try:
         with torch.inference_mode(False), _WithoutHistory():
-            return copy.deepcopy(model, {} if memo is None else memo)
+            other = copy.deepcopy(model, {} if memo is None else memo)
     except Exception as error:
         raise TypeError(
             f"{type(model).__name__} can't be copied ({type(error).__name__}: {error}); sparsernn works on a copy.\n"
             f"Take what can't be copied (locks, open files, generators) out of the model's attributes: "
             f"{_not_copied(model)}."
         ) from error
+    for module in other.modules():
+        module.__dict__.pop("_compiled_call_impl", None)
+        behind = getattr(vars(module).get("forward"), "_torchdynamo_orig_callable", None)
+        if getattr(behind, "__qualname__", None) == type(module).forward.__qualname__:
+            del module.__dict__["forward"]
+    return other
 
 
 class _WithoutHistory(TorchFunctionMode):

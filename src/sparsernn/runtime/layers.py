@@ -85,6 +85,7 @@ def _packed(model: nn.Module) -> Any:
     for split in [m for m in fast.modules() if type(m) in SPLIT and _can_be_one(m)]:
         into_one(split)
         put_on_kernels(split)
+    _bind_again(fast)
     if not any(not isinstance(m, nn.Linear) for _, m in _engines(fast)):
         raise RuntimeError(nothing(model, left))
     fast.__class__ = made(type(fast), AcceleratedModel)
@@ -106,13 +107,18 @@ def _open_wrappers(model: nn.Module) -> None:
     """Modules under torch.compile or DataParallel inside of the model stand there by themselves where kernels run in
     them: compiled code is not compiled again, and names are the model's own."""
     for parent in list(model.modules()):
-        # A forward compiled on the instance belongs to the original.
-        behind = getattr(vars(parent).get("forward"), "_torchdynamo_orig_callable", None)
-        if getattr(behind, "__func__", None) is type(parent).forward:
-            del parent.__dict__["forward"]
         for name, child in list(parent._modules.items()):
-            if child is not None and any(map(runs_on_kernels, child.modules())):
+            if child is not None and any(runs_on_kernels(m) or is_linear(m) for m in child.modules()):
                 parent._modules[name] = unwrap(child)
+
+
+def _bind_again(model: nn.Module) -> None:
+    """Methods of accelerated layers that a module keeps (`self.run = layer.forward`) are those of their new class."""
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            owner = getattr(value, "__self__", None)
+            if isinstance(owner, Accelerated) and owner is not module and hasattr(owner, value.__name__):
+                module.__dict__[name] = getattr(owner, value.__name__)
 
 
 def _can_be_one(split: nn.Module) -> bool:
