@@ -134,7 +134,7 @@ def _content(path: Path) -> bytes | None:
 def _clear(path: Path) -> None:
     """Remove what other versions, and writers killed half-way, left of this kernel a month ago or earlier."""
     name = path.name.rpartition("-")[0]
-    for old in (*path.parent.glob(f"{name}-*.kernel"), *path.parent.glob(f".{name}-*.tmp")):
+    for old in (*path.parent.glob(f"{name}-*.kernel"), *path.parent.glob(".sparsernn-*.tmp")):
         with contextlib.suppress(OSError):
             if old != path and time.time() - old.stat().st_mtime > _MONTH:
                 old.unlink()
