@@ -147,9 +147,12 @@ def _spread(value: Any, axis: tuple[int, int, Tensor]) -> Any:
     dim, dense, kept = axis
     if isinstance(value, PackedSequence):
         return value._replace(data=_spread(value.data, axis))
-    shape = list(value.shape)
-    shape[dim] = dense
-    return value.new_zeros(shape).index_copy(dim, kept.to(value.device), value)
+    # A column of zeros, read for every unit that is gone: no other size is asked for, of which the data of a packed
+    # sequence has more in ONNX.
+    places = torch.full((dense,), len(kept), dtype=torch.long, device=value.device)
+    places[kept.to(value.device)] = torch.arange(len(kept), device=value.device)
+    zeros = torch.zeros_like(value.narrow(dim, 0, 1))
+    return torch.cat([value, zeros], dim).index_select(dim, places)
 
 
 def _spread_rows(state: Any, rows: list[tuple[int, int, Tensor]]) -> Tensor:

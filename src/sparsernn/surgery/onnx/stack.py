@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import _VF, Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
-from torch.overrides import TorchFunctionMode
 
-from ..nn._state import RaggedState
-from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
-from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
-from ._onnx_nodes import SYMBOLIC, Node, nodes
+from ...nn._state import RaggedState
+from ...nn.gated import GatedGRU, GatedLSTM, GatedRNN
+from ...nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
+from .nodes import Node, nodes
+from .operators import SYMBOLIC
 
 STACKS = (nn.LSTM, nn.GRU, nn.RNN, RaggedLSTM, RaggedGRU, RaggedRNN, GatedLSTM, GatedGRU, GatedRNN)
 
@@ -60,7 +60,7 @@ class OnnxStack:
         unbatched = False
         if isinstance(input, PackedSequence):
             data, batch_sizes, order, back = input
-            x, lengths = _VF._pad_packed_sequence(data, batch_sizes, False, 0.0, batch_sizes.size(0))
+            x, lengths = torch.ops.sparsernn_onnx.padded(data, batch_sizes)
         else:
             unbatched = input.dim() == 2
             x = input.unsqueeze(1) if unbatched else input.transpose(0, 1) if self.batch_first else input
@@ -120,23 +120,6 @@ class OnnxStack:
         rows = [row.squeeze(0) for row in rows] if unbatched else rows
         rows = rows if back is None else [row.index_select(0, back) for row in rows]
         return torch.stack(rows) if len({int(row.shape[-1]) for row in rows}) == 1 else RaggedState(rows)
-
-
-class NumbersScattered(TorchFunctionMode):
-    """`scatter` of a number as `scatter` of a tensor: the exporter does not know the first."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if getattr(func, "__name__", "") in ("scatter", "scatter_") and "reduce" not in kwargs:
-            names = ("input", "dim", "index", "value")
-            given = dict(zip(names, args)) | {"value" if name == "src" else name: v for name, v in kwargs.items()}
-            if set(given) == set(names) and isinstance(given["value"], (bool, int, float)):
-                number = given["value"]
-                # Of a bool the exporter makes no constant either.
-                kind = torch.float32 if isinstance(number, float) else torch.int64
-                source = torch.full_like(given["index"], number * 1, dtype=kind).to(given["input"].dtype)
-                return func(given["input"], given["dim"], given["index"], source)
-        return func(*args, **kwargs)
 
 
 @contextmanager

@@ -13,13 +13,13 @@ import torch
 from torch import _VF, Tensor
 from torch.onnx import symbolic_helper
 
-from ..nn._fused import reverse, run_fused
-from ..nn._layers import backward_order
+from ...nn._fused import reverse, run_fused
+from ...nn._layers import backward_order
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 # ONNX wants i, o, f, c of an LSTM and z, r, h of a GRU; torch has i, f, g, o and r, z, n.
 ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
-_INT32, _INT64 = 6, 7  # of onnx.TensorProto
+_INT32 = 6  # of onnx.TensorProto
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ nodes: list[Node] = []
 _library = torch.library.Library("sparsernn_onnx", "DEF")
 _library.define("lstm(Tensor x, Tensor? lengths, Tensor? h, Tensor? c, int node) -> (Tensor, Tensor, Tensor)")
 _library.define("gru(Tensor x, Tensor? lengths, Tensor? h, int node) -> (Tensor, Tensor)")
+_library.define("padded(Tensor data, Tensor batch_sizes) -> (Tensor, Tensor)")
 
 
 def _lstm(x: Tensor, lengths: Tensor | None, h: Tensor | None, c: Tensor | None, node: int) -> tuple[Tensor, ...]:
@@ -64,19 +65,25 @@ def _gru(x: Tensor, lengths: Tensor | None, h: Tensor | None, node: int) -> tupl
     return _run_node(x, lengths, [h], nodes[node])
 
 
+def _padded(data: Tensor, batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """What a packed sequence is in ONNX: time first, as long as the longest, with the lengths."""
+    return _VF._pad_packed_sequence(data, batch_sizes, False, 0.0, batch_sizes.size(0))
+
+
+_library.impl("padded", _padded, "CompositeExplicitAutograd")
 _library.impl("lstm", _lstm, "CompositeExplicitAutograd")
 _library.impl("gru", _gru, "CompositeExplicitAutograd")
 
 
 def lstm_symbolic(g: Any, x: Any, lengths: Any, h: Any, c: Any, number: Any) -> Any:
-    node = nodes[_integer(number)]
+    node = nodes[constant_integer(number)]
     results = g.op("LSTM", *_inputs(g, node, x, lengths, h), _optional(g, c), outputs=3, **_attributes(node))
     return _unsized(node, x, results)
 
 
 def gru_symbolic(g: Any, x: Any, lengths: Any, h: Any, number: Any) -> Any:
     """GRU and RNN."""
-    node = nodes[_integer(number)]
+    node = nodes[constant_integer(number)]
     inputs = _inputs(g, node, x, lengths, h)
     if node.kind == "GRU":
         return _unsized(node, x, g.op("GRU", *inputs, linear_before_reset_i=1, outputs=2, **_attributes(node)))
@@ -94,7 +101,7 @@ def _unsized(node: Node, x: Any, results: Any) -> Any:
     return results
 
 
-def _integer(value: Any) -> int:
+def constant_integer(value: Any) -> int:
     return int(symbolic_helper._get_const(value, "i", "value"))  # pyright: ignore[reportArgumentType]
 
 
@@ -144,40 +151,3 @@ def _run_node(x: Tensor, lengths: Tensor | None, given: list[Tensor | None], nod
     if batch_sizes is not None:
         y, _ = _VF._pad_packed_sequence(y, batch_sizes, False, 0.0, x.shape[0])
     return (y.unflatten(-1, (len(node.weights), node.width)).transpose(1, 2), *finals)
-
-
-def pack(g: Any, x: Any, lengths: Any, batch_first: Any) -> tuple[Any, Any]:
-    """In ONNX a packed sequence is the padded one, time first and as long as the longest, with the lengths."""
-    if _integer(batch_first):
-        x = g.op("Transpose", x, perm_i=[1, 0, 2])
-    lengths = g.op("Cast", lengths, to_i=_INT64)
-    one = g.op("Constant", value_t=torch.tensor([1]))
-    zero = g.op("Constant", value_t=torch.tensor([0]))
-    longest = g.op("Reshape", g.op("ReduceMax", lengths, keepdims_i=0), one)
-    return g.op("Slice", x, zero, longest, zero), lengths
-
-
-def unpack(g: Any, data: Any, lengths: Any, batch_first: Any, padding_value: Any, total_length: Any) -> tuple[Any, Any]:
-    if _integer(batch_first):
-        data = g.op("Transpose", data, perm_i=[1, 0, 2])
-    return data, lengths
-
-
-def transpose_last(g: Any, x: Any) -> Any:
-    rank = x.type().dim()
-    return g.op("Transpose", x, perm_i=[*range(rank - 2), rank - 1, rank - 2])
-
-
-def bilinear(g: Any, a: Any, b: Any, weight: Any, bias: Any) -> Any:
-    y = g.op("Einsum", a, weight, b, equation_s="...i,oij,...j->...o")
-    return y if bias.node().mustBeNone() else g.op("Add", y, bias)
-
-
-SYMBOLIC = {
-    "sparsernn_onnx::lstm": lstm_symbolic,
-    "sparsernn_onnx::gru": gru_symbolic,
-    "aten::_pack_padded_sequence": pack,
-    "aten::_pad_packed_sequence": unpack,
-    "aten::mT": transpose_last,
-    "aten::bilinear": bilinear,
-}
