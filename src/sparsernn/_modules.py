@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
@@ -137,3 +138,26 @@ def in_precision(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if tensor.is_complex():
         return tensor.to(dtype.to_complex())
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def unparametrize(module: nn.Module) -> str:
+    """Make the weights that parametrizations of a copied module compute plain parameters; "" or why that can't be."""
+    values = {}
+    for name in cast(nn.ModuleDict, module.parametrizations):
+        first, second = (getattr(module, name).detach().clone() for _ in range(2))
+        if not torch.equal(first.nan_to_num(), second.nan_to_num()):
+            return f"the parametrization of {name} gives other numbers at each call"
+        values[name] = first
+    # The class made by torch has the weights as properties and is shared with the original: only this module leaves it.
+    cast(Any, module).__class__ = parametrize.type_before_parametrizations(module)
+    del module._modules["parametrizations"]
+    for name, value in values.items():
+        own(module, name, value)
+    return ""
+
+
+def own(module: nn.Module, name: str, value: Tensor) -> None:
+    """Give `module` a plain parameter with these values, in the place of whatever has that name."""
+    module.__dict__.pop(name, None)
+    module._parameters.pop(name, None)
+    setattr(module, name, nn.Parameter(value.detach().clone(), requires_grad=False))

@@ -7,15 +7,15 @@ originals may be shared with other modules (a tied embedding).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from .._modules import own, unparametrize
 from .weights import lacking, weight_shapes
 
 _PARTS = ("_g", "_v", "_u", "_orig", "_mask")  # what norms and masks keep beside the weight, by its name
@@ -27,7 +27,7 @@ def bake(module: nn.Module, wrappers: Iterable[nn.Module] = ()) -> str:
     wrappers: modules round it, where weight drop may keep the raw weights.
     """
     if parametrize.is_parametrized(module):
-        wrong = _unparametrize(module)
+        wrong = unparametrize(module)
         if wrong:
             return wrong
     hooks = module._forward_pre_hooks
@@ -39,7 +39,7 @@ def bake(module: nn.Module, wrappers: Iterable[nn.Module] = ()) -> str:
     for name, shape in weight_shapes(module).items():
         value = _written(module, name, wrappers)
         if value is not None and tuple(value.shape) == shape:
-            _own(module, name, value)
+            own(module, name, value)
     return lacking(module)
 
 
@@ -47,21 +47,6 @@ def is_computed(module: nn.Module) -> bool:
     """Whether some weight of `module` is no plain parameter of its own."""
     own = module._parameters
     return any(not isinstance(own.get(name), nn.Parameter) for name in weight_shapes(module))
-
-
-def _unparametrize(module: nn.Module) -> str:
-    values = {}
-    for name in cast(nn.ModuleDict, module.parametrizations):
-        first, second = (getattr(module, name).detach().clone() for _ in range(2))
-        if not torch.equal(first.nan_to_num(), second.nan_to_num()):
-            return f"the parametrization of {name} gives other numbers at each call"
-        values[name] = first
-    # The class made by torch has the weights as properties and is shared with the original: only this module leaves it.
-    cast(Any, module).__class__ = parametrize.type_before_parametrizations(module)
-    del module._modules["parametrizations"]
-    for name, value in values.items():
-        _own(module, name, value)
-    return ""
 
 
 def _drop_hook(module: nn.Module, key: int, hook: Any) -> None:
@@ -74,7 +59,7 @@ def _drop_hook(module: nn.Module, key: int, hook: Any) -> None:
     for others in (module._state_dict_hooks, module._load_state_dict_pre_hooks):
         for number in [n for n, other in others.items() if getattr(other, "fn", None) is hook]:
             del others[number]
-    _own(module, name, value)
+    own(module, name, value)
 
 
 def _written(module: nn.Module, name: str, wrappers: Iterable[nn.Module]) -> Tensor | None:
@@ -86,9 +71,3 @@ def _written(module: nn.Module, name: str, wrappers: Iterable[nn.Module]) -> Ten
             return value
     raw = [owner._parameters.get(f"{name}_raw") for owner in (module, *wrappers)]
     return next((value for value in raw if value is not None), None)
-
-
-def _own(module: nn.Module, name: str, value: Tensor) -> None:
-    module.__dict__.pop(name, None)
-    module._parameters.pop(name, None)
-    setattr(module, name, nn.Parameter(value.detach().clone(), requires_grad=False))

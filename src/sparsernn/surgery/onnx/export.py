@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from ..._extras import require
 from ..._files import write_atomically
-from ..._modules import unwrap
+from ..._modules import copied, in_eval, unwrap
 from ...structure.examples import calls, fresh, run
-from ...structure.trace import copied
 from .call import Flat
 from .function import refuse_state_and_noise
 from .kinds import refuse_other_kinds
@@ -63,9 +62,7 @@ def export_onnx(
     refuse_other_kinds(model)
     call = calls(example_inputs)[0]
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        plain = copied(model).cpu()
-        for module in plain.modules():  # not eval(), which users redefine
-            module.training = False
+        plain = in_eval(model).cpu()
         flat = Flat(plain, call)
         run(copied(plain), fresh(flat.call.filled(iter(flat.examples))))
         flat = with_own_widths(flat)

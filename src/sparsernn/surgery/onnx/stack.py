@@ -26,8 +26,13 @@ class OnnxStack:
     """Stands for the forward of one recurrent stack while it is exported; takes and gives what the stack does."""
 
     def __init__(self, place: str, module: nn.Module) -> None:
+        self.place, self.module = place, module
+
+    def _read(self) -> None:
+        """The weights as they are at this call: hooks and wrappers may have written them just before."""
+        module = self.module
         stack: Any = module.to_dense() if isinstance(module, (GatedLSTM, GatedGRU, GatedRNN)) else module
-        self.place, self.batch_first = place, stack.batch_first
+        self.batch_first = stack.batch_first
         self.directions = 2 if stack.bidirectional else 1
         self.layers: list[list[Node]] = []
         self.projections: list[Tensor | None] = []
@@ -56,6 +61,8 @@ class OnnxStack:
         return weight_ih, weight_hh, first, second
 
     def __call__(self, input: Any, hx: Any = None) -> Any:
+        with _unrecorded():
+            self._read()
         lengths = batch_sizes = order = back = None
         unbatched = False
         if isinstance(input, PackedSequence):
@@ -144,7 +151,18 @@ def as_nodes(model: nn.Module, opset: int) -> Iterator[None]:
 
 def _parameter(stack: Any, name: str) -> Tensor | None:
     value = getattr(stack, name, None)
-    return value.detach() if isinstance(value, Tensor) else None
+    return value.detach().clone() if isinstance(value, Tensor) else None
+
+
+@contextmanager
+def _unrecorded() -> Iterator[None]:
+    """What is computed here is a constant of the graph."""
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)
 
 
 def _project(value: Tensor, projection: Tensor | None) -> Tensor:

@@ -14,7 +14,9 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils import parametrize
 
+from ..._modules import unparametrize
 from .call import Flat
 from .reads import Place, only_checks, spelled, users_line
 from .rewrites import Rewritten
@@ -28,6 +30,9 @@ def translate(
 ) -> tuple[bytes, Warned]:
     """The ONNX file by the TorchScript exporter, which is the one that knows packed sequences."""
     stream, twin = io.BytesIO(), flat.fresh()
+    for module in twin.modules():
+        if parametrize.is_parametrized(module):
+            unparametrize(module)  # their operations need not exist in ONNX
     with as_nodes(twin.model, opset), _exporting() as warned:
         try:
             torch.onnx.export(
