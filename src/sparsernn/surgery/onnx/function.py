@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from .call import Flat
 from .reads import Reads
@@ -107,7 +108,7 @@ def _refuse_nan(flat: Flat, results: Sequence[Tensor]) -> None:
 
     def look(path: str) -> Any:
         def hook(module: nn.Module, args: Any, result: Any) -> None:
-            tensors = [one for one in torch.utils._pytree.tree_leaves(result) if isinstance(one, Tensor)]
+            tensors = [one for one in tree_leaves(result) if isinstance(one, Tensor)]
             if any(one.is_floating_point() and bool(torch.isnan(one).any()) for one in tensors):
                 found.append(f"{path} ({type(module).__name__})" if path else type(module).__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 _PACKAGE = __name__.split(".")[0]
 
@@ -18,7 +18,7 @@ def refuse_other_kinds(model: nn.Module) -> None:
             where = f"{path} is" if path else f"this {type(model).__name__} is"
             raise ValueError(f"export_onnx: {where} {what}")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if isinstance(tensor, UninitializedTensorMixin):
+        if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
             raise ValueError(
                 f"export_onnx: {name} has no size yet (a lazy module).\n"
                 "Run the model once on an example, then export it."

@@ -117,7 +117,8 @@ def _apart(value: Any) -> tuple[Sequence[str], Sequence[Any], Callable[[list[Any
     def again(parts: list[Any]) -> Any:
         items, own = parts[: len(keys)], parts[len(keys) :]
         # Not copy.copy, which containers may define to share what they hold.
-        new = tuple.__new__(type(value), items) if isinstance(value, tuple) else type(value).__new__(type(value))
+        kind: Any = type(value)
+        new = tuple.__new__(kind, items) if isinstance(value, tuple) else kind.__new__(kind)
         if isinstance(value, dict):
             put = OrderedDict.__setitem__ if isinstance(value, OrderedDict) else dict.__setitem__
             for key, item in zip(keys, items):

@@ -32,7 +32,7 @@ def unpack(g: Any, data: Any, lengths: Any, batch_first: Any, padding_value: Any
     rank = g.original_node.outputsAt(0).type().dim()
     # A number that was made of a size is no constant.
     fixed = symbolic_helper._maybe_get_const(total_length, "i")
-    value = symbolic_helper._maybe_get_const(padding_value, "f")
+    value: Any = symbolic_helper._maybe_get_const(padding_value, "f")
     padding = g.op("Cast", g.op("Constant", value_t=torch.tensor(float(value))), to_i=_type(data))
     zero, one = _constant(g, [0]), _constant(g, [1])
     longest = g.op("Slice", g.op("Shape", data), zero, one)

@@ -97,19 +97,15 @@ class _Functions(TorchFunctionMode):
         return result
 
 
-def users_line() -> Place | None:
-    """The line of the model that called torch; None if this package did."""
+def users_line(inside: tuple[str, ...] = (_TORCH,)) -> Place | None:
+    """The line of the model that called torch; None if this package did, or, with inside=(), another part of torch."""
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith((*_OURS, _TORCH, "<frozen")):
-            return (file, frame.f_lineno) if is_users(file) else None
+        if not file.startswith((*_OURS, *inside, "<frozen")):
+            return None if file.startswith((_PACKAGE, _TORCH)) else (file, frame.f_lineno)
         frame = frame.f_back
     return None
-
-
-def is_users(file: str) -> bool:
-    return not file.startswith((_PACKAGE, _TORCH))
 
 
 def spelled(place: Place) -> str:

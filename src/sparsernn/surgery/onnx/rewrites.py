@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,8 +19,10 @@ class Rewritten(TorchFunctionMode):
     """`scatter` of a number becomes one of a tensor. `pad_packed_sequence` says whether its length was asked for: in
     the file `batch_sizes` holds the lengths, so that its size is another number."""
 
-    def __init__(self) -> None:
+    def __init__(self, fixed: Callable[[str], None]) -> None:
+        """fixed: called where a size becomes a number of which torch's tracer says nothing."""
         super().__init__()
+        self.fixed = fixed
         self.batch_sizes: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -27,6 +30,10 @@ class Rewritten(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in ("scatter", "scatter_") and "reduce" not in kwargs:
             return _scattered(func, args, kwargs)
+        if name == "__index__" or (
+            "pool" in name and any(isinstance(one, Tensor) for one in (*args[1:], *kwargs.values()))
+        ):
+            self.fixed("a size becomes a Python number")
         if name == "size" and len(args) == 2 and any(args[0] is known for known in self.batch_sizes):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that a number is made of a size, as it is meant to be

@@ -157,12 +157,13 @@ def _parameter(stack: Any, name: str) -> Tensor | None:
 @contextmanager
 def _unrecorded() -> Iterator[None]:
     """What is computed here is a constant of the graph."""
-    state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)  # pyright: ignore[reportArgumentType]
+    torch_c: Any = torch._C
+    state = torch_c._get_tracing_state()
+    torch_c._set_tracing_state(None)
     try:
         yield
     finally:
-        torch._C._set_tracing_state(state)
+        torch_c._set_tracing_state(state)
 
 
 def _project(value: Tensor, projection: Tensor | None) -> Tensor:

@@ -53,7 +53,8 @@ def translate(
                 + (
                     f"Pass opset={newer[1]}, which has that operation."
                     if newer and int(newer[1]) > opset
-                    else "Write that step with other operations (the error names it), or export the model up to it."
+                    else "Write that step with other operations (the error names it), export the model up to it"
+                    + (", or fix the sizes: dynamic=False." if axes else ".")
                 )
             ) from error
     return stream.getvalue(), warned
@@ -81,11 +82,16 @@ def _exporting() -> Iterator[Warned]:
     logger, found = logging.getLogger("torch.onnx"), Warned()
     level, fast = logger.level, torch.backends.mha.get_fastpath_enabled()
 
-    def keep(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    def note(what: str) -> None:
         place = users_line()
-        if place is not None and issubclass(category, torch.jit.TracerWarning):
+        if place is not None:
+            own = users_line(inside=()) == place
+            found.setdefault(place, what if own else f"inside torch, {what}")
+
+    def keep(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if issubclass(category, torch.jit.TracerWarning):
             what = str(message).split(" might cause")[0].split(". ")[0]
-            found.setdefault(place, what[:1].lower() + what[1:])
+            note(what[:1].lower() + what[1:])
 
     logger.setLevel(logging.ERROR)
     torch.backends.mha.set_fastpath_enabled(False)  # ONNX has no such operator
@@ -93,7 +99,7 @@ def _exporting() -> Iterator[Warned]:
     # torch 2.13 prints the whole graph when a translation fails, whatever `verbose` says.
     printing: Any = patch.object(torch._C, "_jit_onnx_log", lambda *_: None)
     try:
-        with warnings.catch_warnings(), attention, printing, Rewritten():
+        with warnings.catch_warnings(), attention, printing, Rewritten(note):
             warnings.simplefilter("always")
             warnings.showwarning = keep
             yield found

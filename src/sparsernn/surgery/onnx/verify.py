@@ -136,7 +136,10 @@ class Check:
         branches = [
             spelled(place)
             for place, what in self.warned.items()
-            if "boolean" in what and place not in self.read and not only_checks(place)
+            if what.endswith("boolean")
+            and not what.startswith("inside")
+            and place not in self.read
+            and not only_checks(place)
         ]
         if branches and self.sets:
             sizes = ", ".join(f"{label} {sorted({one.size, *one.far()})}" for label, one in self.sets.items())

@@ -35,11 +35,10 @@ def with_own_widths(flat: Flat) -> Flat:
     call: Call = flat.call.filled(iter(values))
     try:
         own = Flat(flat.model, call)
-        same = all(map(alike, own.run(own.examples), flat.run(flat.examples)))
-    except Exception:
-        same = False
-    if same:
-        return own
+        if all(map(alike, own.run(own.examples), flat.run(flat.examples))):
+            return own
+    except Exception:  # the model does with the state what only one of a single width can take
+        pass
     warnings.warn(
         f"export_onnx: {', '.join(names)} has the width before compaction, and the state that comes out that of the "
         "compacted layer: the file can't be called step by step.\n"
