@@ -21,7 +21,7 @@ TOLERANCE = 1e-4  # float32, of the output's largest value
 ROUNDING = 16  # times the difference between torch's own float32 and float64
 SECONDS = 30.0  # no length is checked that would take torch longer
 CURE = (
-    "Loops over time or batch, len(x) and pooling over the whole length come out with the example's sizes.\n"
+    "Python loops over time or batch, len(x) and pooling over a whole length come out with the example's sizes.\n"
     "Put nn.LSTM, nn.GRU or nn.RNN in the place of a loop of cells, x.shape[0] in that of len(x), y.amax(-1) in that "
     "of max_pool1d; or fix the sizes: export_onnx(..., dynamic=False)."
 )
