@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from ..structure.cells import RecurrentLayer, recurrent_layers, unmanaged_modules
+from ..structure.cells import RecurrentLayer, made_plain_by, recurrent_layers, unmanaged_modules
 
 Include = str | Iterable[str]
 
@@ -60,8 +60,9 @@ def _no_layers(model: nn.Module) -> str:
     unmanaged = unmanaged_modules(model)
     if unmanaged:
         return (
-            f"The weights of {', '.join(unmanaged)} are not plain parameters (parametrized or weight-dropped).\n"
-            "Remove the parametrization before sparsifying, or give include= patterns of plain weights."
+            f"The weights of {', '.join(unmanaged)} are not plain parameters, but computed at each call.\n"
+            f"Make them plain before sparsifying by {made_plain_by(unmanaged[0], model.get_submodule(unmanaged[0]))}, "
+            "or give include= patterns of plain weights."
         )
     return (
         f"{type(model).__name__} has no recurrent layers (nn.LSTM, nn.GRU, nn.RNN, their cells or registered ones).\n"

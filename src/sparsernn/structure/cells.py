@@ -13,6 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 Kind = Literal["ih", "hh", "bias"]
 
@@ -148,6 +151,28 @@ def unmanaged_modules(model: nn.Module) -> tuple[str, ...]:
     return tuple(
         path for path, module in model.named_modules() if cell_of(module) and not list(_layers_of(path, module, names))
     )
+
+
+def made_plain_by(path: str, module: nn.Module) -> str:
+    """The call of torch that makes the computed weights of `module` parameters of its own."""
+    owner = f"model.{path}" if path else "model"
+    name, undo = next(_computed(module), ("", ""))
+    if not name:
+        return "registering its weights as parameters again"
+    return f"torch.nn.utils.{undo}({owner}, {name!r})"
+
+
+def _computed(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """Names of weights that torch computes, and what undoes that."""
+    for name in getattr(module, "parametrizations", ()):
+        yield name, "parametrize.remove_parametrizations"
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, BasePruningMethod):
+            yield hook._tensor_name, "prune.remove"
+        elif isinstance(hook, WeightNorm):
+            yield hook.name, "remove_weight_norm"
+        elif isinstance(hook, SpectralNorm):
+            yield hook.name, "remove_spectral_norm"
 
 
 def _layers_of(path: str, module: nn.Module, names: Mapping[int, str]) -> Iterator[RecurrentLayer]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .._modules import unwrap
 from . import examples
 from .build import build, declare_cells
-from .cells import RecurrentLayer, recurrent_layers, unmanaged_modules
+from .cells import RecurrentLayer, made_plain_by, recurrent_layers, unmanaged_modules
 from .channels import Because, Channels, Reason
 from .check import shake
 from .classes import Classes
@@ -187,7 +187,11 @@ def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn
         for (ka, kb), (operation, where) in recorded.channels.ties.items()
         if (a := _block_name(ka, recorded.names, layers)) and (b := _block_name(kb, recorded.names, layers)) and a != b
     )
-    notes = [f"{path}: its weights are not plain parameters, so it is kept" for path in unmanaged_modules(model)]
+    notes = [
+        f"{path}: its weights are not plain parameters, so it is kept; "
+        f"{made_plain_by(path, model.get_submodule(path))} makes them plain"
+        for path in unmanaged_modules(model)
+    ]
     inside = (r for found in reasons.values() for r in found if r.operation != "output")
     lost = dict.fromkeys(r for r in inside if r not in shown)
     declared = {name for layer in layers for name in layer.unit_sets}

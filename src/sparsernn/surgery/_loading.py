@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .._modules import copied
 from .._tensors import DTYPES, TensorFile
 from ._container import NAMES, Fault, read_tensors, short
 from ._rebuild import BUILDS, SIZES, Shapes, check_sizes, describe
@@ -77,7 +78,7 @@ class Loader:
                         stack.check_rows()
                     except ValueError as error:
                         raise Fault(f"tensors.{place}", str(error)) from None
-        small = copy.deepcopy(self.model, memo)
+        small = copied(self.model, memo)
         for place, record in self.modules.items():
             module = small.get_submodule(place)
             for name in SIZES.get(record["class"], (None, ()))[1]:
