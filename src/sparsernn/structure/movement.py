@@ -44,6 +44,8 @@ def move(tracer: Tracer, func: Callable, args: Any, kwargs: Any) -> list[Shadow]
     def run(index: Tensor) -> list[Tensor]:
         try:
             moved = func(index, *rest, **kw)
+        except NotImplementedError:  # not for integers; in float64 every number is exact
+            moved = tree_map(lambda leaf: leaf.long(), func(index.double(), *rest, **kw))
         except RuntimeError:  # a view that an expanded index does not allow
             moved = func(index.contiguous(), *rest, **kw)
         return [expand_constant(leaf) for leaf in tree_iter(moved) if isinstance(leaf, Tensor)]
@@ -108,11 +110,28 @@ def pad(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, resul
         return [Shadow(func(label.contiguous(), batch_sizes.cpu(), batch_first, 0, total)[0])]
     mode = kw.get("mode", rest[1] if len(rest) > 1 else "constant")
     value = kw.get("value", rest[2] if len(rest) > 2 else None)
+    amounts = kw.get("pad", rest[0] if rest else ())
     if mode != "constant":
-        return None
+        return [Shadow(_pad_from_itself(label, amounts, mode, result.shape))]
     if value:
         tracer.channels.shift(label)
-    return [Shadow(expand_constant(torch.nn.functional.pad(label, kw.get("pad", rest[0] if rest else ()), value=0)))]
+    return [Shadow(expand_constant(torch.nn.functional.pad(label, amounts, value=0)))]
+
+
+def _pad_from_itself(label: Tensor, amounts: Sequence[int], mode: str, shape: torch.Size) -> Tensor:
+    """Reflect, replicate and circular padding of the last axes."""
+    last = [label.dim() - 1 - n for n in range(len(amounts) // 2)]
+    for axis in range(label.dim()):
+        small = label.stride(axis) == 0 and (axis not in last or all(label.stride(a) == 0 for a in last))
+        if axis < label.dim() - len(last) - 1 and small:
+            label = label.narrow(axis, 0, 1)
+    if all(label.stride(axis) == 0 or label.shape[axis] == 1 for axis in last):
+        for axis in last:
+            label = label.narrow(axis, 0, 1)
+        return label.expand(shape)
+    # Not for integers; every channel number is exact in float64.
+    padded = torch.nn.functional.pad(label.double(), list(amounts), mode=mode).long()
+    return expand_constant(padded.expand(shape))
 
 
 def set_items(tracer: Tracer, target: Tensor, index: Any, value: Any) -> None:

@@ -26,7 +26,8 @@ MOVE_FIRST = frozenset(
     expand expand_as broadcast_to repeat repeat_interleave tile flatten unflatten ravel chunk split
     split_with_sizes tensor_split hsplit vsplit dsplit unbind __iter__ flip fliplr flipud roll rot90 unfold
     diagonal _pack_padded_sequence squeeze_ unsqueeze_ transpose_ t_ swapaxes_ view_copy masked_select __reversed__
-    unsafe_chunk unsafe_split pixel_shuffle channel_shuffle atleast_1d atleast_2d atleast_3d tril triu""".split()
+    unsafe_chunk unsafe_split pixel_shuffle pixel_unshuffle channel_shuffle fft_fftshift
+    fft_ifftshift atleast_1d atleast_2d atleast_3d tril triu""".split()
 )
 MOVE_LIST = frozenset(
     """cat concat concatenate stack hstack vstack dstack column_stack row_stack pad_sequence""".split()
@@ -45,7 +46,8 @@ UNARY_ZERO = frozenset(
 )
 UNARY = frozenset(
     """sigmoid hardsigmoid logsigmoid log_sigmoid exp exp2 cos cosh acos acosh arccos log log2 log10 softplus
-    reciprocal rsqrt clamp clip clamp_min clamp_max threshold hardtanh logical_not bitwise_not __invert__ alpha_dropout
+    reciprocal rsqrt bucketize
+    clamp clip clamp_min clamp_max threshold hardtanh logical_not bitwise_not __invert__ alpha_dropout
     feature_alpha_dropout rrelu logit erfc erfinv lgamma digamma sinc
     special_expit bernoulli""".split()
 )
@@ -66,6 +68,9 @@ ELEMENTWISE = frozenset(
 
 # Reductions, statistics and scans along axes: channels pass where they agree along the axes. The number is the
 # position of the axis argument.
+FFT_OF_SEVERAL = frozenset(
+    f"fft_{inverse}{kind}fft{axes}" for inverse in ("", "i") for kind in ("", "r", "h") for axes in ("2", "n")
+)
 REDUCE = {
     **dict.fromkeys(
         """sum mean amax amin max min median nanmedian mode prod logsumexp any all std var nansum nanmean argmax argmin
@@ -74,8 +79,8 @@ REDUCE = {
     ),
     "norm": 2,
     **dict.fromkeys("vector_norm linalg_norm linalg_vector_norm frobenius_norm".split(), 2),
-    "quantile": 2,
-    "kthvalue": 2,
+    **dict.fromkeys("quantile nanquantile kthvalue".split(), 2),
+    **dict.fromkeys("trapz trapezoid".split(), 9),
 }
 ALONG = {
     **dict.fromkeys(
@@ -83,21 +88,21 @@ ALONG = {
     ),
     "normalize": 2,
     **dict.fromkeys("topk diff fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft".split(), 2),
+    **dict.fromkeys(FFT_OF_SEVERAL, 2),
     "gumbel_softmax": 4,
-    "renorm": 2,
+    "msort": 9,  # along the first axis
+    **dict.fromkeys("cumulative_trapezoid gradient renorm".split(), 9),  # by keyword alone, or by a rule of its own
 }
-STATISTICS = frozenset(
-    ["layer_norm", "rms_norm", "group_norm", "instance_norm", "cosine_similarity", "local_response_norm"]
-)
+STATISTICS = frozenset(["layer_norm", "rms_norm", "local_response_norm"])
 
 # Pooling over the last axes (how many), the channels in front of them pass.
 POOL = {
     **dict.fromkeys(["max_pool1d", "avg_pool1d", "adaptive_avg_pool1d", "adaptive_max_pool1d", "lp_pool1d"], 1),
     **dict.fromkeys(["max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "lp_pool2d"], 2),
-    "max_pool1d_with_indices": 1,
-    "adaptive_max_pool1d_with_indices": 1,
-    "max_pool2d_with_indices": 2,
-    "adaptive_max_pool2d_with_indices": 2,
+    **dict.fromkeys(["max_pool3d", "avg_pool3d", "adaptive_avg_pool3d", "adaptive_max_pool3d", "lp_pool3d"], 3),
+    **{f"{kind}max_pool{n}d_with_indices": n for kind in ("", "adaptive_", "fractional_") for n in (1, 2, 3)},
+    **{f"{kind}{n}d": n for kind in ("fractional_max_pool", "max_unpool") for n in (2, 3)},
+    "max_unpool1d": 1,
     "boolean_dispatch": 1,
 }
 

@@ -259,7 +259,7 @@ PRODUCTS: dict[str, Callable[..., Any]] = {
     "einsum": einsum,
     "bilinear": bilinear,
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolution),
-    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d"), transposed_convolution),
+    **dict.fromkeys((f"conv_transpose{n}d" for n in (1, 2, 3)), transposed_convolution),
     **dict.fromkeys(("embedding", "embedding_bag"), embedding),
     "batch_norm": batch_norm,
     "scaled_dot_product_attention": attention,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_iter
 
@@ -16,21 +17,35 @@ if TYPE_CHECKING:
     from .tracer import Tracer
 
 
-ZERO_REDUCTIONS = frozenset(
-    """sum nansum mean nanmean amax amin max min median norm vector_norm cumsum cummax cummin sort topk
+ZERO_REDUCTIONS = (
+    frozenset(
+        """sum nansum mean nanmean amax amin max min median norm vector_norm cumsum cummax cummin sort topk
     linalg_norm linalg_vector_norm frobenius_norm diff fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft
-    interpolate""".split()
+    interpolate msort trapz trapezoid cumulative_trapezoid gradient nanmedian mode kthvalue quantile nanquantile renorm
+    cumprod prod""".split()
+    )
+    | ops.FFT_OF_SEVERAL
 )
 
 
 def _axes(name: str, source: Tensor, rest: tuple, kw: dict) -> list[int]:
     position = {**ops.REDUCE, **ops.ALONG}.get(name, 1) - 1
-    default: Any = None if name in ops.REDUCE else (1 if name == "normalize" else -1)
+    default: Any = _DEFAULT.get(name, None if name in ops.REDUCE else -1)
     given = kw.get("dim", kw.get("axis", rest[position] if len(rest) > position else default))
     if given is None or isinstance(given, bool) or given == ():
         return list(range(source.dim()))
     given = [given] if isinstance(given, int) else list(given)
     return [g % source.dim() for g in given] if source.dim() else []
+
+
+# The axes where none are named, unless that means all (reductions) or the last one.
+_DEFAULT: dict[str, Any] = {
+    "normalize": 1,
+    "msort": 0,
+    **dict.fromkeys(("kthvalue", "mode", "trapz", "trapezoid"), -1),
+    **dict.fromkeys(ops.FFT_OF_SEVERAL | {"gradient"}),
+    **{name: (-2, -1) for name in ops.FFT_OF_SEVERAL if name.endswith("2")},
+}
 
 
 def along_axes(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -> list[Shadow] | None:
@@ -42,9 +57,10 @@ def along_axes(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -
     tracer.keep_weights(shadow.weights)
     if name in ops.POOL:
         axes = list(range(source.dim() - ops.POOL[name], source.dim()))
+    elif name == "renorm":  # of what one index along the given axis has
+        apart = kw.get("dim", rest[1] if len(rest) > 1 else 0) % source.dim()
+        axes = [axis for axis in range(source.dim()) if axis != apart]
     elif name in ops.STATISTICS:
-        if name == "cosine_similarity":
-            return None
         shape = kw.get("normalized_shape", rest[0] if rest else ())
         count = len(shape) if name in ("layer_norm", "rms_norm") else source.dim() - 1
         axes = list(range(source.dim() - count, source.dim()))
@@ -69,23 +85,34 @@ def along_axes(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -
         return [NONE]
     if name in ops.STATISTICS:
         return None
+    for other in tree_iter((rest, kw)):
+        mine = tracer.label(other)
+        small = (None, False) if mine is None or mine.dim() != label.dim() else tracer.collapse(mine, axes)
+        if mine is not None and not (small[1] and torch.equal(small[0], merged)):
+            return None
     if name not in ZERO_REDUCTIONS and name not in ops.POOL:
         tracer.channels.shift(label)
     found = []
     for tensor in tree_iter(result):
         if isinstance(tensor, Tensor):
-            small = merged
-            if tensor.dim() != source.dim():
-                for axis in sorted(axes, reverse=True):
-                    small = small.squeeze(axis)
+            small = merged if tensor.dim() == source.dim() else _without(merged, axes)
+            several = kw.get("q", rest[0] if rest else None) if "quantile" in name else None
+            if isinstance(several, Tensor) and several.dim() == 1:  # quantiles in front
+                small = merged if kw.get("keepdim", len(rest) > 2 and rest[2]) else _without(merged, axes)
+                small = small.unsqueeze(0)
             found.append(Shadow(small.expand(tensor.shape), state=shadow.state and name in ops.ALONG))
     return found
+
+
+def _without(label: Tensor, axes: list[int]) -> Tensor:
+    for axis in sorted(axes, reverse=True):
+        label = label.squeeze(axis)
+    return label
 
 
 _WHY = {
     "layer_norm": "LayerNorm: its mean and variance are taken over all units",
     "rms_norm": "RMSNorm: its mean square is taken over all units",
-    "group_norm": "GroupNorm: its mean and variance are taken over several units",
     "softmax": "softmax over the units",
     "log_softmax": "softmax over the units",
     "normalize": "normalised over the units",

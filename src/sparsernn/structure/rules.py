@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter
 
 from . import operations as ops
+from .along import SHAPES
 from .channels import Because
 from .elementwise import elementwise, gated_linear_unit, unary
 from .movement import gather_sums, join, move, pad, scatter, set_items
@@ -53,6 +54,7 @@ def follow(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, re
         name.endswith("_") and not name.endswith("__")
     )
     plain = name[:-1] if name.endswith("_") and not name.endswith("__") else name
+    plain = plain.removeprefix("special_")
     if kwargs.get("out") is not None:
         forget(tracer, args, kwargs, "written into an out= tensor")
         return
@@ -134,6 +136,8 @@ def _shadows(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, 
         return [unary(tracer, name, args, kwargs, result)]
     if name in ops.REDUCE or name in ops.ALONG or name in ops.STATISTICS or name in ops.POOL:
         return along_axes(tracer, name, args, kwargs, result)
+    if name in SHAPES:
+        return SHAPES[name](tracer, args, kwargs, result)
     if name == "glu":
         return gated_linear_unit(tracer, args, kwargs)
     if name == "copy":
