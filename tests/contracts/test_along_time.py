@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sparsernn.structure.trace import trace
+from sparsernn.surgery.checkpoint import load, save
 from sparsernn.surgery.compact import compact
 
 from .architecture import set_slices
@@ -110,7 +111,9 @@ ALONG = {
     "cosine": lambda y, d: F.cosine_similarity(y, y.flip(1), dim=d).unsqueeze(d) * y,
     "instance_norm": pooled(F.instance_norm),
     "group_norm": pooled(lambda y: F.group_norm(y, y.shape[1])),
-    "bucketize": lambda y, d: torch.bucketize(y.contiguous(), torch.linspace(-1, 1, 5, dtype=y.dtype)).to(y.dtype).cumsum(d),
+    "bucketize": lambda y, d: (
+        torch.bucketize(y.contiguous(), torch.linspace(-1, 1, 5, dtype=y.dtype)).to(y.dtype).cumsum(d)
+    ),
 }
 # Of each unit only its own steps take part here as well, so these can't mix the units.
 APART_EITHER_WAY = {"reflect", "replicate", "circular", "reflection module", "unfold"}
@@ -171,18 +174,25 @@ NORMS = {
     "affine": lambda: nn.InstanceNorm1d(H, affine=True),
     "tracked": lambda: nn.InstanceNorm1d(H, affine=True, track_running_stats=True),
     "groups": lambda: nn.GroupNorm(H, H),
+    "bare groups": lambda: nn.GroupNorm(H, H, affine=False),
 }
 
 
 @pytest.mark.parametrize("norm", NORMS)
 @torch.no_grad()
-def test_norms_of_each_channel_over_time_are_cut_with_their_units(norm):
+def test_norms_of_each_channel_over_time_are_cut_with_their_units(norm, tmp_path):
     torch.manual_seed(0)
     model, x = Norms(NORMS[norm]()).double().eval(), torch.randn(2, T, 4, dtype=torch.float64)
     structure = trace(model, x, strict=True)
     assert structure.removable()["rnn.l0"].all(), structure.explain()
     planes = {name for name, _ in structure.classes.planes}
     assert {f"norm.{n}" for n, t in [*model.norm.named_parameters(), *model.norm.named_buffers()] if t.dim()} <= planes
+    set_slices(dict(model.named_parameters()), frozenset(structure.readers("rnn.l0", 3)), 0.0)
+    small = compact(model, x)
+    assert small.rnn.hidden_size == H - 1 and (small(x) - model(x)).abs().max() <= 1e-10
+    save(small, tmp_path / "small.safetensors")
+    again = load(Norms(NORMS[norm]()).double().eval(), tmp_path / "small.safetensors")
+    assert torch.equal(again(x), small(x))
 
 
 class Complex(nn.Module):

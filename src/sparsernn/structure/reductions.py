@@ -87,8 +87,10 @@ def along_axes(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -
         return None
     for other in tree_iter((rest, kw)):
         mine = tracer.label(other)
-        small = (None, False) if mine is None or mine.dim() != label.dim() else tracer.collapse(mine, axes)
-        if mine is not None and not (small[1] and torch.equal(small[0], merged)):
+        if mine is not None and mine.dim() == label.dim():
+            small, same = tracer.collapse(mine, axes)
+            mine = None if same and torch.equal(small, merged) else mine
+        if mine is not None:
             return None
     if name not in ZERO_REDUCTIONS and name not in ops.POOL:
         tracer.channels.shift(label)

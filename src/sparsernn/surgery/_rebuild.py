@@ -33,6 +33,8 @@ SIZES: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     "Embedding": (nn.Embedding, ("num_embeddings", "embedding_dim")),
     "EmbeddingBag": (nn.EmbeddingBag, ("num_embeddings", "embedding_dim")),
     "BatchNorm": (nn.modules.batchnorm._BatchNorm, ("num_features",)),
+    "InstanceNorm": (nn.modules.instancenorm._InstanceNorm, ("num_features",)),
+    "GroupNorm": (nn.GroupNorm, ("num_channels", "num_groups")),
     "Conv": (nn.modules.conv._ConvNd, ("in_channels", "out_channels", "groups")),
     "PReLU": (nn.PReLU, ("num_parameters",)),
 }
@@ -196,7 +198,12 @@ def _shapes(tag: str, sizes: dict[str, Any], module: Any) -> Shapes:
     values = [sizes[name] for name in SIZES[tag][1]]
     if tag in ("Embedding", "EmbeddingBag"):
         return {"weight": tuple(values)}
-    if tag == "BatchNorm":
+    if tag == "GroupNorm":
+        channels, groups = values
+        if channels % groups:
+            raise Fault(tag, f"{channels} channels can't be shared out among {groups} groups.")
+        return dict.fromkeys(("weight", "bias"), (channels,))
+    if tag in ("BatchNorm", "InstanceNorm"):
         return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), tuple(values))
     if tag == "PReLU":
         return {"weight": tuple(values)}

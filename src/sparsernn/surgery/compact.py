@@ -21,6 +21,7 @@ from .attributes import changed_widths, update_attributes
 from .gates import fold_gates
 from .guards import guard_unreached
 from .narrow import LEAVES, RECURRENT, fit_modules, narrow_tensors
+from .norms import fit_weightless_norms
 from .optimizers import repoint, repoint_plan
 from .splits import fit_splits, split_cuts
 from .verify import mismatch
@@ -242,6 +243,8 @@ def _try_forms(
     for form in FORMS:
         try:
             small = form(_Cut(copy.deepcopy(model), structure, sets, gone))
+            if small is not None:
+                fit_weightless_norms(small.model, calls[0])
             problem = None if small is None else mismatch(model, small.model, calls, structure, dead)
         except (RuntimeError, ValueError, TypeError) as error:
             small, problem = None, str(error).split("\n")[0]

@@ -83,8 +83,11 @@ def replace_module(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
 
 def _fit_leaf(module: nn.Module) -> None:
     weight = getattr(module, "weight", None) if isinstance(module, LEAVES) else None
-    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
-        module.num_features = len(module.running_mean)
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        known = module.weight if module.running_mean is None else module.running_mean
+        module.num_features = module.num_features if known is None else len(known)
+    if isinstance(module, nn.GroupNorm) and module.weight is not None and len(module.weight) < module.num_channels:
+        module.num_groups = module.num_channels = len(module.weight)  # a group for each channel, or nothing was cut
     if weight is None:
         return
     if isinstance(module, nn.Linear):
@@ -99,8 +102,6 @@ def _fit_leaf(module: nn.Module) -> None:
         module.out_channels = weight.shape[outside]
         module.in_channels = weight.shape[0] if depthwise else weight.shape[inside]
         module.groups = weight.shape[0] if depthwise else 1
-    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-        module.num_features = len(weight)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(weight)
 
