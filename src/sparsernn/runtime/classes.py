@@ -18,8 +18,9 @@ from ..nn.split import SplitGRU, SplitLSTM, SplitRNN
 from ..structure.examples import leaves_in
 from .baking import bake, is_computed
 from .engine import Engine
+from .layered import GRAPHS, HIGHWAYS, RAGGED
 from .linear import AcceleratedLinear, LinearEngine
-from .modules import CELLS, GRAPHS, HIGHWAYS, RAGGED, STACKS, Accelerated
+from .modules import CELLS, STACKS, Accelerated
 
 KERNELS: dict[type[nn.Module], type[nn.Module]] = {
     **STACKS, **CELLS, **RAGGED, **GRAPHS, **HIGHWAYS, nn.Linear: AcceleratedLinear,

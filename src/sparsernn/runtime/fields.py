@@ -47,3 +47,51 @@ class Field(IntEnum):
 
 
 COUNT = len(Field)
+
+
+class Call(IntEnum):
+    """One call of a stack of layers, behind the sample of weights that it looks at first. Strides are in bytes."""
+
+    SAMPLE = 0  # address of pairs: where a number of a weight stands, and the 32 bits that it had when packed
+    SAMPLES = auto()
+    STALE = auto()  # set to 1 where a number differs; then nothing was run
+    KERNEL = auto()
+    ARGUMENT = auto()
+    ENTRIES = auto()  # address of the `Entry`s; those from FIRST to before LAST are run
+    LAYER = auto()  # address of the kernel of one layer and direction
+    FIRST = auto()
+    LAST = auto()
+    X = auto()
+    X_TIME = auto()
+    X_ROW = auto()
+    OUT = auto()  # of the last layer; 0: no output wanted
+    OUT_TIME = auto()
+    OUT_ROW = auto()
+    STEPS = auto()
+    BATCH = auto()  # rows of states and outputs, of which this call runs ROWS from ROW on
+    ROW = auto()
+    ROWS = auto()
+    SIZES = auto()
+    STARTS = auto()
+    BETWEEN = auto()  # what one layer hands to the next: two buffers by turns
+    HALF = auto()  # bytes from one to the other
+    H0 = auto()  # states that stand side by side, layer by layer and direction by direction; 0: zeros
+    C0 = auto()
+    HN = auto()
+    CN = auto()
+
+
+class Entry(IntEnum):
+    """One layer and direction of a stack."""
+
+    FIELDS = 0  # address of its `Field`s
+    NUMBER = auto()  # of its layer
+    INPUT = auto()  # bytes of a row of the layer before
+    WIDTH = auto()  # bytes of a row of this layer, all directions
+    OFFSET = auto()  # where this direction begins in it
+    H_BEFORE = auto()  # numbers of a row of states that stand before its own
+    C_BEFORE = auto()
+    H_WIDTH = auto()
+    C_WIDTH = auto()  # 0: no c
+    OWN = auto()  # 1: h is kept a second time, in the order of the units
+    PLACES = auto()  # where each unit stands in that order (int64), 0: in its own place

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
+import struct
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .compiled import function
+from . import threads
+from .calls import Calls, settled
+from .compiled import address, function
 from .costs import Matrix, Precision
 from .engine import MANY
-from .modules import Accelerated, check
+from .fields import Call
+from .memory import eager
+from .modules import Accelerated, check_call
 from .pack import BYTES, WIDTH, Arrangement, Packed, unit_rows
-from .threads import in_parallel, parts
+from .stamp import Stamp
 
 TAIL_ROWS = 64  # rows of the last, narrower block that go through the scratch at once
 
@@ -62,25 +69,27 @@ class PackedLinear:
         return Packed(layout, "products.narrow", plan.data_ptr(), size, scratch + TAIL_ROWS * BYTES, kept)
 
 
-class LinearEngine:
-    """Packs one Linear and keeps it; packs anew when a weight was changed in place or replaced."""
+class LinearEngine(Calls):
+    """Packs one Linear and keeps it; packs anew when a weight was changed or replaced."""
 
     def __init__(self, precision: Precision = "float32") -> None:
-        self.precision: Precision = precision
-        self._stamp: tuple[int, ...] = ()
-        self._packed: PackedLinear | None = None
+        super().__init__(precision)
+        self._packed: tuple[Stamp, PackedLinear] | None = None
         self._products: dict[int, tuple[Packed, float]] = {}
 
-    def __reduce__(self) -> tuple[type[LinearEngine], tuple[Precision]]:
-        return LinearEngine, (self.precision,)
+    def forget(self) -> None:
+        super().forget()
+        self._packed, self._products = None, {}
 
     def packed(self, module: nn.Linear) -> PackedLinear:
-        stamp = tuple(p._version for p in module._parameters.values() if p is not None)
-        if self._packed is None or stamp != self._stamp:
-            bias = None if module.bias is None else module.bias.detach()
-            self._packed = PackedLinear(module.weight.detach(), bias, self.precision)
-            self._products, self._stamp = {}, stamp
-        return self._packed
+        stamp = self.stamp(module)
+        with self._lock:
+            if self._packed is None or self._packed[0] is not stamp:
+                bias = None if module.bias is None else module.bias.detach()
+                with torch.inference_mode(False), torch.no_grad():
+                    made = PackedLinear(module.weight.detach(), bias, self.precision)
+                self._packed, self._products = (stamp, made), {}
+            return self._packed[1]
 
     def product(self, module: nn.Linear, count: int) -> tuple[Packed, float]:
         """The product for `count` rows and its predicted nanoseconds."""
@@ -97,36 +106,87 @@ class LinearEngine:
         return [f"{path}: {product.layout}, {product.bytes / 1024:.0f} KiB; about {took / 1e3 / steps:.2f} us a step"]
 
 
+_write = struct.Struct("8q").pack_into
+_Fields = ctypes.c_int64 * (Call.ENTRIES + 8)
+
+
+class LinearJob:
+    """A product of one shape: everything about it that can be known before its tensors are there."""
+
+    def __init__(
+        self, product: Packed, took: float, stamp: Stamp, count: int, stride: int, out: Sequence[int], outputs: int
+    ) -> None:
+        self._product, self._stamp, self.nanoseconds = product, stamp, took
+        self._count, self._stride, self._out, self._out_stride = count, 4 * stride, out, 4 * outputs
+        self._run = function("whole.watched", 1)
+        self._spare: list[Any] = []
+
+    def __call__(self, x: Tensor, _given: Sequence[Tensor] = ()) -> Tensor | None:
+        """The output; None where the sample of the weights has changed, and nothing was run."""
+        out = x.new_empty(*self._out)
+        source, target, count = x.data_ptr(), out.data_ptr(), self._count
+        if self.nanoseconds >= 2 * threads.WORTH and (share := threads.parts(self.nanoseconds, count)) > 1:
+            edges = [count * n // share for n in range(share + 1)]
+            calls = [partial(self._part, source, target, a, b) for a, b in pairwise(edges)]
+            return out if all(threads.in_parallel(calls)) else None
+        return out if self._part(source, target, 0, count) else None
+
+    def _part(self, source: int, target: int, first: int, last: int) -> bool:
+        """Rows from `first` to before `last`."""
+        space = self._spare.pop() if self._spare else self._space()
+        fields, argument, scratch = space
+        _write(
+            fields, 8 * Call.ENTRIES, self._product.kernel, self._product.plan, source + first * self._stride,
+            self._stride, last - first, target + first * self._out_stride, self._out_stride, scratch.data_ptr(),
+        )  # fmt: skip
+        self._run(argument)
+        if fields[Call.STALE]:
+            return False
+        self._spare.append(space)
+        return True
+
+    def _space(self) -> tuple[Any, Any, Tensor]:
+        fields, sample = _Fields(), self._stamp.sample
+        with torch.inference_mode(False):  # it is used again, also outside of that mode
+            scratch = torch.empty(self._product.scratch, dtype=torch.uint8, device="cpu")
+        fields[Call.SAMPLE], fields[Call.SAMPLES] = sample.data_ptr(), len(sample)
+        fields[Call.KERNEL] = address("chain.product")
+        fields[Call.ARGUMENT] = ctypes.addressof(fields) + 8 * Call.ENTRIES
+        return fields, ctypes.c_int64(ctypes.addressof(fields)), scratch
+
+
 class AcceleratedLinear(Accelerated, nn.Linear):
     """torch.nn.Linear on compiled kernels."""
 
+    @eager
     def forward(self, input: Tensor) -> Tensor:
-        check(self, input)
+        known = self._engine.find(self, (input,), None)
+        done = known(input, ()) if known is not None else None
+        return self._look(input) if done is None else done
+
+    def _look(self, input: Any) -> Tensor:
+        """A call that is not known."""
+        check_call(self, input)
+        if self._engine.on_torch(self):
+            return super().forward(input)
         if input.dim() == 0 or input.shape[-1] != self.in_features:
             raise RuntimeError(
                 f"{type(self).__name__}: expected {self.in_features} features in the last dimension, "
                 f"got an input of {tuple(input.shape)}."
             )
-        x = input if input.dim() == 2 else input.reshape(-1, self.in_features)
-        if x.stride(-1) != 1:
+        x, engine = settled(input), self._engine
+        if not 0 < x.dim() <= 2 and not x.is_contiguous():
             x = x.contiguous()
-        count = x.shape[0]
-        out = x.new_empty(count, self.out_features)
-        if count:
-            engine = cast(LinearEngine, self._engine)
+        count = x.numel() // self.in_features if x.dim() != 2 else x.shape[0]
+        out = (*x.shape[:-1], self.out_features)
+        if not count:
+            return x.new_empty(out)
+        while True:
             product, took = engine.product(self, count)
-            share = parts(took, count)
-            if share == 1:
-                _multiply(product, x, out)
-            else:
-                edges = [count * n // share for n in range(share + 1)]
-                in_parallel([partial(_multiply, product, x[a:b], out[a:b]) for a, b in pairwise(edges)])
-        return out if input.dim() == 2 else out.view(*input.shape[:-1], self.out_features)
-
-
-def _multiply(product: Packed, x: Tensor, out: Tensor) -> None:
-    # Small products take microseconds: nothing is made that is not needed.
-    scratch = torch.empty(product.scratch, dtype=torch.uint8, device="cpu") if product.scratch else None
-    place = 0 if scratch is None else scratch.data_ptr()
-    run = function(product.name, 7)
-    run(product.plan, x.data_ptr(), x.stride(0) * 4, x.shape[0], out.data_ptr(), out.stride(0) * 4, place)
+            stride = x.stride(0) if x.dim() == 2 else self.in_features
+            job = LinearJob(product, took, engine.stamp(self), count, stride, out, self.out_features)
+            done = job(x)
+            if done is not None:
+                engine.remember((input,), job, None)
+                return done
+            engine.forget()

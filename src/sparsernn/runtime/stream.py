@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .compiled import address, function
 from .costs import Matrix
 from .fields import Field
+from .memory import check, eager, signature, undisturbed
 from .modules import Accelerated
 from .pack import WIDTH, Arrangement, Packed, unit_rows
 from .packed_layer import PackedLayer, Workspace
@@ -91,19 +92,16 @@ class Stream:
         self._last = first.num_embeddings - 1 if isinstance(first, nn.Embedding) else 0
         self._shape = torch.Size((batch,) if self.tokens else (batch, self.features))
         self._dtype = torch.int64 if self.tokens else torch.float32
+        self._fits: Callable[..., bool] = signature()  # whether a tensor is like the last one that was looked at
 
+    @eager
     def step(self, x: Tensor) -> Tensor:
         """One time step: the model's output for `x`, (batch, output features).
 
         x: (batch,) int64 token numbers where the model begins with an Embedding, else (batch, features) float32.
         The result is the stream's own memory and is overwritten by the next step: clone() it to keep it.
         """
-        if (
-            type(x) is not Tensor
-            or x.shape != self._shape
-            or x.dtype is not self._dtype
-            or not (x.is_cpu and x.is_contiguous())
-        ):
+        if not self._fits(x) or not undisturbed():
             x = self._checked(x)
         self._fields[self._place] = x.data_ptr()
         self._run(self._argument)
@@ -141,7 +139,10 @@ class Stream:
             )
         if x.dtype != self._dtype and (x.is_floating_point() or not self.tokens):
             raise TypeError(f"step: got {x.dtype}, expected {self._dtype}.")
-        self._kept_input = x.to(self._dtype).contiguous()
+        check("step", x, dtype=x.dtype)
+        self._kept_input = x.to(self._dtype).resolve_neg().contiguous()
+        if self._kept_input is x and undisturbed():
+            self._fits = signature(x)
         return self._kept_input
 
     def _operation(self, kernel: int, fields: list[int], place: int = -1) -> list[int]:

@@ -1,0 +1,123 @@
+"""What a module has learnt from its calls: the weights that it packed, and the shapes that it met."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from .costs import Precision
+from .memory import has_memory, signature, undisturbed
+from .stamp import Stamp
+from .weights import lacking
+
+MOST = 256  # shapes that are kept
+
+
+class Known:
+    """A call that was looked at properly, and what it takes to see that another one is of the same kind."""
+
+    def __init__(self, stamp: Stamp, tensors: Sequence[Tensor], job: Any, also: Any) -> None:
+        self.stamp, self.job, self.also = stamp, job, also
+        self.fits = signature(*tensors, *stamp.tensors)
+        x, *states = tensors
+        self._settle = settled(x) is not x or any(t.is_neg() or not t.is_contiguous() for t in states)
+
+    def __call__(self, x: Tensor, given: Sequence[Tensor]) -> Any:
+        """What the job returns: None where the weights changed unseen, and nothing was run."""
+        if self._settle:
+            x, given = settled(x), [state.resolve_neg().contiguous() for state in given]
+        return self.job(x, given)
+
+
+class Calls:
+    """Watches the weights of one module and keeps the calls that it knows.
+
+    A copy or a pickle is an empty one: it packs by itself at its first call.
+    """
+
+    def __init__(self, precision: Precision = "float32") -> None:
+        self.precision: Precision = precision
+        self._lock = threading.RLock()  # several threads may call one module: one of them packs
+        self._stamp: Stamp | None = None
+        self._recent: dict[int, Known] = {}  # by the number of tensors
+        self._known: dict[Any, Known] = {}
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Precision]]:
+        return type(self), (self.precision,)
+
+    def forget(self) -> None:
+        """Nothing of what was packed is used again; subclasses drop what they have."""
+        self._stamp, self._recent, self._known = None, {}, {}
+
+    def find(self, module: nn.Module, tensors: tuple[Any, ...], also: Any) -> Known | None:
+        """What is known of a call with `tensors`, None if it has to be looked at. also: what else shapes it."""
+        found = self._recent.get(len(tensors))
+        if found is None or module.training or not undisturbed() or not found.stamp.holds(module._parameters):
+            return None
+        if found.also is also and found.fits(*tensors, *found.stamp.tensors):
+            return found
+        if not all(type(t) is Tensor for t in tensors):
+            return None
+        other = self._known.get(_key(tensors))
+        if other is None or other.stamp is not found.stamp or other.also is not also:
+            return None
+        if not other.fits(*tensors, *other.stamp.tensors):
+            return None
+        self._recent[len(tensors)] = other
+        return other
+
+    def remember(self, tensors: tuple[Tensor, ...], job: Any, also: Any) -> None:
+        """The next call of this kind is `job`, as long as the weights are what they are."""
+        if self._stamp is None or not undisturbed():
+            return
+        known = Known(self._stamp, tensors, job, also)
+        if len(self._known) >= MOST:
+            self._known = {}
+        self._known[_key(tensors)] = self._recent[len(tensors)] = known
+
+    def on_torch(self, module: nn.Module) -> bool:
+        """Whether the weights are not there as kernels read them: made anew at each call (pruning, weight norm), or of
+        other shapes. Then the module's own class in torch runs, or says what is wrong."""
+        stamp = self._stamp
+        return (stamp is None or not stamp.fits(module._parameters)) and bool(lacking(module))
+
+    def stamp(self, module: nn.Module) -> Stamp:
+        """The stamp of the weights; where they changed, everything is forgotten first."""
+        with self._lock:
+            if self._stamp is None or not self._stamp.fits(module._parameters):
+                self.forget()
+                self._stamp = _stamped(module)
+            return self._stamp
+
+    def sure(self, module: nn.Module) -> Stamp:
+        """`stamp`, with the sample looked at as well: what is not going to run compiled code has to."""
+        if self._stamp is not None and self._stamp.unseen():
+            self.forget()
+        return self.stamp(module)
+
+
+def _stamped(module: nn.Module) -> Stamp:
+    for name, p in module._parameters.items():
+        if p is None or (p.device.type == "cpu" and p.dtype == torch.float32 and has_memory(p)):
+            continue
+        lost = "" if p.device.type != "cpu" or p.dtype != torch.float32 else " without memory of its own"
+        raise RuntimeError(
+            f"{type(module).__name__} is accelerated for float32 on the CPU, but its {name} is {p.dtype} on {p.device}"
+            f"{lost}: bring it back, or use the model that accelerate was given."
+        )
+    with torch.inference_mode(False), torch.no_grad():
+        return Stamp(module._parameters)
+
+
+def _key(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+    return tuple([(t.shape, t.stride()) for t in tensors])
+
+
+def settled(tensor: Tensor) -> Tensor:
+    """The same numbers as memory has them: without a lazy sign, the last dimension side by side."""
+    tensor = tensor.resolve_neg()
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
