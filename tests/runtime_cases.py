@@ -22,13 +22,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from sparsernn.nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from sparsernn.nn.rhn import RHN
-from sparsernn.runtime import costs, linear, pack, stream, threads
+from sparsernn.runtime import costs, linear, pack, packed_layer, stack, stream, threads
 from sparsernn.runtime.layers import accelerate
-
-try:  # where the workspaces are made
-    from sparsernn.runtime import packed_layer as workspaces
-except ImportError:
-    from sparsernn.runtime import engine as workspaces
 
 STACKS = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 CELLS = {"LSTM": nn.LSTMCell, "GRU": nn.GRUCell, "RNN": nn.RNNCell}
@@ -87,7 +82,8 @@ def guarded(draw: random.Random) -> Iterator[Guards]:
         return finish(layout, kernel, values, *rest, **more)
 
     with (
-        patch.object(workspaces, "torch", _Torch(guards)),
+        patch.object(packed_layer, "torch", _Torch(guards)),
+        patch.object(stack, "torch", _Torch(guards)),
         patch.object(stream, "torch", _Torch(guards)),
         patch.object(linear, "torch", _Torch(guards)),
         patch.object(pack, "finish", packed),

@@ -47,12 +47,12 @@ class Engine(Calls):
         super().__init__(precision)
         self._packed_for: Stamp | None = None
         self._matrices: list[list[LayerMatrices]] = []
-        self._stacks: dict[tuple[int, int], Stack] = {}
+        self._layers: dict[tuple[int, int], Stack] = {}
         self._spaces: dict[tuple[int, ...], list[Space]] = {}
 
     def forget(self) -> None:
         super().forget()
-        self._packed_for, self._matrices, self._stacks, self._spaces = None, [], {}, {}
+        self._packed_for, self._matrices, self._layers, self._spaces = None, [], {}, {}
 
     def layers(self, module: nn.Module, rows: int, steps: int) -> list[list[PackedLayer]]:
         """The packed layers, by layer and direction, for a batch of `rows` over `steps` steps."""
@@ -63,11 +63,11 @@ class Engine(Calls):
         """The same, ready to run."""
         stamp = self.stamp(module)
         key = (rows, min(steps, max(1, MANY // max(rows, 1))))
-        found = self._stacks.get(key)
+        found = self._layers.get(key)
         if found is None:
             layers = [[m.layer(max(1, rows), key[1]) for m in directions] for directions in self._packed(module, stamp)]
             same = tuple(id(p) for row in layers for layer in row for p in layer.products)
-            found = self._stacks[key] = Stack(layers, stamp.sample, self._spaces.setdefault(same, []))
+            found = self._layers[key] = Stack(layers, stamp.sample, self._spaces.setdefault(same, []))
         return found
 
     def run(
@@ -94,7 +94,7 @@ class Engine(Calls):
                         if weights.layer == len(found):
                             found.append([])
                         found[-1].append(LayerMatrices(weights, self.precision))
-                self._matrices, self._stacks, self._spaces, self._packed_for = found, {}, {}, stamp
+                self._matrices, self._layers, self._spaces, self._packed_for = found, {}, {}, stamp
             return self._matrices
 
     def explain(self, path: str, module: nn.Module, rows: int, steps: int) -> list[str]:
