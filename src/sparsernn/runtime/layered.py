@@ -24,7 +24,7 @@ class _Layered(Accelerated):
     def forward(self, input: Any, hx: Any = None) -> Any:
         known = self._engine.find(self, (input,), cast(Any, self).batch_first) if hx is None else None
         done = known(input, ()) if known is not None else None
-        return self._look(input, hx) if done is None else self._handed(*done, input.dim() == 2)
+        return self._look(input, hx) if done is None else self._handed(done[0], done[1], input.dim() == 2)
 
     def _look(self, input: Any, hx: Any) -> Any:
         """A call that is not known."""
@@ -36,12 +36,12 @@ class _Layered(Accelerated):
             return super().forward(input, hx)  # type: ignore[misc]
         unbatched = not packed and x.dim() == 2
         batch_first = module.batch_first and not packed
-        packing = packing_of(name, x, batch_sizes) if packed else None
+        packing = None if batch_sizes is None else packing_of(name, x, batch_sizes)
         whole = x.unsqueeze(0 if batch_first else 1) if unbatched else x
         module._check_input(whole, packed)
         if not packed and whole.shape[1 if batch_first else 0] == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        batch = int(batch_sizes[0]) if packed else whole.shape[0 if batch_first else 1]
+        batch = int(packing[0][0]) if packing is not None else whole.shape[0 if batch_first else 1]
         given: list[Tensor] = []
         if hx is not None:
             rows = module._initial_states(hx, whole, batch, unbatched, order)

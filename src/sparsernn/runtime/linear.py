@@ -122,9 +122,12 @@ class LinearJob:
         self._spare: list[Any] = []
 
     def __call__(self, x: Tensor, _given: Sequence[Tensor] = ()) -> Tensor | None:
-        """The output; None where the sample of the weights has changed, and nothing was run."""
+        """The output; None where nothing was run: the sample of the weights has changed, or memory was freed."""
+        source = x.data_ptr()
+        if not source:
+            return None
         out = x.new_empty(*self._out)
-        source, target, count = x.data_ptr(), out.data_ptr(), self._count
+        target, count = out.data_ptr(), self._count
         if self.nanoseconds >= 2 * threads.WORTH and (share := threads.parts(self.nanoseconds, count)) > 1:
             edges = [count * n // share for n in range(share + 1)]
             calls = [partial(self._part, source, target, a, b) for a, b in pairwise(edges)]

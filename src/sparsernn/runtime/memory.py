@@ -8,13 +8,14 @@ taken, and torch.compile leaves the modules to plain Python.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch.utils import _python_dispatch
 
+_functorch = cast(Any, torch._C)._functorch
 F = TypeVar("F", bound=Callable[..., Any])
 
 modes: Callable[[], int] = torch._C._len_torch_dispatch_stack  # how many of TorchDispatchMode are active
@@ -34,7 +35,7 @@ def eager(function: F) -> F:
         skip = eval_frame._FrameAction.SKIP
         eval_frame.set_code_exec_strategy(function.__code__, eval_frame._FrameExecStrategy(skip, skip))
     except (ImportError, AttributeError):
-        return torch.compiler.disable(function)
+        return cast(F, torch.compiler.disable(function))
     function._torchdynamo_disable = True  # type: ignore[attr-defined]
     function._torchdynamo_disable_msg = _NO_GRAPH  # type: ignore[attr-defined]
     return function
@@ -100,7 +101,7 @@ def _refuse_tracing(name: str) -> None:
     what = ""
     if torch.jit.is_tracing():
         what = "torch.jit.trace"
-    elif torch._C._functorch.maybe_current_level() is not None:
+    elif _functorch.maybe_current_level() is not None:
         what = "torch.func (vmap, grad, jvp, ...)"
     else:
         for mode in _python_dispatch._get_current_dispatch_mode_stack():

@@ -113,7 +113,7 @@ class _Stack(Accelerated):
     @eager
     def forward(self, input: Any, hx: Any = None) -> Any:
         given = () if hx is None else (hx,) if not self._pair else hx if type(hx) is tuple else tuple(hx)
-        known = self._engine.find(self, _distinct(input, given) if given else (input,), self.batch_first)
+        known = self._engine.find(self, _distinct(input, given) if given else (input,), cast(Any, self).batch_first)
         done = known(input, given) if known is not None else None
         if done is None:
             return self._look(input, hx, given)
@@ -132,7 +132,7 @@ class _Stack(Accelerated):
         if not packed and x.dim() not in (2, 3):
             raise ValueError(f"{type(self).__name__}: expected an input of 2 or 3 dimensions, got {x.dim()}.")
         batch_first = module.batch_first and not packed
-        packing = packing_of(type(self).__name__, x, batch_sizes) if packed else None
+        packing = None if batch_sizes is None else packing_of(type(self).__name__, x, batch_sizes)
         whole = x.unsqueeze(0 if batch_first else 1) if unbatched else x
         if given and order is not None:
             given = tuple(g.index_select(1, order) for g in given)

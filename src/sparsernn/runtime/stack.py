@@ -135,23 +135,28 @@ class Job:
         self._most = stack.directions * (1 if packing is not None else batch)
 
     def __call__(self, x: Tensor, given: Sequence[Tensor]) -> tuple[Tensor | None, list[Tensor]] | None:
-        """Output and states; None where the sample of the weights has changed, and nothing was run.
+        """Output and states; None where nothing was run: the sample of the weights has changed, or memory was freed.
 
         x: its features lie side by side. given: no states, or h, or h and c, contiguous.
         """
+        source = x.data_ptr()
+        places = [0, 0, 0, 0]
+        for n, state in enumerate(given):
+            places[n] = state.data_ptr() - self._before[n]
+            if not state.data_ptr():
+                return None
+        if not source:
+            return None
         out = None if self.out is None else x.new_empty(*self.out)
         states = [x.new_empty(*shape) for shape in self.states]
         between = x.new_empty(self._between * self._buffers) if self._between else None
-        places = [0, 0, 0, 0]
         for n, state in enumerate(states):
             places[2 + n] = state.data_ptr() - self._before[n]
-        for n, state in enumerate(given):
-            places[n] = state.data_ptr() - self._before[n]
         if self.nanoseconds >= 2 * threads.WORTH and threads.parts(self.nanoseconds, self._most) > 1:
-            done = self._in_parts(x, out, between, places)
+            done = self._in_parts(source, out, between, places)
         else:
             done = self._run(
-                self._first, self._last, x.data_ptr(), self._x_time, self._x_row,
+                self._first, self._last, source, self._x_time, self._x_row,
                 0 if out is None else out.data_ptr(), self._out_time, self._out_row, 0, self._batch,
                 0 if between is None else between.data_ptr(), places,
             )  # fmt: skip
@@ -174,7 +179,7 @@ class Job:
         stack.give(space)
         return True
 
-    def _in_parts(self, x: Tensor, out: Tensor | None, between: Tensor | None, places: list[int]) -> bool:
+    def _in_parts(self, x: int, out: Tensor | None, between: Tensor | None, places: list[int]) -> bool:
         """Rows of a batch don't know of each other, nor do the directions of a layer: each thread takes some."""
         stack, share = self.stack, threads.parts(self.nanoseconds, self._most)
         first, last = self._layers
@@ -188,14 +193,14 @@ class Job:
                 threads.in_parallel(
                     [
                         partial(
-                            self._run, self._first, self._last, x.data_ptr(), self._x_time, self._x_row, end,
+                            self._run, self._first, self._last, x, self._x_time, self._x_row, end,
                             self._out_time, self._out_row, a, b - a, begin, places,
                         )
                         for a, b in cuts
                     ]
                 )
             )  # fmt: skip
-        source, source_time, source_row = x.data_ptr(), self._x_time, self._x_row
+        source, source_time, source_row = x, self._x_time, self._x_row
         for layer in range(first, last):
             target, target_time, target_row = end, self._out_time, self._out_row
             if layer < last - 1:

@@ -22,6 +22,7 @@ class Stamp:
     """The parameters of a module as they are now, by name; kept alive, so that no other ones take their place."""
 
     def __init__(self, parameters: Mapping[str, Tensor | None]) -> None:
+        self._names = list(parameters)  # pruning keeps the very parameter, under another name
         self._marks = [(p, 0, 0) if p is None else (p, p.data_ptr(), _version(p)) for p in parameters.values()]
         self.tensors = tuple({id(p): p for p in parameters.values() if p is not None}.values())
         self._forms = [(p.shape, p.stride(), p.dtype, p.device) for p in self.tensors]
@@ -33,7 +34,7 @@ class Stamp:
 
     def holds(self, parameters: Mapping[str, Tensor | None]) -> bool:
         """Whether these are the same parameters, at the same places, unchanged as far as torch counts changes."""
-        if len(parameters) != len(self._marks) or self._copies:
+        if list(parameters) != self._names or self._copies:
             return False
         for p, (own, address, version) in zip(parameters.values(), self._marks):
             if p is not own or (p is not None and (p._version != version or p.data_ptr() != address)):
@@ -43,6 +44,8 @@ class Stamp:
     def fits(self, parameters: Mapping[str, Tensor | None]) -> bool:
         """`holds`, and of the same form."""
         marks = [(id(p), 0, 0) if p is None else (id(p), p.data_ptr(), _version(p)) for p in parameters.values()]
+        if list(parameters) != self._names:
+            return False
         if marks != [(id(own), address, version) for own, address, version in self._marks]:
             return False
         if not all(torch.equal(p, copy) for p, copy in self._copies):
