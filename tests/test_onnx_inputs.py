@@ -311,6 +311,7 @@ class OwnState(nn.Module):
         super().__init__()
         self.rnn, self.where, self.calls = nn.GRU(3, 4), where, 0
         self.register_buffer("hidden", torch.zeros(1, 1, 4))
+        self.frozen = nn.Parameter(torch.zeros(1, 1, 4), requires_grad=False)
         self.kept: Any = None
         self.nested: dict[str, list[Any]] = {"states": []}
 
@@ -323,6 +324,9 @@ class OwnState(nn.Module):
         elif self.where == "list":
             y, h = self.rnn(x, self.nested["states"][-1] if self.nested["states"] else None)
             self.nested["states"].append(h)
+        elif self.where == "parameter":
+            y, h = self.rnn(x, self.frozen)
+            self.frozen.data.copy_(h)
         elif self.where == "number":
             self.calls += 1
             y = self.rnn(x)[0] * self.calls
@@ -333,7 +337,13 @@ class OwnState(nn.Module):
 
 @pytest.mark.parametrize(
     ("where", "names"),
-    [("buffer in place", "hidden"), ("attribute", "kept"), ("list", "nested"), ("number", "calls")],
+    [
+        ("buffer in place", "hidden"),
+        ("attribute", "kept"),
+        ("list", "nested"),
+        ("number", "calls"),
+        ("parameter", "frozen"),
+    ],
 )
 def test_a_state_that_the_model_keeps_is_refused_by_name(where, names, tmp_path):
     torch.manual_seed(0)
@@ -387,6 +397,7 @@ class Noisy(nn.Module):
         (lambda x: torch.randn(4), "random numbers .randn at test_onnx_inputs.py"),
         (lambda x: nn.functional.dropout(x.new_ones(4), 0.5), "random numbers"),
         (lambda x: torch.bernoulli(x.new_full((4,), 0.5)) + 1, "random numbers .bernoulli"),
+        (lambda x: torch.manual_seed(1) and torch.randn(4), "randn at test_onnx_inputs.py"),
         (lambda x: random.random(), "other outputs each time"),
     ],
 )
@@ -448,6 +459,17 @@ def test_numbers_that_python_reads_out_of_inputs_are_refused_with_their_line(rea
     with pytest.raises(ValueError, match=rf"test_onnx_inputs.py:{line}") as caught:
         export_onnx(Reads(read), tmp_path / "m.onnx", (torch.randn(2, 5, 3), torch.tensor([5, 3])))
     assert len(str(caught.value).splitlines()) <= 3 and not list(tmp_path.iterdir())
+
+
+def masked(y: Tensor, lengths: Tensor) -> Tensor:
+    return y * float(lengths.numpy()[-1])
+
+
+def test_an_example_of_equal_numbers_hides_no_constant(tmp_path):
+    """A mask of ones, words that are all the first: the example's own numbers mixed would be the same."""
+    for values in (torch.ones(2, dtype=torch.bool), torch.zeros(2, dtype=torch.int64)):
+        with pytest.raises(ValueError, match="depend on lengths"):
+            export_onnx(Reads(masked), tmp_path / "m.onnx", (torch.randn(2, 5, 3), values))
 
 
 def checks(y: Tensor, lengths: Tensor) -> Tensor:

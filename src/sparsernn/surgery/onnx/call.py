@@ -37,8 +37,9 @@ class Flat(nn.Module):
         return tuple(outputs(self.model(*args, **kwargs)))
 
     def fresh(self) -> Flat:
-        """A copy as it was before any call: only the parameters are shared."""
-        return copy.deepcopy(self, {id(one): one for one in (*self.parameters(), self.call, self.examples)})
+        """A copy as it was before any call. Only weights are shared; a frozen parameter may hold a state."""
+        weights = (one for one in self.parameters() if one.requires_grad)
+        return copy.deepcopy(self, {id(one): one for one in (*weights, self.call, self.examples)})
 
     def run(self, values: Sequence[Tensor], seed: int = 0) -> tuple[Tensor, ...]:
         """The outputs for such inputs from a fresh state."""

@@ -55,10 +55,9 @@ def _state(flat: Flat, used: Flat, first: Sequence[Tensor]) -> ValueError:
         twin = flat.fresh()
         path, name = place
         module = twin.model.get_submodule(path)
-        if name in module._buffers:
-            module._buffers[name] = after[place]
-        else:
-            vars(module)[name] = after[place]
+        for kept in (module._buffers, module._parameters, vars(module)):
+            if name in kept:
+                kept[name] = after[place]
         try:
             torch.manual_seed(0)
             if not _same(first, twin(*(value.clone() for value in flat.examples))):
@@ -74,9 +73,9 @@ def _state(flat: Flat, used: Flat, first: Sequence[Tensor]) -> ValueError:
 
 
 def _attributes(model: nn.Module) -> Iterator[tuple[tuple[str, str], Any]]:
-    """((path of the module, name), value) of every buffer and attribute."""
+    """((path of the module, name), value) of every buffer, parameter and attribute."""
     for path, module in model.named_modules():
-        for name, value in (*module._buffers.items(), *vars(module).items()):
+        for name, value in (*module._buffers.items(), *module._parameters.items(), *vars(module).items()):
             if name not in _OWN:
                 yield (path, name), value
 

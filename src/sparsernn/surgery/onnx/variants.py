@@ -27,6 +27,8 @@ class Variants:
             for way in _ways(value):
                 others = list(flat.examples)
                 others[n] = way(value, torch.Generator().manual_seed(n))
+                if torch.equal(others[n], value):
+                    continue
                 got = flat.attempt(others)
                 if isinstance(got, tuple) and all(map(_as_finite, want, got)):
                     chosen = way
@@ -45,8 +47,8 @@ def _ways(value: Tensor) -> tuple[Way, ...]:
     if value.is_floating_point() or value.is_complex():
         return _noise, _scaled, _mixed
     if value.dtype != torch.bool and value.dim() == 1:
-        return _halved, _mixed
-    return (_mixed,) if value.dim() else (_flipped,) if value.dtype == torch.bool else (_halved,)
+        return _halved, _mixed, _last
+    return (_mixed, _last) if value.dim() else (_halved, _last)
 
 
 def _noise(value: Tensor, generator: torch.Generator) -> Tensor:
@@ -68,11 +70,15 @@ def _mixed(value: Tensor, generator: torch.Generator) -> Tensor:
 
 def _halved(value: Tensor, generator: torch.Generator) -> Tensor:
     """Lengths and indices of vectors: smaller, in the same order."""
-    return torch.where(value > 0, (value + 1) // 2, value)
+    return torch.where(value > 1, (value + 1) // 2, value) if value.dtype != torch.bool else value
 
 
-def _flipped(value: Tensor, generator: torch.Generator) -> Tensor:
-    return ~value
+def _last(value: Tensor, generator: torch.Generator) -> Tensor:
+    """The last number alone, where all are one: a mask of ones, words that are all the first."""
+    new = value.clone().reshape(-1)
+    if len(new):
+        new[-1] = ~new[-1] if value.dtype == torch.bool else new[-1] + 1
+    return new.view(value.shape)
 
 
 def _same(value: Tensor, generator: torch.Generator) -> Tensor:

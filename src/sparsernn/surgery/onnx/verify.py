@@ -42,7 +42,7 @@ class Check:
         self.known = {given.name for given in self.session.get_inputs()}
         self.flat, self.sets, self.warned, self.dynamic = flat, sets, warned, dynamic
         self.read: dict[Place, set[str]] = {}
-        self.reading = True
+        self.reading, self.drawn = True, ""
 
     def verify(self, variants: Variants) -> None:
         start = time.perf_counter()
@@ -80,6 +80,8 @@ class Check:
         # Following every operator is slow, and most models read nothing.
         with Reads(values) if self.reading else nullcontext() as reads:
             want = self.flat.attempt(values)
+        if reads and reads.random:
+            self.drawn = f"{reads.random[0]}, which draws at random"
         if isinstance(want, Exception) or any(bool(torch.isnan(one).any()) for one in want if one.is_floating_point()):
             return False
         given = {name: value.numpy() for name, value in zip(self.flat.names, values) if name in self.known}
@@ -96,8 +98,8 @@ class Check:
                 raise self._wrong(
                     f"on {what} output {n} of onnxruntime differs from torch's by {_difference(a, b):.2g}"
                 )
-        found = reads.values if reads else {}
-        for place, seen in found.items():
+        read = reads.values if reads else {}
+        for place, seen in read.items():
             self.read.setdefault(place, set()).add(",".join(seen))
         self.reading = bool(self.read)
         return True
@@ -151,8 +153,8 @@ class Check:
 
     def _wrong(self, what: str) -> ValueError:
         untried = [place for place in self.read if not only_checks(place)]
-        why = reasons(self.warned) or ", ".join(map(spelled, untried[:3]))
-        cause = f" Torch's tracer fixed numbers at {why}." if why else ""
+        why = self.drawn or reasons(self.warned) or ", ".join(map(spelled, untried[:3]))
+        cause = f" Numbers are fixed at {why}." if why else ""
         cure = CURE if self.dynamic and self.sets else "Write the step that differs with other operations."
         return ValueError(f"export_onnx: {what}; nothing was written.{cause}\n{cure}")
 
