@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..structure.cells import GRU, RecurrentLayer
 from .gates import alive_gates, kind_counts, unit_kinds
+from .multiplied import multiply_adds
 from .report import Report, Snapshot
 from .tables import Count, Gate, Layer, Matrix, Part, Reason, Units
 
@@ -53,14 +54,15 @@ def inspect_structure(model: nn.Module, structure: Structure, example_inputs: An
     units = {name: _units(name, size, groups, dead) for name, size in structure.unit_sets.items()}
 
     owned = {name for layer in structure.layers for name in (*layer.parameters(), *layer.matrices())}
+    each = _times_a_step(model, structure, groups, example_inputs)
     recurrent = [
-        _recurrent_layer(layer, parameters, left, units, alive[layer.name], kinds[layer.name])
+        _recurrent_layer(layer, parameters, left, units, alive[layer.name], kinds[layer.name], each)
         for layer in structure.layers
     ]
     named = {name for layer in structure.layers for name in layer.unit_sets}
     # Hand-written cells have units, but no declared gates: their matrices are listed under the modules that hold them.
     undeclared = [Layer(name, "cell", True, (), (units[name],)) for name in structure.unit_sets if name not in named]
-    others = _other_layers(model, parameters, left, owned, groups)
+    others = _other_layers(model, parameters, left, owned, each)
     matrices = [name for layer in structure.layers for name in layer.matrices()]
     return Report(
         Snapshot(
@@ -79,6 +81,20 @@ def inspect_structure(model: nn.Module, structure: Structure, example_inputs: An
         ),
         source=(model, example_inputs),
     )
+
+
+def _times_a_step(model: nn.Module, structure: Structure, groups: SliceGroups, example_inputs: Any) -> dict[str, float]:
+    """parameter -> how often the examples multiply with each of its weights, in one sequence and time step.
+
+    A step is one of the recurrent layer that takes most of them: where another works at half that rate, its weights
+    count half, and those of a convolution before it as often as it has positions.
+    """
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    each = {name: number / sizes[name] for name, number in multiply_adds(model, example_inputs).items()}
+    recurrent = [name for layer in structure.layers for name in layer.parameters("hh")]
+    recurrent = recurrent or [m.parameter for m in groups.members if m.role == "incoming"]
+    steps = max((each.get(name, 0.0) for name in recurrent), default=0.0) or 1.0
+    return {name: number / steps for name, number in each.items()}
 
 
 def _dead_units(name: str, size: int, dead: Mapping[str, Tensor]) -> Tensor:
@@ -137,6 +153,7 @@ def _recurrent_layer(
     units: Mapping[str, Units],
     alive_GH: Tensor,
     kinds: tuple[str, ...],
+    each: Mapping[str, float],
 ) -> Layer:
     parts: dict[str, Part] = dict.fromkeys(layer.parameters("ih"), "input")
     parts |= dict.fromkeys(layer.parameters("hh"), "recurrent")
@@ -150,7 +167,7 @@ def _recurrent_layer(
         kind=layer.cell.name,
         recurrent=True,
         matrices=tuple(
-            _matrix(name, part, parameters[name], left.get(name), _gates(layer, name, parameters[name], alive_GH))
+            _matrix(name, part, parameters[name], left.get(name), each, _gates(layer, name, parameters[name], alive_GH))
             for name, part in parts.items()
         ),
         units=tuple(units[name] for name in layer.unit_sets if name in units),
@@ -173,23 +190,31 @@ def _gates(layer: RecurrentLayer, name: str, parameter: Tensor, alive_GH: Tensor
     return tuple(found)
 
 
-def _matrix(name: str, part: Part, value: Tensor, left: Tensor | None, gates: tuple[Gate, ...] = ()) -> Matrix:
-    now = _count(part, value.numel(), int(value.count_nonzero()), value)
+def _matrix(
+    name: str,
+    part: Part,
+    value: Tensor,
+    left: Tensor | None,
+    each: Mapping[str, float],
+    gates: tuple[Gate, ...] = (),
+) -> Matrix:
+    times = each.get(name, 0.0)
+    now = _count(times, value.numel(), int(value.count_nonzero()), value)
     compact = now
     if left is not None:
         nonzero = int((value.cpu() != 0).logical_and(left).count_nonzero())
-        compact = _count(part, int(left.count_nonzero()), nonzero, value)
+        compact = _count(times, int(left.count_nonzero()), nonzero, value)
     return Matrix(name, part, tuple(value.shape), str(value.dtype).removeprefix("torch."), now, compact, gates)
 
 
-def _count(part: Part, numbers: int, nonzero: int, value: Tensor) -> Count:
+def _count(times: float, numbers: int, nonzero: int, value: Tensor) -> Count:
     matrix = value.dim() >= 2
     return Count(
         parameters=numbers,
         weights=numbers if matrix else 0,
         nonzero=nonzero if matrix else 0,
         bytes=numbers * value.element_size(),
-        mult_adds=numbers if matrix and part not in ("lookup", "other") else 0,
+        mult_adds=round(numbers * times) if matrix else 0,
     )
 
 
@@ -198,30 +223,24 @@ def _other_layers(
     parameters: Mapping[str, Tensor],
     left: Mapping[str, Tensor],
     owned: set[str],
-    groups: SliceGroups,
+    each: Mapping[str, float],
 ) -> list[Layer]:
     """Every parameter outside the recurrent layers, by the module that holds it."""
     modules = dict(model.named_modules())
-    # A table that a unit is read through is the matrix of a product as well: a decoder tied to its embedding.
-    products = {m.parameter for m in groups.members if m.role == "outgoing"}
-    products |= {name for name, p in model.named_parameters() if any(p is m.weight for m in _linears(model))}
     layers: dict[str, list[Matrix]] = {}
     for name, value in parameters.items():
         if name in owned:
             continue
         path = name.rpartition(".")[0]
         module = modules.get(path)
-        lookup = isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and name not in products
+        # A table may be the matrix of a product as well: a decoder tied to its embedding.
+        lookup = isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and name not in each
         part: Part = "lookup" if lookup else "weight" if value.dim() >= 2 else "bias"
-        layers.setdefault(path, []).append(_matrix(name, part, value, left.get(name)))
+        layers.setdefault(path, []).append(_matrix(name, part, value, left.get(name), each))
     return [
         Layer(path or found[0].parameter, type(modules[path]).__name__ if path else "parameters", False, tuple(found))
         for path, found in layers.items()
     ]
-
-
-def _linears(model: nn.Module) -> list[nn.Linear]:
-    return [module for module in model.modules() if isinstance(module, nn.Linear)]
 
 
 def _in_model_order(layers: list[Layer], parameters: Mapping[str, Tensor]) -> list[Layer]:

@@ -1,9 +1,9 @@
 """The rows of a report as plain data: what each layer, matrix, gate and kind of unit holds, and what compaction leaves.
 
 Words: *weights* are the numbers in matrices, biases apart, each stored number once; *parameters* are all numbers.
-*Multiply-adds* are those of one sequence in one time step: every weight of a matrix counts one; a table that is only
-looked up (an embedding) and a bias count none. A layer outside the recurrence (a Linear head, a convolution) counts
-one application, that is one time step or position.
+*Multiply-adds* are those of the examples, in one sequence and one step of the recurrent layer that takes most steps: a
+weight of that layer counts one, of a convolution as often as it has positions in a step, of a head on the last step
+alone one over the number of steps. Looked-up tables and biases count none, nor do products of two activations.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Count:
     weights: int = 0
     nonzero: int = 0  # of the weights
     bytes: int = 0  # of the parameters as stored
-    mult_adds: int = 0  # of a dense product
+    mult_adds: int = 0  # of dense products
 
     def __add__(self, other: Count) -> Count:
         return Count(*(a + b for a, b in zip(vars(self).values(), vars(other).values())))
