@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -105,12 +106,23 @@ def _on_axis_one(shadow: Shadow, dims: int) -> Shadow:
 
 
 def unary(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -> Shadow:
-    source, _, _ = first(args, kwargs)
+    source, rest, kw = first(args, kwargs)
     shadow = tracer.shadow(source)
-    if name in ops.UNARY_ZERO:
-        return shadow
+    if name in ops.UNARY_ZERO or _within_bounds(name, rest, kw):
+        return replace(shadow, magnitude=True) if name in ops.MAGNITUDES and shadow.is_weight else shadow
     tracer.channels.shift(shadow.label)
     return Shadow(shadow.label, weights=tuple(tracer.as_factor(w) for w in shadow.weights))
+
+
+def _within_bounds(name: str, rest: Sequence[Any], kw: dict[str, Any]) -> bool:
+    """Whether zero lies within the numbers between which values are cut off."""
+    names = [n for n in ops.BOUNDS.get(name, ()) if n]
+    given = {n: kw.get(n, rest[at] if len(rest) > at else None) for at, n in enumerate(names)}
+    if name == "hardtanh":
+        given = {"min_val": -1.0, "max_val": 1.0} | {n: v for n, v in given.items() if v is not None}
+    if not names or any(isinstance(v, Tensor) for v in given.values()):
+        return False
+    return all(v is None or (v <= 0 if n.startswith("min") else v >= 0) for n, v in given.items())
 
 
 def gated_linear_unit(tracer: Tracer, args: Any, kwargs: Any) -> list[Shadow] | None:

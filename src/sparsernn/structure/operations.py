@@ -42,7 +42,7 @@ UNARY_ZERO = frozenset(
     detach requires_grad_ data.get type_as nan_to_num deg2rad rad2deg pin_memory share_memory_ native_dropout
     __deepcopy__
     real real.get imag imag.get angle conj
-    alias as_subclass rename align_to refine_names resolve_conj resolve_neg fake_quantize_per_tensor_affine""".split()
+    alias as_subclass rename align_to refine_names resolve_conj resolve_neg""".split()
 )
 UNARY = frozenset(
     """sigmoid hardsigmoid logsigmoid log_sigmoid exp exp2 cos cosh acos acosh arccos log log2 log10 softplus
@@ -51,6 +51,15 @@ UNARY = frozenset(
     feature_alpha_dropout rrelu logit erfc erfinv lgamma digamma sinc
     special_expit bernoulli""".split()
 )
+
+MAGNITUDES = frozenset("abs absolute __abs__ square relu".split())
+# Zero stays zero where it lies within the bounds: (lower, upper) by the positions and names of the arguments.
+BOUNDS = {
+    **dict.fromkeys(["clamp", "clip"], ("min", "max")),
+    "clamp_min": ("min", ""),
+    "clamp_max": ("", "max"),
+    "hardtanh": ("min_val", "max_val"),
+}
 
 # Several tensors, broadcast, element by element; zero stays zero if the labelled operand is zero.
 ELEMENTWISE_ZERO = frozenset(

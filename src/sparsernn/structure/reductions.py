@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_iter
 from . import operations as ops
 from .channels import pairs
 from .movement import first
+from .quantised import weight_range
 from .shadow import NONE, Shadow
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def along_axes(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -
     shadow = tracer.shadow(source)
     label = shadow.label
     if label is None:
-        return None if shadow.weights else [NONE]
+        return weight_range(tracer, name, shadow, result) if shadow.weights else [NONE]
     tracer.keep_weights(shadow.weights)
     if name in ops.POOL:
         axes = list(range(source.dim() - ops.POOL[name], source.dim()))

@@ -16,6 +16,7 @@ from .elementwise import elementwise, gated_linear_unit, unary
 from .movement import gather_sums, join, move, pad, scatter, set_items
 from .normed import weight_norm
 from .products import PRODUCTS
+from .quantised import GRIDS
 from .recurrent import CELLS, LAYERS, follow_cell, follow_layer
 from .reductions import along_axes
 from .shadow import Shadow
@@ -136,6 +137,8 @@ def _shadows(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, 
         return [unary(tracer, name, args, kwargs, result)]
     if name in ops.REDUCE or name in ops.ALONG or name in ops.STATISTICS or name in ops.POOL:
         return along_axes(tracer, name, args, kwargs, result)
+    if name in GRIDS:
+        return GRIDS[name](tracer, args, kwargs)
     if name in SHAPES:
         return SHAPES[name](tracer, args, kwargs, result)
     if name == "glu":

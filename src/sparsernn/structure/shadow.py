@@ -26,6 +26,7 @@ class Shadow:
     weights: tuple[Weight, ...] = ()
     state: bool = False  # a state (h_n, c_n) that a recurrent layer handed out
     zero: bool = False  # known to be zero everywhere
+    magnitude: bool = False  # a weight none of whose numbers is negative: it was squared, or its sign taken away
     factors: tuple[Tensor, Tensor] | None = None  # labels of the two activations of which this is the product
 
     def __bool__(self) -> bool:
