@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, cast
 
@@ -31,9 +31,7 @@ def unwrap(model: nn.Module) -> nn.Module:
                 "The model is sharded by FSDP, whose ranks hold only parts of each weight matrix.\n"
                 "Use DistributedDataParallel with sparsernn, or call sparsernn before sharding."
             )
-    while (inner := _inside(model)) is not None:
-        model = inner
-    return model
+    return unwrapped(model)
 
 
 def _inside(model: nn.Module) -> nn.Module | None:
@@ -41,6 +39,31 @@ def _inside(model: nn.Module) -> nn.Module | None:
         return model.module
     inner = getattr(model, "_orig_mod", None)  # torch.compile
     return inner if isinstance(inner, nn.Module) else None
+
+
+def places(model: nn.Module, *, twice: bool = False) -> Iterator[tuple[str, nn.Module]]:
+    """Every module with its path, as `named_modules` gives them, but wrappers within the model (`self.encoder =
+    torch.compile(...)`, `nn.DataParallel(...)`) stand for what is inside. `twice`: under all its names."""
+    seen: set[nn.Module] = set()
+
+    def walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+        module = unwrapped(module)
+        if module in seen and not twice:
+            return
+        seen.add(module)
+        yield path, module
+        for name, child in module._modules.items():
+            if child is not None:
+                yield from walk(child, f"{path}.{name}" if path else name)
+
+    yield from walk(model, "")
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside its wrappers, itself if it has none."""
+    while (inner := _inside(module)) is not None:
+        module = inner
+    return module
 
 
 def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:

@@ -4,44 +4,19 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from .._modules import copied
+from .._modules import copied, places, unwrapped
 from .._tensors import DTYPES, TensorFile
 from ._container import NAMES, Fault, read_tensors, short
 from ._rebuild import BUILDS, SIZES, Shapes, check_sizes, describe
+from ._slots import Slot, may_set, slots
 from ._sparse_records import CHECKS, settle
 from .attachments import Checked, attachment_of
 from .widths import output_width, state_widths
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place of a model that holds a tensor. `role`: parameter, buffer, or cache (a buffer that is not persistent)."""
-
-    name: str
-    module: nn.Module
-    local: str
-    tensor: Tensor
-    role: str
-
-
-def slots(model: nn.Module, swapped: Mapping[int, nn.Module] | None = None) -> Iterator[Slot]:
-    """Every place of `model` that holds a tensor, shared ones too; `swapped`: id(module) -> what stands for it."""
-    for place, module in model.named_modules(remove_duplicate=False):
-        module = (swapped or {}).get(id(module), module)
-        start = place + "." if place else ""
-        for local, parameter in module._parameters.items():
-            if parameter is not None:
-                yield Slot(start + local, module, local, parameter, "parameter")
-        for local, buffer in module._buffers.items():
-            if buffer is not None:
-                role = "cache" if local in module._non_persistent_buffers_set else "buffer"
-                yield Slot(start + local, module, local, buffer, role)
 
 
 class Loader:
@@ -51,21 +26,22 @@ class Loader:
         self.tensors = _mapping(header, "tensors", dict)
         self.ties = _mapping(header, "ties", str)
         self.attached = _mapping(header, "attached", list)
-        self.dense = dict(model.named_modules())
+        self.dense = dict(places(model))
         self.stacks: dict[int, nn.Module] = {}  # id(dense module) -> ragged or gated stack
         self.new: set[int] = set()  # ids of those stacks
         self.exact: Shapes = {}
+        self.late: list[str] = []  # names of tensors that the built model has no tensor for
 
     def build(self) -> nn.Module:
         self._check_modules()
         self._check_container()
-        places = self._check_places()
+        targets = self._check_places()
         values = read_tensors(self.file)
         made: dict[str, Tensor] = {}
         # The memo puts every new tensor and module wherever the model refers to the old one, ties included, and
         # spares copies of the dense tensors.
         memo: dict[int, Any] = {}
-        for slot, owner in places:
+        for slot, owner in targets:
             if owner not in made:
                 made[owner] = self._tensor(slot, values[owner])
             memo[id(slot.tensor)] = made[owner]
@@ -78,16 +54,21 @@ class Loader:
                         stack.check_rows()
                     except ValueError as error:
                         raise Fault(f"tensors.{place}", str(error)) from None
+        for module in reversed(list(self.model.modules())):  # wrappers, the innermost first
+            if (inner := unwrapped(module)) is not module:
+                memo[id(module)] = copied(inner, memo)
         small = copied(self.model, memo)
+        modules = dict(small.named_modules())
         for place, record in self.modules.items():
-            module = small.get_submodule(place)
+            module = modules[place]
             for name in SIZES.get(record["class"], (None, ()))[1]:
                 setattr(module, name, record[name])
             if isinstance(module, nn.RNNBase):
                 module.flatten_parameters()
         for place, record in self.modules.items():
-            settle(place, record, small.get_submodule(place))
-        self._attach(small, values)
+            settle(place, record, modules[place])
+        self._set_late(modules, small, values)
+        self._attach(modules, values)
         return small
 
     def _check_modules(self) -> None:
@@ -144,6 +125,8 @@ class Loader:
         by_tensor: dict[int, str] = {}
         by_owner: dict[str, int] = {}
         for slot in slots(self.model, self.stacks):
+            if slot.role == "attribute":
+                continue
             owner = self.ties.get(slot.name, slot.name)
             record = self.tensors.get(owner)
             if record is None:
@@ -160,9 +143,46 @@ class Loader:
                     raise Fault(f"ties.{slot.name}", "the model shares other tensors than the file does.")
             found.append((slot, owner))
         for name in [*self.tensors, *self.ties]:
-            if name not in names and self.tensors.get(name, {}).get("role") != "cache":
-                raise Fault(f"tensors.{name}", "the model has no such parameter or buffer: another architecture.")
+            role = self.tensors.get(self.ties.get(name, name), {}).get("role")
+            if name in names or role == "cache":
+                continue
+            if role == "attribute" or (role == "buffer" and self._is_empty_buffer(name)):
+                self.late.append(name)
+                continue
+            raise Fault(
+                f"tensors.{name}",
+                "the model has no such parameter or buffer: another architecture, or one that makes it at its first "
+                "run, which has to come before load.",
+            )
         return found
+
+    def _is_empty_buffer(self, name: str) -> bool:
+        place, _, local = name.rpartition(".")
+        return place in self.dense and self.dense[place]._buffers.get(local, self) is None
+
+    def _set_late(self, modules: Mapping[str, nn.Module], small: nn.Module, values: dict[str, Tensor]) -> None:
+        """Buffers that the built model has not filled yet, and plain attributes: what a run or a user has set."""
+        there = {slot.name: slot.tensor for slot in slots(small) if slot.role == "attribute"}
+        left = []
+        for name in self.late:
+            value, old = values[self.ties.get(name, name)], there.get(name)
+            place, _, local = name.rpartition(".")
+            module = modules.get(place)
+            if old is not None and old.dtype == value.dtype:
+                old.data = value.to(old.device)
+            elif module is not None and local in module._buffers:
+                module._buffers[local] = value
+            elif module is not None and may_set(module, local) and isinstance(vars(module).get(local), Tensor | None):
+                setattr(module, local, value)
+            else:
+                left.append(name)
+        if left:
+            warnings.warn(
+                f"load: {left[0][:100]} is a plain tensor of the saved model for which this one has no place, so it is "
+                "left out; registered as a buffer it would be checked.",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def _check_tensor(self, slot: Slot, record: dict[str, Any]) -> None:
         field, shape, dense = f"tensors.{slot.name}", tuple(record["shape"]), tuple(slot.tensor.shape)
@@ -190,8 +210,7 @@ class Loader:
             return value
         return nn.Parameter(value, requires_grad=value.is_floating_point() and (dense is None or dense.requires_grad))
 
-    def _attach(self, small: nn.Module, values: dict[str, Tensor]) -> None:
-        modules = dict(small.named_modules())
+    def _attach(self, modules: Mapping[str, nn.Module], values: dict[str, Tensor]) -> None:
         narrowed = self._narrowed(modules)
         for place, items in self.attached.items():
             if place not in modules:

@@ -8,16 +8,18 @@ attached to modules. `load` compares all of that with the dense model before it 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from .._modules import unwrap
+from .._modules import places, unwrap
 from ._container import FORMAT, NAMES, Fault, open_container, read_header, write_container
-from ._loading import Loader, slots
+from ._kernels import checked, precisions, say
+from ._loading import Loader
 from ._rebuild import describe
+from ._slots import refuse_what_is_elsewhere, slots
 from .attachments import attachment_of, attachments
 
 
@@ -28,10 +30,14 @@ class CheckpointError(ValueError):
 def save(model: nn.Module, path: str | Path) -> None:
     """Write `model` to `path` (safetensors), atomically: sizes, parameters, buffers and what surgery attached.
 
-    Tensors shared by several places are stored once and stay shared. Raises TypeError for a model with parts that
-    such a file can't hold (tensor types, extra state, attachments of an unknown class).
+    Tensors that the user's own modules keep as plain attributes (also in lists, tuples and dicts) are written as well;
+    a state of the last call is one of them. Tensors shared by several places are stored once and stay shared. An
+    accelerated model is written with the float32 weights that it was made from. Raises TypeError, with the name, for
+    what such a file can't hold: other tensor types, packed weights of quantised modules, state of torch.jit, extra
+    state, attachments of an unknown class.
     """
     model = unwrap(model)
+    refuse_what_is_elsewhere(model)
     owners: dict[int, str] = {}
     values: dict[str, Tensor] = {}
     tensors: dict[str, dict[str, Any]] = {}
@@ -46,9 +52,7 @@ def save(model: nn.Module, path: str | Path) -> None:
         tensors[slot.name] = {"shape": list(slot.tensor.shape), "dtype": dtype, "role": slot.role}
     modules: dict[str, Any] = {}
     attached: dict[str, list[dict[str, Any]]] = {}
-    for place, module in model.named_modules():
-        if type(module).get_extra_state is not nn.Module.get_extra_state:
-            raise TypeError(f"{place or 'the model'} has an extra state (get_extra_state), which is not saved here.")
+    for place, module in places(model):
         record = describe(module)
         if record is not None:
             modules[place] = record
@@ -68,7 +72,9 @@ def save(model: nn.Module, path: str | Path) -> None:
         "ties": ties,
         "attached": attached,
     }
-    write_container(Path(path), header, values)
+    kernels = precisions(model)
+    write_container(Path(path), header | ({"precision": kernels} if kernels else {}), values)
+    say("save", "the file holds the weights of this accelerated model", kernels, level=2)
 
 
 def load(model: nn.Module, path: str | Path) -> nn.Module:
@@ -82,27 +88,39 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"load: got {type(model).__name__}, expected a freshly built torch.nn.Module.")
     model = unwrap(model)
-    if any(attachments(module) for module in model.modules()):
+    if any(attachments(module) for _, module in places(model)):
         raise ValueError(
             "load: the model has been compacted already; give one that is freshly built: load(MyModel(), path)."
         )
-    path = Path(path)
+    path, kernels = Path(path), {}
     if not path.is_file():
         what = "no regular file" if path.exists() else "no such file"
         raise FileNotFoundError(f"{path}: {what}; save(model, path) writes one.")
     try:
         with open_container(path) as file:
-            return Loader(model, read_header(file), file).build()
+            header = read_header(file)
+            kernels = checked(header.get("precision", {}))
+            small = Loader(model, header, file).build()
     except Fault as fault:
-        raise CheckpointError(f"{path}: {fault}") from None
+        hint = " It was written by an accelerated model: save the one before accelerate." if kernels else ""
+        raise CheckpointError(f"{path}: {fault}{hint}") from None
+    say("load", "the file was written by an accelerated model, and this is the plain one", kernels, level=2)
+    return small
 
 
 def _plain(name: str, tensor: Tensor) -> Tensor:
     if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
         raise TypeError(f"{name} is of a lazy module and has no size yet; run the model once first.")
-    if tensor.dtype not in NAMES.values() or tensor.layout != torch.strided or tensor.is_meta:
-        raise TypeError(f"{name} is a {tensor.dtype} tensor ({tensor.layout}, {tensor.device}), which can't be saved.")
-    return tensor.detach().to("cpu", copy=True).contiguous()
+    # Subclasses that take over torch's dispatch keep their values elsewhere (quantised, distributed, fake tensors).
+    kind: Any = type(tensor)
+    elsewhere = kind.__torch_dispatch__ is not cast(Any, Tensor).__torch_dispatch__
+    odd = elsewhere or tensor.is_nested or tensor.layout != torch.strided or tensor.is_meta
+    if odd or tensor.dtype not in NAMES.values():
+        name_of = "" if kind in (Tensor, nn.Parameter) else f"{kind.__name__}, "
+        what = f"{name_of}{tensor.dtype}, {tensor.layout}, {tensor.device}"
+        raise TypeError(f"{name} is a tensor ({what}), which can't be saved; only plain ones in memory can.")
+    plain = tensor.detach().as_subclass(Tensor)
+    return plain.resolve_conj().resolve_neg().to("cpu", copy=True).contiguous()
 
 
 def _without_tensors(value: Any, values: dict[str, Tensor]) -> Any:

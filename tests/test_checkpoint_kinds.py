@@ -1,0 +1,362 @@
+"""Every kind of state a model can have: it comes back from the file, or `save` refuses it by name."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
+
+import sparsernn as srn
+from sparsernn._tensors import TensorFile
+from sparsernn.nn.gated import GatedLSTM
+from sparsernn.nn.split import SplitGRU, SplitLSTM
+from sparsernn.surgery import _container
+from sparsernn.surgery.checkpoint import CheckpointError, load, save
+
+
+class Scaled(nn.Module):
+    """A linear layer whose result is scaled by state of some kind, which `set_state` makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.scale: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) * self.state()
+
+    def state(self) -> Any:
+        return 1 if self.scale is None else self.scale
+
+
+class Attribute(Scaled):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.ones(2)
+
+    def set_state(self) -> None:
+        self.scale = torch.tensor([2.0, 3.0])
+
+
+class InPlace(Attribute):
+    def set_state(self) -> None:
+        self.scale.mul_(5)
+
+
+class Lazy(Scaled):
+    """Made at the first run, of a size that only the run knows."""
+
+    def set_state(self) -> None:
+        self.scale = torch.full((1, 2), 4.0)
+
+
+class Undeclared(Scaled):
+    def set_state(self) -> None:
+        self.late = torch.tensor(3.0)
+
+    def state(self) -> Any:
+        return getattr(self, "late", 1)
+
+
+class LazyBuffer(Scaled):
+    def __init__(self) -> None:
+        super().__init__()
+        del self.scale
+        self.register_buffer("scale", None)
+
+    def set_state(self) -> None:
+        self.scale = torch.tensor([2.0, 0.5])
+
+
+class Nested(Scaled):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = [torch.ones(2), {"a": (torch.ones(2), 3)}]
+        self.same = self.tables[0]
+
+    def set_state(self) -> None:
+        self.tables[0].fill_(7)
+        self.tables[1]["a"][0].fill_(0.5)
+
+    def state(self) -> Any:
+        return self.tables[0] + self.tables[1]["a"][0] * self.same
+
+
+class Negated(Scaled):
+    """Lazily negated views and expanded tensors, as buffers and as an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("negated", torch.ones(2))
+        self.register_buffer("wide", torch.ones(2))
+
+    def set_state(self) -> None:
+        self.negated = torch.tensor([1 + 2j, 3 - 4j]).conj().imag
+        assert self.negated.is_neg()
+        self.wide = torch.tensor(2.0).expand(2)
+        self.scale = torch.arange(8.0).view(2, 4).t()[1:3, 1]
+
+    def state(self) -> Any:
+        return self.scale * self.negated * self.wide if self.scale is not None else 1
+
+
+class WithHistory(Attribute):
+    """A tensor that still has its graph, as a state kept from a training step."""
+
+    def set_state(self) -> None:
+        self.scale = self.linear.weight.sum() * torch.ones(2)
+
+
+KINDS = (Attribute, InPlace, Lazy, Undeclared, LazyBuffer, Nested, Negated, WithHistory)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_plain_tensor_comes_back(kind, tmp_path):
+    model, x = kind(), torch.randn(4, 3)
+    model.set_state()
+    save(model, tmp_path / "m")
+    fresh = kind()
+    before = copy.deepcopy(fresh.state_dict()), {k: v for k, v in vars(fresh).items() if isinstance(v, Tensor)}
+    again = load(fresh, tmp_path / "m")
+    assert torch.equal(again(x), model(x)) and not torch.equal(kind()(x), model(x))
+    assert list(fresh.state_dict()) == list(before[0]) and all(getattr(fresh, k) is v for k, v in before[1].items())
+    save(again, tmp_path / "again")
+    assert torch.equal(load(kind(), tmp_path / "again")(x), model(x))
+
+
+class Extra(nn.Linear):
+    def get_extra_state(self) -> Any:
+        return {"steps": 3}
+
+    def set_extra_state(self, state: Any) -> None: ...
+
+
+class Packing(nn.Linear):
+    """As quantised layers of other packages do: a state of its own in the state dict."""
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "packed"] = torch.ones(2)
+
+
+class Wrapped(Tensor):
+    """A tensor whose values are elsewhere."""
+
+    @staticmethod
+    def __new__(cls, value: Tensor) -> Wrapped:
+        return Tensor._make_wrapper_subclass(cls, value.shape, dtype=value.dtype)
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise NotImplementedError
+
+
+def with_buffer(value: Tensor) -> nn.Module:
+    model = nn.Sequential(nn.Linear(2, 2))
+    model[0].register_buffer("odd", value)
+    return model
+
+
+def with_attribute(value: Any) -> nn.Module:
+    model = nn.Sequential(Scaled())
+    model[0].odd = value
+    return model
+
+
+def quantised(kind: Any, layer: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {kind})
+
+
+def scripted(layer: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(layer)
+
+
+REFUSED = {
+    "a quantised linear layer": (lambda: quantised(nn.Linear, nn.Linear(2, 2)), "0 .Linear. keeps scale outside"),
+    "a quantised LSTM": (lambda: quantised(nn.LSTM, nn.LSTM(2, 2)), "0._all_weight_values.0 .*param"),
+    "a quantised cell": (lambda: quantised(nn.LSTMCell, nn.LSTMCell(2, 2)), "0.*packed"),
+    "a scripted model": (lambda: scripted(nn.Linear(2, 2)), "the model is compiled by torch.jit"),
+    "a scripted part": (lambda: nn.Sequential(scripted(nn.GRU(2, 2))), "0 is compiled by torch.jit"),
+    "an extra state": (lambda: nn.Sequential(Extra(2, 2)), "0 has an extra state"),
+    "state under a name of its own": (lambda: nn.Sequential(Packing(2, 2)), "0 .Packing. keeps packed outside"),
+    "a lazy layer": (lambda: nn.Sequential(nn.LazyLinear(2)), "0.weight is of a lazy module"),
+    "a wrapper subclass": (lambda: with_buffer(Wrapped(torch.ones(2))), "0.odd is a tensor .Wrapped"),
+    "a sparse buffer": (lambda: with_buffer(torch.eye(2).to_sparse()), "0.odd is a tensor .*sparse_coo"),
+    "a sparse attribute": (lambda: with_attribute(torch.eye(2).to_sparse()), "0.odd is a tensor .*sparse_coo"),
+    "a quantised buffer": (
+        lambda: with_buffer(torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)),
+        "0.odd is a tensor .*qint8",
+    ),
+    "a complex buffer": (lambda: with_buffer(torch.ones(2, dtype=torch.complex128)), "0.odd is a tensor .*complex128"),
+    "a nested attribute": (
+        lambda: with_attribute({"a": [torch.ones(2, device="meta")]}),
+        r"0.odd\['a'\]\[0\] is .*meta",
+    ),
+    "a nested tensor": (lambda: with_attribute(torch.nested.nested_tensor([torch.ones(2)])), "0.odd is a tensor"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_file_cannot_hold_is_refused_by_name(name, tmp_path):
+    make, words = REFUSED[name]
+    with pytest.raises(TypeError, match=words) as caught:
+        save(make(), tmp_path / "m")
+    assert str(caught.value).count("\n") <= 2 and not list(tmp_path.iterdir())
+
+
+def test_masks_norms_and_fake_quantisers_are_plain_state(tmp_path):
+    def make() -> nn.Module:
+        model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3), torch.ao.quantization.FakeQuantize())
+        prune.identity(model[0], "weight")
+        parametrizations.weight_norm(model[1])
+        parametrizations.spectral_norm(model[2])
+        return model
+
+    model, x = make(), torch.randn(5, 3)
+    prune.random_unstructured(model[0], "weight", 0.5)
+    model(x)
+    save(model.eval(), tmp_path / "m")
+    assert torch.equal(load(make().eval(), tmp_path / "m")(x), model(x))
+
+
+def test_attributes_from_a_file_hide_nothing(tmp_path):
+    """A forged file can't put a tensor in the place of a method, a mode or a table of torch."""
+    model = Scaled()
+    for name in ("forward", "training", "_modules", "__class__", "linear.bias2", "a b"):
+        model.__dict__.pop("scale", None)
+        model.scale = torch.ones(2)
+        save(model, tmp_path / "m")
+        content = (tmp_path / "m").read_bytes()
+        assert content.count(b"scale") >= 2
+        with TensorFile(tmp_path / "m") as file:
+            header, values = _container.read_header(file), file.read()
+        header["tensors"][name] = header["tensors"].pop("scale")
+        values[name] = values.pop("scale")
+        _container.write_container(tmp_path / "f", header, values)
+        with pytest.warns(UserWarning, match="no place"):
+            again = load(Scaled(), tmp_path / "f")
+        assert again.training is True and type(again) is Scaled
+        again(torch.ones(1, 3))
+
+
+class Inner(nn.Module):
+    def __init__(self, wrap: Any = lambda m: m) -> None:
+        super().__init__()
+        self.rnn = wrap(nn.LSTM(3, 4, batch_first=True))
+        self.head = wrap(nn.Sequential(wrap(nn.Linear(4, 2))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(x)[0])
+
+
+WRAPPERS = {
+    "none": lambda m: m,
+    "compiled": lambda m: torch.compile(m, backend="eager"),
+    "data parallel": nn.DataParallel,
+    "both": lambda m: nn.DataParallel(torch.compile(m, backend="eager")),
+}
+
+
+@pytest.mark.parametrize("outside", WRAPPERS)
+@pytest.mark.parametrize("inside", WRAPPERS)
+def test_wrappers_are_no_part_of_a_file(inside, outside, tmp_path):
+    model, x = Inner(WRAPPERS[inside]), torch.randn(2, 5, 3)
+    want = model(x) if inside == "none" else None
+    save(WRAPPERS[outside](model), tmp_path / "m")
+    for other in WRAPPERS.values():
+        dense = other(Inner(WRAPPERS["none" if other is WRAPPERS["both"] else inside]))
+        again = load(dense, tmp_path / "m")
+        assert type(again) is Inner and type(again.rnn) is nn.LSTM and type(again.head) is nn.Sequential
+        assert want is None or torch.equal(again(x), want)
+        assert [name for name, _ in again.named_parameters()] == [name for name, _ in Inner().named_parameters()]
+
+
+def gated() -> nn.Module:
+    dense = nn.LSTM(4, 6)
+    with torch.no_grad():
+        dense.weight_ih_l0[:6] = dense.weight_hh_l0[:6] = 0
+    return GatedLSTM.from_dense(dense)
+
+
+class Twice(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.a = layer
+        self.more = nn.ModuleList([layer, nn.Linear(6, 2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.more[1](self.a(x)[0] + self.more[0](x)[0])
+
+
+LAYERS = {
+    "gated": (gated, lambda: nn.LSTM(4, 6)),
+    "split": (lambda: SplitLSTM(4, 6, blocks=2), lambda: SplitLSTM(4, 6, blocks=2)),
+    "split GRU": (lambda: SplitGRU(4, 6, blocks=3), lambda: SplitGRU(4, 6, blocks=3)),
+    "plain": (lambda: nn.GRU(4, 6), lambda: nn.GRU(4, 6)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_of_two_names_stays_one(name, tmp_path):
+    make, dense = LAYERS[name]
+    model, x = Twice(make()).eval(), torch.randn(3, 2, 4)
+    save(model, tmp_path / "m")
+    again = load(Twice(dense()).eval(), tmp_path / "m")
+    assert again.a is again.more[0] and type(again.a) is type(model.a) and torch.equal(again(x), model(x))
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(8, 16, batch_first=True), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(x)[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*AVX-512")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8", {"*": "bfloat16", "head": "float32"}])
+def test_an_accelerated_model_says_what_its_file_holds_and_how_to_get_it_again(precision, tmp_path):
+    model, x = Net().eval(), torch.randn(2, 5, 8)
+    fast = srn.accelerate(model, precision=precision)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        save(fast, tmp_path / "m")
+        again = load(Net().eval(), tmp_path / "m")
+    assert torch.equal(again(x), model(x)) and type(again.lstm) is nn.LSTM
+    assert torch.equal(srn.accelerate(again, precision=precision)(x), fast(x))
+    assert len(told) == (0 if precision == "float32" else 2)
+    for one in told:
+        text = str(one.message)
+        assert "float32" in text and "accelerate(load(model, path), precision=" in text and one.filename == __file__
+        given = ast.literal_eval(text.rpartition("precision=")[2].partition(") makes")[0])  # the words themselves work
+        assert torch.equal(srn.accelerate(again, precision=given)(x), fast(x))
+
+
+def test_a_file_of_an_accelerated_model_that_does_not_fit_says_why(tmp_path):
+    save(srn.accelerate(SplitLSTM(4, 32, blocks=2).eval()), tmp_path / "m")
+    with pytest.raises(CheckpointError, match="save the one before accelerate"):
+        load(SplitLSTM(4, 32, blocks=2), tmp_path / "m")
+
+
+def test_the_record_of_precisions_is_checked(tmp_path):
+    path = Path(tmp_path / "m")
+    save(srn.accelerate(Net().eval()), path)
+    with TensorFile(path) as file:
+        header, values = _container.read_header(file), file.read()
+    for odd in (None, [], 3, {"lstm": "int4"}, {"lstm": None}, {"lstm": ["int8"]}, "int8"):
+        _container.write_container(path, header | {"precision": odd}, values)
+        with pytest.raises(CheckpointError, match="precision: got "):
+            load(Net(), path)
