@@ -10,6 +10,7 @@ from ._benchmark import benchmark as benchmark
 from ._milliseconds import milliseconds as milliseconds
 from .analysis.sparsity import inspect as inspect
 from .learn.bayes import Bayes as Bayes
+from .learn.fold import fold as fold
 from .learn.l1 import L1 as L1
 from .learn.lasso import GroupLasso as GroupLasso
 from .learn.prune import Prune as Prune

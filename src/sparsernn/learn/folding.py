@@ -1,0 +1,217 @@
+"""The work of `fold`: which units can be folded, in what order they go, and the weights of what is left."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..structure import examples
+from ..structure.groups import SliceGroups
+from ..structure.sites import Site, SiteRecorder
+from ..structure.structure import Structure
+from .least_squares import Reader, Sizes
+
+PROBE = 0.1  # share of a set's units that is folded to see how much the outputs change by it
+
+
+@dataclass(frozen=True)
+class Step:
+    """What has gone at one size: bool (groups,), and the predicted mean squared change of the outputs."""
+
+    gone: Tensor
+    share: float
+    predicted: float
+
+
+class Folding:
+    """`groups` of `model`, whose readers' operands `recorder` saw. `calls`: on which outputs are compared."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        structure: Structure,
+        groups: SliceGroups,
+        recorder: SiteRecorder,
+        calls: Sequence[examples.Call],
+        ridge: float,
+    ) -> None:
+        self.model, self.groups, self.calls = model, groups, calls
+        self.sites = recorder.sites
+        self.reasons = _reasons(structure, groups, recorder)
+        self.may_go = torch.tensor([reason is None for reason in self.reasons])
+        self.readers = {key: self._reader(site, ridge) for key, site in self.sites.items()}
+        self.outputs = [_outputs(self.model, call) for call in calls]
+        self.power = _power(self.outputs)
+
+    def _reader(self, site: Site, ridge: float) -> Reader:
+        parameters = dict(self.model.named_parameters())
+        rows = site.rows(parameters[site.parameter])
+        moment = site.moments.total / site.moments.count
+        if site.bias is None:
+            moment = moment[:-1, :-1]
+        else:
+            bias = parameters[site.bias].detach().to("cpu", torch.float64)
+            rows = torch.cat([rows, bias[:, None]], dim=1)
+        group = next(m.group for m in self.groups.members if (m.parameter, m.axis) == (site.parameter, site.axis))
+        group = torch.where(self._out(group), group, -1).repeat_interleave(site.taps)
+        group = torch.cat([group, group.new_full((rows.shape[1] - len(group),), -1)])
+        return Reader(rows, moment, group, ridge, bias=site.bias is not None)
+
+    def _out(self, group: Tensor) -> Tensor:
+        return torch.cat([self.may_go, torch.zeros(1, dtype=torch.bool)])[group]
+
+    def written(self, model: nn.Module, gone: Tensor) -> nn.Module:
+        """`model`, a copy of the one in work, with the readers' weights solved anew once `gone` is out."""
+        parameters = dict(model.named_parameters())
+        for key, site in self.sites.items():
+            reader = self.readers[key]
+            if not bool(gone[reader.groups_I[reader.groups_I >= 0]].any()):
+                continue
+            result = reader.solved(gone)
+            if site.bias is not None:
+                bias = parameters[site.bias].detach()
+                bias.copy_(result[:, -1].to(bias))
+                result = result[:, :-1]
+            site.put(parameters[site.parameter], result)
+        return model
+
+    def change(self, model: nn.Module) -> float:
+        """Mean squared change of the outputs, summed over their leaves, in shares of their power."""
+        return _difference(self.outputs, [_outputs(model, call) for call in self.calls]) / self.power
+
+    def scales(self) -> Tensor:
+        """For each group what a mean squared change of one in its readers' outputs does to the model's outputs.
+
+        One number for each unit set, measured: the cheapest tenth of its units is folded, alone. 1 where that says
+        nothing.
+        """
+        found = torch.ones(self.groups.count, dtype=torch.float64)
+        for name in dict.fromkeys(self.groups.scopes):
+            mine = torch.tensor([scope == name for scope in self.groups.scopes]) & self.may_go
+            number = math.ceil(PROBE * int(mine.sum()))
+            if number == 0:
+                continue
+            gone = self._greedy(mine, lambda gone, n=number: int(gone.sum()) >= n, found * 0 + 1)
+            if gone is None:
+                continue
+            parts = [reader.change(reader.solved(gone[0])) for reader in self.readers.values()]
+            changed = self.change(self.written(copy.deepcopy(self.model), gone[0]))
+            if sum(parts) > 0 and math.isfinite(changed) and changed > 0:
+                found[mine] = changed / sum(parts)
+        return found
+
+    def _greedy(self, candidates: Tensor, enough: Callable[[Tensor], bool], scales: Tensor) -> Any:
+        readers = {key: reader.copied() for key, reader in self.readers.items()}
+        return next(self._steps(readers, candidates, [enough], scales, None), None)
+
+    def _steps(
+        self,
+        readers: Mapping[Any, Reader],
+        candidates: Tensor,
+        enough: Sequence[Callable[[Tensor], bool]],
+        scales: Tensor,
+        sizes: Sizes | None,
+    ) -> Iterator[tuple[Tensor, float]]:
+        """Take groups out until each of `enough` says so: (gone, predicted change); ends early where none may go."""
+        count = self.groups.count
+        gone, predicted = torch.zeros(count, dtype=torch.bool), 0.0
+        sets = [units for units in self.groups.units.values() if len(units) and bool((units >= 0).all())]
+        stay = ~candidates
+        for last in (units[~gone[units]] for units in sets):
+            if len(last) == 1:
+                stay[last] = True
+        for stop in enough:
+            while not stop(gone):
+                errors = scales * sum(reader.errors(count) for reader in readers.values())
+                freed = torch.ones(count) if sizes is None else sizes.freed().clamp(min=1)
+                score = (errors / freed).masked_fill(stay | gone, math.inf)
+                group = int(score.argmin())
+                if not math.isfinite(float(score[group])):
+                    return
+                predicted += float(errors[group])
+                gone[group] = True
+                for reader in readers.values():
+                    reader.remove(group)
+                if sizes is not None:
+                    sizes.remove(group)
+                for units in sets:
+                    left = units[~gone[units]]
+                    if len(left) == 1:
+                        stay[left] = True
+            yield gone.clone(), predicted
+
+    def run(self, shares: Sequence[float], left: Callable[[Tensor], float], sizes: Sizes) -> list[Step]:
+        """What goes at each of the falling `shares` of `left(nothing)`. Raises ValueError where one can't be reached."""
+        whole = left(torch.zeros(self.groups.count, dtype=torch.bool))
+        enough = [lambda gone, share=share: left(gone) <= share * whole for share in shares]
+        steps = self._steps(self.readers, self.may_go.clone(), enough, self.scales(), sizes)
+        found = [Step(gone, left(gone) / whole, predicted) for gone, predicted in steps]
+        if len(found) < len(shares):
+            least = self.may_go.clone()
+            for units in self.groups.units.values():
+                if len(units) and bool((units >= 0).all()) and bool(least[units].all()):
+                    least[units[0]] = False
+            reasons = (
+                "; ".join(dict.fromkeys(r for r in self.reasons if r is not None)) or "one unit of each layer stays"
+            )
+            raise ValueError(
+                f"fold: to={shares[len(found)]:g} can't be reached, at most {left(least) / whole:.3f}: {reasons}."
+            )
+        return found
+
+
+def _reasons(structure: Structure, groups: SliceGroups, recorder: SiteRecorder) -> list[str | None]:
+    """For each group why it can't be folded, None where it can."""
+    found: list[str | None] = [None] * groups.count
+    read = torch.zeros(groups.count, dtype=torch.bool)
+
+    def stays(at: Tensor, why: str) -> None:
+        for group in at[at >= 0].unique().tolist():
+            found[group] = found[group] or why
+
+    for member in groups.members:
+        if member.role != "outgoing":
+            continue
+        read[member.group[member.group >= 0]] = True
+        if member.parameter in recorder.others:
+            stays(member.group, f"{member.parameter} is used by {recorder.others[member.parameter]}")
+        elif (member.parameter, member.axis) not in recorder.sites:
+            stays(member.group, f"{member.parameter} reads it in no product whose operand is seen")
+    classes = structure.classes
+    group_of = torch.full((classes.count + 1,), -1)
+    for name, units in groups.units.items():
+        group_of[classes.sets[name]] = units
+    for (name, _), plane in classes.planes.items():
+        if name not in {m.parameter for m in groups.members} and bool(plane.outgoing.any()):
+            stays(group_of[plane.classes[plane.outgoing]], f"{name} reads it, which is no parameter")
+    for a, b in classes.dots:
+        for side in (a, b):
+            stays(group_of[classes.channel_class[side]], "it is multiplied with another activation")
+    stays(torch.nonzero(~read)[:, 0], "nothing reads it")
+    return found
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, call: examples.Call) -> list[Tensor]:
+    result = examples.run(model, examples.fresh(call))
+    return [t.detach().to("cpu", torch.float64) for t in examples.tensors_in(result) if t.is_floating_point()]
+
+
+def _power(outputs: Sequence[Sequence[Tensor]]) -> float:
+    """Variance of the outputs, summed over their leaves."""
+    leaves = [torch.cat([t.reshape(-1) for t in same]) for same in zip(*outputs)]
+    return max(sum(float(leaf.var(correction=0)) for leaf in leaves), 1e-300)
+
+
+def _difference(a: Sequence[Sequence[Tensor]], b: Sequence[Sequence[Tensor]]) -> float:
+    total = 0.0
+    for same_a, same_b in zip(zip(*a), zip(*b)):
+        squares = sum(float((x - y).square().sum()) for x, y in zip(same_a, same_b))
+        total += squares / max(1, sum(t.numel() for t in same_a))
+    return total
