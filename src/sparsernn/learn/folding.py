@@ -147,7 +147,7 @@ class Folding:
             yield gone.clone(), predicted
 
     def run(self, shares: Sequence[float], left: Callable[[Tensor], float], sizes: Sizes) -> list[Step]:
-        """What goes at each of the falling `shares` of `left(nothing)`. Raises ValueError where one can't be reached."""
+        """What goes at each of the falling `shares` of `left(nothing)`. Raises ValueError where one can't be had."""
         whole = left(torch.zeros(self.groups.count, dtype=torch.bool))
         enough = [lambda gone, share=share: left(gone) <= share * whole for share in shares]
         steps = self._steps(self.readers, self.may_go.clone(), enough, self.scales(), sizes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -76,7 +77,7 @@ def factor_of(part: SlicePart, groups: Tensor, like: Tensor) -> Tensor:
     if not part.member.within:
         return factor
     place = part.place(like)
-    return torch.ones_like(like).index_put(place, factor.expand(torch.broadcast_shapes(*(p.shape for p in place))))
+    return torch.ones_like(like).index_put(place, factor.expand(np.broadcast_shapes(*(tuple(p.shape) for p in place))))
 
 
 def input_set(chosen: Governed, units: SliceGroups, parameters: Mapping[str, Tensor]) -> SliceGroups:

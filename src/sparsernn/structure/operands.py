@@ -44,7 +44,8 @@ def steps_of_cell(args: Sequence[Any]) -> Iterator[Operand]:
     """Operands of `torch._VF.lstm_cell` and its kin: the input, and the state before."""
     x, state = args[0], args[1]
     h = state[0] if isinstance(state, (list, tuple)) else state
-    w_ih, w_hh, b_ih, b_hh = (*args[2:6], None, None)[:4]
+    w_ih, w_hh = args[2:4]
+    b_ih, b_hh = (*args[4:6], None, None)[:2]
     yield x.reshape(-1, x.shape[-1]), w_ih, b_ih
     yield h.reshape(-1, h.shape[-1]), w_hh, b_hh
 

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,7 +88,7 @@ def constant(label: Tensor, axis: int) -> bool:
 
 def fit(index: Tensor, shape: torch.Size) -> Tensor:
     """`index` broadcast to `shape`."""
-    return index.expand(torch.broadcast_shapes(index.shape, shape))
+    return index.expand(np.broadcast_shapes(tuple(index.shape), tuple(shape)))  # torch's own imports sympy: seconds
 
 
 def grow(weight: Weight, length: int) -> Weight:

@@ -57,16 +57,17 @@ class Site:
 
     def rows(self, weight: Tensor) -> Tensor:
         """The matrix (rows, inputs) in float64, of the parameter's value."""
-        return weight.detach().to("cpu", torch.float64).movedim(self.axis, 1).reshape(*self._shape(weight))
+        return self._seen(weight).flatten(0, -2).to("cpu", torch.float64)
 
     def put(self, weight: Tensor, rows_RI: Tensor) -> None:
         """Write the matrix back into the parameter."""
-        moved = weight.detach().movedim(self.axis, 1)
-        moved.copy_(rows_RI.reshape(moved.shape).to(moved))
+        seen = self._seen(weight)
+        seen.copy_(rows_RI.view(seen.shape).to(seen))
 
-    def _shape(self, weight: Tensor) -> tuple[int, int]:
-        inputs = weight.shape[self.axis] * self.taps
-        return weight.numel() // inputs, inputs
+    def _seen(self, weight: Tensor) -> Tensor:
+        """The parameter with its inputs last: a view."""
+        value = weight.detach()
+        return value.flatten(self.axis) if self.taps > 1 else value.movedim(self.axis, -1)
 
 
 class SiteRecorder(TorchFunctionMode):
@@ -93,10 +94,9 @@ class SiteRecorder(TorchFunctionMode):
         used = {n for leaf in tree_iter((args, kwargs)) if isinstance(leaf, Tensor) and (n := self._name(leaf))}
         if not used or name in _READS_NOTHING:
             return result
-        if name in ("t", "T.get", "mT.get", "transpose", "swapaxes") and isinstance(args[0], Tensor):
-            if args[0].dim() == 2:
-                self._turned[id(result)] = (result, next(iter(used)))
-                return result
+        if name in _TURNS and isinstance(args[0], Tensor) and args[0].dim() == 2:
+            self._turned[id(result)] = (result, next(iter(used)))
+            return result
         handled = self._products(name, args, kwargs)
         for parameter in used - handled:
             self.others.setdefault(parameter, f"{name} at {source_line()}")
@@ -112,7 +112,10 @@ class SiteRecorder(TorchFunctionMode):
             return self._several(steps_of_layer(name, args))
         if name in CELLS:
             return self._several(steps_of_cell(args))
-        get = lambda n, key: args[n] if len(args) > n else kwargs.get(key)  # noqa: E731
+
+        def get(place: int, key: str) -> Any:
+            return args[place] if len(args) > place else kwargs.get(key)
+
         if name == "linear":
             x, weight, bias = get(0, "input"), get(1, "weight"), get(2, "bias")
             return self._one(x.reshape(-1, x.shape[-1]), weight, 1, bias)
@@ -130,8 +133,9 @@ class SiteRecorder(TorchFunctionMode):
         if name in ("conv_transpose1d", "conv_transpose2d") and get(6, "groups") in (None, 1):
             x, weight = get(0, "input"), get(1, "weight")
             channel = x.dim() - (weight.dim() - 2) - 1
-            bias = {self._name(b) for b in (get(2, "bias"),) if isinstance(b, Tensor)}
-            return self._one(x.movedim(channel, -1).reshape(-1, x.shape[channel]), weight, 0, None) | (bias - {None})
+            bias = self._name(get(2, "bias")) if isinstance(get(2, "bias"), Tensor) else None
+            done = self._one(x.movedim(channel, -1).reshape(-1, x.shape[channel]), weight, 0, None)
+            return done | {bias} if bias else done
         return set()
 
     def _several(self, steps: Any) -> set[str]:
@@ -162,6 +166,7 @@ class SiteRecorder(TorchFunctionMode):
         return done
 
 
+_TURNS = ("t", "T.get", "mT.get", "transpose", "swapaxes")
 _READS_NOTHING = {
     "__get__", "shape.get", "dtype.get", "device.get", "size", "dim", "numel", "is_floating_point", "is_complex",
     "requires_grad.get", "grad.get", "is_cuda.get", "ndim.get", "layout.get", "data_ptr", "stride", "is_contiguous",
