@@ -16,10 +16,7 @@ from sparsernn.surgery.compact import compact
 
 from .architecture import set_slices
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's own older interfaces
 
 
 class Round(torch.autograd.Function):

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
-from .cells import RecurrentLayer
-from .channels import ROW, UNIT, Channels, Reason
+from .cells import RecurrentLayer, has_computed, made_plain_by
+from .channels import ROW, UNIT, Because, Channels, Reason
 from .classes import Classes, PlaneMap
 from .normed import rows_in_norms, spared
 
@@ -106,6 +107,21 @@ def build(
         equal=_equal(layers),
     )
     return classes, reasons
+
+
+def computed_layers(model: nn.Module, classes: Classes) -> dict[int, Reason]:
+    """Units of torch's layers whose weights torch computes at each call: no narrower layer would compute them."""
+    found: dict[int, Reason] = {}
+    for path, module in model.named_modules():
+        if not isinstance(module, (nn.RNNBase, nn.RNNCellBase)) or not has_computed(module):
+            continue
+        cure = f"{made_plain_by(path, module)} makes them plain"
+        text = "weights of its layer are computed at each call, which is not followed"
+        reason = Reason(text, "forward", path or type(model).__name__, Because.NOT_FOLLOWED, cure)
+        for (name, _), planes in classes.planes.items():
+            if name.startswith(f"{path}." if path else ""):
+                found |= dict.fromkeys(planes.classes[planes.owner >= 0].tolist(), reason)
+    return found
 
 
 def _equal(layers: Sequence[RecurrentLayer]) -> tuple[tuple[str, ...], ...]:
@@ -228,7 +244,7 @@ def _unit_sets(
     return sets
 
 
-_LAYER = re.compile(r"(^|\.)weight_hh_(l\d+(?:_reverse)?)$")  # parameters that are named as torch names them
+_LAYER = re.compile(r"(^|\.)weight_hh_(l\d+(?:_reverse)?)(?:_orig)?$")  # parameters that are named as torch names them
 
 
 def _hand_written(

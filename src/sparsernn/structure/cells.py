@@ -162,6 +162,11 @@ def made_plain_by(path: str, module: nn.Module) -> str:
     return f"torch.nn.utils.{undo}({owner}, {name!r})"
 
 
+def has_computed(module: nn.Module) -> bool:
+    """Whether torch computes one of the weights of `module` at each call."""
+    return next(_computed(module), None) is not None
+
+
 def _computed(module: nn.Module) -> Iterator[tuple[str, str]]:
     """Names of weights that torch computes, and what undoes that."""
     for name in getattr(module, "parametrizations", ()):

@@ -26,7 +26,7 @@ def derived(tracer: Tracer, equation: str, a: Tensor, b: Tensor) -> Shadow | Non
     letters = sides.split(",")
     shadows = tracer.shadow(a), tracer.shadow(b)
     matrices = {len(side) for side in (*letters, out)} == {2} and max(a.shape + b.shape) > 1
-    if not matrices or not all(_is_learned(tracer, shadow) for shadow in shadows):
+    if not matrices or not all(map(tracer.is_learned, shadows)):
         return None
     factors: list[list[Weight]] = []
     for tensor, shadow, side in zip((a, b), shadows, letters):
@@ -47,10 +47,6 @@ def derived(tracer: Tracer, equation: str, a: Tensor, b: Tensor) -> Shadow | Non
         size = next(s for s, c in zip(other.shape, letters[letters[0] == side]) if c in out)
         weights += [tuple(_spread(part, out.index(free), size) for part in weight) for weight in own]
     return Shadow(weights=tuple(weights))
-
-
-def _is_learned(tracer: Tracer, shadow: Shadow) -> bool:
-    return shadow.is_weight and any(n not in tracer.numbering.buffers for n in tracer.parameters_in(*shadow.weights))
 
 
 def _factor(weight: Weight, free: int, plain: bool) -> Weight | None:

@@ -88,7 +88,8 @@ def _weights_only(
     ]
     if name in ops.ELEMENTWISE_ZERO and not ("div" in name and not shadows[0].weights):
         # A mask or a scale on a weight is cut with it, but it is the weight itself that has to be zero.
-        main, *factors = (s for s in shadows if s.weights)
+        # What is learned stands for the product; of several the first.
+        main, *factors = sorted((s for s in shadows if s.weights), key=lambda s: not tracer.is_learned(s))
         note_norm(tracer, main, operands)
         scaled = tuple(tracer.as_factor(w) for s in factors for w in s.weights)
         return Shadow(weights=tuple(tuple(fit(p, shape) for p in w) for w in (*main.weights, *scaled)))

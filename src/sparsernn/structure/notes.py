@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from .channels import Reason
+from .refusals import unreadable
 from .structure import Structure
 
 
@@ -38,6 +39,9 @@ def why_none(model: nn.Module, structure: Structure) -> str:
             f"{name} has no recurrent layer that can be followed: {lost[0]}.\n"
             "If a class of its modules is a recurrent cell, declare its gates with register_cell."
         )
+    instead = unreadable(model)
+    if instead:
+        return f"{name} has no recurrent layer that can be seen.\n{instead}"
     return (
         f"{name} has no recurrent layer: expected torch.nn.LSTM, GRU, RNN, a cell, or a hand-written cell whose value "
         "feeds back into itself.\n"

@@ -31,16 +31,23 @@ def follow_layer(tracer: Tracer, name: str, args: Sequence[Any]) -> list[Shadow]
     projected = each in (3, 5)
     assert each == 2 + 2 * bool(has_biases) + projected
     label = tracer.label(source)
-    if not _plain(tracer, weights):
-        _keep_all(tracer, [label, *(tracer.label(s) for s in states)], weights)
-        return [Shadow()] * (1 + len(states))
+    plain = _plain(tracer, weights)
     ends: list[list[np.ndarray]] = [[] for _ in states]
     for layer in range(layers):
         outputs: list[np.ndarray] = []
         for direction in range(directions):
             place = layer * directions + direction
             mine = weights[place * each : (place + 1) * each]
+            if not plain and not _plain(tracer, mine):
+                _keep_all(tracer, [label, *(tracer.label(s) for s in states)], mine)
+                sizes = (states[0].shape[-1], states[-1].shape[-1])
+                outputs.append(np.zeros(sizes[0], dtype=np.int64))
+                for which, size in enumerate(sizes[: len(states)]):
+                    ends[which].append(np.zeros(size, dtype=np.int64))
+                continue
             units = _unit(tracer, name, mine, label, projected)
+            for ids in units if not plain else ():
+                tracer.lose(torch.from_numpy(ids), "other weights of its layer are not plain parameters")
             for which, state in enumerate(states):
                 _start(tracer, state, place, units[which])
                 ends[which].append(units[which])

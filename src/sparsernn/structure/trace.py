@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from .._modules import unwrap
 from . import examples
-from .build import build, declare_cells
-from .cells import RecurrentLayer, made_plain_by, recurrent_layers, unmanaged_modules
+from .build import build, computed_layers, declare_cells
+from .cells import RecurrentLayer, has_computed, made_plain_by, recurrent_layers, unmanaged_modules
 from .channels import Because, Channels, Reason
 from .check import shake
 from .classes import Classes
 from .groups import Level, SliceGroups
 from .notes import undeclared_cells, unused_modules, why_none
+from .refusals import refuse
 from .shadow import varies
 from .structure import Kept, State, Structure, unreached_note
 from .tracer import Tracer, unseen
@@ -44,6 +45,7 @@ def trace(
     """
     model = unwrap(model)
     calls = examples.calls(example_inputs)
+    refuse(model, calls)
     layers = recurrent_layers(model)
     with quiet():
         recorded = _record(model, calls, layers, carried_states)
@@ -166,6 +168,9 @@ def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn
             Reason("the numeric check failed: its readers are not all known", "check", "trace", Because.CHECK_FAILED)
         )
         classes.free[c] = False
+    for c, reason in computed_layers(model, classes).items():
+        reasons.setdefault(c, []).insert(0, reason)
+        classes.free[c] = False
     kept: list[Kept] = []
     shown: set[Reason] = set()
     for name, of_unit in classes.sets.items():
@@ -198,7 +203,7 @@ def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn
     own = [name for name in classes.sets if name not in declared]
     unfollowed = [r for r in lost if r.because is Because.NOT_FOLLOWED]
     notes += [f"{r.text} ({r.operation} at {r.where}): what it takes in is kept" for r in unfollowed[:8]]
-    ours = {path for path, module in model.named_modules() if type(module).__module__.startswith("sparsernn.nn")}
+    ours = {path for path, module in model.named_modules() if _needs_no_declaration(module)}
     undeclared = [name for name in own if name.rpartition(".")[0] not in ours]
     lost_loops: list[Reason] = []
     if undeclared or not own:
@@ -224,6 +229,11 @@ def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn
         states={at: _classes_of(state, classes.channel_class) for at, state in recorded.states.items()},
         shapes={n: tuple(t.shape) for n, t in (*model.named_parameters(), *model.named_buffers())},
     )
+
+
+def _needs_no_declaration(module: nn.Module) -> bool:
+    torchs = isinstance(module, (nn.RNNBase, nn.RNNCellBase))
+    return type(module).__module__.startswith("sparsernn.nn") or (torchs and has_computed(module))
 
 
 def _classes_of(state: State, channel_class: Tensor) -> State:

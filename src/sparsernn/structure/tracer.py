@@ -146,6 +146,10 @@ class Tracer(TorchFunctionMode):
         """The numbers of the parameters and buffers that the weights are made of."""
         return list(dict.fromkeys(n for weight in weights for n in self.numbering.parameters_in(weight)))
 
+    def is_learned(self, shadow: Shadow) -> bool:
+        """A weight and nothing else, with a parameter in it: not of buffers alone."""
+        return shadow.is_weight and any(n not in self.numbering.buffers for n in self.parameters_in(*shadow.weights))
+
     def read(self, number: int, axis: int, index: np.ndarray, ids: np.ndarray) -> None:
         parameter, counts = self.numbering.parameter(number), self.numbering.counts(number, axis)
         size, site = self.numbering.shapes[parameter][axis], self.site() if counts else None
