@@ -304,6 +304,12 @@ def lazy() -> nn.Module:
     return model
 
 
+def scripted_part() -> nn.Module:
+    model = Plain()
+    model.fc = torch.jit.script(model.fc)  # type: ignore[assignment]
+    return model
+
+
 def quantized() -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -331,6 +337,7 @@ class TrainGivesNone(Plain):
         (lambda: srn.accelerate(Plain().eval()), "before accelerate"),
         (lambda: torch.jit.script(Plain()), "torch.jit"),
         (lambda: torch.jit.trace(Plain().eval(), torch.randn(2, 5, 4)), "torch.jit"),
+        (scripted_part, "fc is compiled by torch.jit"),
         (quantized, "fc is quantized by torch"),
         (lambda: Plain().to("meta"), "rnn.weight_ih_l0 is on the meta device"),
         (lazy, "fc.weight has no size yet"),
@@ -341,6 +348,18 @@ def test_models_without_an_onnx_form_get_what_to_export_in_their_place(make, wor
     with pytest.raises(ValueError, match=words) as caught:
         export_onnx(make(), tmp_path / "m.onnx", torch.randn(2, 5, 4))
     assert len(str(caught.value).splitlines()) <= 3 and not list(tmp_path.iterdir())
+
+
+class ReadsData(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.data)
+
+
+def test_the_data_of_an_input_is_the_input(tmp_path):
+    torch.manual_seed(0)
+    model = ReadsData().eval()
+    export_onnx(model, tmp_path / "m.onnx", torch.randn(2, 5, 4))
+    check(tmp_path / "m.onnx", model, torch.randn(3, 9, 4))
 
 
 @pytest.mark.parametrize("wrap", [nn.DataParallel, lambda m: m])

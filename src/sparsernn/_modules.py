@@ -85,7 +85,7 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     for module in other.modules():
         module.__dict__.pop("_compiled_call_impl", None)
         behind = getattr(vars(module).get("forward"), "_torchdynamo_orig_callable", None)
-        if getattr(behind, "__qualname__", None) == type(module).forward.__qualname__:
+        if behind is not None and getattr(behind, "__qualname__", None) == type(module).forward.__qualname__:
             del module.__dict__["forward"]
     return other
 

@@ -7,14 +7,13 @@ from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 _PACKAGE = __name__.split(".")[0]
-_RECURRENT = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
 
 
 def refuse_other_kinds(model: nn.Module) -> None:
     """Raise ValueError for models that are compiled, quantized, accelerated, unfinished or not in float32."""
     for path, module in model.named_modules():
         kinds = [f"{base.__module__}.{base.__name__}" for base in type(module).__mro__]
-        what = _kind(module, kinds, not path)
+        what = _kind(module, kinds)
         if what is not None:
             where = f"{path} is" if path else f"this {type(model).__name__} is"
             raise ValueError(f"export_onnx: {where} {what}")
@@ -36,13 +35,13 @@ def refuse_other_kinds(model: nn.Module) -> None:
             )
 
 
-def _kind(module: nn.Module, kinds: list[str], root: bool) -> str | None:
+def _kind(module: nn.Module, kinds: list[str]) -> str | None:
     if any(kind.startswith(f"{_PACKAGE}.runtime.") for kind in kinds):
         return (
             "accelerated, and its kernels have no ONNX form.\n"
             "Export the model before accelerate: export_onnx(model, ...), then accelerate(model)."
         )
-    if isinstance(module, torch.jit.ScriptModule) and (root or module.original_name in _RECURRENT):
+    if isinstance(module, torch.jit.ScriptModule):
         return "compiled by torch.jit (script or trace).\nExport the Python model that it was made of."
     if any(".quantized." in kind and kind.startswith("torch.") for kind in kinds):
         return (

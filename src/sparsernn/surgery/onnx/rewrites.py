@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+_DATA = Tensor.data.__get__  # pyright: ignore[reportFunctionMemberAccess]
+
 
 class Longest(int):
     """The length of the longest packed sequence, which padding takes where no `total_length` is given."""
@@ -34,6 +36,8 @@ class Rewritten(TorchFunctionMode):
             "pool" in name and any(isinstance(one, Tensor) for one in (*args[1:], *kwargs.values()))
         ):
             self.fixed("a size becomes a Python number")
+        if func == _DATA:
+            return args[0].detach()  # which the exporter follows; `.data` it does not
         if name == "size" and len(args) == 2 and any(args[0] is known for known in self.batch_sizes):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that a number is made of a size, as it is meant to be

@@ -46,6 +46,8 @@ class Check:
 
     def verify(self, variants: Variants) -> None:
         start = time.perf_counter()
+        self.flat.run(self.flat.examples)
+        seconds = time.perf_counter() - start
         self._compare("the example", self.flat.examples)
         lost = [name for name, m in zip(self.flat.names, variants.matters) if m and name not in self.known]
         if lost:
@@ -54,7 +56,6 @@ class Check:
                 f"export_onnx: the outputs depend on {', '.join(lost)}, but the file would hold the example's values.\n"
                 f"The model takes Python numbers out of it{where} (item, tolist, numpy): compute with tensors."
             )
-        seconds = time.perf_counter() - start
         self._compare("the example with other numbers", variants.of(self.flat.examples, 1))
         for seed, (what, sizes) in enumerate(self._cases(), start=2):
             if sizes and seconds * max(new / one.size for one, new in sizes) > SECONDS:
