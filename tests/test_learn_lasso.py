@@ -16,7 +16,7 @@ from sparsernn.learn.l1 import L1
 from sparsernn.learn.lasso import GroupLasso
 from sparsernn.learn.levels import Slices
 from sparsernn.learn.penalty import zero_below
-from sparsernn.learn.proximal import shrink_groups, shrink_weights, step_metric
+from sparsernn.learn.proximal import shrink_groups, shrink_weights
 from sparsernn.structure.trace import trace
 from sparsernn.surgery.compact import compact
 
@@ -256,40 +256,6 @@ def test_single_weights_move_by_strength_over_metric():
     metric = torch.tensor([1.0, 2.0, 4.0, 1.0])
     shrink_weights(weight, lambda select: select(metric), 0.6)
     torch.testing.assert_close(weight, torch.tensor([2.4, -0.2, 0.05, 0.0]))
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda p: torch.optim.SGD(p, 0.1),
-        lambda p: torch.optim.Adam(p, 0.1),
-        lambda p: torch.optim.Adam(p, 0.1, eps=0.3),
-        lambda p: torch.optim.Adam(p, torch.tensor(0.1), amsgrad=True),
-        lambda p: torch.optim.AdamW(p, 0.1, weight_decay=0.0),
-        lambda p: torch.optim.RMSprop(p, 0.1, eps=0.3),
-        lambda p: torch.optim.Adagrad(p, 0.1, lr_decay=0.1),
-    ],
-)
-def test_the_metric_is_that_of_the_optimizers_own_step(make):
-    torch.manual_seed(0)
-    weight = nn.Parameter(torch.randn(5, 3).double())
-    optimizer = make([weight])
-    before, gradient = weight.detach().clone(), torch.randn(5, 3).double()
-    weight.grad = gradient.clone()
-    optimizer.step()
-    torch.testing.assert_close((before - weight.detach()) * step_metric(optimizer, weight, whole), gradient)
-
-
-@pytest.mark.parametrize("options", [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}])
-def test_the_metric_knows_what_momentum_adds_up_to(options):
-    weight = nn.Parameter(torch.zeros(3).double())
-    optimizer = torch.optim.SGD([weight], 0.1, **options)
-    gradient = torch.tensor([1.0, -2.0, 0.5]).double()
-    for _ in range(400):
-        before = weight.detach().clone()
-        weight.grad = gradient.clone()
-        optimizer.step()
-    torch.testing.assert_close((before - weight.detach()) * step_metric(optimizer, weight, whole), gradient)
 
 
 @pytest.mark.parametrize(

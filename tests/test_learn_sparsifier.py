@@ -70,6 +70,8 @@ def test_the_model_looks_as_before(name):
 @pytest.mark.parametrize("name", list(RUNS))
 @pytest.mark.filterwarnings("ignore:Adam divides")
 def test_killed_and_resumed_is_equal_to_the_bit(name, optimizer):
+    if optimizer == "lbfgs" and name.startswith("proximal"):
+        pytest.skip("a line search has no metric")
     model, built, sparsifier = start(RUNS[name], optimizer)
     train(model, built, 7)
     saved = io.BytesIO()
@@ -401,14 +403,14 @@ def test_foreign_states():
         ([], ["not the state of a sparsifier"]),
         ({**good, "format": 99}, ["format 99"]),
         (L1(model, strength=1.0).state_dict(), ["that of L1", "expected one of Prune"]),
-        (wide.state_dict(), ["rnn.weight_ih_l0", "build the same model"]),
-        (Prune(model, None, 0.5, level="gate").state_dict(), ["level 'gate'"]),
-        ({**good, "masks": {"rnn.weight_ih_l0": torch.ones(80, 9)}}, ["float32 mask"]),
-        ({**good, "masks": {"lstm.weight": torch.ones(2, 2, dtype=torch.bool)}}, ["no such parameter"]),
+        (wide.state_dict(), ["[96, 9] for rnn.weight_ih_l0", "expected [80, 9]", "the same model"]),
+        (Prune(model, None, 0.5, level="gate").state_dict(), ["gate for level", "expected weight"]),
+        ({**good, "masks": {"rnn.weight_ih_l0": torch.ones(80, 9)}}, ["float32 tensor", "masks rnn.weight_ih_l0"]),
+        ({**good, "masks": {"lstm.weight": torch.ones(2, 2, dtype=torch.bool)}}, ["the unknown lstm.weight"]),
     ]
     for state, words in cases:
         no_change(model, lambda state=state: sparsifier.load_state_dict(state), ValueError, *words)
         assert sparsifier.steps_done == 0 and not sparsifier.state_dict()["masks"]
     lasso = GroupLasso(model, tokens(), target=0.5, steps=10)
     penalised = GroupLasso(model, tokens(), strength=1.0).state_dict()
-    no_change(model, lambda: lasso.load_state_dict(penalised), ValueError, "saved run")
+    no_change(model, lambda: lasso.load_state_dict(penalised), ValueError, "None for target", "saved run")

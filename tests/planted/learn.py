@@ -4,9 +4,9 @@ from .bug import Bug
 
 EXACT = "test_learn_prune.py::test_exactly_the_share_is_zero_after_fifty_further_steps"
 LBFGS = "test_learn_lasso.py::test_lbfgs_minimises_loss_and_penalty_together"
-METRIC = "test_learn_lasso.py::test_the_metric_is_that_of_the_optimizers_own_step"
+METRIC = "test_learn_metric.py::test_the_metric_is_the_optimizers_own_displacement"
 MINIMUM = "test_learn_lasso.py::test_the_group_step_is_the_minimum_in_the_metric"
-MOMENTUM = "test_learn_lasso.py::test_the_metric_knows_what_momentum_adds_up_to"
+MOMENTUM = METRIC
 PENALTY = "test_learn_lasso.py::test_the_penalty_is_the_plain_loop_over_the_published_slices"
 RESUMED = "test_learn_sparsifier.py::test_killed_and_resumed_is_equal_to_the_bit"
 SCALER = "test_learn_sparsifier.py::test_grad_scaler_with_a_fused_optimizer"
@@ -26,8 +26,8 @@ BUGS = (
     Bug(
         "momentum of masked weights lives on",
         "learn/sparsifier.py",
-        "                mask_state(self._optimizer, parameter, mask)\n",
-        "                pass\n",
+        "                    mask_state(optimizer, parameter, mask)\n",
+        "                    pass\n",
         (EXACT,),
     ),
     Bug(
@@ -40,29 +40,29 @@ BUGS = (
     Bug(
         "a penalty in the loss added once more",
         "learn/sparsifier.py",
-        "None if self._user_added else self._add_gradient(scale)",
+        "None if self._user_added or not first else self._add_gradient(scale)",
         "self._add_gradient(scale)",
         ("test_learn_sparsifier.py::test_a_penalty_in_the_loss_is_not_added_twice",),
     ),
     Bug(
         "steps counted from the start after a resume",
         "learn/sparsifier.py",
-        '        self.steps_done = int(state["steps_done"])\n',
-        "",
+        'self.steps_done, self._finished = int(state["steps_done"]), state["finished"]',
+        'self._finished = state["finished"]',
         (RESUMED,),
     ),
     Bug(
         "a score's memory lost in a resume",
-        "learn/prune.py",
-        "self.score.memory = {n: v.to(self._parameters[n].device, copy=True) for",
-        "self.score.memory = {n: torch.zeros_like(v) for",
+        "learn/scores.py",
+        "self.memory = {name: value.to(devices.get(name), copy=True) for",
+        "self.memory = {name: torch.zeros_like(value) for",
         (RESUMED,),
     ),
     Bug(
         "scale of the gradients ignored",
         "learn/hooks.py",
-        "return 1.0 if scale is None else scale",
-        "return 1.0",
+        "return sign if scale is None else sign * scale",
+        "return sign",
         (SCALER,),
     ),
     Bug(
@@ -144,21 +144,21 @@ BUGS = (
     ),
     Bug(
         "bias correction of the first moment in the metric",
-        "learn/proximal.py",
-        'group["betas"][1] **',
-        'group["betas"][0] **',
+        "learn/metric.py",
+        'correction = 1 - group["betas"][1] **',
+        'correction = 1 - group["betas"][0] **',
         (METRIC,),
     ),
     Bug(
         "learning rate left out of Adam's epsilon",
-        "learn/proximal.py",
-        "1 / (correction**0.5 * rate), eps / rate)",
-        "1 / (correction**0.5 * rate), eps)",
+        "learn/metric.py",
+        '1 / (correction**0.5 * rate), group["eps"] / rate)',
+        '1 / (correction**0.5 * rate), group["eps"])',
         (METRIC,),
     ),
     Bug(
         "momentum left out of the metric",
-        "learn/proximal.py",
+        "learn/metric.py",
         " / (1 - momentum)\n",
         "\n",
         (MOMENTUM,),

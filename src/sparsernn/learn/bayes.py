@@ -17,6 +17,7 @@ from .multipliers import multipliers
 from .noise import Draw, Noise
 from .noisy_modules import agreeing, alone_masks, forwards
 from .posterior import Posterior
+from .saved import like
 from .sparsifier import Sparsifier
 from .units import governed_units, without_dead_units
 
@@ -107,30 +108,37 @@ class Bayes(Sparsifier):
         self._noise = Noise(self._root, swapped, made, self._draw)
         device = next(iter(self._parameters.values())).device
         self._generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
-        self._finished = False
 
     # The contract
 
-    def attach(self, optimizer: Optimizer) -> Self:
+    def attach(self, optimizer: Optimizer, *others: Optimizer) -> Self:
         """Follow every step of `optimizer`, let noise into the model's forward and learn how much.
 
         Raises as all sparsifiers do, and ValueError for an optimizer with one parameter group only (LBFGS) and where a
         learning-rate scheduler is there already.
         """
-        super().attach(optimizer)
-        assert self._optimizer is not None
-        rate = self._optimizer.param_groups[0]["lr"]
+        super().attach(optimizer, *others)
+        (inner,) = self._optimizers
+        rate = inner.param_groups[0]["lr"]
         for parameters, factor in (
             (self._posterior.log_sigmas, self.sigma_rate),
             (self._posterior.means, self.mean_rate),
         ):
             if parameters:
-                self._optimizer.add_param_group({"params": parameters, "lr": rate * factor, "weight_decay": 0.0})
+                inner.add_param_group({"params": parameters, "lr": rate * factor, "weight_decay": 0.0})
         self._noise.attach()
         return self
 
-    def _check_optimizer(self, optimizer: Optimizer) -> None:
+    def _needs_one_optimizer(self) -> str:
+        return "it adds groups of its own and learns from all gradients of a step"
+
+    def _check_optimizer(self, optimizer: Optimizer, trained: set[int]) -> None:
         kind = type(optimizer).__name__
+        if self._noise.is_taken():
+            raise ValueError(
+                "Another Bayes is attached to this model and samples its weights: one at a time.\n"
+                "Give both parts to one of them (include= takes several patterns), or call finish() of the other first."
+            )
         if isinstance(optimizer, torch.optim.LBFGS):
             raise ValueError(
                 "LBFGS takes one group of parameters and needs a loss without noise, so Bayes can't be attached to it: "
@@ -161,11 +169,12 @@ class Bayes(Sparsifier):
         The model is then a plain one, whose weights hold the multipliers' means: those of inputs in the columns of
         weight_ih, of gates in the rows of weight_ih and weight_hh, of units in all that reads them.
         """
+        return super().finish()
+
+    def _detach(self) -> None:
         self._noise.detach()
-        optimizer = self._optimizer
-        model = super().finish()
-        if optimizer is not None:
-            own = {id(p) for p in self._posterior.parameters}
+        own = {id(p) for p in self._posterior.parameters}
+        for optimizer in self._optimizers:
             for parameter in self._posterior.parameters:
                 optimizer.state.pop(parameter, None)
             for group in optimizer.param_groups:
@@ -173,7 +182,7 @@ class Bayes(Sparsifier):
             # A scheduler counts the groups: then they stay, empty.
             if not hasattr(optimizer.step, "_wrapped_by_lr_sched"):
                 optimizer.param_groups[:] = [g for g in optimizer.param_groups if g["params"]]
-        return model
+        super()._detach()
 
     # Around each step
 
@@ -216,47 +225,36 @@ class Bayes(Sparsifier):
 
     def _conclude(self) -> None:
         self._hold(self._decided())
-        self._finished = True
 
     # Saved runs
+
+    def _options(self) -> dict[str, Any]:
+        rates = {"sigma_rate": self.sigma_rate, "mean_rate": self.mean_rate}
+        return {"levels": list(self.levels), "train_size": self.train_size, **rates}
 
     def _extra_state(self) -> dict[str, Any]:
         kinds = self._posterior.kinds.items()
         return {
-            "levels": list(self.levels),
-            "finished": self._finished,
             "weights": {name: sigma.detach().clone() for name, sigma in self._posterior.sigmas.items()},
             "multipliers": {kind: own.log_sigma.detach().clone() for kind, own in kinds},
             "generator": self._generator.get_state(),
         }
 
+    def _extra_form(self, state: Any) -> dict[str, Any]:
+        weights = {name: like(sigma) for name, sigma in self._posterior.sigmas.items()}
+        multipliers = {kind: like(own.log_sigma) for kind, own in self._posterior.kinds.items()}
+        return {"weights": weights, "multipliers": multipliers, "generator": like(self._generator.get_state())}
+
     def _load_extra_state(self, state: Mapping[str, Any]) -> None:
-        own = {
-            **{("weights", name): sigma for name, sigma in self._posterior.sigmas.items()},
-            **{("multipliers", kind): each.log_sigma for kind, each in self._posterior.kinds.items()},
-        }
-        given = {(part, name): value for part in ("weights", "multipliers") for name, value in state[part].items()}
-        if state["levels"] != list(self.levels) or set(given) != set(own):
-            raise ValueError(
-                f"The state is of levels {state['levels']} with posteriors of {_names(given)}, this Bayes has "
-                f"{list(self.levels)} with {_names(own)}: build it as in the saved run."
-            )
-        for place, value in given.items():
-            if value.shape != own[place].shape:
-                raise ValueError(
-                    f"The state has {tuple(value.shape)} sigmas for {place[1]}, the model has "
-                    f"{tuple(own[place].shape)}: build the same model as in the saved run."
-                )
+        try:
+            self._generator.set_state(state["generator"].cpu())
+        except RuntimeError as error:
+            raise ValueError(f"The state of Bayes has no state of a generator of random numbers: {error}") from None
         with torch.no_grad():
-            for place, value in given.items():
-                own[place].copy_(value)
-        self._finished = bool(state["finished"])
-        self._generator.set_state(state["generator"].cpu())
-
-
-def _names(places: Mapping[tuple[str, str], Any]) -> str:
-    names = [name for _, name in places]
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "nothing"
+            for name, value in state["weights"].items():
+                self._posterior.sigmas[name].copy_(value)
+            for kind, value in state["multipliers"].items():
+                self._posterior.kinds[kind].log_sigma.copy_(value)
 
 
 def _checked(

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from .levels import Slices, scored, sums, wide
-from .target import Budget, Ramp
+from .saved import Some, like
+from .target import Budget, Ramp, copies
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 OPEN = 2.2  # where a begins: nearly all gates are open
@@ -64,7 +65,7 @@ class HardConcrete:
             gradients[name] = gradient.to_dense() if gradient.is_sparse else gradient
         products = {name: wide(g) * wide(self.weights[name]) for name, g in gradients.items()}
         by_z = sums(self.level.parts, products) / scale
-        self.slope = by_z * self._slope_of_z()
+        self.slope = (by_z * self._slope_of_z()).to(self.a)
         self._multiply(gradients)
         for name, value in self.weights.items():
             parameters[name].copy_(value)
@@ -92,13 +93,18 @@ class HardConcrete:
         return False
 
     def settle(self, step: int, parameters: Mapping[str, Tensor]) -> None:
-        """The run ends before its time: the gates' own values take the place of the sample."""
-        if self.frozen or self.a is None:
+        """The run ends before its time: the gates' own values take the place of the sample.
+
+        They are part of the weights from then on. A run that goes on begins with gates that are wholly open or shut.
+        """
+        if self.z is None or self.a is None:
             return
         for name, value in self.weights.items():
             parameters[name].copy_(value)
         self._trim(parameters, max(self.target, float(self._expected(self._open(self.a)))))
-        self.frozen = False
+        assert self.gone is not None
+        self.a = torch.where(self.gone[0].to(self.a.device), -OPEN, OPEN).to(self.a)
+        self.moments, self.frozen, self.slope = [torch.zeros_like(self.a), torch.zeros_like(self.a)], False, None
 
     def _move(self, step: int) -> None:
         assert self.a is not None and self.slope is not None
@@ -158,23 +164,36 @@ class HardConcrete:
         return torch.where(inside, (ZETA - GAMMA) * s * (1 - s) / BETA, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        copies = {n: v.cpu().clone() for n, v in self.weights.items()}
         return {
             "frozen": self.frozen,
-            "gone": [] if self.gone is None else [out.cpu().clone() for out in self.gone],
-            "a": None if self.a is None else self.a.cpu().clone(),
-            "z": None if self.z is None else self.z.cpu().clone(),
-            "moments": [m.cpu().clone() for m in self.moments],
+            "gone": copies(self.gone),
+            "gates": copies([] if self.a is None else [self.a, *self.moments]),
             "multiplier": self.multiplier,
             "ratio": self.ratio,
-            "weights": copies,
+            "sample": copies([] if self.z is None else [self.z]),
+            "weights": copies([] if self.z is None else list(self.weights.values())),
+        }
+
+    def form(self, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+        each = torch.empty(self.level.count, device="meta")
+        weights = [like(parameters[name]) for name in scored(self.level)]
+        gates = {"gates": Some([each] * 3), "multiplier": float, "ratio": float}
+        return {
+            "frozen": bool,
+            "gone": Some(self.budget.form()),
+            **gates,
+            "sample": Some([each]),
+            "weights": Some(weights),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
-        self.frozen, self.gone = bool(state["frozen"]), [out.clone() for out in state["gone"]] or None
+        if bool(state["sample"]) != bool(state["weights"]) or (state["sample"] and not state["gates"]):
+            raise ValueError("The state of hard concrete gates has a sample without gates or weights: it is damaged.")
+        self.frozen, self.gone = state["frozen"], copies(state["gone"]) or None
         device = parameters[scored(self.level)[0]].device
-        self.a, self.z = (None if state[k] is None else state[k].to(device, copy=True) for k in ("a", "z"))
-        self.moments = [m.to(device, copy=True) for m in state["moments"]]
+        self.a, *self.moments = [value.to(device, copy=True) for value in state["gates"]] or [None]
+        self.z = state["sample"][0].to(device, copy=True) if state["sample"] else None
         self.multiplier, self.ratio = float(state["multiplier"]), float(state["ratio"])
-        self.weights = {n: v.to(parameters[n].device, copy=True) for n, v in state["weights"].items()}
+        names = scored(self.level) if state["weights"] else ()
+        self.weights = {n: v.to(parameters[n].device, copy=True) for n, v in zip(names, state["weights"])}
         self.slope = None

@@ -22,13 +22,25 @@ def unwrapped(optimizer: object) -> Optimizer:
 
 
 def gradient_scale(optimizer: Optimizer) -> Tensor | float:
-    """The factor by which gradients are scaled at this moment.
+    """The factor by which gradients are scaled at this moment; negative where the optimizer maximises.
 
     Fused optimizers unscale inside their step, so that hooks see the scaled gradients (GradScaler sets
     `optimizer.grad_scale`, None once they were unscaled).
     """
     scale = getattr(optimizer, "grad_scale", None)
-    return 1.0 if scale is None else scale
+    sign = direction(optimizer)
+    return sign if scale is None else sign * scale
+
+
+def direction(optimizer: Optimizer) -> float:
+    """1 where the optimizer minimises, -1 where it maximises. Raises ValueError for groups that differ in it."""
+    found = {bool(group.get("maximize", False)) for group in optimizer.param_groups}
+    if len(found) > 1:
+        raise ValueError(
+            f"{type(optimizer).__name__} has groups with maximize=True and others without: penalties and scores belong "
+            "to one loss.\nUse maximize=False and turn the sign of that part of the loss."
+        )
+    return -1.0 if True in found else 1.0
 
 
 def overflowed(optimizer: Optimizer) -> bool:

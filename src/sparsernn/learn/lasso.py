@@ -17,9 +17,11 @@ from .courses import Goal, Method, make_course
 from .governed import Include
 from .hard_concrete import HardConcrete
 from .levels import Slices, scored, sums
+from .metric import check_metric, is_adaptive, step_metric
 from .options import check_course, check_goal, check_update, strengths
 from .penalty import Groups, Penalty, SelfWeights, zero_below
-from .proximal import is_adaptive, shrink_groups, shrink_weights, step_metric
+from .proximal import shrink_groups, shrink_weights
+from .saved import described, memory_form
 from .scores import Magnitude, Score
 from .select import protected
 from .sparsifier import Sparsifier
@@ -102,6 +104,23 @@ class GroupLasso(Sparsifier):
         check_course(kind, target, max_loss, validate, method, cost, names)
         check_update(kind, strength is None, update, threshold, groups, self_weights)
         super().__init__(model, include)
+        self._given = described(
+            {
+                "level": names,
+                "target": target,
+                "strength": strength,
+                "max_loss": max_loss,
+                "steps": steps,
+                "cost": cost,
+                "method": method,
+                "update": update,
+                "threshold": threshold,
+                "groups": groups,
+                "self_weights": self_weights,
+                "score": score,
+                "ramp": ramp,
+            }
+        )
         # Unknown names come last, where make_level names them.
         ordered = sorted(names, key=lambda name: _COARSE_FIRST.index(name) if name in _COARSE_FIRST else 9)
         self.levels = [
@@ -124,9 +143,10 @@ class GroupLasso(Sparsifier):
     def _touched(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for level in self.levels for name in level.parameters))
 
-    def _check_optimizer(self, optimizer: Optimizer) -> None:
+    def _check_optimizer(self, optimizer: Optimizer, trained: set[int]) -> None:
+        kind = type(self).__name__
         if self._course is not None:
-            if isinstance(self._course, HardConcrete) and isinstance(optimizer, torch.optim.LBFGS):
+            if self._keeps_weights() and isinstance(optimizer, torch.optim.LBFGS):
                 raise ValueError('LBFGS looks at several points in a step; method="hard-concrete" has a gate for one.')
             return
         if self.update == "subgradient":
@@ -137,13 +157,25 @@ class GroupLasso(Sparsifier):
                     stacklevel=3,
                 )
             return
-        known = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        frozen = [n for level in self.levels for n in scored(level) if id(self._parameters[n]) not in known]
+        shrunk = {n: self._parameters[n] for level in self.levels for n in scored(level)}
+        frozen = [name for name, parameter in shrunk.items() if id(parameter) not in trained]
         if frozen:
             raise ValueError(
                 f"{type(optimizer).__name__} does not train {frozen[0]}, so the penalty can never bring its slices to "
                 "zero.\nTrain it as well, or use target=, which sets them to zero itself."
             )
+        if {id(p) for group in optimizer.param_groups for p in group["params"]} & {id(p) for p in shrunk.values()}:
+            check_metric(kind, optimizer)
+
+    def _needs_one_optimizer(self) -> str:
+        if self._course is None:
+            return "the penalty's gradient is added before a step" if self.update == "subgradient" else ""
+        if self._keeps_weights():
+            return "gates learn from all gradients of a step"
+        return "its score watches the gradients of a step" if self._course.budget.score.watches else ""
+
+    def _keeps_weights(self) -> bool:
+        return isinstance(self._course, HardConcrete)
 
     def penalty(self) -> Tensor:
         """strength * sum of the group norms, a scalar.
@@ -195,12 +227,12 @@ class GroupLasso(Sparsifier):
             self._shrink()
 
     def _shrink(self) -> None:
-        if self._optimizer is None:
+        if not self._optimizers:
             raise RuntimeError(
                 f'{type(self).__name__}: update="proximal" takes its step size from the optimizer: attach it first.'
             )
         names = dict.fromkeys(name for level in self.levels for name in scored(level))
-        metrics = {name: partial(step_metric, self._optimizer, self._parameters[name]) for name in names}
+        metrics = {name: partial(step_metric, self._optimizers, self._parameters[name]) for name in names}
         for level, strength in zip(reversed(self.levels), reversed(self.strengths)):
             if level.name == "weight":
                 for name in level.parameters:
@@ -245,28 +277,22 @@ class GroupLasso(Sparsifier):
                 for name, mask in level.masks(gone, self._parameters).items():
                     self._parameters[name].masked_fill_(~mask, 0)
 
+    def _options(self) -> dict[str, Any]:
+        return self._given
+
     def _extra_state(self) -> dict[str, Any]:
-        memory = {} if self._course is None else self._course.budget.score.memory
-        return {
-            "levels": [level.name for level in self.levels],
-            "counts": [level.count for level in self.levels],
-            "course": None if self._course is None else self._course.state_dict(),
-            "score": {name: value.clone() for name, value in memory.items()},
-        }
+        if self._course is None:
+            return {}
+        memory = {name: value.clone() for name, value in self._course.budget.score.memory.items()}
+        return {"course": self._course.state_dict(), "score": memory}
+
+    def _extra_form(self, state: Any) -> dict[str, Any]:
+        if self._course is None:
+            return {}
+        return {"course": self._course.form(self._parameters), "score": memory_form(state, self._parameters)}
 
     def _load_extra_state(self, state: Mapping[str, Any]) -> None:
-        own = {"levels": [level.name for level in self.levels], "counts": [level.count for level in self.levels]}
-        if any(state.get(key) != value for key, value in own.items()):
-            raise ValueError(
-                f"The state is of levels {state.get('levels')} with {state.get('counts')} groups, this "
-                f"{type(self).__name__} has {own['levels']} with {own['counts']}: build it as in the saved run."
-            )
-        if (state["course"] is None) != (self._course is None):
-            raise ValueError(
-                f"{type(self).__name__}: one of a size and a strength was given in the saved run, now the other."
-            )
         if self._course is not None:
             self._course.load_state_dict(state["course"], self._parameters)
-            memory = {n: v.to(self._parameters[n].device, copy=True) for n, v in state["score"].items()}
-            self._course.budget.score.memory = memory
+            self._course.budget.score.load(state["score"], self._parameters)
         self._decision = None

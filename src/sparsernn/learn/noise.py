@@ -99,6 +99,10 @@ class Noise:
             self.root.register_forward_hook(_Hook(self.leave), always_call=True),
         ]
 
+    def is_taken(self) -> bool:
+        """True if the root's forward runs on samples already, this one's or another's."""
+        return any(isinstance(hook, _Hook) and hook.live for hook in self.root._forward_pre_hooks.values())
+
     def detach(self) -> None:
         for handle in self._handles:
             handle.remove()
@@ -153,6 +157,10 @@ class _Hook:
 
     def __init__(self, call: Callable[..., None] | None = None) -> None:
         self._call = call
+
+    @property
+    def live(self) -> bool:
+        return self._call is not None
 
     def __call__(self, *args: Any) -> None:
         if self._call is not None:

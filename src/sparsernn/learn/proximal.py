@@ -13,70 +13,15 @@ sum_i (d_i v_i / (d_i r + strength))^2 = 1 on (0, ||v||). For SGD d = 1 / lr, an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from .levels import wide
+from .metric import Select
 from .parts import Part, chunks
 
-Select = Callable[[Tensor], Tensor]  # picks a part of each state tensor: rows, or the elements of some groups
 Metric = Callable[[Select], Tensor | float]
-_ADAPTIVE = ("Adam", "RMSprop", "Adagrad", "Adadelta", "Adafactor", "Lion", "Muon")
-
-
-def is_adaptive(optimizer: Optimizer) -> bool:
-    """True if the optimizer's steps hardly depend on the size of the gradient."""
-    return any(part in base.__name__ for base in type(optimizer).__mro__ for part in _ADAPTIVE)
-
-
-def step_metric(optimizer: Optimizer, parameter: Tensor, select: Select) -> Tensor | float:
-    """d of the optimizer's last step on what `select` picks of `parameter`: a tensor of that shape, or one number.
-
-    Read from the state after the step: sqrt(v_hat) + eps over the learning rate for Adam and its kin, RMSprop,
-    Adagrad and Adadelta; the learning rate alone for all others. Momentum without dampening multiplies the
-    displacement by 1 / (1 - momentum), and so it does here, so that a group is zero exactly where the loss gradient
-    cannot hold it.
-    """
-    group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
-    state: Mapping[str, Any] = optimizer.state.get(parameter, {})
-    rate = group["lr"]
-    momentum = group.get("momentum", 0) or 0
-    if not isinstance(momentum, (int, float)) or not 0 <= momentum < 1:
-        momentum = 0
-    rate = rate * (1 - (group.get("dampening", 0) or 0)) / (1 - momentum)
-    eps = group.get("eps", 0.0)
-    second = state.get("max_exp_avg_sq", state.get("exp_avg_sq"))
-    average = state.get("square_avg")
-    if isinstance(second, Tensor) and second.shape == parameter.shape:  # Adam, AdamW, NAdam, RAdam
-        correction = 1 - group["betas"][1] ** _count(state["step"])
-        return _line(select(second).sqrt(), 1 / (correction**0.5 * rate), eps / rate)
-    if isinstance(average, Tensor) and isinstance(state.get("acc_delta"), Tensor):  # Adadelta
-        return (select(average) + eps).sqrt_().div_((select(state["acc_delta"]) + eps).sqrt_()).div_(rate)
-    if isinstance(average, Tensor):  # RMSprop
-        mean = state.get("grad_avg")
-        average = select(average)
-        if isinstance(mean, Tensor):
-            average = (average - select(mean) ** 2).clamp_min_(0)
-        return _line(average.sqrt(), 1 / rate, eps / rate)
-    if isinstance(state.get("sum"), Tensor):  # Adagrad
-        rate = rate / (1 + (_count(state["step"]) - 1) * group.get("lr_decay", 0))
-        return _line(select(state["sum"]).sqrt(), 1 / rate, eps / rate)
-    return 1 / rate
-
-
-def _line(root: Tensor, slope: Any, shift: Any) -> Tensor:
-    """slope * root + shift in one pass, in place of `root`."""
-    if isinstance(slope, Tensor) or isinstance(shift, Tensor):
-        return root.mul_(slope).add_(shift)
-    return torch.add(root.new_tensor(shift), root, alpha=slope, out=root)
-
-
-def _count(step: Tensor | float) -> Tensor | float:
-    # In double precision, as 1 - 0.999^1 in float32 is off by 1e-5; without waiting for the device.
-    return step.double() if isinstance(step, Tensor) and step.is_cuda else float(step)
 
 
 def shrink_weights(weight: Tensor, metric: Metric, strength: float) -> None:

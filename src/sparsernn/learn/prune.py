@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..structure.groups import Level as LevelName
 from .governed import Include
 from .levels import scored
+from .saved import Some, described, like, memory_form
 from .schedules import OneShot, Schedule
 from .scores import Magnitude, Score
 from .select import lowest, protected
@@ -87,6 +88,9 @@ class Prune(Sparsifier):
     def _touched(self) -> tuple[str, ...]:
         return self.level.parameters
 
+    def _needs_one_optimizer(self) -> str:
+        return "its score watches the gradients of a step" if self.score.watches else ""
+
     def _watch(self, scale: Tensor | float) -> None:
         if not self.score.watches:
             return
@@ -134,16 +138,19 @@ class Prune(Sparsifier):
                 stacklevel=3,
             )
 
+    def _options(self) -> dict[str, Any]:
+        options = {"level": self.level.name, "sparsity": self.sparsity, "scope": self.scope}
+        return {**options, "score": described(self.score), "schedule": described(self.schedule)}
+
     def _extra_state(self) -> dict[str, Any]:
         memory = {name: value.clone() for name, value in self.score.memory.items()}
-        return {"level": self.level.name, "gone": self._gone.cpu().clone(), "share": self._share, "score": memory}
+        return {"gone": self._gone.cpu().clone(), "share": self._share, "score": memory}
+
+    def _extra_form(self, state: Any) -> dict[str, Any]:
+        memory = memory_form(state, self._parameters)
+        return {"gone": like(self._gone), "share": Some(float), "score": memory}
 
     def _load_extra_state(self, state: Mapping[str, Any]) -> None:
-        if state.get("level") != self.level.name or state["gone"].shape != self._gone.shape:
-            raise ValueError(
-                f"The state is of level {state.get('level')!r} with {len(state.get('gone', ()))} groups, "
-                f"this Prune has level {self.level.name!r} with {self.level.count}: build it as in the saved run."
-            )
         self._gone = state["gone"].clone()
         self._share = state["share"]
-        self.score.memory = {n: v.to(self._parameters[n].device, copy=True) for n, v in state["score"].items()}
+        self.score.load(state["score"], self._parameters)

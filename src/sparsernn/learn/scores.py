@@ -8,6 +8,7 @@ overrides `elements` and, if it has a memory, `watch`; tensors in `memory` are s
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -35,6 +36,11 @@ class Score:
 
     def watch(self, name: str, weight: Tensor, gradient: Tensor) -> None:
         """Called before each optimizer step with the unscaled gradient of each parameter that may be pruned."""
+
+    def load(self, memory: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+        """Take over a saved memory, on the devices of the parameters."""
+        devices = {name: parameter.device for name, parameter in parameters.items()}
+        self.memory = {name: value.to(devices.get(name), copy=True) for name, value in memory.items()}
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if k != "memory")

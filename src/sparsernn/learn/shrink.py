@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .target import Budget, Ramp, watch_scores
+from .saved import Some
+from .target import Budget, Ramp, copies, watch_scores
 
 PERIODS = 10
 
@@ -65,9 +66,10 @@ class ShrinkToZero:
         """The run ends before its time: nothing is to be put right."""
 
     def state_dict(self) -> dict[str, Any]:
-        gone = [] if self.gone is None else [out.cpu().clone() for out in self.gone]
-        return {"frozen": self.frozen, "gone": gone, "fading": [out.cpu().clone() for out in self.fading]}
+        return {"frozen": self.frozen, "gone": copies(self.gone), "fading": copies(self.fading)}
+
+    def form(self, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {"frozen": bool, "gone": Some(self.budget.form()), "fading": Some(self.budget.form())}
 
     def load_state_dict(self, state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
-        self.frozen, self.gone = bool(state["frozen"]), [out.clone() for out in state["gone"]] or None
-        self.fading = [out.clone() for out in state["fading"]]
+        self.frozen, self.gone, self.fading = state["frozen"], copies(state["gone"]) or None, copies(state["fading"])

@@ -8,13 +8,16 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from .._modules import unwrap
+from .company import check_company, check_finite, check_one, check_trained, copy_zeros, names, warn_of_exchanged
 from .factors import apply, factors
 from .governed import Include, governed
-from .hooks import around_closure, forget_directions, gradient_scale, mask_state, overflowed, unwrapped
+from .hooks import around_closure, direction, forget_directions, gradient_scale, mask_state, overflowed, unwrapped
+from .saved import FORMAT, Part, check_form, check_head, like
 
-FORMAT = 1
+LOOK = 100  # steps from one look at whether the parameters are still the model's to the next
 
 
 class Sparsifier:
@@ -34,10 +37,11 @@ class Sparsifier:
         self.steps_done = 0
         self._held: dict[str, Tensor] = {}  # masks that are enforced
         self._factors: dict[str, list[Tensor]] = {}  # the same, to multiply with
-        self._optimizer: Optimizer | None = None
+        self._optimizers: tuple[Optimizer, ...] = ()
         self._handles: list[Any] = []
         self._state_is_masked = False
         self._user_added = False
+        self._finished = False
         self._parameters: dict[str, Tensor] = dict(self._root.named_parameters())
 
     # For subclasses
@@ -45,6 +49,9 @@ class Sparsifier:
     def _touched(self) -> tuple[str, ...]:
         """Names of all parameters that this sparsifier may change."""
         return self._governed.weights
+
+    def _followed(self) -> dict[str, Tensor]:
+        return {name: self._parameters[name] for name in self._touched()}
 
     def _advance(self) -> None:
         """Decide, after an optimizer step (no gradients; `steps_done` counts it already)."""
@@ -56,11 +63,19 @@ class Sparsifier:
         """Add `scale` times the penalty's gradient to the gradients; return the penalty, None if there is none."""
         return None
 
+    def _options(self) -> dict[str, Any]:
+        """What a resumed run must have been built with, as plain values."""
+        return {}
+
     def _extra_state(self) -> dict[str, Any]:
         return {}
 
+    def _extra_form(self, state: Any) -> dict[str, Any]:
+        """The form of `_extra_state` (see saved.py); `state` is what is to be checked."""
+        return {}
+
     def _load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what `_extra_state` gave; raise before anything is changed."""
+        """Take over what `_extra_state` gave; it has the right form."""
 
     def _conclude(self) -> None:
         """Last decisions before `finish` applies the masks."""
@@ -71,8 +86,8 @@ class Sparsifier:
             # masked_fill once, so that the zeros are +0.0 and NaN goes; a cheap product then keeps them.
             self._parameters[name].masked_fill_(~mask, 0)
         self._set_held({name: mask for name, mask in masks.items() if not bool(mask.all())})
-        if self._optimizer is not None:
-            forget_directions(self._optimizer)
+        for optimizer in self._optimizers:
+            forget_directions(optimizer)
 
     def _set_held(self, masks: dict[str, Tensor]) -> None:
         self._held = masks
@@ -81,41 +96,46 @@ class Sparsifier:
 
     # The contract
 
-    def attach(self, optimizer: Optimizer) -> Self:
+    def attach(self, optimizer: Optimizer, *others: Optimizer) -> Self:
         """Follow every step of `optimizer` from now on; the training loop needs nothing else.
 
         Works with closures (LBFGS, Lightning), gradient accumulation, GradScaler and the wrappers of accelerate.
-        Several sparsifiers may be attached to one optimizer. Raises RuntimeError if already attached and ValueError
-        if the optimizer lacks parameters that this sparsifier changes; then nothing is changed.
+        Several sparsifiers may be attached to one optimizer. Where a layer and its readers are trained by `others` as
+        well, each of them takes one step a training step, in this order: masks hold after each, decisions follow the
+        last. Raises RuntimeError if already attached and ValueError if the optimizers lack parameters that this
+        sparsifier changes or don't go with it; then nothing is changed.
         """
-        if self._optimizer is not None:
-            raise RuntimeError(
-                f"{type(self).__name__} is already attached to {type(self._optimizer).__name__}: "
-                "call finish() first, or make a second sparsifier."
-            )
-        inner = unwrapped(optimizer)
-        unwrap(self.model)
-        parameters: dict[str, Tensor] = dict(self._root.named_parameters())
-        known = {id(p) for group in inner.param_groups for p in group["params"]}
-        missing = [n for n in self._touched() if parameters[n].requires_grad and id(parameters[n]) not in known]
-        if missing:
-            shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-            raise ValueError(
-                f"{type(inner).__name__} lacks parameters that {type(self).__name__} has to change: {shown}.\n"
-                "Build the optimizer on the same model (after moving it to its device), with these parameters in it."
-            )
-        self._check_optimizer(inner)
+        kind = type(self).__name__
+        if self._optimizers:
+            own = names(self._optimizers)
+            raise RuntimeError(f"{kind} is already attached to {own}: call finish() first, or make another one.")
+        found = tuple(dict.fromkeys(unwrapped(each) for each in (optimizer, *others)))
+        parameters: dict[str, Tensor] = dict(unwrap(self.model).named_parameters())
+        trained = {id(p) for each in found for group in each.param_groups for p in group["params"]}
+        check_trained(kind, self._followed(), parameters, trained, found)
+        check_one(kind, self._needs_one_optimizer(), found)
         self._parameters = parameters
-        self._optimizer = inner
+        for each in found:
+            direction(each)
+            self._check_optimizer(each, trained)
+            check_company(self, each)
+        self._optimizers = found
+        self._finished = False
         self._set_held({n: m.to(parameters[n].device) for n, m in self._held.items()})
-        self._handles = [
-            inner.register_step_pre_hook(self._before),
-            inner.register_step_post_hook(self._after),
-        ]
+        for each in found:
+            self._handles += [each.register_step_pre_hook(self._before), each.register_step_post_hook(self._after)]
         return self
 
-    def _check_optimizer(self, optimizer: Optimizer) -> None:
-        """Refuse or warn of an optimizer that does not go with this sparsifier."""
+    def _check_optimizer(self, optimizer: Optimizer, trained: set[int]) -> None:
+        """Refuse or warn of an optimizer that does not go with this sparsifier; `trained`: ids of all parameters."""
+
+    def _needs_one_optimizer(self) -> str:
+        """Why all parameters have to be those of one optimizer; empty where they need not."""
+        return ""
+
+    def _keeps_weights(self) -> bool:
+        """True if it puts back weights that it keeps itself, so that nobody else may change them."""
+        return False
 
     def penalty(self) -> Tensor:
         """The penalty, a scalar; zero where the method has none.
@@ -130,11 +150,10 @@ class Sparsifier:
 
         Raises RuntimeError while attached, since each optimizer step does it already.
         """
-        if self._optimizer is not None:
-            raise RuntimeError(
-                f"{type(self).__name__} is attached: each {type(self._optimizer).__name__}.step() already does "
-                "this.\nCall step() only where no optimizer is attached."
-            )
+        if self._optimizers:
+            own = f"{type(self).__name__} is attached: each {names(self._optimizers)}.step() already does this."
+            raise RuntimeError(f"{own}\nCall step() only where no optimizer is attached.")
+        self._finished = False
         with torch.no_grad():
             self._move()
 
@@ -157,53 +176,72 @@ class Sparsifier:
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs beside the model's and the optimizer's own state: tensors and plain values."""
         return {
-            "format": FORMAT,
-            "kind": type(self).__name__,
+            **self._head(),
             "steps_done": self.steps_done,
+            "finished": self._finished,
             "masks": {name: mask.clone() for name, mask in self._held.items()},
             "extra": self._extra_state(),
         }
 
+    def _head(self) -> dict[str, Any]:
+        shapes = {name: list(value.shape) for name, value in self._followed().items()}
+        return {"format": FORMAT, "kind": type(self).__name__, "options": self._options(), "shapes": shapes}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken, before or after `attach`.
 
-        The model and the optimizer load their own state. Raises ValueError for the state of another sparsifier or
-        another model; then nothing is changed.
+        The model and the optimizer load their own state. Raises ValueError for the state of another sparsifier, another
+        model or other options, and for values that no run leaves behind; then nothing is changed.
         """
         kind = type(self).__name__
-        if not isinstance(state, Mapping) or not {"format", "kind", "steps_done", "masks", "extra"} <= set(state):
-            raise ValueError(f"This is not the state of a sparsifier: expected the dict of {kind}.state_dict().")
-        if state["format"] != FORMAT:
-            raise ValueError(f"The state has format {state['format']}, this version reads {FORMAT}: update sparsernn.")
-        if state["kind"] != kind:
-            raise ValueError(f"The state is that of {state['kind']}, expected one of {kind}.")
-        masks: Mapping[str, Tensor] = state["masks"]
-        for name, mask in masks.items():
-            shape = tuple(self._parameters[name].shape) if name in self._parameters else "no such parameter"
-            if shape != tuple(mask.shape) or mask.dtype != torch.bool:
-                raise ValueError(
-                    f"The state has a {mask.dtype} mask of shape {tuple(mask.shape)} for {name}, "
-                    f"the model has {shape}: build the same model as in the saved run."
-                )
+        head = self._head()
+        check_head(kind, state, head)
+        masks = {name: like(value, torch.bool) for name, value in self._followed().items()}
+        form = {"steps_done": int, "finished": bool, "masks": Part(masks), "extra": self._extra_form(state["extra"])}
+        check_form(kind, "", {key: value for key, value in state.items() if key not in head}, form)
         self._load_extra_state(state["extra"])
-        self.steps_done = int(state["steps_done"])
-        self._set_held({n: m.to(self._parameters[n].device, copy=True) for n, m in masks.items()})
+        self.steps_done, self._finished = int(state["steps_done"]), state["finished"]
+        self._set_held({n: m.to(self._parameters[n].device, copy=True) for n, m in state["masks"].items()})
 
     def finish(self) -> nn.Module:
-        """Apply the masks for the last time, take the hooks off the optimizer and return the model."""
-        with torch.no_grad():
-            self._conclude()
-            self._enforce()
+        """Apply the masks for the last time, take the hooks off the optimizer and return the model.
+
+        Once more, it changes nothing. Raises ValueError for weights that are not finite; the hooks are gone then too.
+        """
+        try:
+            if not self._finished:
+                warn_of_exchanged(type(self).__name__, self._root, self._followed())
+                check_finite(type(self).__name__, self._followed())
+                with torch.no_grad():
+                    self._conclude()
+                    self._enforce()
+                self._finished = True
+        finally:
+            self._detach()
+        return self.model
+
+    def apply_to(self, module: nn.Module) -> nn.Module:
+        """Zero in a copy of the model, such as an average of its weights, what this sparsifier has left at zero.
+
+        For `torch.optim.swa_utils.AveragedModel` and the like, whose weights never see the masks: after `finish` and
+        the last update of the average. Returns `module`. Raises ValueError if it is no copy of the model.
+        """
+        copy_zeros(unwrap(module.module if isinstance(module, AveragedModel) else module), self._followed())
+        return module
+
+    def _detach(self) -> None:
+        """Leave the optimizers as they were."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._optimizer = [], None
-        return self.model
+        self._handles, self._optimizers = [], ()
 
     # Around each optimizer step
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        first = optimizer is self._optimizers[0]
+
         def after_closure(loss: Any) -> Any:
-            penalty = self._prepare(1.0)
+            penalty = self._prepare(direction(optimizer), first)
             # A line search must see the objective whose gradient it was given.
             return loss + penalty.to(loss) if penalty is not None and isinstance(loss, Tensor) else loss
 
@@ -212,14 +250,15 @@ class Sparsifier:
             return wrapped
         if not overflowed(optimizer):
             with torch.no_grad():
-                self._prepare(gradient_scale(optimizer))
+                self._prepare(gradient_scale(optimizer), first)
         return None
 
-    def _prepare(self, scale: Tensor | float) -> Tensor | None:
+    def _prepare(self, scale: Tensor | float, first: bool = True) -> Tensor | None:
         """With the gradients of a step at hand: watch them, add the penalty's, mask them."""
-        self._watch(scale)
-        penalty = None if self._user_added else self._add_gradient(scale)
-        self._user_added = False
+        if first:
+            self._watch(scale)
+        penalty = None if self._user_added or not first else self._add_gradient(scale)
+        self._user_added = self._user_added and not first
         for name, by in self._factors.items():
             gradient = self._parameters[name].grad
             if gradient is not None and not gradient.is_sparse:
@@ -227,26 +266,33 @@ class Sparsifier:
         return penalty
 
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not overflowed(optimizer):
-            with torch.no_grad():
+        if overflowed(optimizer):
+            return
+        with torch.no_grad():
+            if optimizer is self._optimizers[-1]:
                 self._move()
+            else:
+                self._enforce()
 
     def _move(self) -> None:
         self.steps_done += 1
+        if self.steps_done % LOOK == 1:
+            warn_of_exchanged(type(self).__name__, self._root, self._followed())
         self._advance()
         self._enforce()
 
     def _enforce(self) -> None:
         for name, by in self._factors.items():
             apply(self._parameters[name], by)
-        if self._optimizer is None:
+        if not self._optimizers:
             return
         for name, mask in self._held.items():
             parameter = self._parameters[name]
             # Masked gradients keep a masked state at zero; sparse ones cannot be masked beforehand.
             if not self._state_is_masked or (parameter.grad is not None and parameter.grad.is_sparse):
-                mask_state(self._optimizer, parameter, mask)
-        self._state_is_masked = True
+                for optimizer in self._optimizers:
+                    mask_state(optimizer, parameter, mask)
+        self._state_is_masked = len(self._optimizers) == 1
 
     def _backward_reached(self, gradient: Tensor) -> None:
         self._user_added = True

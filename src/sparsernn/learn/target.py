@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .levels import Level, scored, zero
+from .saved import Some
 from .scores import Score
 from .select import lowest, protected
 
@@ -136,10 +137,19 @@ class Budget:
         """How many groups, in this order, have to go until at most `budget` is left."""
         return int((level.left(order, present) > budget).sum())
 
+    def form(self) -> list[Tensor]:
+        """The form of a choice of groups, one mask a level."""
+        return [torch.empty(level.count, dtype=torch.bool, device="meta") for level in self.levels]
+
     def _left(self, gone: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> float:
         """What is left once `gone` is out at every level."""
         masks = self.masks(gone, parameters)
         return sum(int(masks[n].sum()) if n in masks else s.numel() for n, s in self.shapes.items())
+
+
+def copies(gone: Sequence[Tensor] | None) -> list[Tensor]:
+    """A choice of groups, to be saved or taken over."""
+    return [out.cpu().clone() for out in gone or ()]
 
 
 class Course(Protocol):
@@ -164,6 +174,10 @@ class Course(Protocol):
         """The run ends before its time."""
 
     def state_dict(self) -> dict[str, Any]: ...
+
+    def form(self, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The form of `state_dict` (see saved.py)."""
+        ...
 
     def load_state_dict(self, state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None: ...
 
@@ -211,8 +225,10 @@ class SoftTopK:
         """What is out is at zero already."""
 
     def load_state_dict(self, state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
-        self.frozen, self.gone = bool(state["frozen"]), [out.clone() for out in state["gone"]] or None
+        self.frozen, self.gone = state["frozen"], copies(state["gone"]) or None
 
     def state_dict(self) -> dict[str, Any]:
-        gone = [] if self.gone is None else [out.cpu().clone() for out in self.gone]
-        return {"frozen": self.frozen, "gone": gone}
+        return {"frozen": self.frozen, "gone": copies(self.gone)}
+
+    def form(self, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {"frozen": bool, "gone": Some(self.budget.form())}

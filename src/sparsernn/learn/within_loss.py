@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .target import Budget, Ramp, watch_scores
+from .saved import Some, like
+from .target import Budget, Ramp, copies, watch_scores
 
 STAGES, LEAST = 20, 0.05  # the last stage keeps this share
 
@@ -78,10 +79,9 @@ class WithinLoss:
         if self.gone is not None:
             self.gone = self.budget.choose(parameters, self.target)
             self.budget.zero(self.gone, parameters)
-        names = dict.fromkeys(name for level in self.budget.levels for name in level.parameters)
         self.good = {
             "gone": [] if self.gone is None else self.gone,
-            "weights": {name: parameters[name].detach().clone() for name in names},
+            "weights": {name: parameters[name].detach().clone() for name in self._names()},
         }
 
     def _put_back(self, parameters: Mapping[str, Tensor]) -> None:
@@ -97,23 +97,26 @@ class WithinLoss:
             self._put_back(parameters)
 
     def state_dict(self) -> dict[str, Any]:
-        gone = [] if self.gone is None else [out.cpu().clone() for out in self.gone]
         good = None
         if self.good is not None:
             weights = {name: value.cpu().clone() for name, value in self.good["weights"].items()}
-            good = {"gone": [out.cpu().clone() for out in self.good["gone"]], "weights": weights}
-        return {
-            "frozen": self.frozen,
-            "gone": gone,
-            "stage": self.stage,
-            "reference": self.reference,
-            "good": good,
-        }
+            good = {"gone": copies(self.good["gone"]), "weights": weights}
+        state = {"frozen": self.frozen, "gone": copies(self.gone), "stage": self.stage, "reference": self.reference}
+        return {**state, "good": good}
+
+    def form(self, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+        weights = {name: like(parameters[name]) for name in self._names()}
+        good = {"gone": Some(self.budget.form()), "weights": weights}
+        state = {"frozen": bool, "gone": Some(self.budget.form()), "stage": int, "reference": Some(float)}
+        return {**state, "good": Some(good)}
 
     def load_state_dict(self, state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
-        self.frozen, self.gone = bool(state["frozen"]), [out.clone() for out in state["gone"]] or None
-        self.stage, self.reference = int(state["stage"]), state["reference"]
+        self.frozen, self.gone = state["frozen"], copies(state["gone"]) or None
+        self.stage, self.reference = min(state["stage"], STAGES), state["reference"]
         self.good = None
         if state["good"] is not None:
             weights = {n: v.to(parameters[n].device, copy=True) for n, v in state["good"]["weights"].items()}
-            self.good = {"gone": [out.clone() for out in state["good"]["gone"]], "weights": weights}
+            self.good = {"gone": copies(state["good"]["gone"]), "weights": weights}
+
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(name for level in self.budget.levels for name in level.parameters))
