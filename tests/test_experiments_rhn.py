@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -112,15 +114,25 @@ SPARSIFIERS: dict[str, Any] = {
 @pytest.mark.parametrize("kind", list(SPARSIFIERS))
 @pytest.mark.parametrize("stop", [3, 15])
 def test_a_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path, kind: str, stop: int) -> None:
-    def run(folder: str, steps: int) -> WordTrainer:
-        settings = WordTraining(3, 1.0, 4, 10, clip=2.0, sum_over_time=True, keep_best=kind != "target", steps=steps)
+    def run(folder: str, killed: int = 0) -> WordTrainer:
+        settings = WordTraining(
+            3, 1.0, 4, 10, clip=2.0, sum_over_time=True, keep_best=kind != "target", checkpoint_every=killed or 9
+        )
         trainer = WordTrainer(model(), TEXT, TEXT[:90], settings, 5, tmp_path / folder, SPARSIFIERS[kind])
-        trainer.train("test")
+        window = trainer._window
+
+        def step() -> float:
+            if trainer.step == killed > 0:
+                raise InterruptedError
+            return window()
+
+        with patch.object(trainer, "_window", step), suppress(InterruptedError):
+            trainer.train("test")
         return trainer
 
-    whole = run("whole", 0)
+    whole = run("whole")
     run("parts", stop)
-    again = run("parts", 0)
+    again = run("parts")
     assert again.step == whole.step == whole.whole > stop and again.losses == whole.losses
     pairs = zip(whole.model.state_dict().values(), again.model.state_dict().values())
     assert all(torch.equal(a, b) for a, b in pairs)

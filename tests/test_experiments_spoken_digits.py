@@ -3,6 +3,7 @@
 import copy
 import io
 import logging
+import random
 import wave
 import zipfile
 from pathlib import Path
@@ -83,6 +84,28 @@ def test_wav_files_of_every_width_give_their_numbers():
     sound = Sound(np.array([0.25, -1.0, 2.0]), 16_000)
     back = read_wav(write_wav(sound), "a.wav")
     assert back.rate == 16_000 and back.samples_N.tolist() == [0.25, -1.0, (2**15 - 1) / 2**15]
+
+
+def test_every_damage_of_a_wav_file_is_an_error_that_names_it():
+    good = wav(bytes(range(200)) * 2)
+    draw = random.Random(0)
+    damaged = [good[: draw.randrange(len(good))] for _ in range(60)]
+    for _ in range(240):
+        changed = bytearray(good)
+        place = draw.randrange(44)
+        values = draw.choice((b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff", bytes(4), bytes([draw.randrange(256)])))
+        changed[place : place + len(values)] = values
+        damaged.append(bytes(changed))
+    refused = 0
+    for content in damaged:
+        try:
+            sound = read_wav(content, "a.wav")
+        except DataError as error:
+            refused += 1
+            assert "a.wav" in str(error) and str(error).count("\n") <= 2 and "()" not in str(error)
+        else:
+            assert len(sound.samples_N) and np.isfinite(sound.samples_N).all()
+    assert refused > 150
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Zaremba's nets, their training with a penalty in the loss, and the settings of the recipe wen-ptb."""
 
 import math
+from contextlib import suppress
+from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ from torch import nn
 
 from paper_steps import COMMANDS
 from sparsernn import L1, GroupLasso, compact
+from sparsernn.experiments.checkpoint import CheckpointError
 from sparsernn.experiments.recipes import RECIPES, RecipeError, with_changes
 from sparsernn.experiments.recipes._wen_settings import SIZES, Settings
 from sparsernn.experiments.recipes.wen_ptb import verdict
@@ -126,19 +130,49 @@ SPARSIFIERS = {
 @pytest.mark.parametrize("kind", list(SPARSIFIERS))
 @pytest.mark.parametrize("stop", [3, 15])
 def test_a_sparse_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path, kind, stop):
-    def run(folder: str, steps: int) -> WordTrainer:
-        settings = WordTraining(3, 1.0, 4, 10, hold=1, decay=0.5, clip=2.0, sum_over_time=True, steps=steps)
+    def run(folder: str, killed: int = 0) -> WordTrainer:
+        settings = WordTraining(
+            3, 1.0, 4, 10, hold=1, decay=0.5, clip=2.0, sum_over_time=True, checkpoint_every=killed or 9
+        )
         trainer = WordTrainer(model(keep=0.7), TEXT, TEXT[:90], settings, 5, tmp_path / folder, SPARSIFIERS[kind])
-        trainer.train("test")
+        window = trainer._window
+
+        def step() -> float:
+            if trainer.step == killed > 0:
+                raise InterruptedError
+            return window()
+
+        with patch.object(trainer, "_window", step), suppress(InterruptedError):
+            trainer.train("test")
         return trainer
 
-    whole = run("whole", 0)
+    whole = run("whole")
     run("parts", stop)
-    again = run("parts", 0)
+    again = run("parts")
     assert again.step == whole.step == whole.whole > stop
     assert again.losses == whole.losses and again.kept == whole.kept and len(whole.losses) == 3
     pairs = zip(whole.model.state_dict().values(), again.model.state_dict().values())
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("steps", [7, 20, 1000])
+def test_a_training_that_steps_end_ends_its_sparsifier(tmp_path, steps):
+    settings = WordTraining(3, 1.0, 4, 10, sum_over_time=True, steps=steps)
+    asked = []
+
+    def sparsify(net, number):
+        asked.append(number)
+        return SPARSIFIERS["target"](net, number)
+
+    trainer = WordTrainer(model(), TEXT, TEXT[:90], settings, 5, tmp_path, sparsify)
+    before = len(trainer.optimizer._optimizer_step_post_hooks)
+    trainer.train("test")
+    assert asked == [trainer.step] == [min(steps, 3 * -(-len(trainer.x_NB) // 10))]
+    assert before == 1 and not trainer.optimizer._optimizer_step_post_hooks
+    assert trainer.sparsifier is not None and trainer.sparsifier.density() <= 0.4
+    # A course that was laid for so many steps is not taken up for others.
+    with pytest.raises(CheckpointError, match=f"steps = {trainer.step}, this one has {trainer.step - 1}"):
+        WordTrainer(model(), TEXT, None, replace(settings, steps=trainer.step - 1), 5, tmp_path, sparsify)
 
 
 def test_the_net_without_dead_units_reads_the_text_as_before():

@@ -80,9 +80,9 @@ class WordTraining:
 class WordTrainer:
     """One training of `model` on `train_N`, watched on `valid_N`; `folder` receives the checkpoint it resumes from.
 
-    `sparsify` makes the sparsifier from the model and the number of steps of the whole training. It is attached to the
-    optimizer, and its penalty is part of the loss, so that both gradients are clipped together (Wen et al., arXiv
-    1709.05027).
+    `sparsify` makes the sparsifier from the model and the number of steps that the training will make. It is attached
+    to the optimizer, and its penalty is part of the loss, so that both gradients are clipped together (Wen et al.,
+    arXiv 1709.05027).
     """
 
     def __init__(
@@ -123,14 +123,16 @@ class WordTrainer:
 
     @property
     def whole(self) -> int:
-        """Steps of the whole training, where windows don't vary."""
-        return self.settings.epochs * -(-len(self.x_NB) // self.settings.bptt)
+        """Steps that the training will make; an estimate where windows vary and `steps` sets no end."""
+        s = self.settings
+        all_epochs = s.epochs * -(-len(self.x_NB) // s.bptt)
+        return min(s.steps, all_epochs) if s.steps and not s.vary else s.steps or all_epochs
 
     def train(self, name: str) -> None:
         """Go on to the end. Raises Stopped after SIGTERM or Ctrl-C, with a good checkpoint; Diverged where the loss is
         not finite."""
         s = self.settings
-        goal = s.steps or self.whole
+        goal = self.whole
         with TrainingProgress(name, goal, self.step) as progress, StopSignals() as stop:
             while self.epoch < s.epochs and not (s.steps and self.step >= s.steps):
                 loss = self._window()
@@ -144,7 +146,7 @@ class WordTrainer:
                 if stop.signal:
                     raise Stopped(stop.signal, name, self.step, self.file)
         self._save()
-        if self.sparsifier is not None and self.epoch >= s.epochs:
+        if self.sparsifier is not None:
             self.sparsifier.finish()
         if self.best.is_file() and self.epoch >= s.epochs:
             self.model.load_state_dict(checkpoint.read(self.best)["model"])
@@ -223,7 +225,9 @@ class WordTrainer:
         )
 
     def _settings(self) -> dict[str, Any]:
-        return {k: v for k, v in {"seed": self.seed, **asdict(self.settings)}.items() if k not in _FREE}
+        kept = {k: v for k, v in {"seed": self.seed, **asdict(self.settings)}.items() if k not in _FREE}
+        # The course of a sparsifier was laid for so many steps.
+        return kept if self.sparsifier is None else {**kept, "steps": self.whole}
 
     def _save(self) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -262,4 +266,4 @@ class WordTrainer:
 
 
 _COURSE = ("epoch", "place", "step", "averaging", "losses", "kept", "total", "count", "train_perplexity")
-_FREE = ("steps", "epochs", "checkpoint_every", "device")  # what a resumed training may change
+_FREE = ("steps", "epochs", "checkpoint_every", "device")  # what a resumed training may change, without a sparsifier

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import wave
 from dataclasses import dataclass
 from math import gcd
@@ -44,11 +45,16 @@ def read_wav(content: bytes, name: str) -> Sound:
                     f"{name} claims {count} samples at {rate} a second; expected at most {MOST_SECONDS} seconds."
                 )
             raw = file.readframes(count)
-    except (wave.Error, EOFError) as error:
+    except DataError:
+        raise
+    except (wave.Error, EOFError, RuntimeError, ValueError, OverflowError, ZeroDivisionError, struct.error) as error:
+        # The standard library raises whatever its arithmetic meets in a damaged header, often without a word.
         raise DataError(
-            f"{name} is not a WAV file of linear PCM ({error or 'it ends too early'}).\n"
+            f"{name} is not a WAV file of linear PCM ({str(error) or 'its sizes do not fit its content'}).\n"
             f"Convert it, for example: ffmpeg -i {name} -c:a pcm_s16le converted.wav"
         ) from None
+    if width not in (1, 2, 3, 4) or channels < 1:
+        raise DataError(f"{name} has {channels} channels of {8 * width} bits, expected 1 or more of 8, 16, 24 or 32.")
     if not count or len(raw) != count * channels * width:
         raise DataError(f"{name} holds {len(raw)} bytes of sound, expected {count * channels * width} and more than 0.")
     return Sound(_numbers(raw, width).reshape(-1, channels).mean(1), rate)
