@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-_DATA = Tensor.data.__get__  # pyright: ignore[reportFunctionMemberAccess]
+_DATA = Tensor.data.__get__  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Longest(int):
