@@ -1,7 +1,9 @@
 """The command line: exit codes, and a sentence for every mistake."""
 
+import errno
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -59,7 +61,8 @@ def test_list_shows_every_recipe(capsys):
         (["run", "reber", "--set", "sparsity=1.2"], "sparsity is 1.2, expected a share between 0 and 1."),
         (["run", "shakespeare", "--set", "target=1.2"], "target is 1.2, expected a share from 0 to below 1."),
         (["run", "shakespeare", "--set", "steps=0"], "steps is 0, warm_up 200"),
-        (["run", "reber", "--seed", "-1"], "--seed -1: a seed is a whole number from 0 on."),
+        (["run", "reber", "--seed", "-1"], "--seed -1: a seed is a whole number from 0 to 4294967295."),
+        (["run", "reber", "--seed", "12345678901234567890123"], "a seed is a whole number from 0 to 4294967295."),
         (["inspect", "nothing"], "There is no run nothing; `sparsernn run` makes one."),
         (["bench", "reber"], "There is no run reber"),
         (["report", "reber"], "There is no run reber"),
@@ -169,6 +172,45 @@ def test_a_folder_that_is_no_run(capsys, tmp_path):
     (tmp_path / "empty" / "run.json").write_text("{")
     assert main(["inspect", "empty"]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"seed": seed} for seed in ("1", 1.5, True, None, -1, 10**23, [])),
+        *({key: value} for key in ("recipe", "scale", "command") for value in (3, None, ["reber"])),
+        *({"settings": value} for value in (None, [], "hidden")),
+        *({"settings": {"hidden": value}} for value in ("8", [8], 8.5, True, {})),
+        {"settings": {"hiden": 8}},
+    ],
+)
+def test_a_run_that_was_edited_by_hand_is_a_sentence_that_names_it(capsys, tmp_path, change):
+    content = {"recipe": "reber", "scale": "smoke", "seed": 0, "settings": {}, "command": "sparsernn run reber"}
+    (tmp_path / "edited").mkdir()
+    (tmp_path / "edited" / "run.json").write_text(json.dumps(content | change))
+    assert main(["inspect", "edited"]) in (1, 2)
+    said = capsys.readouterr().err
+    assert "edited" in said and "Traceback" not in said and said.count("\n") <= 3
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "[" * 100_000, "\udcff", '{"seed": ' + "9" * 5000 + "}"])
+def test_what_is_no_run_json_is_a_sentence_that_names_it(capsys, tmp_path, content):
+    (tmp_path / "edited").mkdir()
+    (tmp_path / "edited" / "run.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert main(["inspect", "edited"]) in (1, 2)
+    said = capsys.readouterr().err
+    assert "edited/run.json" in said and "Traceback" not in said and said.count("\n") <= 3
+
+
+def test_a_full_disk_names_the_file(capsys, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(REBER) == 1
+    said = capsys.readouterr().err
+    assert "No space left on device" in said and "run.json" in said and "Traceback" not in said
+    assert not list(Path.cwd().rglob("run.json")) and not list(Path.cwd().rglob("*.tmp"))
 
 
 def test_a_damaged_checkpoint_fails_the_run(capsys):

@@ -33,7 +33,10 @@ def write_atomically(
     old = _regular(path)
     prefix = f".sparsernn-{hashlib.sha256(target.name.encode(errors='surrogateescape')).hexdigest()[:12]}-"
     _remove_abandoned(target.parent, prefix)
-    with _temporary(target.parent, prefix, 0o666 if old is None and mode is None else 0o600) as (file, temporary):
+    with (
+        _naming(path),
+        _temporary(target.parent, prefix, 0o666 if old is None and mode is None else 0o600) as (file, temporary),
+    ):
         if mode is not None:
             os.chmod(temporary, mode)
         elif old is not None:
@@ -48,6 +51,17 @@ def write_atomically(
             file.close()  # Windows renames no open file; elsewhere it stays locked until it has its name
         os.replace(temporary, target)
     _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """An error of the system names `path` where it names none: a full disk says only that it is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def _regular(path: str | Path) -> os.stat_result | None:

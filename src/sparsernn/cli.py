@@ -65,15 +65,15 @@ def run_recipe(
     """
     from .experiments.data import data_folder
     from .experiments.recipes import RecipeError, find, with_changes
-    from .experiments.runs import Run, run_folder
+    from .experiments.runs import MOST_SEED, Run, run_folder
 
     try:
         chosen = find(recipe)
         settings = with_changes(chosen.settings(scale), set)
     except RecipeError as error:
         raise UsageError(str(error)) from None
-    if seed < 0:
-        raise UsageError(f"--seed {seed}: a seed is a whole number from 0 on.")
+    if not 0 <= seed <= MOST_SEED:
+        raise UsageError(f"--seed {str(seed)[:40]}: a seed is a whole number from 0 to {MOST_SEED}.")
     before = dataclasses.asdict(chosen.settings(scale))
     changed = {key: value for key, value in dataclasses.asdict(settings).items() if value != before[key]}
     folder = run_folder(runs, recipe, scale, seed, changed)

@@ -25,11 +25,14 @@ def open_run(name: str, runs: Path) -> tuple[Recipe, Run]:
     except RunError as error:
         raise RecipeError(str(error)) from None
     recipe = find(noted["recipe"])
-    kind = type(recipe.settings(noted["scale"]))
+    usual = recipe.settings(noted["scale"])
     lists = {key: tuple(value) if isinstance(value, list) else value for key, value in noted["settings"].items()}
+    for key, value in lists.items():
+        if not _like(value, getattr(usual, key, None)):
+            raise RunError(f"{folder / 'run.json'} has {key} = {repr(value)[:60]}, which no run writes; run it again.")
     try:
-        settings = kind(**lists)
-    except TypeError as error:
+        settings = type(usual)(**lists)
+    except (TypeError, ValueError) as error:
         raise RunError(f"{folder} was made by another version of sparsernn ({error}); run it again.") from None
     return recipe, Run(
         recipe=noted["recipe"],
@@ -42,3 +45,10 @@ def open_run(name: str, runs: Path) -> tuple[Recipe, Run]:
         command=noted["command"],
         console=a_console(),
     )
+
+
+def _like(value: object, usual: object) -> bool:
+    """Whether `value` has the type of a setting whose usual value is `usual`; those of many types pass."""
+    if type(usual) not in (bool, int, float, str, tuple) or value is None:
+        return True
+    return type(value) is type(usual) or (type(usual) is float and type(value) is int)

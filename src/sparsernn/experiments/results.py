@@ -79,11 +79,17 @@ def read(path: Path) -> Result:
     """The result in `path`. Raises ResultError if it is not one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ResultError(f"{path} cannot be read as a result: {error}.") from error
+    except (ValueError, OSError, RecursionError) as error:
+        raise ResultError(f"{path} cannot be read as a result: {str(error)[:120]}.") from error
     if not isinstance(content, dict) or set(content) != set(FIELDS):
         lacking = sorted(set(FIELDS) - set(content)) if isinstance(content, dict) else list(FIELDS)
         raise ResultError(f"{path} is not a result: it lacks {', '.join(lacking) or 'nothing, but has other fields'}.")
+    for name in ("settings", "paper", "measured", "versions"):
+        if not isinstance(content[name], dict):
+            raise ResultError(f"{path} has {name} = {repr(content[name])[:60]}, expected names with values.")
+    for name, kinds in {"recipe": str, "scale": str, "row": str, "seed": int, "seconds": (int, float)}.items():
+        if not isinstance(content[name], kinds) or isinstance(content[name], bool):
+            raise ResultError(f"{path} has {name} = {repr(content[name])[:60]}, which no run writes.")
     return Result(**content)
 
 

@@ -16,6 +16,7 @@ from .._files import write_atomically
 from .results import Result, place, read, surroundings, write
 
 Row = Callable[[], Mapping[str, Any]]
+MOST_SEED = 2**32 - 1  # what every generator of random numbers takes
 
 
 class RunError(RuntimeError):
@@ -103,11 +104,16 @@ def describe(folder: Path) -> dict[str, Any]:
         raise RunError(f"{folder} is not a run: there is no run.json in it. Name a folder that `sparsernn run` wrote.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path} cannot be read ({error}); run the recipe again.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read ({str(error)[:120]}); run the recipe again.") from error
     lacking = {"recipe", "scale", "seed", "settings", "command"} - set(content if isinstance(content, dict) else ())
     if lacking:
         raise RunError(f"{path} lacks {', '.join(sorted(lacking))}; run the recipe again.")
+    for key, kind in {"recipe": str, "scale": str, "seed": int, "settings": dict, "command": str}.items():
+        value = content[key]
+        if type(value) is not kind or (key == "seed" and not 0 <= value <= MOST_SEED):
+            expected = f"a whole number from 0 to {MOST_SEED}" if kind is int else f"of type {kind.__name__}"
+            raise RunError(f"{path} has {key} = {repr(value)[:60]}, expected {expected}; run the recipe again.")
     return content
 
 
