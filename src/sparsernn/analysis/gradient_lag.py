@@ -8,7 +8,6 @@ averaged over sequences and over the units of one kind; and its mean lag, sum(la
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from .._modules import in_eval
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from ..structure.cells import GRU, LSTM, RNN_RELU, RecurrentLayer
 from ..structure.examples import calls, fresh, run
@@ -46,8 +46,7 @@ def gradient_lag(
     for name, value in (("lags", lags), ("units", units), ("sequences", sequences)):
         if value < 1:
             raise ValueError(f"gradient_lag: got {name}={value}, expected at least 1.")
-    twin = copy.deepcopy(model)
-    twin.eval()
+    twin = in_eval(model)
     known = {layer.module for layer in layers if isinstance(twin.get_submodule(layer.module), _KNOWN)}
     inputs = _record(twin, example_inputs, known, sequences)
     parameters = {name: p.detach() for name, p in twin.named_parameters()}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .._modules import in_eval
 from ..structure import examples
+from ..structure.compare import difference
 from ..structure.structure import Structure
 from ..structure.trace import quiet
 from .governed import Governed
@@ -105,7 +106,7 @@ def _same(
     outputs = []
     with quiet():
         for inside in (True, False):
-            twin = copy.deepcopy(model).eval().double().cpu()
+            twin = in_eval(model).double().cpu()
             parameters: dict[str, Tensor] = dict(twin.named_parameters())
             own: dict[str, Multipliers] = {}
             for kind, each in kinds.items():
@@ -125,10 +126,7 @@ def _same(
             if found is None:
                 return False
             outputs.append(found)
-    return len(outputs[0]) == len(outputs[1]) and all(
-        a.shape == b.shape and bool(torch.isclose(a, b, rtol=1e-9, atol=1e-9, equal_nan=True).all())
-        for a, b in zip(*outputs)
-    )
+    return len(outputs[0]) == len(outputs[1]) and all(difference(a, b, 1e-9) is None for a, b in zip(*outputs))
 
 
 def _outputs(twin: nn.Module, structure: Structure, example_inputs: Any) -> list[Tensor] | None:

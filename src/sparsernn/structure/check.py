@@ -6,89 +6,100 @@ model's output must not move. It needs no dead unit, and catches a reader that t
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .._modules import in_eval, set_precision
 from . import examples
+from .compare import difference
+from .nans import first_nan, has_nan
+from .runs import outcomes
 from .structure import Structure
 
+_MOST = 256  # comparisons, after which what is left undecided counts as a culprit
 
-def shake(model: nn.Module, calls: list[examples.Call], structure: Structure) -> frozenset[int]:
-    """Classes whose readers are not all known (empty if the structure holds)."""
+
+def shake(model: nn.Module, calls: list[examples.Call], structure: Structure) -> Mapping[int, str]:
+    """Classes whose readers are not all known, each with the reason (empty if the structure holds)."""
     classes = structure.classes
     free = torch.nonzero(classes.free)[:, 0]
     generator = torch.Generator().manual_seed(0)
     chosen = free[torch.rand(len(free), generator=generator) < 0.5]
     rest = free[~torch.isin(free, chosen)]
     checker = _Checker(model, calls, structure)
-    return frozenset(c for half in (chosen, rest) if len(half) for c in checker.culprits(half.tolist()))
+    return {c: why for half in (chosen, rest) if len(half) for c, why in checker.culprits(half.tolist()).items()}
 
 
 class _Checker:
     def __init__(self, model: nn.Module, calls: list[examples.Call], structure: Structure) -> None:
         self.calls, self.classes, self.states = calls, structure.classes, structure.states
         self.model = model
+        self.count = 0
+        self.itself: str | None = None  # where the model as it is gives NaN; empty: nowhere
         self._use(torch.float64, 1e-10)
 
-    def culprits(self, chosen: list[int]) -> list[int]:
+    def culprits(self, chosen: list[int]) -> dict[int, str]:
         if self._holds(chosen):
-            return []
-        if len(chosen) == 1:
-            return chosen
+            return {}
+        nan = self.nan
+        if nan and self.itself is None:
+            self.itself = first_nan(self.twin, self.calls, self.dtype) or ""
+        if self.itself:
+            every = torch.nonzero(self.classes.free)[:, 0].tolist()
+            return dict.fromkeys(every, f"the model itself gives {self.itself}")
+        why = f"with nothing left that reads it the model gives {nan}" if nan else "its readers are not all known"
+        if len(chosen) == 1 or self.count > _MOST:
+            return dict.fromkeys(chosen, why)
         middle = len(chosen) // 2
-        found = self.culprits(chosen[:middle]) + self.culprits(chosen[middle:])
-        return found or chosen
+        found = self.culprits(chosen[:middle]) | self.culprits(chosen[middle:])
+        # A NaN that comes from clearing both halves at once (nothing is left to divide by) says nothing of either.
+        return found if found or nan else dict.fromkeys(chosen, why)
 
     def _use(self, dtype: torch.dtype | None, tolerance: float) -> None:
-        twin = copy.deepcopy(self.model).eval()
         self.dtype, self.tolerance = dtype, tolerance
-        self.twin = twin if dtype is None else twin.to(dtype)
+        self.twin = in_eval(self.model)
+        if dtype is not None:
+            set_precision(self.twin, dtype)
         self.parameters = dict(self.twin.named_parameters())
 
-    def _outputs(self) -> list[Tensor]:
-        found: list[Tensor] = []
-        buffers = {name: b.clone() for name, b in self.twin.named_buffers()}
-        for number, call in enumerate(self.calls, start=1):
-            torch.manual_seed(number)
-            result: Any = examples.run(self.twin, examples.fresh(call, self.dtype), number)
-            for place, leaf in enumerate(examples.leaves_in(result)):
-                if (number, place) not in self.states:  # carried states show the units themselves
-                    found += [t.detach().clone() for t in examples.tensors_in(leaf)]
-        for name, b in self.twin.named_buffers():
-            b.data = buffers[name]
-        return found
+    def _outputs(self) -> list[Any]:
+        found: list[Any] = []
+        for number, place, leaf in outcomes(self.twin, self.calls, self.dtype):
+            if (number, place) not in self.states:  # carried states show the units themselves
+                found += list(leaf) if getattr(leaf, "is_ragged_state", False) else [leaf]
+        return [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in found]
 
     def _holds(self, chosen: list[int]) -> bool:
         mask = torch.zeros(self.classes.count + 1, dtype=torch.bool)
         mask[chosen] = True
         touched = {name for (name, _), p in self.classes.planes.items() if bool(mask[p.classes].any())}
-        before = {name: self.parameters[name].data.clone() for name in touched if name in self.parameters}
+        parameters = self.parameters
+        before = {name: parameters[name].data.clone() for name in touched if name in parameters}
+        self.nan = ""
+        self.count += 1
         try:
             self._clear(mask)
             first = self._outputs()
             self._renew(mask)
             self._clear(mask)
             second = self._outputs()
+            if any(map(has_nan, (*first, *second))):
+                self.nan = first_nan(self.twin, self.calls, self.dtype) or "NaN"
         except ValueError:
             if self.dtype is None:
                 return False
             self._use(None, 1e-4)  # a forward that insists on its own type of numbers
             return self._holds(chosen)
-        for name, value in before.items():
-            self.parameters[name].data.copy_(value)
+        finally:
+            for name, value in before.items():
+                parameters[name].data.copy_(value)
         return len(first) == len(second) and all(self._same(a, b) for a, b in zip(first, second))
 
-    def _same(self, a: Tensor, b: Tensor) -> bool:
-        if a.shape != b.shape:
-            return False
-        if not a.is_floating_point():
-            return bool((a == b).all())
-        tolerance = self.tolerance if a.dtype == torch.float64 else 1e-4
-        scale = float(a.abs().nan_to_num(0.0, 0.0, 0.0).max()) if a.numel() else 1.0
-        return bool(torch.isclose(a, b, rtol=0.0, atol=tolerance * max(1.0, scale), equal_nan=True).all())
+    def _same(self, a: Any, b: Any) -> bool:
+        return difference(a, b, self.tolerance, 1e-4) is None
 
     def _clear(self, mask: Tensor) -> None:
         for (name, axis), p in self.classes.planes.items():

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
+NUMBERS = (Tensor, np.ndarray, np.generic, int, float, complex)
 
 
 def calls(example_inputs: Any) -> list[Call]:
@@ -69,32 +72,27 @@ def _describe(value: Any) -> str:
     return type(value).__name__
 
 
-def leaves_in(value: Any) -> Iterator[Any]:
-    """The outputs of a model one by one: tensors, and states of unequal widths as one each."""
-    if getattr(value, "is_ragged_state", False):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from leaves_in(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from leaves_in(item)
-    else:
-        yield from tensors_in(value)
-
-
-def tensors_in(value: Any, _depth: int = 0) -> Iterator[Tensor]:
-    """Every tensor in a nest of lists, tuples, mappings, dataclasses and plain objects, in order."""
-    if isinstance(value, Tensor):
+def leaves_in(value: Any, _depth: int = 0) -> Iterator[Any]:
+    """The outputs of a model one by one: tensors, arrays, numbers, strings; states of unequal widths as one each."""
+    if isinstance(value, (*NUMBERS, str)) or getattr(value, "is_ragged_state", False):
         yield value
     elif isinstance(value, nn.Module) or _depth > 6:
         return
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from tensors_in(item, _depth + 1)
-    elif isinstance(value, (list, tuple, set, frozenset)):
+            yield from leaves_in(item, _depth + 1)
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
         for item in value:
-            yield from tensors_in(item, _depth + 1)
+            yield from leaves_in(item, _depth + 1)
     elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable(value):
         for item in vars(value).values():
-            yield from tensors_in(item, _depth + 1)
+            yield from leaves_in(item, _depth + 1)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor in a nest of lists, tuples, mappings, dataclasses and plain objects, in order."""
+    for leaf in leaves_in(value):
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif getattr(leaf, "is_ragged_state", False):
+            yield from tensors_in(list(leaf))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .._modules import unwrap
+from .._modules import in_eval, unwrap
 from . import examples
 from .build import build, computed_layers, declare_cells
 from .cells import RecurrentLayer, has_computed, made_plain_by, recurrent_layers, unmanaged_modules
@@ -23,6 +22,7 @@ from .classes import Classes
 from .groups import Level, SliceGroups
 from .notes import undeclared_cells, unused_modules, why_none
 from .refusals import refuse
+from .runs import results
 from .shadow import varies
 from .structure import Kept, State, Structure, unreached_note
 from .tracer import Tracer, unseen
@@ -83,7 +83,7 @@ class _Recorded:
     kept_weights: Mapping[int, Reason]
     untouched: tuple[str, ...]  # parameters that no operation used
     states: Mapping[tuple[int, int], State]  # channels of the states handed out, with carried_states
-    failed: frozenset[int] = frozenset()
+    failed: Mapping[int, str] = field(default_factory=dict)  # class -> why the numeric check keeps it
 
 
 def _record(
@@ -117,21 +117,20 @@ def _record(
 def _run_one(
     model: nn.Module, call: examples.Call, number: int, channels: Channels, constants: list[Tensor], carried: bool
 ) -> Tracer:
-    twin = copied(model).eval()
+    twin = in_eval(model)
     named = [(n, t) for n, t in (*twin.named_parameters(), *twin.named_buffers()) if t is not None]
     names, tensors = [n for n, _ in named], [t for _, t in named]
-    args, kwargs = examples.fresh(call)
-    loose = [t for m in twin.modules() for t in examples.tensors_in({k: v for k, v in vars(m).items() if k[0] != "_"})]
-    inputs = list(examples.tensors_in((args, kwargs)))
-    tracer = Tracer(names, tensors, channels, [*constants, *loose, *inputs])
-    with tracer:
-        result = examples.run(twin, (args, kwargs), number)
-    for place, leaf in enumerate(examples.leaves_in(result)):
-        found = [_hand_out(tracer, tensor, carried, type(model).__name__) for tensor in examples.tensors_in(leaf)]
-        rows = [row for row in found if row is not None]
-        if rows and len(rows) == len(found):
-            one = isinstance(leaf, Tensor)
-            tracer.states[number, place] = _units_of(rows[0]) if one else tuple(r[(0,) * (r.dim() - 1)] for r in rows)
+    same = [examples.fresh(call), examples.fresh(call)]
+    loose = [t for m in twin.modules() for t in examples.tensors_in(vars(m))]
+    tracer = Tracer(names, tensors, channels, [*constants, *loose, *examples.tensors_in(same)])
+    for result in results(twin, same, number, within=tracer):
+        for place, leaf in enumerate(examples.leaves_in(result)):
+            found = [_hand_out(tracer, tensor, carried, type(model).__name__) for tensor in examples.tensors_in(leaf)]
+            rows = [row for row in found if row is not None]
+            if rows and len(rows) == len(found):
+                one = isinstance(leaf, Tensor)
+                units = _units_of(rows[0]) if one else tuple(r[(0,) * (r.dim() - 1)] for r in rows)
+                tracer.states.setdefault((number, place), units)
     return tracer
 
 
@@ -163,9 +162,9 @@ def _units_of(label: Tensor) -> Tensor | tuple[Tensor, ...]:
 def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn.Module) -> Structure:
     values = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     classes, reasons = build(recorded.channels, recorded.names, layers, recorded.kept_weights, values)
-    for c in recorded.failed:
+    for c, why in recorded.failed.items():
         reasons.setdefault(c, []).append(
-            Reason("the numeric check failed: its readers are not all known", "check", "trace", Because.CHECK_FAILED)
+            Reason(f"the numeric check failed: {why}", "check", "trace", Because.CHECK_FAILED)
         )
         classes.free[c] = False
     for c, reason in computed_layers(model, classes).items():
@@ -249,17 +248,6 @@ def _block_name(key: Any, names: tuple[str, ...], layers: tuple[RecurrentLayer, 
         if kind in ("unit", "projected") and names[number] in layer.parameters("hh"):
             return layer.unit_sets[kind == "projected" and len(layer.unit_sets) > 1]
     return names[number] if kind in ("row", "parameter") else ""
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """A deep copy; TypeError with a sentence where the model holds something that can't be copied."""
-    try:
-        return copy.deepcopy(model)
-    except Exception as error:
-        raise TypeError(
-            f"{type(model).__name__} can't be copied ({type(error).__name__}: {error}): tracing and compaction work on "
-            "a copy.\nTake what can't be copied (locks, open files, generators) out of the model's attributes."
-        ) from error
 
 
 @contextmanager

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .._modules import unwrap
+from .._modules import copied, unwrap
 from ..structure import examples
 from ..structure.classes import Plane
 from ..structure.structure import Structure
@@ -65,6 +64,7 @@ def compact(
     dead = structure.classes.dead(parameters)
     stay = replace(structure.classes, equal=()).dead(parameters) & ~dead if structure.classes.equal else dead[:0]
     rows: dict[Plane, Tensor] = {}
+    orders: dict[str, Tensor] = {}
     left = [_uneven(structure, stay)] if bool(stay.any()) else []
     with quiet():
         (small, gone), dead, problem = _smallest(model, structure, dead, calls)
@@ -73,7 +73,7 @@ def compact(
             small, rows, problem = narrow_words(model, small, structure, calls, dead)
             left += [problem] if problem else []
         if gates:
-            small, problem = fold_gates(model, small, structure, calls, dead)
+            small, orders, problem = fold_gates(model, small, structure, calls, dead)
             left += [problem] if problem else []
     if strict and left:
         raise RuntimeError(f"compact: {left[0]}\nWithout strict=True this stays, and the rest goes.")
@@ -82,7 +82,7 @@ def compact(
     if not left and not bool(dead.any()) and not gates and not words:
         warnings.warn(_why_nothing(structure), UserWarning, stacklevel=2)
     if optimizer is not None:
-        repoint(optimizer, plan, small, {**gone, **rows})
+        repoint(optimizer, plan, small, {**gone, **rows}, orders)
         forget_zero_rows(optimizer, small, rows)
     return small
 
@@ -102,14 +102,15 @@ class _Cut:
     structure: Structure
     dead: Mapping[str, Tensor]  # unit set -> bool
     gone: Mapping[Plane, Tensor]
+    states: bool = True  # recurrent modules take states of the dense width as well, by a hook
 
-    def plain(self) -> Smaller:
+    def plain(self, zeros: Collection[int] = ()) -> Smaller:
         names = {id(p): name for name, p in self.model.named_parameters()}
         cuts = split_cuts(self.model, self.structure.layers, self.dead, self.gone)
         narrow_tensors(self.model, self.gone)
-        small = fit_modules(self.model, self.structure.layers, self.dead)
-        fit_splits(small, cuts)
-        guard_unreached(small, names, self.structure)
+        small = fit_modules(self.model, self.structure.layers, self.dead, self.states)
+        fit_splits(small, cuts, self.states)
+        guard_unreached(small, names, self.structure, zeros)
         return Smaller(small, self.gone)
 
     def widths(self, *named: str) -> Smaller | None:
@@ -133,7 +134,9 @@ class _Cut:
         if not self._computed_from() <= gone.keys():
             return None
         cuts = split_cuts(self.model, self.structure.layers, self.dead, gone)
-        small = replace(self, gone=gone).plain()
+        masks = [mask for mask in self.dead.values() if bool(mask.any())]
+        zeros = {n * len(mask) for mask in masks for n in (1, 2)}  # of one direction, and of both
+        small = replace(self, gone=gone).plain(zeros)
         adapt(small.model, names, gone, self.structure.layers, self.dead, cuts)
         return small
 
@@ -154,9 +157,11 @@ class _Cut:
         return found & self.gone.keys()
 
 
-# The forms, in the order in which they are tried: plain narrowing, the user's width attributes, dense-width adapters.
+# The forms, in the order in which they are tried: plain narrowing (without a hook where no state of the dense width is
+# passed), the user's width attributes, dense-width adapters.
 FORMS: tuple[Callable[[_Cut], Smaller | None], ...] = (
-    _Cut.plain,
+    lambda cut: replace(cut, states=False).plain(),
+    lambda cut: cut.plain(),
     lambda cut: cut.widths(),
     lambda cut: cut.widths("hid", "unit", "dim", "width"),
     lambda cut: cut.adapters((*RECURRENT, *LEAVES)),
@@ -169,7 +174,7 @@ def _smallest(
 ) -> tuple[Smaller, Tensor, str]:
     """The smaller model, the classes that are gone from it, and a sentence where dead units had to stay."""
     if not bool(dead.any()):
-        return Smaller(copy.deepcopy(model), {}), dead, ""
+        return Smaller(copied(model), {}), dead, ""
     small, problem = _try_forms(model, structure, dead, calls)
     if small is not None:
         return small, dead, ""
@@ -194,7 +199,7 @@ def _one_by_one(
 ) -> tuple[Smaller, Tensor]:
     """Not all at once: what can't be cut stays, the rest goes, unit set by unit set."""
     parameters = dict(model.named_parameters())
-    best, done = Smaller(copy.deepcopy(model), {}), torch.zeros_like(dead)
+    best, done = Smaller(copied(model), {}), torch.zeros_like(dead)
     refused = torch.zeros_like(dead)
 
     def cut(only: Tensor) -> bool:
@@ -242,7 +247,7 @@ def _try_forms(
     first = ""
     for form in FORMS:
         try:
-            small = form(_Cut(copy.deepcopy(model), structure, sets, gone))
+            small = form(_Cut(copied(model), structure, sets, gone))
             if small is not None:
                 fit_weightless_norms(small.model, calls[0])
             problem = None if small is None else mismatch(model, small.model, calls, structure, dead)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import Tensor, nn
 
+from .._modules import copied
 from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from ..structure import examples
 from ..structure.structure import Structure
@@ -18,13 +18,17 @@ GATED: dict[str, type[Any]] = {"LSTM": GatedLSTM, "GRU": GatedGRU, "RNN": GatedR
 
 def fold_gates(
     model: nn.Module, small: nn.Module, structure: Structure, calls: list[examples.Call], dead: Tensor
-) -> tuple[nn.Module, str]:
+) -> tuple[nn.Module, dict[str, Tensor], str]:
     """`small` with every stack that has constant gates as a gated one, if that passes the check against `model`.
 
-    Else (the model reads the weights of the stack by hand, say) `small` as it is, and a sentence that says why.
+    With it for each parameter of such a stack the rows that are left, in their new order. Else (the model reads the
+    weights of the stack by hand, say) `small` as it is, and a sentence that says why.
     """
-    folded = copy.deepcopy(small)
-    found = False
+    folded = copied(small)
+    orders: dict[str, Tensor] = {}
+    names = {id(p): name for name, p in folded.named_parameters()}
+    owners = [id(p) for module in folded.modules() for p in module._parameters.values()]
+    tied = ""
     for path, module in list(folded.named_modules()):
         if not isinstance(module, STACKS):
             continue
@@ -32,16 +36,19 @@ def fold_gates(
         gated = GATED[stack.mode.split("_")[0]].from_dense(stack)
         if all(len(gate) == 0 for gate in _constants(gated)):
             continue
+        if any(owners.count(id(p)) > 1 for p in module.parameters(recurse=False)):
+            tied = f"constant gates of {path} stay as they are: it shares its weights with another module."
+            continue
         for name, p in module.named_parameters(recurse=False):
-            if name in gated._parameters:
-                gated._parameters[name].requires_grad_(p.requires_grad)
+            own = gated._parameters[name].requires_grad_(p.requires_grad)
+            if not name.startswith("weight_hr"):
+                orders[names[id(p)]] = getattr(gated, "rows" + name[name.index("_l") :])[: len(own)]
         carry_over(module, gated)
         folded = replace_module(folded, path, gated)
-        found = True
-    if not found:
-        return small, ""
+    if not orders:
+        return small, {}, tied
     problem = mismatch(model, folded, calls, structure, dead)
-    return (small, f"constant gates stay as they are: {problem}.") if problem else (folded, "")
+    return (small, {}, f"constant gates stay as they are: {problem}.") if problem else (folded, orders, tied)
 
 
 def _constants(gated: Any) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
@@ -13,7 +13,10 @@ from .attachments import attachments, register_attachment, remember
 
 @register_attachment
 class Unreached:
-    """Pre-hook of a module that no example reached: raises RuntimeError if its input is not of its own width."""
+    """Pre-hook of a module that no example reached: raises RuntimeError if its input is not of its own width.
+
+    Width 0: it raises for every input, which has zeros where units were cut (see `adapters`).
+    """
 
     tag: ClassVar[str] = "unreached"
 
@@ -41,18 +44,33 @@ class Unreached:
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         first = args[0] if args else None
         if isinstance(first, Tensor) and first.is_floating_point() and first.dim() and first.shape[-1] != self.width:
+            got = f"got width {first.shape[-1]}, expected {self.width}" if self.width else "reads units that were cut"
             raise RuntimeError(
-                f"{self.path} got width {first.shape[-1]}, expected {self.width}: no example reached this branch when "
-                "the model was compacted.\nCompact again with a list of examples that covers it."
+                f"{self.path} {got}: no example reached this branch when the model was compacted.\n"
+                "Compact again with a list of examples that covers it."
             )
 
 
-def guard_unreached(model: nn.Module, names: Mapping[int, str], structure: Structure) -> None:
-    """Guard the modules whose input width may have changed behind their back."""
+def guard_unreached(
+    model: nn.Module, names: Mapping[int, str], structure: Structure, zeros: Collection[int] = ()
+) -> None:
+    """Guard the modules whose input may have changed behind their back.
+
+    `zeros`: dense widths that adapters hand out, with zeros for units that such a module may still read.
+    """
     used = {name for name, _ in structure.classes.planes}
     for path, module in model.named_modules():
         weight = module._parameters.get("weight", module._parameters.get("weight_ih_l0"))
-        if not isinstance(module, (nn.Linear, nn.RNNBase)) or weight is None or attachments(module):
+        weight = module._parameters.get("weight_ih") if weight is None else weight
+        if not isinstance(module, _READERS) or weight is None or weight.dim() < 2 or attachments(module):
             continue
         if names.get(id(weight)) in structure.unused and names.get(id(weight)) not in used:
-            Unreached(path, weight.shape[1]).attach(module)
+            width = getattr(module, "in_channels", weight.shape[1])
+            if width in zeros:
+                Unreached(path, 0).attach(module)
+            elif isinstance(module, (nn.Linear, nn.RNNBase)):
+                Unreached(path, width).attach(module)
+
+
+# Modules that read an activation through a weight; all but two know themselves when its width is wrong.
+_READERS = (nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.modules.conv._ConvNd)

@@ -40,8 +40,13 @@ def narrow_tensors(model: nn.Module, gone: Mapping[Plane, Tensor]) -> None:
             tensor.grad = gradient.index_select(axis, index).contiguous()
 
 
-def fit_modules(model: nn.Module, layers: tuple[RecurrentLayer, ...], dead: Mapping[str, Tensor]) -> nn.Module:
-    """Sizes of every module from its weights; stacks whose widths now differ become ragged. Returns the model."""
+def fit_modules(
+    model: nn.Module, layers: tuple[RecurrentLayer, ...], dead: Mapping[str, Tensor], states: bool
+) -> nn.Module:
+    """Sizes of every module from its weights; stacks whose widths now differ become ragged. Returns the model.
+
+    `states`: recurrent modules take states of the dense width as well.
+    """
     inside = parts_of_splits(model)  # whose states the split layer around them hands out
     for path, module in list(model.named_modules()):
         if isinstance(module, STACKS):
@@ -49,10 +54,10 @@ def fit_modules(model: nn.Module, layers: tuple[RecurrentLayer, ...], dead: Mapp
             if fitted is not module:
                 model = replace_module(model, path, fitted)
             if id(module) not in inside:
-                _keep_states(fitted, [layer for layer in layers if layer.module == path], dead)
+                _keep_states(fitted, [layer for layer in layers if layer.module == path], dead, states)
         elif isinstance(module, RHN):
             module.fit()
-            _keep_states(module, [layer for layer in layers if layer.module == path], dead)
+            _keep_states(module, [layer for layer in layers if layer.module == path], dead, states)
         elif isinstance(module, GRAPHS):
             _fit_graph(module, [layer for layer in layers if layer.module == path], dead)
         elif cell_of(module) is not None and isinstance(module, nn.RNNCellBase):
@@ -60,7 +65,7 @@ def fit_modules(model: nn.Module, layers: tuple[RecurrentLayer, ...], dead: Mapp
             hidden = module.weight_hh.shape[1]
             assert gates is None or module.weight_hh.shape[0] == gates * hidden
             module.input_size, module.hidden_size = module.weight_ih.shape[1], hidden
-            _keep_states(module, [layer for layer in layers if layer.module == path], dead)
+            _keep_states(module, [layer for layer in layers if layer.module == path], dead, states)
         else:
             _fit_leaf(module)
     return model
@@ -70,15 +75,24 @@ _CELLS = ("LSTMCell", "GRUCell", "RNNCell")
 
 
 def replace_module(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
-    """Put `module` in the place of every module that is the one at `path`; returns the (new) root."""
+    """Put `module` in the place of the one at `path` under all its names, in lists and dicts of attributes as well;
+    returns the (new) root."""
     old = model.get_submodule(path)
-    if old is model:
-        return module
-    for parent in model.modules():
-        for name, child in parent._modules.items():
-            if child is old:
-                parent._modules[name] = module
-    return model
+
+    def swapped(value: Any) -> Any:
+        if isinstance(value, list):
+            value[:] = map(swapped, value)
+        elif isinstance(value, dict):
+            value.update({key: swapped(item) for key, item in value.items()})
+        elif type(value) is tuple:
+            return tuple(map(swapped, value))
+        return module if value is old else value
+
+    for parent in (*model.modules(), module):
+        for name, value in vars(parent).items():
+            if name not in ("_parameters", "_buffers"):
+                parent.__dict__[name] = swapped(value)
+    return module if old is model else model
 
 
 def _fit_leaf(module: nn.Module) -> None:
@@ -180,7 +194,7 @@ def carry_over(old: nn.Module, new: nn.Module) -> None:
             new.__dict__[name] = value
 
 
-def _keep_states(module: nn.Module, layers: list[RecurrentLayer], dead: Mapping[str, Tensor]) -> None:
+def _keep_states(module: nn.Module, layers: list[RecurrentLayer], dead: Mapping[str, Tensor], states: bool) -> None:
     if not layers:
         return
     outer = [kept_index(dead[layer.unit_sets[-1]]).tolist() for layer in layers]
@@ -189,11 +203,5 @@ def _keep_states(module: nn.Module, layers: list[RecurrentLayer], dead: Mapping[
     if layers[0].cell.name == "LSTM":
         dense.append(layers[0].hidden_size)
         kept.append([kept_index(dead[layer.name]).tolist() for layer in layers])
-    if len({(layer.hidden_size, layer.proj_size) for layer in layers}) == 1:
-        keep_states(module, dense, kept)
-    else:  # already ragged: only compose
-        from .attachments import attachments
-        from .states import KeptStates
-
-        if any(isinstance(a, KeptStates) for a in attachments(module)):
-            keep_states(module, dense, kept)
+    even = len({(layer.hidden_size, layer.proj_size) for layer in layers}) == 1  # else ragged before: only compose
+    keep_states(module, dense, kept, states and even)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from .._modules import in_eval
 from ..structure import examples
 
 
@@ -16,7 +16,7 @@ def fit_weightless_norms(model: nn.Module, call: examples.Call) -> None:
     names = [name for name, module in model.named_modules() if _is_weightless(module)]
     if not names:
         return
-    twin = copy.deepcopy(model).eval()
+    twin = in_eval(model)
     for name in names:
         twin.get_submodule(name).register_forward_pre_hook(_fit)
     examples.run(twin, examples.fresh(call))

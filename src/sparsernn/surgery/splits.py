@@ -79,8 +79,8 @@ def _cut(
     return SplitCut(inputs, tuple(rows))
 
 
-def fit_splits(model: nn.Module, cuts: Mapping[str, SplitCut]) -> None:
-    """Bring split layers in line with their narrowed components; they take states of the dense width as well."""
+def fit_splits(model: nn.Module, cuts: Mapping[str, SplitCut], states: bool) -> None:
+    """Bring split layers in line with their narrowed components; `states`: those of the dense width fit as well."""
     for path, cut in cuts.items():
         split: Any = model.get_submodule(path)
         dense = {len(row) for row in cut.rows}
@@ -91,5 +91,5 @@ def fit_splits(model: nn.Module, cuts: Mapping[str, SplitCut]) -> None:
         split.resize(split.input_size - int(cut.inputs.sum()), segments)
         if len(dense) == 1:  # else it was ragged before
             kept = [torch.nonzero(~row)[:, 0].tolist() for row in cut.rows]
-            states = 2 if split.kind == "LSTM" else 1
-            keep_states(split, [dense.pop()] * states, [kept] * states)
+            count = 2 if split.kind == "LSTM" else 1
+            keep_states(split, [dense.pop()] * count, [kept] * count, states)

@@ -65,7 +65,10 @@ class KeptStates:
         """Compose with a second compaction: `later.kept` counts the units that this one left."""
         self.kept = [[row[then] for row, then in zip(a, b)] for a, b in zip(self.kept, later.kept)]
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+        if kwargs is None:  # torch's dynamic quantisation registers hooks anew, without keywords
+            found = self(module, args, {})
+            return None if found is None else found[0]
         if len(args) > 1 and args[1] is not None:
             return (args[0], self._states(args[1]), *args[2:]), kwargs
         if kwargs.get("hx") is not None:
@@ -97,8 +100,8 @@ class KeptStates:
         return torch.stack(cut) if len(widths) == 1 else RaggedState(cut)
 
 
-def keep_states(module: nn.Module, dense: Sequence[int], kept: Kept) -> None:
-    """Attach `KeptStates` to `module`, or compose it with those of an earlier compaction."""
+def keep_states(module: nn.Module, dense: Sequence[int], kept: Kept, attach: bool) -> None:
+    """Compose `KeptStates` with those of an earlier compaction; where there are none, attach them if that is wanted."""
     if all(row == list(range(width)) for width, rows in zip(dense, kept) for row in rows):
         return
     fresh = KeptStates(dense, kept)
@@ -106,4 +109,5 @@ def keep_states(module: nn.Module, dense: Sequence[int], kept: Kept) -> None:
         if isinstance(old, KeptStates):
             old.after(fresh)
             return
-    fresh.attach(module)
+    if attach:
+        fresh.attach(module)

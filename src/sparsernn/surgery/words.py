@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Set
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from .._modules import copied
 from ..structure import examples
 from ..structure.classes import Plane
 from ..structure.structure import Structure
@@ -71,7 +71,7 @@ def narrow_words(
     Embeddings whose weight is read by others as well (tied decoders) stay, and so does `small` where the result does
     not pass the check against `model`: a sentence says why.
     """
-    found = copy.deepcopy(small)
+    found = copied(small)
     gone: dict[Plane, Tensor] = {}
     for name, module, rows in list(_spare(found)):
         before = module.weight.detach()
