@@ -22,6 +22,8 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning",
     "ignore::FutureWarning",
     "ignore::torch.jit.TracerWarning",
+    "ignore:torch.quantize_per_tensor",
+    "ignore:The tensor attributes",
 )
 
 
@@ -43,7 +45,7 @@ class Steps(nn.Module):
         self.cell, self.fc = kind(3, 8), nn.Linear(8, 2)
 
     def forward(self, x):
-        h = torch.zeros(x.shape[0], self.cell.hidden_size, dtype=x.dtype)
+        h = torch.zeros(2, self.cell.hidden_size)
         for t in range(4):
             h = self.cell(x[:, t], h)
         return self.fc(h)
@@ -121,6 +123,7 @@ def test_dynamic_quantisation(name):
     if "fbgemm" not in torch.backends.quantized.supported_engines:
         pytest.skip("torch was built without fbgemm")
     model, small, x = compacted(name)
+    model, small = model.requires_grad_(False), small.requires_grad_(False)
     quantised = [
         torch.ao.quantization.quantize_dynamic(m, {nn.LSTM, nn.GRU, nn.Linear}, dtype=torch.qint8)(x)
         for m in (model, small)
@@ -140,7 +143,7 @@ class WithState(nn.Module):
 
 def test_with_states_of_the_dense_width_quantisation_works_as_well():
     torch.manual_seed(0)
-    model, x, h = WithState().eval(), torch.randn(2, 4, 3), torch.randn(1, 2, 8)
+    model, x, h = WithState().eval().requires_grad_(False), torch.randn(2, 4, 3), torch.randn(1, 2, 8)
     with torch.no_grad():
         for weight in (model.rnn.weight_hh_l0, model.fc.weight):
             weight[:, DEAD] = 0.0

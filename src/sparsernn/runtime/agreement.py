@@ -48,6 +48,8 @@ def verify(stream: Steps, x: Tensor, whole: Tensor, time: int) -> None:
         want = whole.reshape(got.shape)
     else:
         raise NotAChain(f"its output {tuple(whole.shape)} is not one row of {stream.output_size} for each step")
+    if bool(want.isnan().any()):
+        raise NotAChain("its output on the example holds NaN, by which nothing can be compared")
     size = max(1.0, float(want.abs().max()))
     if not float((got - want).abs().max()) <= 1e-4 * size:
         raise NotAChain("step by step it gives other numbers than over the whole sequence")
