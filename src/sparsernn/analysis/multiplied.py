@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .._modules import in_eval
 from ..structure.examples import calls, fresh
-from ..structure.trace import copied, quiet
+from ..structure.trace import quiet
 
 _aten = torch.ops.aten
 
@@ -21,7 +22,7 @@ def multiply_adds(model: nn.Module, example_inputs: Any) -> dict[str, int]:
     A weight that is worked out of parameters (weight norm, masks, low rank) counts for the largest of them. Products of
     two activations, as in attention, belong to no parameter and are left out.
     """
-    twin = copied(model).eval()
+    twin = in_eval(model)
     watch = _Products(twin)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one operation that holds all of attention
