@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from .._modules import unwrap
+from .._modules import copied, in_eval, unwrap
 from ..structure import examples
 from ..structure.groups import SliceGroups
 from ..structure.sites import SiteRecorder
-from ..structure.trace import copied, quiet, trace
+from ..structure.trace import quiet, trace
 from .batches import inputs_of, positions_in
 from .cost import Cost, multiplied
 from .folding import Folding, Step
@@ -118,7 +118,7 @@ def fold(
     chosen = governed(model, include)
     groups = governed_units(structure, model, chosen, include)
     with quiet():
-        twin = copied(model).eval()
+        twin = in_eval(model)
         recorder, kept = _recorded(twin, groups, chain([first], calls), positions)
         _warn_of_few(recorder, groups)
         work = Folding(twin, structure, groups, recorder, kept, ridge)
@@ -127,7 +127,7 @@ def fold(
         made = []
         for step in steps:
             folded = work.written(copied(model), step.gone)
-            change = work.change(copied(folded).eval())
+            change = work.change(in_eval(folded))
             made.append(_result(folded, step, change, groups, work))
     results = FoldedSizes(made)
     return results[0] if isinstance(to, (int, float)) else results
