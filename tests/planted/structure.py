@@ -302,4 +302,32 @@ BUGS = (
         "        pass\n",
         (NORMS,),
     ),
+    Bug(
+        "NaN taken for equal",
+        "structure/compare.py",
+        "        if bool(values.isnan().any()):\n",
+        "        a, b = a.nan_to_num(), b.nan_to_num()\n        if False:\n",
+        ("contracts/test_finite.py::test_what_differs",),
+    ),
+    Bug(
+        "runs of a check go on from one another's states",
+        "structure/runs.py",
+        "        twin = copied(model)\n",
+        "        twin = model\n",
+        ("contracts/test_kept_on_self.py",),
+    ),
+    Bug(
+        "a kept state is not looked at in a second call",
+        "structure/runs.py",
+        "    if _changed(before, _held(model)):\n",
+        "    if False:\n",
+        ("contracts/test_kept_on_self.py::test_readers_of_a_kept_state_are_found_at_the_second_call",),
+    ),
+    Bug(
+        "weights of the numeric check not put back after an error",
+        "structure/check.py",
+        "                parameters[name].data.copy_(value)\n",
+        "                pass\n",
+        ("contracts/test_finite.py::test_a_forward_that_raises_in_between_spoils_no_later_comparison",),
+    ),
 )
