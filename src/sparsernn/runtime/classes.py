@@ -55,7 +55,7 @@ def into_one(module: Any) -> None:
     """
     dense = module.to_dense().requires_grad_(False)
     # What was hung on it stays: the hooks of its forward, and what surgery attached.
-    kept = {n: v for n, v in vars(module).items() if n.startswith("_forward_") or n == "_sparsernn"}
+    kept = {n: v for n, v in vars(module).items() if n.startswith(("_forward_", "_sparsernn"))}
     module.__class__ = type(dense)
     module.__dict__.clear()
     module.__dict__.update(dense.__dict__ | kept)

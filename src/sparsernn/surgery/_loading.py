@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .._modules import copied, places, unwrapped
 from .._tensors import DTYPES, TensorFile
 from ._container import NAMES, Fault, read_tensors, short
+from ._reasons import NOTE, check_notes, check_readers
 from ._rebuild import BUILDS, SIZES, Shapes, check_sizes, describe
 from ._slots import Slot, may_set, slots
 from ._sparse_records import CHECKS, settle
@@ -36,6 +37,7 @@ class Loader:
         self._check_modules()
         self._check_container()
         targets = self._check_places()
+        self._check_reasons(targets)
         values = read_tensors(self.file)
         made: dict[str, Tensor] = {}
         # The memo puts every new tensor and module wherever the model refers to the old one, ties included, and
@@ -67,6 +69,10 @@ class Loader:
                 module.flatten_parameters()
         for place, record in self.modules.items():
             settle(place, record, modules[place])
+        for slot in slots(small):
+            dense = self.tensors.get(self.ties.get(slot.name, slot.name), {}).get("dense")
+            if dense is not None and slot.role == "parameter":
+                vars(slot.module).setdefault(NOTE, {})[slot.local] = dense
         self._set_late(modules, small, values)
         self._attach(modules, values)
         return small
@@ -155,6 +161,23 @@ class Loader:
                 "run, which has to come before load.",
             )
         return found
+
+    def _check_reasons(self, targets: list[tuple[Slot, str]]) -> None:
+        """What is narrower than in the model was cut by surgery."""
+        dense = {s.name: tuple(s.tensor.shape) for s in slots(self.model) if s.role == "parameter"}
+        found = [(slot, self.tensors[owner]) for slot, owner in targets if slot.name in dense]
+        if any("dense" in record for _, record in found):
+            for slot, record in found:
+                if "dense" in record or id(slot.module) not in self.new:
+                    check_notes(slot.name, record, dense[slot.name])
+        else:
+            check_readers(self.dense, dense, {slot.name: tuple(record["shape"]) for slot, record in found})
+        for place, module in self.dense.items():
+            if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+                rows, mapped = self.modules[place]["num_embeddings"], str(self.attached.get(place))
+                if rows < module.num_embeddings and "'kept_words'" not in mapped:
+                    words = f"got {rows}, but the model has {module.num_embeddings} and no map of words is attached."
+                    raise Fault(f"modules.{place}.num_embeddings", words)
 
     def _is_empty_buffer(self, name: str) -> bool:
         place, _, local = name.rpartition(".")

@@ -18,6 +18,7 @@ from .._modules import places, unwrap
 from ._container import FORMAT, NAMES, Fault, open_container, read_header, write_container
 from ._kernels import checked, precisions, say
 from ._loading import Loader
+from ._reasons import noted
 from ._rebuild import describe
 from ._slots import refuse_what_is_elsewhere, slots
 from .attachments import attachment_of, attachments
@@ -50,6 +51,7 @@ def save(model: nn.Module, path: str | Path) -> None:
         values[slot.name] = _plain(slot.name, slot.tensor)
         dtype = str(slot.tensor.dtype).removeprefix("torch.")
         tensors[slot.name] = {"shape": list(slot.tensor.shape), "dtype": dtype, "role": slot.role}
+        tensors[slot.name] |= noted(slot.module, slot.local)
     modules: dict[str, Any] = {}
     attached: dict[str, list[dict[str, Any]]] = {}
     for place, module in places(model):

@@ -13,6 +13,7 @@ from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from ..nn.rhn import RHN
 from ..structure.cells import RecurrentLayer, cell_of
 from ..structure.classes import Plane
+from ._reasons import note
 from .splits import parts_of_splits
 from .states import keep_states
 
@@ -32,6 +33,7 @@ def narrow_tensors(model: nn.Module, gone: Mapping[Plane, Tensor]) -> None:
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     for (name, axis), mask in gone.items():
         tensor = tensors[name]
+        note(model, tensor)
         index = kept_index(mask).to(tensor.device)
         gradient = tensor.grad
         tensor.grad = None
