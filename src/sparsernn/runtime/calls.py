@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -21,16 +22,16 @@ class Known:
     """A call that was looked at properly, and what it takes to see that another one is of the same kind."""
 
     def __init__(self, stamp: Stamp, tensors: Sequence[Tensor], job: Any, also: Any) -> None:
-        self.stamp, self.job, self.also = stamp, job, also
+        self.stamp, self.also = stamp, also
         self.fits = signature(*tensors, *stamp.tensors)
         x, *states = tensors
-        self._settle = settled(x) is not x or any(t.is_neg() or not t.is_contiguous() for t in states)
+        plain = settled(x) is x and all(t.is_contiguous() and not t.is_neg() for t in states)
+        # (x, states) -> what the job returns: None where nothing was run.
+        self.run: Callable[[Tensor, Sequence[Tensor]], Any] = job if plain else partial(_settled_first, job)
 
-    def __call__(self, x: Tensor, given: Sequence[Tensor]) -> Any:
-        """What the job returns: None where the weights changed unseen, and nothing was run."""
-        if self._settle:
-            x, given = settled(x), [state.resolve_neg().contiguous() for state in given]
-        return self.job(x, given)
+
+def _settled_first(job: Any, x: Tensor, given: Sequence[Tensor]) -> Any:
+    return job(settled(x), [state.resolve_neg().contiguous() for state in given])
 
 
 class Calls:

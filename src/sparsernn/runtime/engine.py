@@ -72,7 +72,7 @@ class Engine(Calls):
 
     def run(
         self, module: nn.Module, rows: int, steps: int, job: Callable[[Stack], Job], x: Tensor, given: Sequence[Tensor]
-    ) -> tuple[Tensor | None, list[Tensor], Job]:
+    ) -> tuple[Tensor | None, tuple[Tensor, ...], Job]:
         """Output and states of the job that `job` makes of the stack for such a call, and the job."""
         while True:
             made = job(self.stack(module, rows, steps))

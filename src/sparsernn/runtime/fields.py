@@ -59,12 +59,11 @@ class Call(IntEnum):
     ARGUMENT = auto()
     ENTRIES = auto()  # address of the `Entry`s; those from FIRST to before LAST are run
     LAYER = auto()  # address of the kernel of one layer and direction
+    # What a call of one shape always has,
     FIRST = auto()
     LAST = auto()
-    X = auto()
     X_TIME = auto()
     X_ROW = auto()
-    OUT = auto()  # of the last layer; 0: no output wanted
     OUT_TIME = auto()
     OUT_ROW = auto()
     STEPS = auto()
@@ -73,8 +72,11 @@ class Call(IntEnum):
     ROWS = auto()
     SIZES = auto()
     STARTS = auto()
+    HALF = auto()  # bytes from one buffer to the other
+    # and what is another one at each call.
+    X = auto()
+    OUT = auto()  # of the last layer; 0: no output wanted
     BETWEEN = auto()  # what one layer hands to the next: two buffers by turns
-    HALF = auto()  # bytes from one to the other
     H0 = auto()  # states that stand side by side, layer by layer and direction by direction; 0: zeros
     C0 = auto()
     HN = auto()

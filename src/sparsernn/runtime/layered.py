@@ -23,7 +23,7 @@ class _Layered(Accelerated):
     @eager
     def forward(self, input: Any, hx: Any = None) -> Any:
         known = self._engine.find(self, (input,), cast(Any, self).batch_first) if hx is None else None
-        done = known(input, ()) if known is not None else None
+        done = known.run(input, ()) if known is not None else None
         return self._look(input, hx) if done is None else self._handed(done[0], done[1], input.dim() == 2)
 
     def _look(self, input: Any, hx: Any) -> Any:

@@ -22,6 +22,14 @@ class Accelerated:
     """Mark of a module that runs on compiled kernels; `_engine` packs and runs it."""
 
     _engine: Any
+    _pair = False  # whether the state is h and c
+
+    def _given(self, x: Any, hx: Any) -> tuple[Sequence[Any], tuple[Any, ...]]:
+        """The states as they were given, and all tensors of the call, each once."""
+        if not self._pair:
+            return (hx,), (x, hx)
+        given = hx if type(hx) is tuple else tuple(hx)
+        return given, (x, given[0]) if len(given) == 2 and given[0] is given[1] else (x, *given)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # What is round a layer may set a weight at each call (weight drop): its values go into the parameter.
@@ -52,10 +60,6 @@ def check_call(module: Any, x: Any, *states: Any) -> None:
     check(name, x, *states)
 
 
-def _distinct(x: Any, given: Sequence[Any]) -> tuple[Any, ...]:
-    return (x, given[0]) if len(given) == 2 and given[0] is given[1] else (x, *given)
-
-
 def _shape_of(x: Tensor, packing: Packing | None, batch_first: bool, unbatched: bool) -> tuple[int, int, int, int]:
     """Steps and rows of x, and numbers from step to step and from row to row."""
     if packing is not None:
@@ -75,7 +79,7 @@ def run_stack(
     batch_first: bool = False,
     unbatched: bool = False,
     flat: bool = False,
-) -> tuple[Tensor, list[Tensor], Job | None]:
+) -> tuple[Tensor, Sequence[Tensor], Job | None]:
     """The layers from `layers[0]` to before `layers[1]` on x: (output, h or [h, c], the call as it can be repeated).
 
     x: (T, B, I), with `batch_first` (B, T, I), with `unbatched` (T, I), with `packing` (rows, I). given: h, or h and c,
@@ -108,17 +112,14 @@ def run_stack(
 class _Stack(Accelerated):
     """Forward of torch.nn.LSTM, GRU and RNN."""
 
-    _pair = False  # whether the state is h and c
-
     @eager
     def forward(self, input: Any, hx: Any = None) -> Any:
-        given = () if hx is None else (hx,) if not self._pair else hx if type(hx) is tuple else tuple(hx)
-        known = self._engine.find(self, _distinct(input, given) if given else (input,), cast(Any, self).batch_first)
-        done = known(input, given) if known is not None else None
+        given, tensors = ((), (input,)) if hx is None else self._given(input, hx)
+        known = self._engine.find(self, tensors, cast(Any, self).batch_first)
+        done = known.run(input, given) if known is not None else None
         if done is None:
             return self._look(input, hx, given)
-        out, states = done
-        return out, tuple(states) if self._pair else states[0]
+        return done if self._pair else (done[0], done[1][0])
 
     def _look(self, input: Any, hx: Any, given: Sequence[Any]) -> Any:
         """A call that is not known."""
@@ -146,12 +147,11 @@ class _Stack(Accelerated):
         layers = (0, module.num_layers)
         out, ends, job = run_stack(self, x, given, layers, packing, batch_first and not unbatched, unbatched)
         if job is not None and not packed:
-            self._engine.remember(_distinct(input, given), job, module.batch_first)
+            self._engine.remember(self._given(input, hx)[1] if given else (input,), job, module.batch_first)
         if back is not None:
             ends = [end.index_select(1, back) for end in ends]
-        return (PackedSequence(out, batch_sizes, order, back) if packed else out), tuple(ends) if self._pair else ends[
-            0
-        ]
+        state = tuple(ends) if self._pair else ends[0]
+        return (PackedSequence(out, batch_sizes, order, back) if packed else out), state
 
 
 class AcceleratedLSTM(_Stack, nn.LSTM):
@@ -171,22 +171,20 @@ class AcceleratedRNN(_Stack, nn.RNN):
 class _Cell(Accelerated):
     """Forward of torch.nn.LSTMCell, GRUCell and RNNCell."""
 
-    _pair = False
-
     @eager
     def forward(self, input: Tensor, hx: Any = None) -> Any:
-        given = () if hx is None else (hx,) if not self._pair else hx if type(hx) is tuple else tuple(hx)
-        known = self._engine.find(self, _distinct(input, given) if given else (input,), None)
-        done = known(input, given) if known is not None else None
+        given, tensors = ((), (input,)) if hx is None else self._given(input, hx)
+        known = self._engine.find(self, tensors, None)
+        done = known.run(input, given) if known is not None else None
         states = self._look(input, hx, given) if done is None else done[1]
-        return tuple(states) if self._pair else states[0]
+        return states if self._pair else states[0]
 
-    def _look(self, input: Any, hx: Any, given: Sequence[Any]) -> list[Tensor]:
+    def _look(self, input: Any, hx: Any, given: Sequence[Any]) -> tuple[Tensor, ...]:
         module, name = cast(Any, self), type(self).__name__
         check_call(self, input, *given)
         if self._engine.on_torch(module):
             result = super().forward(input, hx)  # type: ignore[misc]
-            return list(result) if self._pair else [result]
+            return tuple(result) if self._pair else (result,)
         if input.dim() not in (1, 2) or input.shape[-1] != module.input_size:
             raise RuntimeError(
                 f"{name}: expected an input of ({module.input_size},) or (batch, {module.input_size}), "
@@ -201,13 +199,13 @@ class _Cell(Accelerated):
         x, given = settled(input), [state.resolve_neg().contiguous() for state in given]
         rows = 1 if input.dim() == 1 else x.shape[0]
         if rows == 0:
-            return [x.new_zeros(want) for _ in range(1 + self._pair)]
+            return tuple(x.new_zeros(want) for _ in range(1 + self._pair))
 
         def job(stack: Stack) -> Job:
             return Job(stack, 1, rows, rows, (0, x.stride(0)), None, (0, 0), [want] * (1 + self._pair), (0, 1))
 
         _, states, known = self._engine.run(module, rows, 1, job, x, given)
-        self._engine.remember(_distinct(input, given), known, None)
+        self._engine.remember(self._given(input, hx)[1] if given else (input,), known, None)
         return states
 
 

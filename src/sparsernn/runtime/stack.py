@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +18,9 @@ from .fields import Call, Entry
 from .packed_layer import PackedLayer, Workspace
 
 _Fields = ctypes.c_int64 * len(Call)
-_write = struct.Struct(f"{len(Call) - Call.FIRST}q").pack_into
-_BEGIN = 8 * Call.FIRST
+_write_form = struct.Struct(f"{Call.X - Call.FIRST}q").pack_into
+_write_places = struct.Struct(f"{len(Call) - Call.X}q").pack_into
+_FORM, _PLACES, _STALE = 8 * Call.FIRST, 8 * Call.X, int(Call.STALE)
 
 
 class Space:
@@ -26,6 +28,7 @@ class Space:
 
     def __init__(self, layers: Sequence[Sequence[PackedLayer]], sample: Tensor, rows: int, total: int) -> None:
         self.rows, self.total = rows, total
+        self.form: Any = None  # the numbers of the last call that don't depend on its tensors
         flat = [direction for directions in layers for direction in directions]
         # They run one after the other, so they share what nobody needs afterwards.
         room = [layer.capacity(rows, total) for layer in flat]
@@ -80,13 +83,15 @@ class Stack:
 
     def take(self, rows: int, total: int) -> Space:
         """A space for so many rows; `give` it back."""
-        total = min(total, max(rows, self._most))
-        try:
-            found = self._spare.pop()
-            if found.rows >= rows and found.total >= total:
-                return found
-        except IndexError:
-            pass
+        if total > self._most:
+            total = max(rows, self._most)
+        if self._spare:
+            try:
+                found = self._spare.pop()
+                if found.rows >= rows and found.total >= total:
+                    return found
+            except IndexError:  # another thread was quicker
+                pass
         with torch.inference_mode(False):  # it is used again, also outside of that mode
             return Space(self.layers, self._sample, rows, total)
 
@@ -95,6 +100,7 @@ class Stack:
 
 
 Packing = tuple[Tensor, Tensor]
+Pair = tuple[int, int]
 
 
 class Job:
@@ -118,104 +124,106 @@ class Job:
         layers: tuple[int, int],
         packing: Packing | None = None,
     ) -> None:
-        self.stack, self._steps, self._batch = stack, steps, batch
-        self._x_time, self._x_row = (4 * stride for stride in x_strides)
+        self.stack, self._steps, self._batch, self._total = stack, steps, batch, total
         self.out, self.states = out, states
-        self._out_time, self._out_row = (4 * stride for stride in out_strides)
+        self._two = len(states) == 2
+        self._x_strides, self._out_strides = x_strides, out_strides
         self._layers, self._packing = layers, packing
-        self._sizes, self._starts = (0, 0) if packing is None else (packing[0].data_ptr(), packing[1].data_ptr())
-        self._total = total
-        first, last = layers
-        self._first, self._last = first * stack.directions, last * stack.directions
+        first, last = (n * stack.directions for n in layers)
         # The kernel counts states from the first layer on.
-        self._before = [4 * batch * sum(widths[: self._first]) for widths in stack.state_widths]
-        self._between = self._total * max([0, *stack.widths[first : last - 1]])  # numbers of one buffer
-        self._buffers = min(2, last - first - 1)
-        self.nanoseconds = steps * stack.nanoseconds(first, last)
+        self._h_before, self._c_before, *_ = [4 * batch * sum(w[:first]) for w in stack.state_widths] + [0]
+        self._between = total * max([0, *stack.widths[layers[0] : layers[1] - 1]])  # numbers of one buffer
+        self._buffers = min(2, layers[1] - layers[0] - 1)
+        self._form = self._form_of(first, last, x_strides, out_strides, 0, batch)
+        self.nanoseconds = steps * stack.nanoseconds(*layers)
         self._most = stack.directions * (1 if packing is not None else batch)
 
-    def __call__(self, x: Tensor, given: Sequence[Tensor]) -> tuple[Tensor | None, list[Tensor]] | None:
+    def __call__(self, x: Tensor, given: Sequence[Tensor]) -> tuple[Tensor | None, tuple[Tensor, ...]] | None:
         """Output and states; None where nothing was run: the sample of the weights has changed, or memory was freed.
 
         x: its features lie side by side. given: no states, or h, or h and c, contiguous.
         """
-        source = x.data_ptr()
-        places = [0, 0, 0, 0]
-        for n, state in enumerate(given):
-            places[n] = state.data_ptr() - self._before[n]
-            if not state.data_ptr():
+        # A short call takes as long as these lines: nothing is made that is not needed.
+        new = x.new_empty
+        source, end, between, h0, c0, cn = x.data_ptr(), 0, 0, 0, 0, 0
+        if given:
+            h0 = given[0].data_ptr()
+            c0 = given[1].data_ptr() if self._two else 1
+            if not h0 or not c0:
                 return None
+            h0, c0 = h0 - self._h_before, c0 - self._c_before
         if not source:
             return None
-        out = None if self.out is None else x.new_empty(*self.out)
-        states = [x.new_empty(*shape) for shape in self.states]
-        between = x.new_empty(self._between * self._buffers) if self._between else None
-        for n, state in enumerate(states):
-            places[2 + n] = state.data_ptr() - self._before[n]
-        if self.nanoseconds >= 2 * threads.WORTH and threads.parts(self.nanoseconds, self._most) > 1:
-            done = self._in_parts(source, out, between, places)
+        out = buffers = None
+        if self.out is not None:
+            out = new(*self.out)
+            end = out.data_ptr()
+        if self._between:
+            buffers = new(self._between * self._buffers)
+            between = buffers.data_ptr()
+        h = new(*self.states[0])
+        hn = h.data_ptr() - self._h_before
+        states = (h,)
+        if self._two:
+            c = new(*self.states[1])
+            cn = c.data_ptr() - self._c_before
+            states = (h, c)
+        places = source, end, between, h0, c0, hn, cn
+        if self.nanoseconds < 2 * threads.WORTH or threads.parts(self.nanoseconds, self._most) == 1:
+            done = self._run(self._form, self._batch, self._total, places)
         else:
-            done = self._run(
-                self._first, self._last, source, self._x_time, self._x_row,
-                0 if out is None else out.data_ptr(), self._out_time, self._out_row, 0, self._batch,
-                0 if between is None else between.data_ptr(), places,
-            )  # fmt: skip
+            done = self._in_parts(*places)
         return (out, states) if done else None
 
-    def _run(
-        self, first: int, last: int, x: int, x_time: int, x_row: int, out: int, out_time: int, out_row: int, row: int,
-        rows: int, between: int, places: list[int],
-    ) -> bool:  # fmt: skip
-        """Entries from `first` to before `last` on the rows from `row` on."""
+    def _form_of(
+        self, first: int, last: int, x_strides: tuple[int, int], out_strides: tuple[int, int], row: int, rows: int
+    ) -> tuple[int, ...]:
+        """Entries from `first` to before `last` on `rows` rows from `row` on."""
+        sizes, starts = (0, 0) if self._packing is None else (t.data_ptr() for t in self._packing)
+        strides = (4 * stride for stride in (*x_strides, *out_strides))
+        return (first, last, *strides, self._steps, self._batch, row, rows, sizes, starts, 4 * self._between)
+
+    def _run(self, form: tuple[int, ...], rows: int, total: int, places: tuple[int, ...]) -> bool:
         stack = self.stack
-        space = stack.take(rows, self._total if rows == self._batch else self._steps * rows)
-        _write(
-            space.fields, _BEGIN, first, last, x, x_time, x_row, out, out_time, out_row, self._steps, self._batch, row,
-            rows, self._sizes, self._starts, between, 4 * self._between, *places,
-        )  # fmt: skip
+        space = stack.take(rows, total)
+        fields = space.fields
+        if space.form is not form:
+            _write_form(fields, _FORM, *form)
+            space.form = form
+        _write_places(fields, _PLACES, *places)
         stack.run(space.argument)
-        if space.fields[Call.STALE]:
+        if fields[_STALE]:
             return False
         stack.give(space)
         return True
 
-    def _in_parts(self, x: int, out: Tensor | None, between: Tensor | None, places: list[int]) -> bool:
+    def _in_parts(self, source: int, end: int, between: int, *states: int) -> bool:
         """Rows of a batch don't know of each other, nor do the directions of a layer: each thread takes some."""
         stack, share = self.stack, threads.parts(self.nanoseconds, self._most)
-        first, last = self._layers
         each = -(-share // stack.directions)
         edges = [self._batch * n // each for n in range(each + 1)] if self._packing is None else [0, self._batch]
-        cuts = list(pairwise(edges))
-        begin = 0 if between is None else between.data_ptr()
-        end = 0 if out is None else out.data_ptr()
+
+        def calls(first: int, last: int, x_strides: Pair, out_strides: Pair, *places: int) -> list[Callable[[], bool]]:
+            made = []
+            for a, b in pairwise(edges):
+                form = self._form_of(first, last, x_strides, out_strides, a, b - a)
+                total = self._total if b - a == self._batch else self._steps * (b - a)
+                made.append(partial(self._run, form, b - a, total, (*places, *states)))
+            return made
+
+        bottom, top = self._layers
         if stack.directions == 1:
-            return all(
-                threads.in_parallel(
-                    [
-                        partial(
-                            self._run, self._first, self._last, x, self._x_time, self._x_row, end,
-                            self._out_time, self._out_row, a, b - a, begin, places,
-                        )
-                        for a, b in cuts
-                    ]
-                )
-            )  # fmt: skip
-        source, source_time, source_row = x, self._x_time, self._x_row
-        for layer in range(first, last):
-            target, target_time, target_row = end, self._out_time, self._out_row
-            if layer < last - 1:
-                target, target_row = begin + 4 * self._between * (layer & 1), 4 * stack.widths[layer]
-                target_time = self._batch * target_row
+            every = calls(bottom, top, self._x_strides, self._out_strides, source, end, between)
+            return all(threads.in_parallel(every))
+        strides = self._x_strides
+        for layer in range(bottom, top):
+            target, target_strides = end, self._out_strides
+            if layer < top - 1:
+                width = stack.widths[layer]
+                target, target_strides = between + 4 * self._between * (layer & 1), (self._batch * width, width)
             entries = range(layer * stack.directions, (layer + 1) * stack.directions)
-            calls = [
-                partial(
-                    self._run, n, n + 1, source, source_time, source_row, target, target_time, target_row, a, b - a, 0,
-                    places,
-                )
-                for n in entries
-                for a, b in cuts
-            ]  # fmt: skip
-            if not all(threads.in_parallel(calls)):
+            found = [calls(n, n + 1, strides, target_strides, source, target, 0) for n in entries]
+            if not all(threads.in_parallel([call for both in found for call in both])):
                 return False
-            source, source_time, source_row = target, target_time, target_row
+            source, strides = target, target_strides
         return True
