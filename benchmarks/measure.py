@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor, nn
 
 from sparsernn._benchmark import benchmark
 from sparsernn._files import write_atomically
@@ -39,6 +40,10 @@ class Ideal(NamedTuple):
 
     seconds: float
     bound: str
+
+    def times(self, number: int) -> Ideal:
+        """The same work again and again."""
+        return Ideal(self.seconds * number, self.bound)
 
 
 def versus(work: str, ours: Engine, others: dict[str, Engine], ideal: Ideal, rounds: int) -> list[Row]:
@@ -116,6 +121,24 @@ class Ceiling:
         return Ideal(calls * self.call + max(computing, reading), bound)
 
 
+def ideal(ceiling: Ceiling, model: nn.Module, x: Tensor, bytes_each: float) -> Ideal:
+    """The roofline, matrix by matrix: operations at the peak, or reading the weights, whichever takes longer; one call.
+
+    Input weights are read once; a recurrent matrix waits for the step before, so it is read in every step, from the
+    caches that hold it alone, or in a stream the whole net. int8 (about a byte for each weight) has four times the
+    peak: one instruction multiplies four times as many.
+    """
+    peak = ceiling.operations * (4 if bytes_each < 2 else 1)
+    sizes = {name: int(p.count_nonzero()) * bytes_each for name, p in model.named_parameters() if p.dim() == 2}
+    seconds = {"operations": 0.0, "bytes": 0.0}
+    for name, size in sizes.items():
+        again = 1 if "ih" in name else len(x)
+        computing = 2.0 * size / bytes_each * len(x) * x.shape[1] / peak
+        reading = size * again / ceiling.bandwidth(int(sum(sizes.values()) if len(x) == 1 else size))
+        seconds["operations" if computing > reading else "bytes"] += max(computing, reading)
+    return Ideal(ceiling.call + sum(seconds.values()), max(seconds, key=lambda bound: seconds[bound]))
+
+
 def _search(x: torch.Tensor, number: int) -> list[float]:
     """Seconds in which the C library looks through x for a byte that is not there; empty where there is none."""
     try:
@@ -172,3 +195,12 @@ def _comparison(name: str, rows: list[Row]) -> Table:
             row["work"], row["against"], ratio, f"±{50 * row['spread']:.0f}%", target, error, share, f"{row['ms']:.4g}"
         )
     return table
+
+
+def small_weights(model: nn.Module) -> nn.Module:
+    """Weights as after training, so that states are alive."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.uniform_(-1, 1).mul_(1.7 / p.shape[-1] ** 0.5 if p.dim() > 1 else 0.2)
+    return model.eval()

@@ -17,8 +17,8 @@ from sparsernn._files import write_atomically
 from sparsernn.experiments.results import surroundings
 from sparsernn.runtime.order import blocks, patterns, plain_order, similar_order
 
-from .measure import RESULTS
-from .works import small_weights, thinned
+from .measure import RESULTS, small_weights
+from .works import thinned
 
 HIDDEN = 512
 

@@ -15,21 +15,13 @@ from .bidaf import bidaf
 from .endurance import endurance, start
 from .figure1 import figure1
 from .graphs import graphs
-from .measure import Ceiling, Engine, Ideal, Row, versus
+from .measure import Ceiling, Engine, Ideal, Row, ideal, small_weights, versus
 from .paper_net import paper_net
 from .split import split
+from .tiny import tiny
 from .training import training
 
 SHAPES = {"T30 B10": (30, 10), "T100 B1": (100, 1), "step": (1, 1)}
-
-
-def small_weights(model: nn.Module) -> nn.Module:
-    """Weights as after training, so that states are alive."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.uniform_(-1, 1).mul_(1.7 / p.shape[-1] ** 0.5 if p.dim() > 1 else 0.2)
-    return model.eval()
 
 
 def thinned(model: nn.Module, density: float, blocks: int) -> nn.Module:
@@ -64,24 +56,6 @@ def torch_engines(model: nn.Module, x: Tensor, target: float | None) -> dict[str
     if len(x) == 1:
         found["torch LSTMCell"] = engines.cells(model, x, target)
     return found
-
-
-def ideal(ceiling: Ceiling, model: nn.Module, x: Tensor, bytes_each: float) -> Ideal:
-    """The roofline, matrix by matrix: operations at the peak, or reading the weights, whichever takes longer; one call.
-
-    Input weights are read once; a recurrent matrix waits for the step before, so it is read in every step, from the
-    caches that hold it alone, or in a stream the whole net. int8 (about a byte for each weight) has four times the
-    peak: one instruction multiplies four times as many.
-    """
-    peak = ceiling.operations * (4 if bytes_each < 2 else 1)
-    sizes = {name: int(p.count_nonzero()) * bytes_each for name, p in model.named_parameters() if p.dim() == 2}
-    seconds = {"operations": 0.0, "bytes": 0.0}
-    for name, size in sizes.items():
-        again = 1 if "ih" in name else len(x)
-        computing = 2.0 * size / bytes_each * len(x) * x.shape[1] / peak
-        reading = size * again / ceiling.bandwidth(int(sum(sizes.values()) if len(x) == 1 else size))
-        seconds["operations" if computing > reading else "bytes"] += max(computing, reading)
-    return Ideal(ceiling.call + sum(seconds.values()), max(seconds, key=lambda bound: seconds[bound]))
 
 
 def compact(ceiling: Ceiling, rounds: int) -> list[Row]:
@@ -216,5 +190,5 @@ def streaming(ceiling: Ceiling, rounds: int) -> list[Row]:
     return rows
 
 
-_ALL = (compact, compact8, blocks90, blocks95, blocks95int8, single95, product, streaming, split, graphs)
+_ALL = (compact, compact8, blocks90, blocks95, blocks95int8, single95, product, streaming, tiny, split, graphs)
 WORKS = {f.__name__: f for f in (*_ALL, figure1, training, paper_net, bidaf, endurance, start)}

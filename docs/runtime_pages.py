@@ -76,7 +76,7 @@ BOUNDED = WORKS[:9]  # the others compare trainings, which no roofline of one ne
 
 def speed_page(results: Path, target: Path) -> None:
     """Write docs/speed.md: every row that has an aim, whether it was reached, and what bounds it."""
-    found = {name: results / "benchmarks" / f"{name}.json" for name in (*WORKS, "endurance", "start")}
+    found = {name: results / "benchmarks" / f"{name}.json" for name in (*WORKS, "tiny", "endurance", "start")}
     contents = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in found.items() if path.exists()}
     titles = ["work", "against", "ours", "aim", "", "the core allows"]
     lines = [line(titles), line(["---", "---", "---:", "---:", "---", "---:"])]
@@ -84,6 +84,8 @@ def speed_page(results: Path, target: Path) -> None:
         aimed = [row for row in contents.get(name, {"rows": []})["rows"] if row["target"] is not None]
         lines += [line(_against_aim(row, bounded=name in BOUNDED)) for row in aimed]
     parts = [SPEED.rstrip("\n"), "", *lines, "", SYNTHETIC, ""]
+    if "tiny" in contents:
+        parts += ["## Small layers called as wholes", "", *_tiny(contents["tiny"]["rows"]), ""]
     for name, title in (("endurance", "## Streams of 10,000 steps"), ("start", "## The start of a process")):
         if name in contents:
             parts += [title, "", ABOUT[name], "", *_plain(contents[name]["rows"]), ""]
@@ -98,6 +100,25 @@ ABOUT = {
     "start": "Seconds from `import sparsernn` to a stream's first output, the import of torch apart: the first "
     "process, which compiles, and later ones, which load.",
 }
+
+
+def _tiny(rows: list[dict[str, Any]]) -> list[str]:
+    """What all points come to, and each point below its aim with what bounds it."""
+    whole = [row for row in rows if row["against"] == "onnxruntime"]
+    ratios = sorted(row["ratio"] for row in whole)
+    reached = sum(row["ratio"] >= row["target"] for row in whole)
+    against = sorted(row["ratio"] for row in rows if row["against"].startswith("torch") and "loop" not in row["work"])
+    text = (
+        f"LSTM and GRU, {len(whole)} points: onnxruntime takes {ratios[len(ratios) // 2]:.2f} times as long in the "
+        f"median, {ratios[0]:.2f} times at the worst and {ratios[-1]:.2f} at the best point; {reached} of {len(whole)} "
+        f"reach the aim of {whole[0]['target']:g} (the aim in the median is 2). torch takes "
+        f"{against[len(against) // 2]:.2f} times as long in the median. A point below the aim stands here with the "
+        "ratio that its bytes or operations allow; a cell is called once a step, in a loop in Python."
+    )
+    shown = [row for row in rows if row["target"] is not None and (row["ratio"] < row["target"] or row not in whole)]
+    titles = ["work", "against", "ours", "aim", "", "the core allows"]
+    table = [line(titles), line(["---", "---", "---:", "---:", "---", "---:"])]
+    return [text, "", *table, *(line(_against_aim(row, bounded=True)) for row in shown)]
 
 
 def _against_aim(row: dict[str, Any], *, bounded: bool) -> list[str]:
