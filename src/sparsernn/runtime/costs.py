@@ -71,7 +71,8 @@ class Costs:
     the larger of the two counts. A step is one column of one block of rows (panel, blocks), four columns of it
     (int8), one slot of a table (permuted), one column of a block of rows with its mask (bitmask). `rows`: one weight,
     for every 2 WIDTH and for every WIDTH inputs, added. `left`: a weight that found no slot, for each input. `move`:
-    bringing one number of an input into a layout's order, or to int8. `bandwidth`: bytes a nanosecond, from the
+    bringing one number of an input into a layout's order, or to int8. `gates`: gates and state of one block of WIDTH
+    units of a row. `call`: a call of a module in Python, its kernels apart. `bandwidth`: bytes a nanosecond, from the
     second-level cache, from the third and from memory.
     """
 
@@ -88,6 +89,8 @@ class Costs:
     blocks_int8: Pair = (1.0, 0.27)
     left: float = 0.8
     move: float = 0.35
+    gates: float = 30.0 if WIDTH == 16 else 20.0
+    call: float = 5000.0
     bandwidth: tuple[float, float, float] = (90.0, 60.0, 30.0) if WIDTH == 16 else (60.0, 45.0, 28.0)
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .calls import Calls
-from .costs import Precision
+from .costs import Precision, current
 from .matrices import LayerMatrices
+from .pack import WIDTH
 from .packed_layer import PackedLayer
 from .stack import Job, Space, Stack
 from .stamp import Stamp
@@ -98,8 +99,9 @@ class Engine(Calls):
             return self._matrices
 
     def explain(self, path: str, module: nn.Module, rows: int, steps: int) -> list[str]:
-        """One line a layer and direction: the layout of each matrix and the predicted microseconds a time step."""
-        lines = []
+        """One line a layer and direction: the layout of each matrix and the predicted microseconds of its products in
+        a time step. And one line with the time of a whole call."""
+        lines, products, gates, costs = [], 0.0, 0.0, current()
         names = {"ih": "input", "hh": "recurrent", "hr": "projection"}
         for number, directions in enumerate(self.matrices(module)):
             for m in directions:
@@ -110,8 +112,15 @@ class Engine(Calls):
                     total += took
                     what = names.get(name) or f"depth {name[1:]}"
                     parts.append(f"{what} {packed.layout}, {packed.bytes / 1024:.0f} KiB, {took:.2f} us")
+                products += total * steps
+                gates += costs.gates * -(-m.weights.hidden_size // WIDTH) * rows * steps / 1e3
                 end = "_reverse" if m.weights.reverse else ""
                 sorting = "; units re-sorted" if m.order is not None else ""
                 place = f"{path or type(module).__name__}.l{number}{end}"
                 lines.append(f"{place}: {'; '.join(parts)}{sorting}; together about {total:.2f} us a step")
-        return lines
+        calls = steps if isinstance(module, nn.RNNCellBase) else 1  # a cell is called once a step
+        parts = [f"{products:.1f} us products", f"{gates:.1f} gates and states"]
+        parts.append(f"{calls * costs.call / 1e3:.1f} round the kernels")
+        what = f"{steps} calls take" if calls > 1 else "a call takes"
+        whole = products + gates + calls * costs.call / 1e3
+        return [*lines, f"{path or type(module).__name__}: {what} about {whole:.1f} us: {', '.join(parts)}"]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from . import threads
 from .calls import Calls, settled
 from .compiled import address, function
-from .costs import Matrix, Precision
+from .costs import Matrix, Precision, current
 from .engine import MANY
 from .fields import Call
 from .memory import eager
@@ -103,7 +103,8 @@ class LinearEngine(Calls):
     def explain(self, path: str, module: nn.Linear, rows: int, steps: int) -> list[str]:
         count = rows * steps
         product, took = self.product(module, count)
-        return [f"{path}: {product.layout}, {product.bytes / 1024:.0f} KiB; about {took / 1e3 / steps:.2f} us a step"]
+        text = f"{path}: {product.layout}, {product.bytes / 1024:.0f} KiB; about {took / 1e3 / steps:.2f} us a step"
+        return [f"{text}; a call takes about {(took + current().call) / 1e3:.1f} us"]
 
 
 _write = struct.Struct("8q").pack_into

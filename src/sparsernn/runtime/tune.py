@@ -28,6 +28,7 @@ def tune(keep: bool = True) -> Costs:
     known = {name for precision in PRECISIONS for name in offered(precision)}
     generator = torch.Generator("cpu").manual_seed(0)
     measured: dict[str, Any] = {"bandwidth": tuple(_bandwidth(size) for size in (NEAR // 2, FAR // 2, 4 * FAR))}
+    measured["call"] = _call()
     defaults = Costs()
     for name in LAYOUTS:
         measured[name] = _pair(name, generator) if name in known else getattr(defaults, name)
@@ -102,6 +103,16 @@ def _pair(layout: str, generator: torch.Generator) -> tuple[float, float]:
         "blocks_int8": counts.words,
     }.get(layout, counts.blocks)
     return one / steps, many / MANY / steps
+
+
+def _call() -> float:
+    """Nanoseconds that a call of the smallest layer takes, nearly all of them in Python."""
+    from .classes import put_on_kernels  # the modules need the costs
+
+    layer, x = torch.nn.GRU(1, 1).eval().requires_grad_(False).to("cpu", torch.float32), torch.zeros(1, 1, 1)
+    put_on_kernels(layer, "float32")
+    with torch.no_grad():
+        return _best(lambda: layer(x), 200)
 
 
 def _bandwidth(size: int) -> float:
