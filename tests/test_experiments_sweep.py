@@ -176,6 +176,10 @@ def refused(capsys, arguments, code=2):
         (["reber", "--over", "hidden=8", "--trials", "0"], "trials is 0, expected a whole number from 1 on."),
         (["reber", "--over", "hidden=8", "--jobs", "0"], "jobs is 0, expected a whole number from 1 on."),
         (["reber", "--over", "hidden=8", "--seed", "-1"], "seed is -1, expected a whole number from 0 on."),
+        (
+            ["reber", "--over", "hidden=8", "--seed", "9" * 23],
+            "seed is " + "9" * 23 + ", expected a whole number from 0 to",
+        ),
         (["reber", "--over", "hidden=8", "--sampler", "tpe"], "sampler is tpe, expected grid"),
         (["reber", "--over", "hidden=8:9", "--sampler", "grid"], "sampler is grid, expected tpe or random"),
         (["reber", "--over", "hidden=8:9", "--sampler", "tpe", "--jobs", "2"], "Take jobs=1, or sampler random"),

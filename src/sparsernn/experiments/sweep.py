@@ -14,6 +14,7 @@ from typing import Literal
 from .._extras import require
 from .data import data_folder
 from .recipes import find, with_changes
+from .runs import MOST_SEED
 from .sweeps.cluster import carry_out_on_ray, require_ray
 from .sweeps.local import carry_out
 from .sweeps.plan import Plan, Sampler, Sweep, is_grid, noted
@@ -93,6 +94,8 @@ def planned(
     for name, value, least in (("trials", trials, 1), ("jobs", jobs, 1), ("seed", seed, 0)):
         if value is not None and value < least:
             raise SpaceError(f"{name} is {value}, expected a whole number from {least} on.")
+    if seed > MOST_SEED:
+        raise SpaceError(f"seed is {str(seed)[:40]}, expected a whole number from 0 to {MOST_SEED}.")
     one_by_one = ray is None and (jobs or 1) == 1
     usual: Sampler = "grid" if is_grid(axes) else "tpe" if one_by_one else "random"
     draft = Plan(recipe, scale, seed, tuple(set), tuple(over), usual)
