@@ -1,6 +1,7 @@
-"""Composed models by the thousand, with a record: the cases of contracts/test_fuzz.py, drawn by number.
+"""Random models by the thousand, with a record: the cases of contracts/test_fuzz.py, drawn by number.
 
     python tests/compositions.py --cases 10000 --record FILE   goes on where FILE ends
+    python tests/compositions.py --of untraceable --cases 2000 --record FILE   models whose Python code looks at units
 
 Case n is the same on every machine. Prints each mismatch with its seed, which then belongs into FAILED_ONCE; the exit
 status is 1 if there was one.
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 
 from contracts.test_fuzz import check
+from contracts.untraceable import changed
 from sparsernn._files import write_atomically
 from sparsernn.experiments.results import surroundings
 
@@ -44,8 +46,18 @@ def mismatch(number: int) -> dict[str, Any] | None:
     return None
 
 
+def untraceable(number: int) -> dict[str, Any] | None:
+    """How the function of model `number` of contracts/untraceable.py changed, None if it did not."""
+    try:
+        text = changed(number)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+    return {"case": number, "error": text[:1000]} if text else None
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python tests/compositions.py", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--of", choices=["compositions", "untraceable"], default="compositions")
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--record", type=Path, required=True)
     chosen = parser.parse_args(arguments)
@@ -53,7 +65,7 @@ def main(arguments: list[str]) -> int:
     warnings.simplefilter("error")  # as in the tests
     warnings.filterwarnings("ignore", message="LSTM with projections")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    content: dict[str, Any] = {"name": "compositions", "cases": 0, "seconds": 0.0, "mismatches": []}
+    content: dict[str, Any] = {"name": chosen.of, "cases": 0, "seconds": 0.0, "mismatches": []}
     if chosen.record.exists():
         content |= json.loads(chosen.record.read_text(encoding="utf-8"))
         if content["commit"] != surroundings()["commit"]:
@@ -62,7 +74,7 @@ def main(arguments: list[str]) -> int:
         begin = time.monotonic()
         last = min(content["cases"] + EVERY, chosen.cases)
         for number in range(content["cases"], last):
-            found = mismatch(number)
+            found = (untraceable if chosen.of == "untraceable" else mismatch)(number)
             if found is not None:
                 content["mismatches"].append(found)
                 print(json.dumps(found), flush=True)
