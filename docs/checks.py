@@ -12,7 +12,8 @@ INTRODUCTION = """# How it is checked
 
 Made by `python docs/generate.py` from `results/checks/`; do not edit.
 
-`tests/contracts/` holds architectures written as users write them, each with the readers that have to be found; two
+`tests/contracts/` holds architectures written as users write them, each with the readers that have to be found;
+three
 further checks take too long for every run of the tests, and are recorded here, and so are the first steps of the
 recipes at the papers' sizes.
 """
@@ -21,6 +22,12 @@ COMPOSITIONS = """## Composed models
 Recurrent layers and glue, drawn at random; each model keeps a ledger of its own of what reads each of its units. The
 readers that `trace` finds have to be those of the ledger, and after `compact` the function has to be the same within
 1e-10 in float64, on other batch sizes and lengths too, whichever units are dead."""
+UNTRACEABLE = """## Code that can't be followed
+
+Models whose Python code looks at units (branches on values, `.item()`, `.tolist()`, numpy, step functions), at one
+place, at several, or at all; half of the units that may go are dead. After `compact` the function has to be the same
+within 1e-8 in float64 on 38 other inputs, or a sentence says that no example reached the branch."""
+
 PLANTED = """## Planted bugs
 
 A test suite is worth what it catches. Each line is a mistake that is easy to make, planted in the source alone; the
@@ -37,7 +44,13 @@ def checks_page(results: Path, target: Path) -> None:
     """Write docs/checks.md from what is recorded; nothing without records."""
     folder = results / "checks"
     parts = [INTRODUCTION]
-    for name, section in (("compositions", _compositions), ("planted_bugs", _planted), ("paper_steps", _paper_steps)):
+    sections = (
+        ("compositions", _compositions),
+        ("untraceable", _untraceable),
+        ("planted_bugs", _planted),
+        ("paper_steps", _paper_steps),
+    )
+    for name, section in sections:
         if (folder / f"{name}.json").exists():
             parts.append(section(json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))))
     if len(parts) > 1:
@@ -57,6 +70,12 @@ def _compositions(content: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+def _untraceable(content: dict[str, Any]) -> str:
+    again = f"python tests/compositions.py --of untraceable --cases {content['cases']} --record FILE"
+    count = f"{content['cases']:,} models, {len(content['mismatches'])} of which compute another function."
+    return "\n".join([UNTRACEABLE, "", count, "", f"Again: `{again}`; {_where(content)}.", ""])
 
 
 def _planted(content: dict[str, Any]) -> str:
