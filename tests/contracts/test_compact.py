@@ -14,6 +14,7 @@ from torch import nn
 import sparsernn as srn
 from sparsernn.nn.ragged import RaggedLSTM
 from sparsernn.structure.cells import recurrent_layers
+from sparsernn.structure.trace import trace
 from sparsernn.surgery.compact import compact
 
 from .architecture import HAND, Architecture, Slice, difference, run, set_slices
@@ -496,3 +497,33 @@ def test_adapters_round_a_cell_leave_its_bias_and_the_buffer_of_its_first_state(
     small: Any = compact(model, x, strict=True)
     assert [tuple(layer.u.weight.shape) for layer in (small[0], small[1])] == [(8, 4), (10, 5)]
     assert difference([small(x[:2, :3])], [model(x[:2, :3])]) <= 1e-10
+
+
+class TiedModel(nn.Module):
+    """A stacked language model whose decoder is its embedding, with a zero state made by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.width, self.encoder = 12, nn.Embedding(11, 12)
+        self.rnn, self.decoder = nn.LSTM(12, 12, 2), nn.Linear(12, 11)
+        self.decoder.weight = self.encoder.weight
+
+    def forward(self, x):
+        zero = torch.zeros(2, x.shape[1], self.width, dtype=self.encoder.weight.dtype)
+        return self.decoder(self.rnn(self.encoder(x), (zero, zero))[0])
+
+
+@pytest.mark.parametrize("dead", [(8, 3), (3, 8)])
+@torch.no_grad()
+def test_layers_of_a_tied_model_become_as_narrow_as_each_of_them_can(dead):
+    torch.manual_seed(0)
+    model, x = TiedModel().double().eval(), torch.randint(0, 11, (5, 3))
+    structure = trace(model, x)
+    for layer, count in enumerate(dead):
+        for unit in range(count):
+            slices = frozenset(structure.readers(f"rnn.l{layer}", unit))
+            set_slices(dict(model.named_parameters()), slices, 0.0)
+    small = compact(model, x)
+    assert small.rnn.hidden_sizes == ((12 - dead[0],), (12 - dead[1],))
+    assert small.encoder.embedding_dim == small.rnn.input_size == 12 - dead[1]
+    assert (small(x) - model(x)).abs().max() <= 1e-10

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from sparsernn.learn.prune import Prune
 from sparsernn.structure.channels import Because
+from sparsernn.structure.notes import DECLARE
 from sparsernn.structure.trace import trace
 from sparsernn.surgery.compact import compact
 
@@ -100,3 +104,25 @@ def test_a_mask_of_torchs_pruning_on_a_reader_is_cut_with_its_weight():
     small = compact(model, x)
     assert small.rnn.hidden_size == 5 and (small(x) - model(x)).abs().max() <= 1e-10
     assert small.fc.weight_mask.shape == small.fc.weight_orig.shape == (3, 5)
+
+
+class HandCell(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.x2h, self.h2h, self.fc = nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[0], self.h2h.in_features)
+        for step in x.unbind(1):
+            h = torch.tanh(self.x2h(step) + self.h2h(h))
+        return self.fc(h)
+
+
+@torch.no_grad()
+def test_a_cell_that_trace_finds_is_pruned_as_the_refusal_says():
+    model = HandCell()
+    assert trace(model, X).removable()["h2h"].all() and DECLARE in trace(model, X).explain()
+    with pytest.raises(ValueError, match=re.escape(DECLARE)):
+        Prune(model, X, 0.5, level="unit")
+    Prune(model, X, 0.5, level="unit", include="all").finish()
+    assert compact(model, X).h2h.in_features == 3

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from ..structure.cells import RecurrentLayer, made_plain_by, recurrent_layers, unmanaged_modules
+from ..structure.notes import DECLARE
 
 Include = str | Iterable[str]
 
@@ -65,6 +66,7 @@ def _no_layers(model: nn.Module) -> str:
             "or give include= patterns of plain weights."
         )
     return (
-        f"{type(model).__name__} has no recurrent layers (nn.LSTM, nn.GRU, nn.RNN, their cells or registered ones).\n"
-        'Give include="all" or name patterns for other weights, or declare your cell with register_cell.'
+        f"{type(model).__name__} has no recurrent layers that are declared (nn.LSTM, nn.GRU, nn.RNN, their cells or "
+        f"registered ones).\nFor a cell written by hand, whose units trace finds: {DECLARE}.\n"
+        "Give name patterns for other weights."
     )

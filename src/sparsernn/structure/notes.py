@@ -10,16 +10,18 @@ from .channels import Reason
 from .refusals import unreadable
 from .structure import Structure
 
+# What to do about a cell of one's own; said by every function that goes by declared cells.
+DECLARE = (
+    'register_cell names its gates and lets include="recurrent" govern its weights; include="all" governs its units'
+)
+
 
 def undeclared_cells(
     looped: Mapping[int, tuple[str, str]], names: Sequence[str], found: Sequence[str], lost: Sequence[Reason]
 ) -> list[str]:
     """A note on cells without a declaration: those that were found, or else weights that meet their own results."""
     if found:
-        return [
-            f"{', '.join(found)}: a cell without a declaration; register_cell names its gates and lets "
-            'include="recurrent" govern its weights'
-        ]
+        return [f"{', '.join(found)}: a cell without a declaration; {DECLARE}"]
     if not looped:
         return []
     which = ", ".join(names[number] for number in list(looped)[:3])
