@@ -12,8 +12,7 @@ INTRODUCTION = """# How it is checked
 
 Made by `python docs/generate.py` from `results/checks/`; do not edit.
 
-`tests/contracts/` holds architectures written as users write them, each with the readers that have to be found;
-three
+`tests/contracts/` holds architectures written as users write them, each with the readers that have to be found; three
 further checks take too long for every run of the tests, and are recorded here, and so are the first steps of the
 recipes at the papers' sizes.
 """
