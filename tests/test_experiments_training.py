@@ -234,6 +234,17 @@ def test_truncated_and_foreign_checkpoints_are_named(tmp_path):
         run_training(tmp_path)
 
 
+def test_a_checkpoint_with_an_odd_field_is_named(tmp_path):
+    file = tmp_path / "checkpoint.safetensors"
+    run_training(tmp_path)
+    kept = checkpoint.read(file)
+    for field in ("model", "optimizer", "schedule", "step", "history", "random", "settings"):
+        for odd in (None, {"x": 1}, torch.ones(2)):
+            checkpoint.write(file, {**kept, field: odd})
+            with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors (does not fit|is of|lacks)"):
+                run_training(tmp_path)
+
+
 def test_checkpoints_hold_nested_state_exactly(tmp_path):
     state = {
         "numbers": [1, 2.5e-17, -0.0, True, None, "text"],

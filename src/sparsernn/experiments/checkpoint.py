@@ -7,7 +7,8 @@ without loss (repr), so a resumed training is equal to the bit.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,29 @@ def read(path: Path) -> dict[str, Any]:
                     f"{path} has version {header.get('version')!r:.40}; this release reads version {VERSION}.\n"
                     "Use the release that wrote it, or delete the file to begin anew."
                 )
-            return _restore(json.loads(header["tree"]), file.read())
+            kept = _restore(json.loads(header["tree"]), file.read())
+            if not isinstance(kept, dict):
+                raise ValueError(f"its content is a {type(kept).__name__}")
+            return kept
     except FileNotFoundError:
         raise CheckpointError(f"There is no checkpoint {path}.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is truncated or not a checkpoint ({type(error).__name__}: {str(error)[:120]}).\n"
+            "Delete the file to begin anew."
+        ) from error
+
+
+@contextmanager
+def resuming(path: Path) -> Iterator[None]:
+    """While a training takes over what `path` holds: what does not fit is an error that names the file."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} does not fit this training ({type(error).__name__}: {' '.join(str(error).split())[:160]}).\n"
             "Delete the file to begin anew."
         ) from error
 

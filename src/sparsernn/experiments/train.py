@@ -194,25 +194,28 @@ class _Loop:
         kept = None
         if found is not None:
             kept = checkpoint.read(found)
-            self._check(found, kept)
-            self.model.load_state_dict(kept["model"])
+            with checkpoint.resuming(found):
+                self._check(found, kept)
+                self.model.load_state_dict(kept["model"])
         # A sparsifier may add parameters to the optimizer, which the schedule and a saved state have to know.
         if sparsify is not None:
             self.sparsifier = sparsify(self.model).attach(self.optimizer)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.settings.rate)
         if found is not None and kept is not None:
-            self.optimizer.load_state_dict(kept["optimizer"])
-            self.schedule.load_state_dict(kept["schedule"])
-            self.step = kept["step"]
-            device = next(iter(self.model.parameters())).device
-            self.state = _to(kept["state"], device)
-            self.history = History(**kept["history"])
-            self.saved = found
-            if self.sparsifier is not None and kept["sparsifier"] is not None:
-                self.sparsifier.load_state_dict(kept["sparsifier"])
+            with checkpoint.resuming(found):
+                self.optimizer.load_state_dict(kept["optimizer"])
+                self.schedule.load_state_dict(kept["schedule"])
+                self.step = int.__index__(kept["step"])  # TypeError for anything else
+                device = next(iter(self.model.parameters())).device
+                self.state = _to(kept["state"], device)
+                self.history = History(**kept["history"])
+                self.saved = found
+                if self.sparsifier is not None and kept["sparsifier"] is not None:
+                    self.sparsifier.load_state_dict(kept["sparsifier"])
         # Last, since tracing and the building of modules may draw random numbers.
-        if kept is not None:
-            checkpoint.set_random_state(kept["random"])
+        if found is not None and kept is not None:
+            with checkpoint.resuming(found):
+                checkpoint.set_random_state(kept["random"])
         else:
             torch.manual_seed(self.seed)
 

@@ -245,6 +245,10 @@ class WordTrainer:
         )
 
     def _resume(self) -> None:
+        with checkpoint.resuming(self.file):
+            self._take_over()
+
+    def _take_over(self) -> None:
         kept: Mapping[str, Any] = checkpoint.read(self.file)
         mine = self._settings()
         for key in mine:
