@@ -81,6 +81,9 @@ CHANGES: dict[str, Callable[[nn.Module], Any]] = {
     "setattr": each(lambda m, name, p: setattr(m, name, new(p))),
     "setattr twice": each(lambda m, name, p: [setattr(m, name, new(p, s)) for s in (3, 4)]),
     ".data =": each(set_data),
+    "a lazily negated parameter": each(
+        lambda m, name, p: setattr(m, name, nn.Parameter(torch._neg_view(new(p).data), requires_grad=False))
+    ),
     ".data = other strides": each(other_strides),
     "another object of the same memory": each(another_object),
     ".data.mul_": each(lambda m, name, p: p.data.mul_(1.5)),

@@ -68,9 +68,10 @@ def _sample(weight: Tensor) -> Iterator[tuple[int, int]]:
     height, width = rows.shape
     for n in range(count):
         row = int((n + 0.5) * height / count) if height > 1 else 0
-        place = (n * _GOLDEN) % 1.0
+        share = (n * _GOLDEN) % 1.0
         chosen = rows[row]
         full = chosen.nonzero().view(-1)
-        column = int(full[int(place * len(full))]) if len(full) else int(place * width)
+        column = int(full[int(share * len(full))]) if len(full) else int(share * width)
         offset = row * rows.stride(0) + column * rows.stride(1)
-        yield weight.data_ptr() + 4 * offset, int(chosen[column].view(torch.int32))
+        place = weight.data_ptr() + 4 * offset
+        yield place, ctypes.c_int32.from_address(place).value  # as it stands there: signs may be lazy

@@ -195,7 +195,7 @@ class Stream:
 
     def _lookup(self, embedding: nn.Embedding, operations: list[int]) -> Tensor:
         """An embedding too large for a table: its row is copied."""
-        weight = embedding.weight.detach().contiguous()
+        weight = embedding.weight.detach().resolve_neg().contiguous()
         out = torch.zeros(self.batch, -(-weight.shape[1] // WIDTH) * WIDTH, dtype=torch.float32, device="cpu")
         fields = [self._tokens.data_ptr(), self.batch, weight.data_ptr(), weight.shape[1], out.data_ptr()]
         operations += self._operation(address("chain.lookup"), [*fields, out.stride(0) * 4])
@@ -204,7 +204,7 @@ class Stream:
 
     def _table(self, embedding: nn.Embedding, packed: Packed, width: int) -> Packed:
         """The product of every row of the embedding, worked out once: a step looks its row up."""
-        vectors = embedding.weight.detach().contiguous()
+        vectors = embedding.weight.detach().resolve_neg().contiguous()
         count, size = vectors.shape
         rows = torch.empty(count, width, dtype=torch.float32, device="cpu")
         fields = [packed.kernel, packed.plan, vectors.data_ptr(), size * 4, count, rows.data_ptr(), width * 4]
