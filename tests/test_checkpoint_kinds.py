@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import copy
+import json
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
@@ -360,3 +362,17 @@ def test_the_record_of_precisions_is_checked(tmp_path):
         _container.write_container(path, header | {"precision": odd}, values)
         with pytest.raises(CheckpointError, match="precision: got "):
             load(Net(), path)
+
+
+def test_a_file_that_does_not_speak_of_norms_of_each_channel_loads(tmp_path):
+    """As those that were written before such norms could be cut."""
+    model, path = nn.Sequential(nn.Linear(4, 8), nn.GroupNorm(4, 8), nn.LayerNorm(8)), tmp_path / "early.safetensors"
+    srn.save(model, path)
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["sparsernn"])
+        values = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    assert header["modules"].pop("1")["class"] == "GroupNorm"
+    _container.write_container(path, header, values)
+    again = srn.load(nn.Sequential(nn.Linear(4, 8), nn.GroupNorm(4, 8), nn.LayerNorm(8)), path)
+    x = torch.randn(3, 4)
+    assert torch.equal(again(x), model(x))
