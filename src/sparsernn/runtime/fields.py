@@ -75,7 +75,7 @@ class Call(IntEnum):
     HALF = auto()  # bytes from one buffer to the other
     # and what is another one at each call.
     X = auto()
-    OUT = auto()  # of the last layer; 0: no output wanted
+    OUTPUT = auto()  # of the last layer; 0: no output wanted
     BETWEEN = auto()  # what one layer hands to the next: two buffers by turns
     H0 = auto()  # states that stand side by side, layer by layer and direction by direction; 0: zeros
     C0 = auto()

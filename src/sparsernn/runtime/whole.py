@@ -104,7 +104,7 @@ def stack(f):
         if number != bottom:
             x, x_row = between + ((number - 1) & 1) * half, i64(e, Entry.INPUT)
             x_time = batch * x_row
-        out_time, out_row, out = i64(f, Call.OUT_TIME), i64(f, Call.OUT_ROW), i64(f, Call.OUT)
+        out_time, out_row, out = i64(f, Call.OUT_TIME), i64(f, Call.OUT_ROW), i64(f, Call.OUTPUT)
         if number != top:
             out, out_row = between + (number & 1) * half, i64(e, Entry.WIDTH)
             out_time = batch * out_row
