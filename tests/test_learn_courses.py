@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 
 import pytest
@@ -273,9 +274,44 @@ def test_a_loss_that_never_rises_leaves_little_and_one_that_rises_at_once_leaves
         assert low <= lasso.density() <= high
 
 
+@pytest.mark.parametrize("start", [-20.0, -0.5, 0.5, 20.0])
+def test_a_negative_loss_may_rise_by_its_share_too(start):
+    """Log densities and negated signal-to-noise ratios: less is better, and the bound lies above the first value."""
+    model = tagger(hidden=30)
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+
+    def validate() -> float:
+        return start + 0.01 * abs(start) * int((model.head.weight == 0).all(0).sum())
+
+    lasso = GroupLasso(model, tokens(), max_loss=0.101, validate=validate, steps=100).attach(optimizer)
+    train(model, optimizer, 100)
+    lasso.finish()
+    assert 7 <= 30 - widths(model)["rnn.l0"] <= 10
+
+
+@pytest.mark.parametrize("least", [0.5, 0.05])
+def test_the_smallest_share_that_a_loss_allows_is_an_option(least):
+    model = tagger(hidden=30)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    lasso = GroupLasso(model, tokens(), max_loss=0.1, validate=lambda: 1.0, least=least, steps=60).attach(optimizer)
+    train(model, optimizer, 60)
+    assert 0.5 * least < lasso.density() <= least
+
+
+@pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
+def test_a_first_loss_that_bounds_nothing_is_named(value):
+    model = tagger(hidden=30)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    GroupLasso(model, tokens(), max_loss=0.1, validate=lambda: value, steps=60).attach(optimizer)
+    with pytest.raises(ValueError, match=r"validate\(\) gave (0|nan|inf) before anything went"):
+        train(model, optimizer, 1)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"target": 0.5, "steps": 10, "least": 0.1}, "least= goes with max_loss="),
+        ({"max_loss": 0.1, "validate": float, "steps": 10, "least": 1.5}, r"least is 1\.5"),
         ({"target": 0.5, "max_loss": 0.1}, "target and max_loss"),
         ({"max_loss": 0.1, "steps": 10}, "validate= go together"),
         ({"max_loss": 0.1, "validate": float}, "needs steps="),

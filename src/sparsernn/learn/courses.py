@@ -25,12 +25,13 @@ _METHODS: dict[str, Callable[[Budget, Ramp, float, int], Course]] = {
 @dataclass(frozen=True)
 class Goal:
     """What a course leads to: `target` (a share, or with `costs` a size in the unit of the cost), or a loss that is at
-    most `max_loss` (a share of it) higher than at the start."""
+    most `max_loss` (a share of its size) higher than at the start."""
 
     kind: str
     target: float | None
     max_loss: float | None
     validate: Callable[[], float] | None
+    least: float
     steps: int
     method: str
     ramp: Ramp | None
@@ -42,7 +43,7 @@ def make_course(goal: Goal, budget: Budget, parameters: Mapping[str, Tensor]) ->
     if goal.max_loss is not None:
         assert goal.validate is not None
         ramp = Ramp(end=0.6, freeze=0.6) if goal.ramp is None else goal.ramp
-        return WithinLoss(budget, ramp, 1 + goal.max_loss, goal.validate, goal.steps)
+        return WithinLoss(budget, ramp, goal.max_loss, goal.validate, goal.least, goal.steps)
     assert goal.target is not None
     share = min(1.0, goal.target / budget.total) if goal.absolute else float(goal.target)
     with torch.no_grad():

@@ -48,8 +48,10 @@ class GroupLasso(Sparsifier):
             "hard-concrete": random gates on whole units under a multiplier that holds their expected size to the ramp
             (arXiv 1712.01312 and 2208.04425), so that weights hold one sample of the gates until the choice is frozen.
         max_loss: instead of a target: as many groups go as leave `validate()` at most this share above its value at
-            the start (0.01: one percent), for a model that is trained already; needs `steps` and `validate`.
+            the start (0.01: one percent of its size, of a negative loss such as a log density too), for a model that
+            is trained already; needs `steps` and `validate`.
         validate: gives the loss on validation data, less is better; called in the course of steps, without gradients.
+        least: with `max_loss`: the smallest share of the governed weights that is tried.
         strength: factor of the penalty sum_g ||w_g||. Published strengths belong to a loss that is summed over time
             and averaged over the batch; a loss averaged over T time steps as well needs strength / T (T = 35 for
             Wen's Penn Treebank runs, arXiv 1709.05027). A mapping {level: strength} sets several levels apart.
@@ -84,6 +86,7 @@ class GroupLasso(Sparsifier):
         strength: float | Mapping[str, float] | None = None,
         max_loss: float | None = None,
         validate: Callable[[], float] | None = None,
+        least: float = 0.05,
         cost: Cost = "weights",
         method: Method = "top-k",
         level: LevelName | Sequence[LevelName] = "unit",
@@ -101,26 +104,13 @@ class GroupLasso(Sparsifier):
         if not names or len(set(names)) < len(names):
             raise ValueError(f"{kind}: level is {level!r}, expected one level or several different ones.")
         check_goal(kind, target, steps, strength, max_loss, absolute=callable(cost))
-        check_course(kind, target, max_loss, validate, method, cost, names)
+        check_course(kind, target, max_loss, validate, least, method, cost, names)
         check_update(kind, strength is None, update, threshold, groups, self_weights)
         super().__init__(model, include)
-        self._given = described(
-            {
-                "level": names,
-                "target": target,
-                "strength": strength,
-                "max_loss": max_loss,
-                "steps": steps,
-                "cost": cost,
-                "method": method,
-                "update": update,
-                "threshold": threshold,
-                "groups": groups,
-                "self_weights": self_weights,
-                "score": score,
-                "ramp": ramp,
-            }
-        )
+        goal = {"target": target, "strength": strength, "max_loss": max_loss, "least": least, "steps": steps}
+        penalty = {"update": update, "threshold": threshold, "groups": groups, "self_weights": self_weights}
+        way = {"level": names, "cost": cost, "method": method, "score": score, "ramp": ramp}
+        self._given = described({**goal, **penalty, **way})
         # Unknown names come last, where make_level names them.
         ordered = sorted(names, key=lambda name: _COARSE_FIRST.index(name) if name in _COARSE_FIRST else 9)
         self.levels = [
@@ -136,7 +126,7 @@ class GroupLasso(Sparsifier):
             assert steps is not None
             score = Magnitude() if score is None else score
             budget = make_budget(kind, self._root, self.levels, self._governed, score, cost)
-            goal = Goal(kind, target, max_loss, validate, steps, method, ramp, callable(cost))
+            goal = Goal(kind, target, max_loss, validate, least, steps, method, ramp, callable(cost))
             self._course = make_course(goal, budget, self._parameters)
         self._decision: dict[str, Tensor] | None = None  # masks of the present choice, made when asked for
 

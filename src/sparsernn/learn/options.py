@@ -44,6 +44,7 @@ def check_course(
     target: float | None,
     max_loss: float | None,
     validate: object,
+    least: float,
     method: str,
     cost: object,
     levels: Sequence[str],
@@ -65,7 +66,11 @@ def check_course(
     if (max_loss is None) != (validate is None):
         raise ValueError(f"{kind}: max_loss= and validate= go together: the share, and what gives the loss.")
     if max_loss is None:
+        if least != 0.05:
+            raise ValueError(f"{kind}: least= goes with max_loss=, as the smallest share that is tried.")
         return
+    if not isinstance(least, (int, float)) or not 0 < least < 1:
+        raise ValueError(f"{kind}: least is {least!r}, expected a share above 0 and below 1.")
     if not isinstance(max_loss, (int, float)) or not 0 <= max_loss < float("inf"):
         raise ValueError(f"{kind}: max_loss is {max_loss!r}, expected a share of the loss, 0 or more (0.01: 1%).")
     if not callable(validate):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from .saved import Some, like
 from .target import Budget, Ramp, copies, watch_scores
 
-STAGES, LEAST = 20, 0.05  # the last stage keeps this share
+STAGES = 20
 
 
 @dataclass
@@ -20,14 +21,15 @@ class WithinLoss:
     """The state of one run: at each stage a smaller share is tried, and the last one that was good is gone back to.
 
     `validate` is asked for a loss (less is better) before anything goes, and at the end of each stage, when the net has
-    adapted to what went. Once the loss is more than `most` times the first one, weights and choice of the last good
-    stage are put back, and that choice is final.
+    adapted to what went. Once the loss is above the first one by more than `rise` times its size, weights and choice of
+    the last good stage are put back, and that choice is final. The last stage keeps the share `least`.
     """
 
     budget: Budget
     ramp: Ramp
-    most: float
+    rise: float
     validate: Callable[[], float]
+    least: float
     steps: int
     gone: list[Tensor] | None = None
     frozen: bool = False
@@ -43,7 +45,7 @@ class WithinLoss:
     @property
     def target(self) -> float:
         """The share that the present stage keeps, of all that is governed."""
-        return LEAST ** (self.stage / STAGES)
+        return self.least ** (self.stage / STAGES)
 
     def advance(self, step: int, parameters: Mapping[str, Tensor]) -> bool:
         """After an optimizer step: zero what is out, judge at a stage's end; True if the choice is final now."""
@@ -52,10 +54,10 @@ class WithinLoss:
         length = max(1, round((self.ramp.end - self.ramp.begin) * self.steps / STAGES))
         place = step - round(self.ramp.begin * self.steps)
         if self.reference is None:
-            self.reference = float(self.validate())
+            self.reference = self._first()
             self._next(parameters)
         elif place >= self.stage * length:
-            if float(self.validate()) <= self.most * self.reference:
+            if float(self.validate()) <= self.reference + self.rise * abs(self.reference):
                 self._keep(parameters)
                 if self.stage < STAGES:
                     self._next(parameters)
@@ -67,6 +69,17 @@ class WithinLoss:
             self.gone = self.budget.choose(parameters, self.target)
             self.budget.zero(self.gone, parameters)
         return self.frozen
+
+    def _first(self) -> float:
+        loss = float(self.validate())
+        if not math.isfinite(loss):
+            raise ValueError(f"validate() gave {loss} before anything went, expected a finite loss.")
+        if loss == 0 and self.rise > 0:
+            raise ValueError(
+                "validate() gave 0 before anything went, and no share of 0 bounds a loss.\n"
+                "Let it return a loss that is not 0 there, such as the loss plus the scale that counts."
+            )
+        return loss
 
     def _next(self, parameters: Mapping[str, Tensor]) -> None:
         if self.good is None:
