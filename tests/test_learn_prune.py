@@ -177,7 +177,7 @@ def test_units_go_by_what_reads_them():
     groups = lstm_unit_groups(12, 1)
     parameters = {n: p.detach().clone() for n, p in model.named_parameters()}
     size = groups.squares(parameters, ("outgoing",))
-    Prune(model, tokens(), 0.5, level="unit").finish()
+    Prune(model, tokens(), 0.5, level="unit", score=Magnitude()).finish()
     gone = (model.head.weight == 0).all(0)
     assert size[gone].max() < size[~gone].min()
     assert int(gone.sum()) == 6

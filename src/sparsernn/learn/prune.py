@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ..structure.groups import Level as LevelName
 from .governed import Include
-from .levels import scored
+from .levels import Slices, scored
+from .readings import Readings
 from .saved import Some, described, like, memory_form
 from .schedules import OneShot, Schedule
 from .scores import Magnitude, Score
@@ -27,12 +28,17 @@ class Prune(Sparsifier):
 
     Arguments:
         model: any module with recurrent layers.
-        example_inputs: arguments of one forward pass; used by level="unit" only, None elsewhere is fine.
+        example_inputs: arguments of one forward pass (or a list of several); used by level="unit" only, None elsewhere
+            is fine.
         sparsity: share of groups that goes, 0 to 1.
         level: "weight", "block" (16x1, tiled within each gate), "row" or "column" (of each matrix for itself), "gate"
             (rows of ih and hh; the gate becomes a constant) or "unit" (with all its readers; `compact` then takes it
             out). At least one unit of each layer and direction stays.
-        score: what goes first (`Magnitude`, `StandardDeviation`, `Random`, `Taylor`, `Movement`).
+        score: what goes first (`Magnitude`, `StandardDeviation`, `Random`, `Taylor`, `Movement`). By default
+            `Magnitude`, but for units that go at once the weights that read them times how much what they multiply varies over the
+            example inputs, so give some hundred positions that are like the data.
+        compensate: units that go at once leave their mean over the example inputs in the biases of their readers.
+            `uncompensated` tells which reading parameter could not have that (no bias of its own, say), and why.
         scope: what competes: the groups of one matrix (gates and units: of one layer and direction), of one layer
             and direction, or of the whole model.
         schedule: `OneShot` (after the first step), `Iterative` or `Gradual`. What has gone never comes back.
@@ -55,6 +61,7 @@ class Prune(Sparsifier):
         score: Score | None = None,
         scope: Scope = "matrix",
         schedule: Schedule | None = None,
+        compensate: bool = True,
         include: Include = "recurrent",
         keep_diagonal: bool = False,
         carried_states: bool = False,
@@ -63,6 +70,7 @@ class Prune(Sparsifier):
             raise ValueError(f"Prune: sparsity is {sparsity!r}, expected a share between 0 and 1 (0.9 removes 90%).")
         if scope not in ("matrix", "layer", "model"):
             raise ValueError(f'Prune: scope is {scope!r}, expected "matrix", "layer" or "model".')
+        self._by_readings = score is None and level == "unit"
         self.score = Magnitude() if score is None else score
         self.schedule: Schedule = OneShot() if schedule is None else schedule
         if not isinstance(self.score, Score):
@@ -81,6 +89,9 @@ class Prune(Sparsifier):
             carried_states=carried_states,
             keep_diagonal=keep_diagonal,
         )
+        self.compensate = compensate
+        self.uncompensated: dict[str, str] = {}
+        self._examples = example_inputs if level == "unit" else None
         self._scopes = self.level.scopes(scope)
         self._gone = torch.zeros(self.level.count, dtype=torch.bool)
         self._share: float | None = None  # sparsity reached so far
@@ -105,9 +116,34 @@ class Prune(Sparsifier):
         if share is not None:
             self._prune(share)
 
-    def _prune(self, share: float) -> None:
+    def _scores(self, readings: Readings | None) -> Tensor:
+        if readings is not None and self._by_readings:
+            found = readings.scores(self._parameters)
+            if found is not None:
+                return found.to(self._parameters[scored(self.level)[0]].device)
         elements = {name: self.score.elements(name, self._parameters[name]) for name in scored(self.level)}
-        scores = self.level.combine(elements, self.score.reduce)
+        return self.level.combine(elements, self.score.reduce)
+
+    def _readings(self) -> Readings | None:
+        """What reads the units, over the examples, where they all go at once."""
+        at_once = isinstance(self.schedule, OneShot) or self.steps_done == 0
+        if not isinstance(self.level, Slices) or self._examples is None or not at_once:
+            return None
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            self.uncompensated = dict.fromkeys(scored(self.level), "each process has its own examples")
+            return None
+        try:
+            found = Readings(self._root, self.level.groups, self._examples)
+        except (RuntimeError, TypeError, ValueError) as error:  # it ran when this was made: it may have moved since
+            self.uncompensated = dict.fromkeys(scored(self.level), f"the model could not run on the examples: {error}")
+            return None
+        self._examples = None
+        self.uncompensated = found.reasons
+        return found
+
+    def _prune(self, share: float) -> None:
+        readings = self._readings()
+        scores = self._scores(readings)
         if not bool(torch.isfinite(scores).all()):
             raise ValueError(
                 f"Prune: scores after step {self.steps_done} are not finite, so weights or gradients hold NaN or "
@@ -124,6 +160,8 @@ class Prune(Sparsifier):
                 numbers = scope.to(scores.device)
                 free = numbers[~stay[numbers]]
                 chosen[free[lowest(scores[free], round(share * len(numbers)))]] = True
+        if readings is not None and self.compensate:
+            readings.compensate(chosen & ~gone, self._parameters)
         self._gone = chosen
         self._share = share
         self._hold(self.level.masks(chosen, self._parameters))
@@ -140,7 +178,8 @@ class Prune(Sparsifier):
 
     def _options(self) -> dict[str, Any]:
         options = {"level": self.level.name, "sparsity": self.sparsity, "scope": self.scope}
-        return {**options, "score": described(self.score), "schedule": described(self.schedule)}
+        score = "readings" if self._by_readings else described(self.score)
+        return {**options, "score": score, "schedule": described(self.schedule), "compensate": self.compensate}
 
     def _extra_state(self) -> dict[str, Any]:
         memory = {name: value.clone() for name, value in self.score.memory.items()}

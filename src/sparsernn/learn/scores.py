@@ -48,7 +48,11 @@ class Score:
 
 
 class Magnitude(Score):
-    """|w| (Han et al., arXiv 1506.02626); groups by their root mean square."""
+    """|w| (Han et al., arXiv 1506.02626); groups by their root mean square.
+
+    For whole units of a trained net that go at once it is no better than chance: small weights often read the units
+    that vary most.
+    """
 
     def elements(self, name: str, weight: Tensor) -> Tensor:
         return weight.abs()
