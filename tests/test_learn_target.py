@@ -9,6 +9,8 @@ from torch import nn
 from learn_models import OPTIMIZERS, tagger, tokens, train
 from sparsernn.learn.l1 import L1
 from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.prune import Prune
+from sparsernn.learn.scores import Magnitude
 from sparsernn.learn.target import Ramp
 from sparsernn.structure.trace import trace
 
@@ -138,6 +140,46 @@ def test_units_may_come_back_until_the_freeze_and_not_after_it():
     train(model, optimizer, 25)
     assert torch.equal(out(), final)
     assert sparsifier.density() <= 0.4
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize("level", ["target", "prune", "prune by magnitude"])
+def test_how_large_a_layer_is_says_nothing_about_what_may_go(level):
+    """Its projection times c and its readers divided by c compute the same, so the same units go."""
+
+    class Projected(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.LSTM(5, 12, proj_size=8, batch_first=True)
+            self.two = nn.LSTM(8, 10, batch_first=True)
+            self.head = nn.Linear(10, 3)
+
+        def forward(self, x):
+            return self.head(self.two(self.one(x)[0])[0])
+
+    x = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0)).double()
+    gone = []
+    for c in (1.0, 2.0**6, 2.0**-6):  # powers of two: no rounding
+        torch.manual_seed(0)
+        model = Projected().double()
+        with torch.no_grad():
+            model.one.weight_hr_l0 *= c
+            model.one.weight_hh_l0 /= c
+            model.two.weight_ih_l0 /= c
+        if level == "target":
+            optimizer = torch.optim.SGD(model.parameters(), 0.0)
+            sparsifier = GroupLasso(model, x, target=0.4, steps=12, ramp=Ramp(every=1)).attach(optimizer)
+            for _ in range(12):
+                optimizer.step()
+            sparsifier.finish()
+        else:
+            score = Magnitude() if level != "prune" else None
+            Prune(model, x, 0.5, level="unit", scope="model", score=score).finish()
+        gone.append(trace(model, x).dead(dict(model.named_parameters())))
+    for other in gone[1:]:
+        assert all(torch.equal(gone[0][name], other[name]) for name in other)
+    for dead in gone[0].values():  # and no layer is drained for another's sake
+        assert int((~dead).sum()) >= 0.25 * len(dead)
 
 
 def test_everything_may_stay():

@@ -71,9 +71,9 @@ class GroupLasso(Sparsifier):
             group has all its readers in any case.
         carried_states: states that the model returns are only fed back into it, so their units may go.
 
-    All units of the model compete with each other by the root mean square of what reads them, and one unit of each
-    layer and direction always stays. The mean makes layers comparable: by the plain norm, units of layers with few
-    readers would go first.
+    All units of the model compete with each other by the root mean square of what reads them, in shares of that of
+    their layer and direction, and one unit of each always stays. So neither layers with few readers nor layers whose
+    values are large go first; `score=Magnitude(comparable=True)` compares the weights as they are.
     """
 
     def __init__(

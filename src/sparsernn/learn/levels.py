@@ -18,7 +18,7 @@ from ..structure.groups import Level as LevelName
 from ..structure.groups import Role, SliceGroups
 from .governed import Governed
 from .parts import Part, SlicePart, TilePart
-from .scores import Reduce
+from .scores import Reduce, Score
 
 Parameters = Mapping[str, Tensor]
 ROLES: tuple[Role, ...] = ("incoming", "outgoing", "bias", "state")
@@ -43,6 +43,10 @@ class Level(ABC):
         mean = total / sizes.clamp_min(1)
         return mean.sqrt() if reduce == "norm" else mean
 
+    def relative(self, scores: Tensor) -> Tensor:
+        """`scores` in a unit that groups of all layers share; only units of different layers differ in theirs."""
+        return scores
+
     @abstractmethod
     def masks(self, gone: Tensor, parameters: Parameters) -> dict[str, Tensor]:
         """Parameter name -> bool mask (True kept) once the groups in `gone` (bool, (count,)) are out."""
@@ -57,6 +61,13 @@ class Level(ABC):
 
         `present`: names of the governed weights -> bool, True where a weight is left before.
         """
+
+
+def scores_of(level: Level, score: Score, parameters: Parameters) -> Tensor:
+    """Scores of the groups, (count,), comparable between layers."""
+    elements = {name: score.elements(name, parameters[name]) for name in scored(level)}
+    found = level.combine(elements, score.reduce)
+    return found if score.comparable else level.relative(found)
 
 
 def scored(level: Level) -> tuple[str, ...]:
@@ -173,6 +184,24 @@ class Slices(Level):
 
     def masks(self, gone: Tensor, parameters: Parameters) -> dict[str, Tensor]:
         return self.groups.mask(parameters, gone, ROLES if self.name == "unit" else ("incoming",))
+
+    def relative(self, scores: Tensor) -> Tensor:
+        """Scores of units in shares of the root mean square of their layer and direction, what is at zero left out.
+
+        How large a layer's values are, and so the weights that read them, says nothing about how much it is needed: a
+        layer scaled by c and its readers by 1/c is the same function.
+        """
+        if self.name != "unit":
+            return scores
+        found = scores.clone()
+        for numbers in self.scopes("layer"):
+            assert isinstance(numbers, Tensor)
+            numbers = numbers.to(scores.device)
+            own = scores[numbers]
+            there = own[own != 0]
+            if len(there):
+                found[numbers] = own / there.square().mean().sqrt()
+        return found
 
     def scopes(self, scope: str) -> list[slice | Tensor]:
         if scope == "model":

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..structure.groups import Level as LevelName
 from .governed import Include
-from .levels import Slices, scored
+from .levels import Slices, scored, scores_of
 from .readings import Readings
 from .saved import Some, described, like, memory_form
 from .schedules import OneShot, Schedule
@@ -35,8 +35,8 @@ class Prune(Sparsifier):
             (rows of ih and hh; the gate becomes a constant) or "unit" (with all its readers; `compact` then takes it
             out). At least one unit of each layer and direction stays.
         score: what goes first (`Magnitude`, `StandardDeviation`, `Random`, `Taylor`, `Movement`). By default
-            `Magnitude`, but for units that go at once the weights that read them times how much what they multiply varies over the
-            example inputs, so give some hundred positions that are like the data.
+            `Magnitude`, but for units that go at once the weights that read them times how much what they multiply
+            varies over the example inputs, so give some hundred positions that are like the data.
         compensate: units that go at once leave their mean over the example inputs in the biases of their readers.
             `uncompensated` tells which reading parameter could not have that (no bias of its own, say), and why.
         scope: what competes: the groups of one matrix (gates and units: of one layer and direction), of one layer
@@ -120,9 +120,8 @@ class Prune(Sparsifier):
         if readings is not None and self._by_readings:
             found = readings.scores(self._parameters)
             if found is not None:
-                return found.to(self._parameters[scored(self.level)[0]].device)
-        elements = {name: self.score.elements(name, self._parameters[name]) for name in scored(self.level)}
-        return self.level.combine(elements, self.score.reduce)
+                return self.level.relative(found).to(self._parameters[scored(self.level)[0]].device)
+        return scores_of(self.level, self.score, self._parameters)
 
     def _readings(self) -> Readings | None:
         """What reads the units, over the examples, where they all go at once."""

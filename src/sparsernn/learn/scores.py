@@ -26,6 +26,7 @@ class Score:
 
     reduce: Reduce = "norm"
     watches = False  # True: needs gradients
+    comparable = True  # between layers; False: units count in shares of their own layer's root mean square
 
     def __init__(self) -> None:
         self.memory: dict[str, Tensor] = {}  # parameter name -> what was gathered from gradients
@@ -50,9 +51,14 @@ class Score:
 class Magnitude(Score):
     """|w| (Han et al., arXiv 1506.02626); groups by their root mean square.
 
-    For whole units of a trained net that go at once it is no better than chance: small weights often read the units
-    that vary most.
+    How large the weights are that read a layer's units depends on how large these are, so units of different layers are
+    compared in shares of their layer's root mean square; `comparable=True` takes the weights as they are. For whole
+    units of a trained net that go at once it is no better than chance: small weights often read what varies most.
     """
+
+    def __init__(self, comparable: bool = False) -> None:
+        super().__init__()
+        self.comparable = comparable
 
     def elements(self, name: str, weight: Tensor) -> Tensor:
         return weight.abs()

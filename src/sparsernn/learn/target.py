@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .levels import Level, scored, zero
+from .levels import Level, scored, scores_of, zero
 from .saved import Some
 from .scores import Score
 from .select import lowest, protected
@@ -102,8 +102,7 @@ class Budget:
             if scores_by_level:
                 scores = scores_by_level[number - 1]
             else:
-                elements = {name: self.score.elements(name, parameters[name]) for name in scored(level)}
-                scores = level.combine(elements, self.score.reduce)
+                scores = scores_of(level, self.score, parameters)
             if not bool(scores.sum().isfinite()):
                 raise ValueError(
                     "The weights hold NaN or infinity, so nothing can be chosen to go: look at the training first."

@@ -10,6 +10,7 @@ from torch import nn
 
 from ...learn.lasso import GroupLasso
 from ...learn.target import Ramp
+from ..scores import as_recorded
 from ._characters import Characters, CharacterSettings
 
 ROWS = {
@@ -49,7 +50,9 @@ class Shakespeare(Characters):
 
         def sparsify(model: nn.Module) -> GroupLasso:
             ramp = Ramp(begin=s.ramp_begin, end=s.ramp_end, freeze=s.freeze)
-            return GroupLasso(model, self.example_inputs, target=s.target, steps=s.steps, ramp=ramp)
+            return GroupLasso(
+                model, self.example_inputs, target=s.target, steps=s.steps, ramp=ramp, score=as_recorded()
+            )
 
         measured = self._train("sparse", self.model(), sparsify)
         return {**measured, "density": measured["nonzero"] / measured["weights"]}

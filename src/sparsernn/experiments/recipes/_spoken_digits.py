@@ -28,6 +28,7 @@ from .. import checkpoint
 from ..models import FrameClassifier
 from ..results import Result, sizes
 from ..runs import Run, RunError
+from ..scores import as_recorded
 from ..tasks import spoken_digits
 from ..tasks.augment import augmented
 from ..tasks.frames import Distillation, FrameClassification, Sequences, accuracy
@@ -175,7 +176,9 @@ class SpokenDigits:
 
         def sparsify(model: nn.Module) -> Sparsifier:
             ramp = Ramp(begin=s.ramp_begin, end=s.ramp_end, freeze=s.freeze)
-            return GroupLasso(model, self.example_inputs, target=s.target, steps=s.steps, ramp=ramp)
+            return GroupLasso(
+                model, self.example_inputs, target=s.target, steps=s.steps, ramp=ramp, score=as_recorded()
+            )
 
         model = self.model("sparse")
         model.load_state_dict(self.load("dense").state_dict())

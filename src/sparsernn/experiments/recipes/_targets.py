@@ -20,6 +20,7 @@ from ...surgery.compact import compact
 from ..models import CharacterLSTM, SequenceClassifier
 from ..results import Result, sizes
 from ..runs import Run
+from ..scores import as_recorded
 from ..tasks import reber, shakespeare
 from ..tasks.sequences import Classification, padded
 from ..tasks.text import LanguageModelling, Streams, bits_per_symbol
@@ -139,7 +140,9 @@ class Targets:
             return lambda model: GroupLasso(model, x, strength=strength)
         if how in ("target", *METHODS):
             method = cast(Any, "top-k" if how == "target" else how)
-            return lambda model: GroupLasso(model, x, target=s.target, steps=s.steps, method=method)
+            return lambda model: GroupLasso(
+                model, x, target=s.target, steps=s.steps, method=method, score=as_recorded()
+            )
         return None
 
     def make(self, row: str) -> Mapping[str, Any]:

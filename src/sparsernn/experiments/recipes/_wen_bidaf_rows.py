@@ -22,6 +22,7 @@ from ..bidaf import BiDAF, Sizes
 from ..data import DataError
 from ..results import Result, sizes
 from ..runs import Run, RunError
+from ..scores import as_recorded
 from ..tasks import squad
 from ..tasks.reading import Answering, Inputs, Vocabulary, answers, occurring, scores
 from ..tasks.squad import Corpus
@@ -127,7 +128,7 @@ class Bidaf:
             )
         if kind == "target":
             steps = s.training(row).steps
-            return lambda model: GroupLasso(model, x, target=s.target, steps=steps, include=SIX)
+            return lambda model: GroupLasso(model, x, target=s.target, steps=steps, include=SIX, score=as_recorded())
         return None
 
     def make(self, row: str) -> Mapping[str, Any]:

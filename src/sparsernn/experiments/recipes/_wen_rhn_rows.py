@@ -12,6 +12,7 @@ from ...learn.lasso import GroupLasso
 from ...learn.sparsifier import Sparsifier
 from ..highway_model import HighwayModel
 from ..runs import Run
+from ..scores import as_recorded
 from ._wen_rhn_settings import HighwaySettings, iss_row
 from ._wen_rows import Wen
 
@@ -40,7 +41,7 @@ class Highway(Wen):
                 model, x, strength=self.strengths[row], update="subgradient", threshold=s.threshold
             )
         if row == "target":
-            return lambda model, steps: GroupLasso(model, x, target=s.target, steps=steps)
+            return lambda model, steps: GroupLasso(model, x, target=s.target, steps=steps, score=as_recorded())
         return None
 
     def mult_adds(self, model: Any) -> int:

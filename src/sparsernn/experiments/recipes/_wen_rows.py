@@ -22,6 +22,7 @@ from ...surgery.compact import compact
 from ..highway_model import HighwayModel
 from ..results import Result, place, read, sizes
 from ..runs import Run, RunError
+from ..scores import as_recorded
 from ..tasks import ptb_word
 from ..tasks.text import Text, bits_per_symbol
 from ..word_model import StackedLSTM
@@ -88,7 +89,7 @@ class Wen:
                 threshold=s.threshold,
             )
         if row == "target":
-            return lambda model, steps: GroupLasso(model, x, target=s.target, steps=steps)
+            return lambda model, steps: GroupLasso(model, x, target=s.target, steps=steps, score=as_recorded())
         if row.startswith("blocks"):
             share = float(row.removeprefix("blocks-")) / 100
             # Every matrix but the embedding, where words are looked up.

@@ -26,6 +26,7 @@ from .. import checkpoint
 from ..models import CELLS, Cell, SequenceClassifier
 from ..results import Result, as_rows, sizes
 from ..runs import Run
+from ..scores import as_recorded
 from ..tables import figure, rich_table
 from ..tasks import reber
 from ..tasks.sequences import Classification, accuracy, padded
@@ -115,7 +116,9 @@ class _Reber:
             gradual = Gradual(begin=max(1, s.steps // 5), end=max(2, s.steps * 3 // 5), every=max(1, s.steps // 50))
             return lambda model: Prune(model, self.example_inputs, sparsity=s.sparsity, schedule=gradual)
         if method == "target":
-            return lambda model: GroupLasso(model, self.example_inputs, target=s.target, steps=s.steps)
+            return lambda model: GroupLasso(
+                model, self.example_inputs, target=s.target, steps=s.steps, score=as_recorded()
+            )
         return None
 
     def make(self, row: str) -> Mapping[str, Any]:
