@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from .._modules import in_eval
 from ..structure import examples
 from ..structure.groups import Member, SliceGroups
 from ..structure.sites import Site, SiteRecorder
-from ..structure.trace import copied, quiet
+from ..structure.trace import quiet
 
 
 class Readings:
@@ -35,7 +36,7 @@ class Readings:
                 self._members[member.parameter, member.axis] = member
         device = next(model.parameters()).device
         with quiet():
-            twin = copied(model).eval()
+            twin = in_eval(model)
             recorder = SiteRecorder(twin, frozenset(self._members))
             for number, call in enumerate(examples.calls(example_inputs), start=1):
                 moved = tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, call)
