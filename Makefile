@@ -18,7 +18,7 @@ demo: $(READY)
 	$(BIN)/python -m sparsernn run shakespeare --scale cpu
 
 test: $(READY)
-	$(BIN)/python -m pytest -m 'not nightly'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not nightly' -n auto --dist loadscope
 
 smoke: $(READY)
 	$(BIN)/python -m pytest -m smoke
