@@ -334,3 +334,39 @@ def test_known_calls_are_known_by_all_that_shapes_them() -> None:
     fast_cell, h, x = accelerate(same), torch.randn(2, 6), torch.randn(2, 4)
     for given in ((h, h), (h, h + 1), (h, h)):
         torch.testing.assert_close(fast_cell(x, given), same(x, given), rtol=0, atol=1e-5)
+
+
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "one vector": lambda x: x[0, 0],
+    "part of the features": lambda x: torch.cat([x, x], -1)[..., 3 : 3 + x.shape[-1]],
+    "every other step": lambda x: torch.cat([x, x], 1)[:, ::2],
+    "transposed steps": lambda x: x.transpose(0, 1),
+    "features first": lambda x: x.mT.contiguous().mT,
+    "last step expanded": lambda x: x[:, -1:].expand(-1, 50, -1),
+    "a matrix with gaps": lambda x: torch.cat([x, x], -1)[0, :, : x.shape[-1]],
+    "a matrix of one row": lambda x: x[0, :1].expand(40, -1),
+    "a column as rows": lambda x: x[:, :, None].expand(-1, -1, 3, -1),
+    "four axes permuted": lambda x: x[:, :, None].expand(-1, -1, 2, -1).permute(2, 0, 1, 3),
+    "backwards in time": lambda x: x.flip(1)[:, 1:],
+    "a lazy sign": lambda x: torch.view_as_complex(torch.stack([x, x], -1)).conj().imag,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["linear", "lstm"])
+def test_every_call_reads_an_input_as_it_lies_in_memory(kind, layout):
+    """The first call and those that know the shape by then."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 20)) if kind == "linear" else nn.LSTM(16, 20, batch_first=True)
+    model = model.eval()
+    fast = accelerate(nn.Sequential(nn.GRU(4, 4), model).eval())[1]
+    for seed in range(4):
+        x = LAYOUTS[layout](torch.randn(3, 6, 16, generator=torch.Generator().manual_seed(seed)))
+        if kind == "lstm" and x.dim() not in (2, 3):
+            continue
+        with torch.no_grad():
+            got, wanted = fast(x), model(x)
+            if kind == "lstm":
+                got, wanted = got[0], wanted[0]
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5, msg=f"call {seed + 1}")

@@ -16,22 +16,23 @@ from .stamp import Stamp
 from .weights import lacking
 
 MOST = 256  # shapes that are kept
+Settle = Callable[[Tensor], Tensor]
 
 
 class Known:
     """A call that was looked at properly, and what it takes to see that another one is of the same kind."""
 
-    def __init__(self, stamp: Stamp, tensors: Sequence[Tensor], job: Any, also: Any) -> None:
+    def __init__(self, stamp: Stamp, tensors: Sequence[Tensor], job: Any, also: Any, settle: Settle) -> None:
         self.stamp, self.also = stamp, also
         self.fits = signature(*tensors, *stamp.tensors)
         x, *states = tensors
-        plain = settled(x) is x and all(t.is_contiguous() and not t.is_neg() for t in states)
+        plain = settle(x) is x and all(t.is_contiguous() and not t.is_neg() for t in states)
         # (x, states) -> what the job returns: None where nothing was run.
-        self.run: Callable[[Tensor, Sequence[Tensor]], Any] = job if plain else partial(_settled_first, job)
+        self.run: Callable[[Tensor, Sequence[Tensor]], Any] = job if plain else partial(_settled_first, job, settle)
 
 
-def _settled_first(job: Any, x: Tensor, given: Sequence[Tensor]) -> Any:
-    return job(settled(x), [state.resolve_neg().contiguous() for state in given])
+def _settled_first(job: Any, settle: Settle, x: Tensor, given: Sequence[Tensor]) -> Any:
+    return job(settle(x), [state.resolve_neg().contiguous() for state in given])
 
 
 class Calls:
@@ -71,11 +72,14 @@ class Calls:
         self._recent[len(tensors)] = other
         return other
 
-    def remember(self, tensors: tuple[Tensor, ...], job: Any, also: Any) -> None:
-        """The next call of this kind is `job`, as long as the weights are what they are."""
+    def remember(self, tensors: tuple[Tensor, ...], job: Any, also: Any, settle: Settle | None = None) -> None:
+        """The next call of this kind is `job`, as long as the weights are what they are.
+
+        `settle` makes of the first tensor what the job was made for (`settled` by default).
+        """
         if self._stamp is None or not undisturbed():
             return
-        known = Known(self._stamp, tensors, job, also)
+        known = Known(self._stamp, tensors, job, also, settle or settled)
         if len(self._known) >= MOST:
             self._known = {}
         self._known[_key(tensors)] = self._recent[len(tensors)] = known

@@ -69,6 +69,12 @@ class PackedLinear:
         return Packed(layout, "products.narrow", plan.data_ptr(), size, scratch + TAIL_ROWS * BYTES, kept)
 
 
+def _rows(x: Tensor) -> Tensor:
+    """`x` as rows at one distance from each other: a matrix may have any, what has more axes is made contiguous."""
+    x = settled(x)
+    return x if 0 < x.dim() <= 2 else x.contiguous()
+
+
 class LinearEngine(Calls):
     """Packs one Linear and keeps it; packs anew when a weight was changed or replaced."""
 
@@ -178,9 +184,7 @@ class AcceleratedLinear(Accelerated, nn.Linear):
                 f"{type(self).__name__}: expected {self.in_features} features in the last dimension, "
                 f"got an input of {tuple(input.shape)}."
             )
-        x, engine = settled(input), self._engine
-        if not 0 < x.dim() <= 2 and not x.is_contiguous():
-            x = x.contiguous()
+        x, engine = _rows(input), self._engine
         count = x.numel() // self.in_features if x.dim() != 2 else x.shape[0]
         out = (*x.shape[:-1], self.out_features)
         if not count:
@@ -191,6 +195,6 @@ class AcceleratedLinear(Accelerated, nn.Linear):
             job = LinearJob(product, took, engine.stamp(self), count, stride, out, self.out_features)
             done = job(x)
             if done is not None:
-                engine.remember((input,), job, None)
+                engine.remember((input,), job, None, _rows)
                 return done
             engine.forget()
