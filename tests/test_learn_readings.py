@@ -15,6 +15,7 @@ from sparsernn.learn.schedules import Gradual
 from sparsernn.learn.scores import Magnitude, Random
 from sparsernn.learn.units import make_level
 from sparsernn.structure.trace import trace
+from sparsernn.surgery.compact import compact
 
 EXAMPLES = tokens(5, batch=16, time=12)
 
@@ -114,3 +115,24 @@ def test_a_trained_net_loses_less_than_by_chance(seed):
     for share in (0.125, 0.25):
         by_chance = sum(loss(Random(number), share, False) for number in range(5)) / 5
         assert loss(None, share) < by_chance
+
+
+class ContextVector(nn.Module):
+    """Attention with a learnt vector, as in hierarchical attention networks."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.v, self.head = nn.GRU(4, 8, batch_first=True), nn.Parameter(torch.randn(8)), nn.Linear(8, 3)
+
+    def forward(self, x):
+        y = self.rnn(x)[0]
+        return self.head((torch.softmax(y @ self.v, 1)[..., None] * y).sum(1))
+
+
+def test_a_vector_reads_units_as_a_matrix_does():
+    torch.manual_seed(0)
+    model, x = ContextVector().double().eval(), torch.randn(3, 5, 4).double()
+    pruned = Prune(model, x, 0.5, level="unit").finish()
+    small = compact(pruned, x)
+    assert small.rnn.hidden_size == 4
+    torch.testing.assert_close(small(x), pruned(x), rtol=1e-10, atol=1e-10)

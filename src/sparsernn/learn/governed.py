@@ -27,13 +27,15 @@ def governed(model: nn.Module, include: Include) -> Governed:
     """Find what `include` selects.
 
     "recurrent": the matrices of recurrent layers (ih, hh, hr); "all": every 2-D parameter; otherwise one or several
-    shell patterns that are matched with parameter names ("encoder.*", "*weight_hh*").
+    shell patterns that are matched with parameter names ("encoder.*", "*weight_hh*"). Lengths and directions of
+    weights under `weight_norm` are no matrices here: a direction of zeros would be divided by its own norm.
 
     Raises ValueError if nothing is selected and TypeError if `include` holds anything but strings.
     """
     parameters = dict(model.named_parameters())
     layers = recurrent_layers(model)
-    matrices = tuple(name for name, p in parameters.items() if p.dim() == 2)
+    normed = _lengths_and_directions(model)
+    matrices = tuple(name for name, p in parameters.items() if p.dim() == 2 and name not in normed)
     recurrent = tuple(dict.fromkeys(name for layer in layers for name in layer.matrices()))
     if include == "recurrent":
         if not layers:
@@ -48,6 +50,12 @@ def governed(model: nn.Module, include: Include) -> Governed:
         raise TypeError(f'include is {include!r}, expected "recurrent", "all" or patterns of parameter names.')
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in matrices):
+            if any(fnmatchcase(name, pattern) for name in normed):
+                raise ValueError(
+                    f'include="{pattern}" matches a weight under weight_norm, where zeros would be divided by their '
+                    "own norm.\nTake the norm off first (torch.nn.utils.parametrize.remove_parametrizations, or "
+                    "remove_weight_norm)."
+                )
             near = difflib.get_close_matches(pattern, matrices, 3, 0.3) or list(matrices[:3])
             raise ValueError(
                 f'include="{pattern}" matches no weight matrix of the model.\n'
@@ -55,6 +63,20 @@ def governed(model: nn.Module, include: Include) -> Governed:
             )
     chosen = tuple(name for name in matrices if any(fnmatchcase(name, pattern) for pattern in patterns))
     return Governed(chosen, tuple(layer for layer in layers if set(layer.matrices()) & set(chosen)))
+
+
+def _lengths_and_directions(model: nn.Module) -> set[str]:
+    """Names of the parameters that `torch.nn.utils.weight_norm`, old and new, keeps in place of a weight."""
+    found: set[str] = set()
+    for path, module in model.named_modules():
+        start = f"{path}." if path else ""
+        for name, chain in getattr(module, "parametrizations", {}).items():
+            if any(type(part).__name__ == "_WeightNorm" for part in chain):
+                found |= {f"{start}parametrizations.{name}.{own}" for own, _ in chain.named_parameters()}
+        for hook in module._forward_pre_hooks.values():
+            if type(hook).__name__ == "WeightNorm":
+                found |= {f"{start}{hook.name}_{part}" for part in "gv"}  # type: ignore[union-attr]
+    return found
 
 
 def _no_layers(model: nn.Module) -> str:

@@ -80,7 +80,7 @@ class Readings:
                 continue
             value = member.narrow(parameters[member.parameter]).detach().to("cpu", torch.float64)
             group = torch.where(member.group < 0, count, member.group).cpu()
-            squares = value.movedim(member.axis, 0).flatten(1).square()
+            squares = value.movedim(member.axis, 0).reshape(len(group), -1).square()
             size.index_add_(0, group, torch.full((len(group),), float(squares.shape[1]), dtype=torch.float64))
             site = self.sites.get((member.parameter, member.axis))
             if site is None or member.within:

@@ -110,7 +110,7 @@ def _call() -> float:
     from .classes import put_on_kernels  # the modules need the costs
 
     layer, x = torch.nn.GRU(1, 1).eval().requires_grad_(False).to("cpu", torch.float32), torch.zeros(1, 1, 1)
-    put_on_kernels(layer, "float32")
+    put_on_kernels(layer)
     with torch.no_grad():
         return _best(lambda: layer(x), 200)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from . import examples
 
@@ -22,7 +22,7 @@ def refuse(model: nn.Module, calls: Sequence[examples.Call]) -> None:
                 "Pass the model that it was made from, and script or trace what comes out at the end."
             )
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        if any(isinstance(tensor, UninitializedTensorMixin) for _, tensor in own):
+        if any(isinstance(tensor, (UninitializedBuffer, UninitializedParameter)) for _, tensor in own):
             raise ValueError(
                 f"{name} is lazy and has no weights yet: run the model once on an example before this call."
             )
