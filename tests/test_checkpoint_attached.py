@@ -126,6 +126,7 @@ FORGED = {
         {"tag": "kept_words", "data": {"rows": {"$tensor": "head.bias"}, "padding": 0}},
     ),
     "a guard of another width": ("head", {"tag": "unreached", "data": {"path": "head", "width": 7}}),
+    "a guard of a layer that reads nothing": ("words", {"tag": "unreached", "data": {"path": "words", "width": 0}}),
     "a guard of a layer without a width": ("words", {"tag": "unreached", "data": {"path": "x", "width": 7}}),
 }
 
@@ -150,3 +151,39 @@ def test_an_attachment_stands_once(tmp_path):
     _container.write_container(path, header, tensors)
     with pytest.raises(CheckpointError, match=r"attached\.head\[1\]\.tag: unreached stands twice"):
         load(Reader("states"), path)
+
+
+class Folded(nn.Module):
+    """The reader takes the units three at a time, so that only adapters fit; others read them in branches not taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(4, 6, batch_first=True), nn.Linear(3, 2)
+        self.linear, self.rnn, self.cell, self.conv = (
+            nn.Linear(6, 2),
+            nn.GRU(6, 2, batch_first=True),
+            nn.GRUCell(6, 2),
+            nn.Conv1d(6, 2, 1),
+        )
+        with torch.no_grad():
+            self.lstm.weight_hh_l0[:, [0, 3]] = self.head.weight[:, :1] = 0
+
+    def forward(self, x: Tensor, branch: str = "") -> Tensor:
+        y = self.lstm(x)[0]
+        y = {"": y.reshape(len(x), -1, 3), "cell": y[:, 0], "conv": y.mT}.get(branch, y)
+        return getattr(self, branch or "head")(y)
+
+
+@pytest.mark.filterwarnings("ignore:.*no example reached")
+@torch.no_grad()
+def test_branches_that_no_example_took_are_still_refused_after_load(tmp_path):
+    path, x = tmp_path / "m", torch.randn(2, 6, 4)
+    model = srn.compact(Folded().eval(), x)
+    assert model.lstm.hidden_size == 4
+    save(model, path)
+    again = load(Folded().eval(), path)
+    assert torch.equal(again(x), model(x))
+    for branch in ("linear", "rnn", "cell", "conv"):
+        for one in (model, again):
+            with pytest.raises(RuntimeError, match=f"{branch} .*\n?.*Compact again"):
+                one(x, branch)

@@ -218,6 +218,17 @@ def test_what_a_file_cannot_hold_is_refused_by_name(name, tmp_path):
     assert str(caught.value).count("\n") <= 2 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("make", [lambda: nn.LazyLinear(3), lambda: nn.Sequential(nn.LazyBatchNorm1d(), nn.ReLU())])
+def test_a_lazy_model_is_run_once_before_a_file_is_loaded_into_it(make, tmp_path):
+    model, x, fresh = make(), torch.randn(5, 2), make()
+    model(x)
+    save(model.eval(), tmp_path / "m")
+    with pytest.raises(ValueError, match=r"load: .*lazy module.*run the model once first"):
+        load(fresh, tmp_path / "m")
+    fresh(x)
+    assert torch.equal(load(fresh.eval(), tmp_path / "m")(x), model(x))
+
+
 def test_masks_norms_and_fake_quantisers_are_plain_state(tmp_path):
     def make() -> nn.Module:
         model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3), torch.ao.quantization.FakeQuantize())

@@ -189,6 +189,17 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("unflatten", [False, True])
+def test_an_exported_program_is_refused_for_what_it_is(unflatten: bool) -> None:
+    """Not for its mode, which can't be set: its `eval` raises."""
+    program = torch.export.export(nn.Sequential(nn.LSTM(3, 4)).eval(), (torch.randn(2, 3),))
+    model = torch.export.unflatten(program) if unflatten else program.module()
+    with pytest.raises(RuntimeError, match=r"(?s)exported graph.*pass the model that it was made from") as caught:
+        srn.accelerate(model)
+    assert len(str(caught.value).splitlines()) <= 3
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_cannot_be_accelerated_is_said(kind: str) -> None:

@@ -66,6 +66,12 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
+def is_accelerated(module: nn.Module) -> bool:
+    """Whether `accelerate` made it: by the name of its class, for rooms that the runtime is built on."""
+    start = __name__.split(".")[0] + ".runtime."
+    return any(base.__module__.startswith(start) for base in type(module).__mro__)
+
+
 def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """A deep copy. Tensors with a history (an activation that the model keeps on `self`) are copied without it; what
     torch compiled in place of a call or a forward is left out, since it would run the original.

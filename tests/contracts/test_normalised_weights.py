@@ -48,7 +48,7 @@ LAYERS = {
 
 def _readers():
     for name, build in LAYERS.items():
-        for dim in (None, 0, 1) if name == "linear" else (None, 0, 1, 2):
+        for dim in (None, 0, 1, -2) if name == "linear" else (None, 0, 1, 2, -2, -3):
             for kind in (parametrizations.weight_norm, weight_norm):
                 where = kind.__module__.rpartition(".")[2]
                 yield f"{name}-{where}-{dim}", lambda b=build, d=dim, kind=kind: kind(b(), dim=d)

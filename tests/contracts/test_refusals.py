@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from sparsernn.learn.prune import Prune
+from sparsernn.runtime.layers import accelerate
 from sparsernn.structure.channels import Because
 from sparsernn.structure.notes import DECLARE
 from sparsernn.structure.trace import trace
@@ -48,6 +49,14 @@ UNSEEN = {
         "rnn is quantised.*compact the model first",
     ),
     "exported": (lambda: torch.export.export(Model().eval(), (X,)).module(), "exported graph.*pass the model"),
+    "unflattened": (
+        lambda: torch.export.unflatten(torch.export.export(Model().eval(), (X,))),
+        "exported graph.*pass the model",
+    ),
+    "accelerated": (
+        lambda: accelerate(Model().eval()),
+        "is accelerated: .*Pass the model that accelerate was given",
+    ),
     "meta": (lambda: Model().to("meta"), "rnn.weight_ih_l0 lies on the meta device.*to_empty"),
     "lazy": (lambda: Model(lazy=True), "fc is lazy.*run the model once"),
 }
@@ -59,6 +68,12 @@ def test_what_cannot_be_seen_is_refused_with_the_cure(name):
     with pytest.raises(ValueError, match=f"(?s){says}") as caught:
         trace(build(), X)
     assert str(caught.value).count("\n") <= 2
+
+
+@pytest.mark.parametrize("door", [lambda m: Prune(m, X, 0.5, level="unit"), lambda m: compact(m, X)])
+def test_an_accelerated_model_is_refused_by_all_that_trace(door):
+    with pytest.raises(ValueError, match="Pass the model that accelerate was given"):
+        door(accelerate(Model().eval()))
 
 
 def test_an_example_without_numbers_is_refused():

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ..structure.cells import cell_of
+from ..structure.refusals import exported
 from .classes import runs_on_kernels
 from .modules import Accelerated
 
@@ -20,10 +21,6 @@ def check_model(model: nn.Module) -> None:
         raise RuntimeError(
             f"accelerate: got a {type(model).__name__}: a scripted or traced model has no layers of torch.nn.\n"
             "Accelerate the model that it was made of."
-        )
-    if model.training:
-        raise RuntimeError(
-            "accelerate: the model is in training mode; accelerated models only infer: call model.eval()."
         )
     for path, module in model.named_modules():
         if isinstance(cast(Any, module), Accelerated):
@@ -44,6 +41,10 @@ def check_model(model: nn.Module) -> None:
             )
     if not any(map(runs_on_kernels, model.modules())):
         raise RuntimeError(nothing(model, {}))
+    if model.training:
+        raise RuntimeError(
+            "accelerate: the model is in training mode; accelerated models only infer: call model.eval()."
+        )
     for path, module in model.named_modules():
         if runs_on_kernels(module):
             for name, p in module.named_parameters():
@@ -63,6 +64,8 @@ def nothing(model: nn.Module, left: Mapping[str, str]) -> str:
                 f"{start}\n{path or 'The model'} is quantised by torch ({type(module).__name__}): "
                 "accelerate the model from before that, with precision='int8'."
             )
+    if graph := exported(model):
+        return f"{start}\n{graph}"
     why = [f"{path or 'the model'}: {reason}" for path, reason in left.items()]
     why += [f"{path or 'the model'} ({type(m).__name__})" for path, m in model.named_modules() if _unknown(m)]
     middle = f" It has {'; '.join(why[:3])}." if why else ""

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def weight_norm(tracer: Tracer, v: Tensor, g: Tensor, dim: int = 0) -> list[Shadow] | None:
-    """`torch._weight_norm`: v * g / norm(v), the norm over all axes but `dim` (over all with dim=-1)."""
+    """`torch._weight_norm`: v * g / norm(v), norm over all axes but `dim` (-1: over all; -2 counts from the end)."""
     numbering, shadows = tracer.numbering, (tracer.shadow(v), tracer.shadow(g))
     direction, scale = (numbering.whole(shadow) for shadow in shadows)
     if direction is None or scale is None:
         return None
-    apart = [] if dim == -1 else [dim]
+    apart = [] if dim == -1 else [dim % v.dim()]
     others = [axis for axis in range(v.dim()) if axis not in apart]
     tracer.channels.norm(direction, apart, tracer.site())
     for axis in apart:

@@ -1,4 +1,4 @@
-"""Models in which nothing can be seen, and what to pass instead: scripted, exported, quantised, without weights."""
+"""Models in which nothing can be seen, and what to pass instead: scripted, accelerated, exported, without weights."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.nn.parameter import is_lazy
 
+from .._modules import is_accelerated
 from . import examples
 
 
@@ -21,8 +22,15 @@ def refuse(model: nn.Module, calls: Sequence[examples.Call]) -> None:
                 f"{name} was compiled by torch.jit ({kind}), so its operations can't be seen.\n"
                 "Pass the model that it was made from, and script or trace what comes out at the end."
             )
+        if is_accelerated(module):
+            raise ValueError(
+                f"{name} is accelerated: its kernels only infer, and its operations can't be seen.\n"
+                "Pass the model that accelerate was given, and accelerate what comes out at the end."
+            )
+        if type(module).__module__.startswith("torch.export."):  # holds fake tensors, which can't be copied
+            raise ValueError(f"{name} can't be read. {exported(module)}")
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        if any(isinstance(tensor, (UninitializedBuffer, UninitializedParameter)) for _, tensor in own):
+        if any(is_lazy(tensor) for _, tensor in own):
             raise ValueError(
                 f"{name} is lazy and has no weights yet: run the model once on an example before this call."
             )
@@ -47,6 +55,11 @@ def unreadable(model: nn.Module) -> str:
                 f"{path or type(model).__name__} is quantised ({type(module).__module__}.{type(module).__name__}): "
                 "sparsify and compact the model first, and quantise what comes out."
             )
-    if isinstance(model, torch.fx.GraphModule):
+    return exported(model)
+
+
+def exported(model: nn.Module) -> str:
+    """What to do about the module of an exported program or another graph of torch.fx; "" for any other model."""
+    if isinstance(model, torch.fx.GraphModule) or type(model).__module__.startswith("torch.export."):
         return "It is an exported graph, in which layers are single operations: pass the model that it was made from."
     return ""

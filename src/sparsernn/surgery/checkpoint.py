@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.nn.parameter import is_lazy
 
 from .._modules import places, unwrap
 from ._container import FORMAT, NAMES, Fault, open_container, read_header, write_container
@@ -22,6 +22,8 @@ from ._reasons import noted
 from ._rebuild import describe
 from ._slots import refuse_what_is_elsewhere, slots
 from .attachments import attachment_of, attachments
+
+_LAZY = "is of a lazy module and has no size yet; run the model once first."
 
 
 class CheckpointError(ValueError):
@@ -85,7 +87,8 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
     `model` is freshly built and dense, as it was before surgery; it stays as it is, and so does a wrapper round it
     (DataParallel, `torch.compile`), which the result does not have. The result has its devices,
     `requires_grad`, training mode and everything that `save` does not hold, and the dtypes of the file. Raises
-    FileNotFoundError, or CheckpointError naming the field that is wrong.
+    ValueError for a lazy module that has not run yet, FileNotFoundError, or CheckpointError naming the field that is
+    wrong.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"load: got {type(model).__name__}, expected a freshly built torch.nn.Module.")
@@ -94,6 +97,9 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         raise ValueError(
             "load: the model has been compacted already; give one that is freshly built: load(MyModel(), path)."
         )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise ValueError(f"load: {name} {_LAZY}")
     path, kernels = Path(path), {}
     if not path.is_file():
         what = "no regular file" if path.exists() else "no such file"
@@ -111,8 +117,8 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
 
 
 def _plain(name: str, tensor: Tensor) -> Tensor:
-    if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
-        raise TypeError(f"{name} is of a lazy module and has no size yet; run the model once first.")
+    if is_lazy(tensor):
+        raise TypeError(f"{name} {_LAZY}")
     # Subclasses that take over torch's dispatch keep their values elsewhere (quantised, distributed, fake tensors).
     kind: Any = type(tensor)
     elsewhere = kind.__torch_dispatch__ is not cast(Any, Tensor).__torch_dispatch__

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-_PACKAGE = __name__.split(".")[0]
+from ..._modules import is_accelerated
 
 
 def refuse_other_kinds(model: nn.Module) -> None:
@@ -36,7 +36,7 @@ def refuse_other_kinds(model: nn.Module) -> None:
 
 
 def _kind(module: nn.Module, kinds: list[str]) -> str | None:
-    if any(kind.startswith(f"{_PACKAGE}.runtime.") for kind in kinds):
+    if is_accelerated(module):
         return (
             "accelerated, and its kernels have no ONNX form.\n"
             "Export the model before accelerate: export_onnx(model, ...), then accelerate(model)."
