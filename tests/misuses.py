@@ -212,7 +212,7 @@ LEARN: list[Misuse] = [
     (
         "state of another model",
         lambda b: Prune(b.model, b.x).load_state_dict(Prune(b.both, b.x).state_dict()),
-        ("480", "240"),
+        ("unknown lstm.weight_ih_l0_reverse", "same model"),
     ),
 ]
 
