@@ -13,6 +13,8 @@ from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from ._rebinding import rebind, refuse_proxies
+
 _SHARDED = ("FullyShardedDataParallel", "FSDPModule")
 
 
@@ -74,14 +76,17 @@ def is_accelerated(module: nn.Module) -> bool:
 
 def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """A deep copy. Tensors with a history (an activation that the model keeps on `self`) are copied without it; what
-    torch compiled in place of a call or a forward is left out, since it would run the original.
+    torch compiled in place of a call or a forward is left out, since it would run the original. Functions that hold
+    the model (hooks that close over `self`, lambdas kept on it) hold the copy instead.
 
     `memo`: id of an object -> what stands for it in the copy. TypeError with a sentence where the model holds
     something that can't be copied.
     """
+    refuse_proxies(model)
+    memo = {} if memo is None else memo
     try:
         with torch.inference_mode(False), _WithoutHistory():
-            other = copy.deepcopy(model, {} if memo is None else memo)
+            other = copy.deepcopy(model, memo)
     except Exception as error:
         raise TypeError(
             f"{type(model).__name__} can't be copied ({type(error).__name__}: {error}); sparsernn works on a copy.\n"
@@ -93,6 +98,8 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
         behind = getattr(vars(module).get("forward"), "_torchdynamo_orig_callable", None)
         if behind is not None and getattr(behind, "__qualname__", None) == type(module).forward.__qualname__:
             del module.__dict__["forward"]
+    with torch.inference_mode(False), _WithoutHistory():
+        rebind(other, memo)
     return other
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import copy
+import functools
 import warnings
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -203,3 +205,72 @@ def test_what_cannot_be_copied_is_named():
     model.inner.stream = (n for n in range(3))
     with pytest.raises(TypeError, match=r"inner\.stream"):
         srn.trace(model, torch.randn(2, 4, 3))
+
+
+class Tapped(nn.Module):
+    """Functions that hold the module they were made in do the work."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.rnn, self.fc = nn.LSTM(3, 8, batch_first=True), nn.Linear(8, 2)
+        if how == "hook":
+            self.rnn.register_forward_hook(lambda m, i, o: setattr(self, "kept", o[0]))
+            self.encode = lambda x: (self.rnn(x), self.kept)[1]
+        elif how == "pre-hook":
+            self.fc.register_forward_pre_hook(lambda m, i: (self.rnn(i[0])[0],))
+            self.encode = nn.Identity()
+        elif how == "lambda":
+            self.encode = lambda x: self.rnn(x)[0]
+        elif how == "default":
+            self.encode = lambda x, *, rnn=self.rnn: rnn(x)[0]
+        elif how == "partial":
+            self.encode = functools.partial(lambda owner, x: owner.rnn(x)[0], self)
+        elif how == "nested":
+            self.steps = {"first": [(lambda x: self.rnn(x)[0],)]}
+            self.encode = lambda x: self.steps["first"][0][0](x)
+        elif how == "closed list":
+            parts = [self.rnn]
+            self.encode = lambda x: parts[0](x)[0]
+        elif how == "weakref":
+            there = weakref.ref(self)
+            self.there, self.encode = there, lambda x: self.there().rnn(x)[0]
+        elif how == "patched forward":
+            self.forward = lambda x: self.fc(self.rnn(x)[0])
+
+    def forward(self, x):
+        return self.fc(self.encode(x))
+
+
+HOLDING = "hook, pre-hook, lambda, default, partial, nested, closed list, weakref, patched forward".split(", ")
+
+
+@pytest.mark.parametrize("how", HOLDING)
+@torch.no_grad()
+def test_functions_that_hold_the_model_hold_its_copy(how):
+    torch.manual_seed(0)
+    model, x = Tapped(how).double().eval(), torch.randn(2, 4, 3, dtype=torch.float64)
+    assert ("fc.weight", 1, 2) in srn.trace(model, x).readers("rnn.l0", 2)
+    assert not hasattr(model, "kept")  # the original was not run
+    dead_units(model, "rnn.weight_hh_l0", "fc.weight")
+    small = srn.compact(model, x)
+    assert small.rnn.hidden_size == 5
+    for shape in ((1, 9, 3), (3, 2, 3)):
+        y = torch.randn(shape, dtype=torch.float64)
+        expected = model(y)
+        model(x)  # nothing that the original keeps comes up in the copy
+        assert difference(small(y), expected) <= 1e-10
+    fast, other = srn.accelerate(model.float()), Tapped(how)
+    fast.load_state_dict(other.state_dict())
+    y = torch.randn(3, 5, 3)
+    torch.testing.assert_close(fast(y), other(y), rtol=0, atol=1e-5)
+
+
+def test_what_holds_the_model_and_cannot_be_made_anew_is_named():
+    model, x = Tapped("lambda"), torch.randn(2, 4, 3)
+    object.__setattr__(model.fc, "parent", weakref.proxy(model))
+    with pytest.raises(TypeError, match=r"`fc\.parent` holds the model it was made in"):
+        srn.trace(model, x)
+    model = Tapped("lambda")
+    model.encode = functools.lru_cache(lambda x: model.rnn(x)[0])
+    with pytest.raises(TypeError, match=r"`encode` holds the model it was made in"):
+        srn.trace(model, x)

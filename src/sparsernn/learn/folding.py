@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._modules import copied
 from ..structure import examples
 from ..structure.groups import SliceGroups
 from ..structure.sites import Site, SiteRecorder
@@ -101,7 +101,7 @@ class Folding:
             if gone is None:
                 continue
             parts = [reader.change(reader.solved(gone[0])) for reader in self.readers.values()]
-            changed = self.change(self.written(copy.deepcopy(self.model), gone[0]))
+            changed = self.change(self.written(copied(self.model), gone[0]))
             if sum(parts) > 0 and math.isfinite(changed) and changed > 0:
                 found[mine] = changed / sum(parts)
         return found

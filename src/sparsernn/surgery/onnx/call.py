@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from ..._modules import copied
 from .nest import Call, call_nest, nest
 
 
@@ -39,7 +39,7 @@ class Flat(nn.Module):
     def fresh(self) -> Flat:
         """A copy as it was before any call. Only weights are shared; a frozen parameter may hold a state."""
         weights = (one for one in self.parameters() if one.requires_grad)
-        return copy.deepcopy(self, {id(one): one for one in (*weights, self.call, self.examples)})
+        return cast(Flat, copied(self, {id(one): one for one in (*weights, self.call, self.examples)}))
 
     def run(self, values: Sequence[Tensor], seed: int = 0) -> tuple[Tensor, ...]:
         """The outputs for such inputs from a fresh state."""

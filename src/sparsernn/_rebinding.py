@@ -1,0 +1,197 @@
+"""Functions that hold the model they were made in: in a copy of the model they hold the copy.
+
+`copy.deepcopy` takes functions and weak references as they are. A hook that closes over `self`, a lambda kept on `self`
+or a forward patched in would go on to read and write the original.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from types import BuiltinMethodType, CellType, FunctionType, MethodType, ModuleType
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+_PLAIN = (str, bytes, int, float, complex, type(None), type, Tensor, ModuleType)
+_COLLECTIONS = (list, tuple, set, frozenset, deque)
+_CACHED = type(functools.cache(len))
+_WEAK_DICTS = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
+
+
+class _Stuck(Exception):
+    """What holds the original and can't be made anew."""
+
+
+def refuse_proxies(model: nn.Module) -> None:
+    """TypeError where an attribute is a weak proxy of a module: deepcopy would make a second copy of that module."""
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if any(type(v) in weakref.ProxyTypes and isinstance(v, nn.Module) for v in (value, *_parts(value))):
+                raise _refusal(path, name, "a weakref.proxy")
+
+
+def rebind(other: nn.Module, memo: dict[int, Any]) -> None:
+    """Make what `other`, a copy, keeps refer to the copy. `memo`: id of an object of the original -> its copy, by which
+    deepcopy made it. TypeError with the attribute's path where that can't be."""
+    work = _Rebinding(other, memo)
+    for path, module in other.named_modules():
+        for name, value in list(vars(module).items()):
+            try:
+                new = work.settled(value)
+            except _Stuck as stuck:
+                raise _refusal(path, name, str(stuck)) from stuck.__cause__
+            if new is not value:
+                module.__dict__[name] = new
+
+
+def _refusal(path: str, name: str, what: str) -> TypeError:
+    return TypeError(
+        f"`{path}.{name}`".replace("`.", "`") + f" holds the model it was made in: {what}, which would run the original"
+        " in a copy; sparsernn works on a copy.\n"
+        "Make it a method, or a function that takes the module as an argument."
+    )
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """What a function, a reference or a collection holds."""
+    if isinstance(value, FunctionType):
+        yield from (cell.cell_contents for cell in value.__closure__ or () if _full(cell))
+        yield from value.__defaults__ or ()
+        yield from (value.__kwdefaults__ or {}).values()
+        yield from vars(value).values()
+    elif isinstance(value, MethodType):
+        yield from (value.__func__, value.__self__)
+    elif isinstance(value, BuiltinMethodType):
+        yield value.__self__
+    elif isinstance(value, functools.partial):
+        yield from (value.func, *value.args, *value.keywords.values())
+    elif isinstance(value, weakref.ref):
+        yield value()
+    elif isinstance(value, _COLLECTIONS):
+        yield from list(value)
+    elif isinstance(value, dict):
+        yield from list(value.values())
+    elif isinstance(value, _WEAK_DICTS):
+        yield from [one for pair in list(value.items()) for one in pair]
+    elif isinstance(value, _CACHED):
+        yield cast(Any, value).__wrapped__
+
+
+def _full(cell: CellType) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:  # named later in the function that made it
+        return False
+
+
+class _Rebinding:
+    def __init__(self, other: nn.Module, memo: dict[int, Any]) -> None:
+        self.memo = memo
+        self.copies = {id(v) for k, v in memo.items() if k != id(v) and k != id(memo)}
+        self.visited = {id(module) for module in other.modules()}
+        self.made: dict[int, Any] = {}  # id of a function or a cell -> the new one
+        self.alive: list[Any] = [other]  # ids stay theirs
+
+    def settled(self, value: Any) -> Any:
+        """What stands in the place of `value`, which the copy holds. Collections and objects that deepcopy has made are
+        changed in place."""
+        if isinstance(value, _PLAIN) or id(value) in self.visited:
+            return value
+        if isinstance(value, (tuple, frozenset)):
+            parts = list(value)
+            new = [self.settled(part) for part in parts]
+            if all(a is b for a, b in zip(new, parts, strict=True)):
+                return value
+            return cast(Any, type(value))(*new) if hasattr(value, "_fields") else type(value)(new)
+        if id(value) not in self.copies or isinstance(value, MethodType):
+            return self.counterpart(value)
+        self.visited.add(id(value))
+        if isinstance(value, functools.partial):
+            # A partial's state is (function, arguments, keywords, attributes).
+            new = [self.settled(v) for v in (value.func, value.args, value.keywords)]
+            cast(Any, value).__setstate__((*new, vars(value)))
+        elif isinstance(value, (list, deque, set)):
+            before = list(value)
+            after = [self.settled(v) for v in before]
+            if any(a is not b for a, b in zip(after, before, strict=True)):
+                value.clear()
+                value.update(after) if isinstance(value, set) else value.extend(after)
+        elif isinstance(value, _WEAK_DICTS) and self.reaches(value):
+            raise _Stuck(f"a {type(value).__name__}")
+        for names in (value if isinstance(value, dict) else {}, getattr(value, "__dict__", {})):
+            for name, held in list(names.items()):
+                if (new := self.settled(held)) is not held:
+                    names[name] = new
+        return value
+
+    def reaches(self, value: Any, seen: dict[int, Any] | None = None) -> bool:
+        """Whether `value`, which a function holds, leads to something of the original."""
+        seen = {} if seen is None else seen
+        if id(value) in seen:
+            return False
+        seen[id(value)] = value
+        if type(value) in weakref.ProxyTypes:
+            value = value.__init__.__self__  # whose method it is: the module itself
+        if self.memo.get(id(value), value) is not value:
+            return True
+        if isinstance(value, (*_PLAIN, nn.Module)) or id(value) in self.copies:
+            return False  # a module round the model is no part of it
+        parts = list(_parts(value)) or list(getattr(value, "__dict__", {}).values())
+        return any(self.reaches(part, seen) for part in parts)
+
+    def counterpart(self, value: Any) -> Any:
+        """What stands for `value` in the copy: itself where it leads to nothing of the original."""
+        if id(value) in self.made:
+            return self.made[id(value)]
+        if not self.reaches(value) and not (id(value) in self.copies and any(map(self.reaches, _parts(value)))):
+            return value
+        self.alive.append(value)
+        if type(value) in weakref.ProxyTypes:
+            raise _Stuck("a weakref.proxy")
+        if isinstance(value, (_CACHED, *_WEAK_DICTS)):
+            raise _Stuck(f"a {type(value).__name__}")
+        if isinstance(value, FunctionType):
+            return self._function(value)
+        value = self.memo.get(id(value), value)
+        if isinstance(value, MethodType):
+            return MethodType(self.counterpart(value.__func__), self.counterpart(value.__self__))
+        if isinstance(value, BuiltinMethodType):
+            return getattr(self.counterpart(value.__self__), value.__name__)
+        if isinstance(value, weakref.ref):
+            return type(value)(self.counterpart(value()))
+        if id(value) not in self.copies:
+            try:
+                value = copy.deepcopy(value, self.memo)
+            except Exception as error:
+                raise _Stuck(f"a {type(value).__name__} that can't be copied ({error})") from error
+            self.copies = {id(v) for k, v in self.memo.items() if k != id(v) and k != id(self.memo)}
+            if id(value) not in self.copies and not isinstance(value, tuple):
+                raise _Stuck(f"a {type(value).__name__} that is never copied")
+        return self.settled(value)
+
+    def _function(self, old: FunctionType) -> FunctionType:
+        """The same code round the copy. A cell that several functions share stays one cell for them."""
+        cells = tuple(self._cell(cell) for cell in old.__closure__ or ())
+        new = FunctionType(old.__code__, old.__globals__, old.__name__, None, cells if old.__closure__ else None)
+        self.made[id(old)] = new
+        for cell, before in zip(cells, old.__closure__ or (), strict=True):
+            if cell is not before and not _full(cell):
+                cell.cell_contents = self.counterpart(before.cell_contents)
+        new.__defaults__ = old.__defaults__ and tuple(map(self.counterpart, old.__defaults__))
+        new.__kwdefaults__ = old.__kwdefaults__ and {k: self.counterpart(v) for k, v in old.__kwdefaults__.items()}
+        new.__dict__.update({k: self.counterpart(v) for k, v in vars(old).items()})
+        for name in ("__doc__", "__module__", "__qualname__", "__annotations__"):
+            setattr(new, name, getattr(old, name))
+        return new
+
+    def _cell(self, old: CellType) -> CellType:
+        if not _full(old) or not self.reaches(old.cell_contents):
+            return old
+        if id(old) not in self.made:
+            self.made[id(old)] = CellType()
+            self.alive.append(old)
+        return self.made[id(old)]
