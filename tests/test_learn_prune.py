@@ -262,6 +262,51 @@ def test_movement_removes_what_training_moves_to_zero():
     assert expected[gone].max() <= expected[~gone].min()
 
 
+def test_movement_brings_back_what_training_wants_back():
+    """Scores go on at masked places with the value that was there (arXiv 2005.07683, equations 3 and 4)."""
+    model = tagger().double()
+    optimizer = torch.optim.SGD(model.parameters(), 0.2, momentum=0.9)
+    schedule = Gradual(end=30, every=3)
+    pruning = Prune(model, None, 0.6, score=Movement(), schedule=schedule, include="rnn.weight_hh_l0").attach(optimizer)
+    weight = model.rnn.weight_hh_l0
+    whole, score = weight.detach().clone(), torch.zeros_like(weight)
+
+    def before(*_):
+        score.sub_(whole * weight.grad)
+
+    def after(*_):
+        whole[weight != 0] = weight.detach()[weight != 0]
+
+    hooks = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
+    handles = optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)
+    for each, handle in zip(hooks, handles):
+        each.move_to_end(handle.id, last=False)  # before anything is masked
+    came_back = 0
+    for step in range(32):
+        mask = weight != 0
+        train(model, optimizer, 1, first=step)
+        now = weight != 0
+        came_back += int((now & ~mask).sum())
+        torch.testing.assert_close(weight[now].detach(), whole[now])
+        torch.testing.assert_close(pruning.score.memory["rnn.weight_hh_l0"], score)
+        share = schedule.sparsity(step + 1, 0.6)
+        if share is not None:
+            number = round(share * weight.numel())
+            assert int((~now).sum()) == number
+            assert number == 0 or score[~now].max() <= score[now].min()
+    assert came_back > 10
+
+
+def test_the_deviation_is_that_of_the_weights_that_are_left():
+    torch.manual_seed(0)
+    dense = torch.randn(40, 30)
+    sparse = dense * (torch.rand(40, 30) < 0.2)
+    wanted = sparse[sparse != 0].abs() / sparse[sparse != 0].std()
+    torch.testing.assert_close(StandardDeviation().elements("w", sparse)[sparse != 0], wanted)
+    for few in (torch.zeros(3, 3), torch.eye(3)[:1]):
+        assert StandardDeviation().elements("w", few).isfinite().all()
+
+
 def test_taylor_is_the_running_mean_of_the_first_order_change():
     score = Taylor(decay=0.5)
     weight, gradient = torch.tensor([1.0, -2.0]), torch.tensor([3.0, 1.0])

@@ -43,9 +43,12 @@ def forwards(
             if any(kind in posterior.kinds for kind in ("input", "gate", "unit")):
                 made[module] = NoisyStack(module, path, chosen.layers).drawing
         elif isinstance(module, (nn.Embedding, nn.Linear)):
-            name = names[id(module.weight)]
+            weight = module._parameters.get("weight")  # none where torch computes it (a norm of weights, say)
+            if weight is None:
+                continue
+            name = names[id(weight)]
             plain = type(module).forward in (nn.Embedding.forward, nn.Linear.forward)
-            if not plain or owners[id(module.weight)] > 1 or name not in posterior.sigmas:
+            if not plain or owners[id(weight)] > 1 or name not in posterior.sigmas:
                 continue
             if isinstance(module, nn.Linear):
                 made[module] = noisy_linear(module, name)

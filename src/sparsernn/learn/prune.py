@@ -1,4 +1,4 @@
-"""Pruning: the lowest scores go, at once, in rounds or on a ramp, and stay away."""
+"""Pruning: the lowest scores go, at once, in rounds or on a ramp."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..structure.groups import Level as LevelName
 from .governed import Include
 from .levels import Slices, scored, scores_of
 from .readings import Readings
-from .saved import Some, described, like, memory_form
+from .saved import Part, Some, described, like, memory_form
 from .schedules import OneShot, Schedule
 from .scores import Magnitude, Score
 from .select import lowest, protected
@@ -41,7 +41,8 @@ class Prune(Sparsifier):
             `uncompensated` tells which reading parameter could not have that (no bias of its own, say), and why.
         scope: what competes: the groups of one matrix (gates and units: of one layer and direction), of one layer
             and direction, or of the whole model.
-        schedule: `OneShot` (after the first step), `Iterative` or `Gradual`. What has gone never comes back.
+        schedule: `OneShot` (after the first step), `Iterative` or `Gradual`. What has gone never comes back, but
+            for `Movement`.
         include: "recurrent", "all" or patterns of parameter names: whose weights or units are governed.
         keep_diagonal: levels "weight" and "block": keep the diagonals of the gates' recurrent matrices; they are
             neither counted nor masked (as LPCNet does, arXiv 1810.11846).
@@ -94,6 +95,7 @@ class Prune(Sparsifier):
         self._examples = example_inputs if level == "unit" else None
         self._scopes = self.level.scopes(scope)
         self._gone = torch.zeros(self.level.count, dtype=torch.bool)
+        self._asleep: dict[str, Tensor] = {}  # where a score regrows: the values of what went, 0 elsewhere
         self._share: float | None = None  # sparsity reached so far
 
     def _touched(self) -> tuple[str, ...]:
@@ -109,7 +111,19 @@ class Prune(Sparsifier):
             gradient = self._parameters[name].grad
             if gradient is not None:
                 dense = gradient.to_dense() if gradient.is_sparse else gradient
-                self.score.watch(name, self._parameters[name], dense / scale)
+                self.score.watch(name, self._whole(name), dense / scale)
+
+    def _whole(self, name: str) -> Tensor:
+        """A parameter with the values that its masked weights had."""
+        value = self._parameters[name].detach()
+        return value + self._asleep[name] if name in self._asleep else value
+
+    def _put_to_sleep(self, masks: Mapping[str, Tensor]) -> None:
+        """Keep the values of what goes, and give back those of what comes back."""
+        for name, mask in masks.items():
+            whole = self._whole(name)
+            self._parameters[name].copy_(whole)
+            self._asleep[name] = whole.masked_fill(mask, 0)
 
     def _advance(self) -> None:
         share = self.schedule.sparsity(self.steps_done, self.sparsity)
@@ -149,7 +163,8 @@ class Prune(Sparsifier):
                 "infinity.\nNothing was pruned: look at the training first."
             )
         gone = self._gone.to(scores.device)
-        scores = scores.masked_fill(gone, -torch.inf)  # what has gone stays away
+        if not self.score.regrows:
+            scores = scores.masked_fill(gone, -torch.inf)  # what has gone stays away
         stay = protected(scores, self.level.keep_one)
         chosen = torch.zeros_like(gone)
         for scope in self._scopes:
@@ -163,7 +178,10 @@ class Prune(Sparsifier):
             readings.compensate(chosen & ~gone, self._parameters)
         self._gone = chosen
         self._share = share
-        self._hold(self.level.masks(chosen, self._parameters))
+        masks = self.level.masks(chosen, self._parameters)
+        if self.score.regrows:
+            self._put_to_sleep(masks)
+        self._hold(masks)
 
     def _conclude(self) -> None:
         if self.steps_done == 0 and self._share is None:
@@ -182,13 +200,16 @@ class Prune(Sparsifier):
 
     def _extra_state(self) -> dict[str, Any]:
         memory = {name: value.clone() for name, value in self.score.memory.items()}
-        return {"gone": self._gone.cpu().clone(), "share": self._share, "score": memory}
+        asleep = {name: value.clone() for name, value in self._asleep.items()}
+        return {"gone": self._gone.cpu().clone(), "share": self._share, "score": memory, "asleep": asleep}
 
     def _extra_form(self, state: Any) -> dict[str, Any]:
         memory = memory_form(state, self._parameters)
-        return {"gone": like(self._gone), "share": Some(float), "score": memory}
+        asleep = {name: like(value) for name, value in self._followed().items()}
+        return {"gone": like(self._gone), "share": Some(float), "score": memory, "asleep": Part(asleep)}
 
     def _load_extra_state(self, state: Mapping[str, Any]) -> None:
         self._gone = state["gone"].clone()
         self._share = state["share"]
+        self._asleep = {n: v.to(self._parameters[n].device, copy=True) for n, v in state["asleep"].items()}
         self.score.load(state["score"], self._parameters)

@@ -26,6 +26,7 @@ class Score:
 
     reduce: Reduce = "norm"
     watches = False  # True: needs gradients
+    regrows = False  # True: a weight that went is watched at the value it had, and may come back with it
     comparable = True  # between layers; False: units count in shares of their own layer's root mean square
 
     def __init__(self) -> None:
@@ -69,11 +70,13 @@ class StandardDeviation(Score):
 
     With scope="model" this is the "class-distribution" pruning of See et al. (arXiv 1606.09274): one threshold in
     units of each matrix's own standard deviation. ("class-blind" is Magnitude with scope="model", "class-uniform"
-    Magnitude with scope="matrix".)
+    Magnitude with scope="matrix".) Weights that went before, in an earlier round of a schedule, are left out of it.
     """
 
     def elements(self, name: str, weight: Tensor) -> Tensor:
-        return weight.abs() / weight.std().clamp_min(torch.finfo(weight.dtype).tiny)
+        there = weight[weight != 0]
+        deviation = there.std() if len(there) > 1 else weight.abs().max()
+        return weight.abs() / deviation.clamp_min(torch.finfo(weight.dtype).tiny)
 
 
 class Random(Score):
@@ -97,11 +100,14 @@ class Random(Score):
 class Movement(Score):
     """-sum of w dL/dw over the steps: weights that training moves towards zero go (Sanh et al., arXiv 2005.07683).
 
-    Meant for fine-tuning with a gradual schedule; needs the gradients of some steps before it can tell anything.
+    Meant for fine-tuning with a gradual schedule; needs the gradients of some steps before it can tell anything. As
+    published, weights that went keep the value they had and are scored on, with the gradient at their place, and come
+    back with it once their score is high enough again.
     """
 
     reduce: Reduce = "sum"
     watches = True
+    regrows = True
 
     def elements(self, name: str, weight: Tensor) -> Tensor:
         return self.memory[name] if name in self.memory else torch.zeros_like(weight)

@@ -70,6 +70,12 @@ def governed_units(structure: Structure, model: nn.Module, chosen: Governed, inc
     groups = structure.groups("unit").of({name for name, _ in model.named_parameters()})
     if include != "all":
         wanted = {name for layer in chosen.layers for name in layer.unit_sets}
+        if include != "recurrent":  # patterns also reach the cells that nobody declared
+            rows = [m for m in groups.members if m.role == "incoming" and m.parameter in chosen.weights]
+            found = torch.zeros(groups.count + 1, dtype=torch.bool)
+            for member in rows:
+                found[member.group] = True
+            wanted |= {name for name, units in groups.units.items() if bool(found[units[units >= 0]].any())}
         groups = restricted(groups, wanted)
     if groups.count == 0:
         reasons = list(dict.fromkeys(f"{kept.reason} ({kept.where})" for kept in structure.kept))[:2]
