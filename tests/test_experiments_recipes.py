@@ -198,6 +198,7 @@ def test_sizes_count_each_stored_number_once():
 def test_documents_are_made_from_results_the_same_each_time(tmp_path):
     generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
     common = dict.fromkeys(FIELDS) | {"settings": {}, "paper": {}, "versions": {"torch": "2"}, "device": "cpu"}
+    common |= {"seconds": 0.0, "threads": 1}
     for seed, bits in ((0, 2.0), (1, 3.0)):
         for row in ("sparse", "dense"):
             figures = {"test_bpc": bits, "units": [8 + 2 * seed], "file_bytes": 10}

@@ -99,7 +99,7 @@ def test_the_metric_is_the_optimizers_own_displacement(name, options):
             if name == "ASGD":
                 eta = own["lr"] / (1 + own["lambd"] * own["lr"] * (step - 1)) ** own["alpha"]
                 kept = 1 - own["lambd"] * eta
-            metric = step_metric(optimizer, w, lambda state: state.detach().clone())
+            metric = step_metric([optimizer], w, lambda state: state.detach().clone())
             # Adadelta's own rate is read with the weights' decay after the step instead of before it.
             rtol = 1e-2 if name == "Adadelta" and decay else 1e-5
             torch.testing.assert_close((kept * old - w.detach()) * metric, g, rtol=rtol, atol=1e-8)

@@ -538,7 +538,7 @@ class Tagged(nn.Module):
 def test_a_compacted_packed_layer_in_adapter_form_is_exported(tmp_path):
     torch.manual_seed(0)
     model, example = Tagged().eval(), (torch.randint(20, (2, 6)), torch.tensor([6, 4]))
-    srn.Prune(model, example, 0.5, level="unit", scope="model").finish()
+    srn.Prune(model, example, 0.5, level="unit", score=srn.Magnitude(), scope="model").finish()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         small = srn.compact(model, example)

@@ -109,7 +109,8 @@ def _call() -> float:
     """Nanoseconds that a call of the smallest layer takes, nearly all of them in Python."""
     from .classes import put_on_kernels  # the modules need the costs
 
-    layer, x = torch.nn.GRU(1, 1).eval().requires_grad_(False).to("cpu", torch.float32), torch.zeros(1, 1, 1)
+    layer = torch.nn.GRU(1, 1, dtype=torch.float32, device="cpu").eval().requires_grad_(False)
+    x = torch.zeros(1, 1, 1, dtype=torch.float32, device="cpu")
     put_on_kernels(layer)
     with torch.no_grad():
         return _best(lambda: layer(x), 200)

@@ -206,4 +206,6 @@ def _keep_states(module: nn.Module, layers: list[RecurrentLayer], dead: Mapping[
         dense.append(layers[0].hidden_size)
         kept.append([kept_index(dead[layer.name]).tolist() for layer in layers])
     even = len({(layer.hidden_size, layer.proj_size) for layer in layers}) == 1  # else ragged before: only compose
-    keep_states(module, dense, kept, states and even)
+    # Modules of this package are no plain ones in any case: they take states of the dense width as well.
+    own = type(module).__module__.startswith("sparsernn.")
+    keep_states(module, dense, kept, (states or own) and even)
