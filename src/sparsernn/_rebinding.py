@@ -27,11 +27,15 @@ class _Stuck(Exception):
 
 
 def refuse_proxies(model: nn.Module) -> None:
-    """TypeError where an attribute is a weak proxy of a module: deepcopy would make a second copy of that module."""
+    """TypeError where an attribute is a weak proxy of a module, or a weak dictionary that holds one of the model's:
+    deepcopy would make a second copy of the one, and leaves the original in the other."""
+    own = {id(module) for module in model.modules()}
     for path, module in model.named_modules():
         for name, value in vars(module).items():
             if any(type(v) in weakref.ProxyTypes and isinstance(v, nn.Module) for v in (value, *_parts(value))):
                 raise _refusal(path, name, "a weakref.proxy")
+            if isinstance(value, _WEAK_DICTS) and any(id(part) in own for part in _parts(value)):
+                raise _refusal(path, name, f"a {type(value).__name__}")
 
 
 def rebind(other: nn.Module, memo: dict[int, Any]) -> None:
@@ -120,8 +124,6 @@ class _Rebinding:
             if any(a is not b for a, b in zip(after, before, strict=True)):
                 value.clear()
                 value.update(after) if isinstance(value, set) else value.extend(after)
-        elif isinstance(value, _WEAK_DICTS) and self.reaches(value):
-            raise _Stuck(f"a {type(value).__name__}")
         for names in (value if isinstance(value, dict) else {}, getattr(value, "__dict__", {})):
             for name, held in list(names.items()):
                 if (new := self.settled(held)) is not held:

@@ -274,3 +274,8 @@ def test_what_holds_the_model_and_cannot_be_made_anew_is_named():
     model.encode = functools.lru_cache(lambda x: model.rnn(x)[0])
     with pytest.raises(TypeError, match=r"`encode` holds the model it was made in"):
         srn.trace(model, x)
+    for kind, held in (("WeakKeyDictionary", lambda m: {m: 1}), ("WeakValueDictionary", lambda m: {"fc": m})):
+        model = Tapped("hook")
+        model.kept = getattr(weakref, kind)(held(model.fc))
+        with pytest.raises(TypeError, match=rf"`kept` holds the model it was made in: a {kind}"):
+            srn.trace(model, x)
