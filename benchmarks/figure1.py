@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import sparsernn as srn
-from sparsernn._benchmark import benchmark
+from sparsernn.timing import benchmark
 
 from . import measure
 from .measure import Ceiling, Ideal, Row

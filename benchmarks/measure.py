@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from sparsernn._benchmark import benchmark
-from sparsernn._files import write_atomically
-from sparsernn.experiments.results import surroundings
+from sparsernn.files import write_atomically
+from sparsernn.timing import benchmark
+from sparsernn_studies.results import surroundings
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
 Row = dict[str, Any]

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 import sparsernn as srn
-from sparsernn._files import write_atomically
-from sparsernn.experiments.results import surroundings
+from sparsernn.files import write_atomically
 from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from sparsernn.structure import examples
 from sparsernn.surgery.attachments import attachments
+from sparsernn_studies.results import surroundings
 
 from .measure import RESULTS
 from .packages_models import WORKS, Work

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import sparsernn as srn
-from sparsernn.experiments.word_model import StackedLSTM
+from sparsernn_studies.word_model import StackedLSTM
 
 from .engines import same
 from .measure import Ceiling, Ideal, Row, versus

@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 import sparsernn as srn
-from sparsernn._files import write_atomically
-from sparsernn.experiments.results import surroundings
+from sparsernn.files import write_atomically
+from sparsernn_studies.results import surroundings
 
 from .measure import RESULTS
 from .peers_models import WORKS, Work

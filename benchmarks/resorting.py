@@ -13,9 +13,9 @@ os.environ["SPARSERNN_VECTOR_WIDTH"] = "16"
 import torch
 from torch import nn
 
-from sparsernn._files import write_atomically
-from sparsernn.experiments.results import surroundings
+from sparsernn.files import write_atomically
 from sparsernn.runtime.order import blocks, patterns, plain_order, similar_order
+from sparsernn_studies.results import surroundings
 
 from .measure import RESULTS, small_weights
 from .works import thinned

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sparsernn._files import write_atomically
+from sparsernn.files import write_atomically
 
 INTRODUCTION = """# How it is checked
 
@@ -94,7 +94,7 @@ def _paper_steps(content: dict[str, Any]) -> str:
     parts = [PAPER_STEPS, ""]
     titles = ("training", "loss", "seconds a step", "units after 200 steps", "parameters")
     for row in content["rows"]:
-        again = "Again: `python tests/paper_steps.py --record FILE`"
+        again = "Again: `python studies/tests/paper_steps.py --record FILE`"
         parts += [
             f"`{row['command']}`: stopped at step {row['stopped_at']}, next seen at {row['went_on_with']}. {again};"
         ]

@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from studies import NOTE, claim_lines, line, source, svg
 
-from sparsernn._files import write_atomically
 from sparsernn.analysis.gates import unit_kinds
 from sparsernn.analysis.plots import gate_panels, lag_figure
 from sparsernn.analysis.style import SERIES, dress, legend, new_figure
-from sparsernn.experiments.recipes import RECIPES
-from sparsernn.experiments.recipes._claims import judged
-from sparsernn.experiments.recipes._lobacheva_claims import OF, all_of, guards
-from sparsernn.experiments.recipes._lobacheva_figures import from_sums
-from sparsernn.experiments.recipes._lobacheva_settings import BASELINES
-from sparsernn.experiments.recipes._lobacheva_similarity import GATES, gate_overlap, gate_overlap_within
-from sparsernn.experiments.results import Result, collect
+from sparsernn.files import write_atomically
+from sparsernn_studies.claims import judged
+from sparsernn_studies.lobacheva.claims import OF, all_of, guards
+from sparsernn_studies.lobacheva.figures import from_sums
+from sparsernn_studies.lobacheva.settings import BASELINES
+from sparsernn_studies.lobacheva.similarity import GATES, gate_overlap, gate_overlap_within
+from sparsernn_studies.recipes import RECIPES
+from sparsernn_studies.results import Result, collect
 
 INTRODUCTION = f"""# What gates are for
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from sparsernn._files import write_atomically
-from sparsernn.experiments.recipes import RECIPES
-from sparsernn.experiments.recipes._claims import SEEDS
-from sparsernn.experiments.recipes.wen_bidaf import TABLE_3, TABLE_4
-from sparsernn.experiments.recipes.wen_ptb import verdict
-from sparsernn.experiments.results import Result, collect
+from sparsernn.files import write_atomically
+from sparsernn_studies.claims import SEEDS
+from sparsernn_studies.recipes import RECIPES
+from sparsernn_studies.results import Result, collect
+from sparsernn_studies.wen.bidaf import TABLE_3, TABLE_4
+from sparsernn_studies.wen.ptb import verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 INTRODUCTION = """# Results

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sparsernn._files import write_atomically
-from sparsernn.experiments.graphs import page
-from sparsernn.experiments.graphs.draw import draw
-from sparsernn.experiments.graphs.families import GraphSpec
-from sparsernn.experiments.graphs.study import length_alone, strings
-from sparsernn.experiments.recipes import RECIPES
-from sparsernn.experiments.results import collect
+from sparsernn.files import write_atomically
+from sparsernn_studies.graphs import page
+from sparsernn_studies.graphs.draw import draw
+from sparsernn_studies.graphs.families import GraphSpec
+from sparsernn_studies.graphs.study import length_alone, strings
+from sparsernn_studies.recipes import RECIPES
+from sparsernn_studies.results import collect
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = {"ba": GraphSpec("ba", 24, 0.0, 3), "ws": GraphSpec("ws", 24, 0.1, 3)}

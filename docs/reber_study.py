@@ -9,14 +9,14 @@ from typing import Any
 
 from studies import NOTE, by_seed, claim_lines, line, source, spread, svg
 
-from sparsernn._files import write_atomically
-from sparsernn.experiments.graphs.study import balanced, length_alone
-from sparsernn.experiments.recipes._claims import judged
-from sparsernn.experiments.recipes._darji_claims import CLAIMS
-from sparsernn.experiments.recipes._darji_figures import figures, of
-from sparsernn.experiments.recipes._darji_settings import CELL_NAMES, PART_NAMES, TASK_NAMES
-from sparsernn.experiments.results import Result, collect
-from sparsernn.experiments.tasks import reber
+from sparsernn.files import write_atomically
+from sparsernn_studies.claims import judged
+from sparsernn_studies.darji.claims import CLAIMS
+from sparsernn_studies.darji.figures import figures, of
+from sparsernn_studies.darji.settings import CELL_NAMES, PART_NAMES, TASK_NAMES
+from sparsernn_studies.graphs.study import balanced, length_alone
+from sparsernn_studies.results import Result, collect
+from sparsernn_studies.tasks import reber
 
 Seeds = Sequence[dict[str, dict[str, Any]]]
 COMMAND = "sparsernn run darji-prune --scale cpu --seed N"

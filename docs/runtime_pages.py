@@ -8,7 +8,7 @@ from typing import Any
 
 from studies import NOTE, line, svg
 
-from sparsernn._files import write_atomically
+from sparsernn.files import write_atomically
 
 PAGE = f"""# What a zero is worth
 

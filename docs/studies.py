@@ -9,12 +9,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from sparsernn._files import write_atomically
-from sparsernn.experiments.recipes._claims import Verdict, judged
-from sparsernn.experiments.recipes._wang_claims import CLAIMS
-from sparsernn.experiments.recipes._wang_rows import PART_NAMES, grouped
-from sparsernn.experiments.recipes.wang_mnist import figures
-from sparsernn.experiments.results import Result, collect
+from sparsernn.files import write_atomically
+from sparsernn_studies.claims import Verdict, judged
+from sparsernn_studies.results import Result, collect
+from sparsernn_studies.wang.claims import CLAIMS
+from sparsernn_studies.wang.mnist import figures
+from sparsernn_studies.wang.rows import PART_NAMES, grouped
 
 NOTE = "Made by `python docs/generate.py` from the JSON files in `results/`; do not edit."
 WANG = f"""# How far MNIST nets can be pruned

@@ -9,10 +9,10 @@ from typing import Any
 
 from studies import NOTE, by_seed, line, source, spread
 
-from sparsernn._files import write_atomically
-from sparsernn.experiments.recipes._claims import SEEDS, interval
-from sparsernn.experiments.recipes._targets import METHODS, NETS, best_strength
-from sparsernn.experiments.results import collect
+from sparsernn.files import write_atomically
+from sparsernn_studies.claims import SEEDS, interval
+from sparsernn_studies.results import collect
+from sparsernn_studies.stories.target_rows import METHODS, NETS, best_strength
 
 TEXT = f"""# To a size in one run
 

@@ -22,8 +22,8 @@ import torch
 
 from contracts.test_fuzz import check
 from contracts.untraceable import changed
-from sparsernn._files import write_atomically
-from sparsernn.experiments.results import surroundings
+from sparsernn.files import write_atomically
+from sparsernn_studies.results import surroundings
 
 SHARES = (0.0, 0.3, 0.7, 1.0)
 EVERY = 100  # cases between two writings

@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from planted import BUGS, Bug
-from sparsernn._files import write_atomically
-from sparsernn.experiments.results import surroundings
+from sparsernn.files import write_atomically
+from sparsernn_studies.results import surroundings
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "sparsernn"
@@ -47,7 +47,7 @@ def copied():
     """A temporary folder with the source, the tests and pytest's settings."""
     with tempfile.TemporaryDirectory(prefix="planted-") as name:
         folder = Path(name).resolve()
-        for part in ("src", "tests"):
+        for part in ("src", "tests", "studies"):
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", ".*"))
         shutil.copy(ROOT / "pyproject.toml", folder)
         (folder / "planted_guard.py").write_text(GUARD, encoding="utf-8")
@@ -57,7 +57,7 @@ def copied():
 def run(folder: Path, tests: Iterable[str]) -> tuple[int, str]:
     """pytest's exit status on `tests` of the copy (0 passed, 1 failed), and what it printed."""
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(folder / "src"), str(folder)]),
+        "PYTHONPATH": os.pathsep.join([str(folder / "src"), str(folder / "studies" / "src"), str(folder)]),
         "PYTHONDONTWRITEBYTECODE": "1",  # or a bug that keeps the file's size and second would run as the old one
         "OMP_NUM_THREADS": "1",
     }

@@ -258,7 +258,7 @@ def test_a_missing_extra_is_a_sentence(report, tmp_path, monkeypatch):
 
     monkeypatch.setattr(importlib, "import_module", without)
     for call in (lambda: report.html(tmp_path / "report.html"), report.plot_weights, report.plot_gates):
-        with pytest.raises(ImportError, match=r"pip install 'sparsernn\[train\]'"):
+        with pytest.raises(ImportError, match=r"pip install 'sparsernn\[plots\]'"):
             call()
     assert "units can go" in str(report)
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from misuses import MISUSES, Bench
-from sparsernn._extras import require
+from sparsernn.extras import require
 from sparsernn.structure.trace import trace
 from sparsernn.surgery.compact import compact
 
@@ -38,7 +38,7 @@ def test_a_missing_extra_is_a_command(monkeypatch):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(ImportError, match=r"plots.*pip install 'sparsernn\[train\]'"):
+    with pytest.raises(ImportError, match=r"plots.*pip install 'sparsernn\[plots\]'"):
         require("matplotlib", "plots")
 
 

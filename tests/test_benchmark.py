@@ -10,8 +10,8 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from sparsernn._benchmark import Benchmark, benchmark
 from sparsernn.runtime.layers import accelerate
+from sparsernn.timing import Benchmark, benchmark
 
 
 def quiet() -> Console:

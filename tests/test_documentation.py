@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import sparsernn
-from sparsernn.experiments.recipes import RECIPES
-from sparsernn.experiments.results import FIELDS, Result, collect
+from sparsernn_studies.recipes import RECIPES
+from sparsernn_studies.results import FIELDS, Result, collect
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -107,8 +107,14 @@ def test_commands_and_targets_that_are_named_exist():
     known = {"list", "run", "sweep", "inspect", "bench", "report", "listen", "answer", "tune"}
     assert commands and {command for command, _ in commands} <= known
     assert {name for _, name in commands if name} <= {*RECIPES, "NAME", "RUN"}
-    extras = set(re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE))
-    asked = {extra for found in re.findall(r"(?:sparsernn|'\.)\[([\w,]+)\]", text) for extra in found.split(",")}
+    files = [ROOT / "pyproject.toml", ROOT / "studies" / "pyproject.toml"]
+    written = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    extras = set(re.findall(r"^(\w+) = \[", written, re.MULTILINE))
+    asked = {
+        extra
+        for found in re.findall(r"(?:sparsernn|sparsernn-studies|'\.)\[([\w,]+)\]", text)
+        for extra in found.split(",")
+    }
     assert asked and asked <= extras
 
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from sparsernn import _files
-from sparsernn._files import write_atomically
+from sparsernn import files as _files
+from sparsernn.files import write_atomically
 from sparsernn.surgery.checkpoint import load, save
 
 posix = pytest.mark.skipif(os.name != "posix", reason="links, pipes and locks of POSIX")

@@ -9,11 +9,11 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from sparsernn._benchmark import benchmark
 from sparsernn.nn.rhn import RHN
 from sparsernn.runtime.bounds import error_bound, product_error
 from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.processor import processor
+from sparsernn.timing import benchmark
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:LSTM with projections"),

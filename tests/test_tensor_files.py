@@ -13,8 +13,8 @@ from torch import nn
 
 from sparsernn import _tensors
 from sparsernn._tensors import DTYPES, TensorFile
-from sparsernn.experiments import checkpoint as training
 from sparsernn.surgery.checkpoint import CheckpointError, load, save
+from sparsernn_studies import checkpoint as training
 
 
 def raw(path: Path, header: object, data: bytes = b"", length: int | None = None) -> Path:

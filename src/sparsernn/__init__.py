@@ -6,7 +6,6 @@ out of the house.
 """
 
 from . import nn as nn
-from ._benchmark import benchmark as benchmark
 from ._milliseconds import milliseconds as milliseconds
 from .analysis.sparsity import inspect as inspect
 from .learn.bayes import Bayes as Bayes
@@ -31,5 +30,6 @@ from .surgery.checkpoint import load as load
 from .surgery.checkpoint import save as save
 from .surgery.compact import compact as compact
 from .surgery.onnx import export_onnx as export_onnx
+from .timing import benchmark as benchmark
 
 __version__ = "0.1.0"

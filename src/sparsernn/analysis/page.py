@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from .._extras import require
-from .._files import write_atomically
+from ..extras import require
+from ..files import write_atomically
 from . import sections, trials, words
 from .extras import Extras
 from .style import inline_svg

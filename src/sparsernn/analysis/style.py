@@ -6,7 +6,7 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
-from .._extras import require
+from ..extras import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

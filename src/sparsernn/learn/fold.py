@@ -69,7 +69,7 @@ class FoldedSizes(tuple[Folded, ...]):
 
     def plot(self) -> Any:
         """A matplotlib figure: change of the outputs over the share kept."""
-        from .._extras import require
+        from ..extras import require
 
         require("matplotlib", "figures")
         from matplotlib.figure import Figure

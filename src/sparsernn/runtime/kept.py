@@ -17,7 +17,7 @@ import time
 import warnings
 from pathlib import Path
 
-from .._files import write_atomically
+from ..files import write_atomically
 
 _FORMAT = b"sparsernn kernel 2\n"
 _MOST = 64 << 20  # bytes; the largest kernel has 200 kB

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import torch
 from rich.table import Table
 
-from .._files import write_atomically
+from ..files import write_atomically
 from .compiled import function
 from .costs import FAR, LAYOUTS, NEAR, Costs, Precision, as_json, count, current, offered, tuned_file
 from .pack import WIDTH, Arrangement, unit_rows

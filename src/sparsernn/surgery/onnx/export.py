@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..._extras import require
-from ..._files import write_atomically
 from ..._modules import copied, in_eval, unwrap
+from ...extras import require
+from ...files import write_atomically
 from ...structure.examples import calls, fresh, run
 from .call import Flat
 from .function import refuse_state_and_noise

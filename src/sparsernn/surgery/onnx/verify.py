@@ -10,7 +10,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from ..._extras import require
+from ...extras import require
 from .call import Flat
 from .reads import Place, Reads, only_checks, spelled
 from .sizes import Together, resized

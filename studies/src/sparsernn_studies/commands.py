@@ -1,0 +1,155 @@
+"""The commands that the studies bring to `sparsernn`: list | run | inspect | bench | report | listen | answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from .progress import a_console
+from .recipe import RecipeError
+
+if TYPE_CHECKING:
+    from .runs import Run
+
+RUNS = Path("runs")
+
+
+def list_recipes() -> None:
+    """Show the recipes, their scales and how long each takes on two cores."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .recipes import RECIPES
+
+    table = Table("recipe", "what it shows", "scale: time on two cores")
+    for recipe in RECIPES.values():
+        times = "\n".join(f"{scale}: {recipe.minutes[scale]}" for scale in recipe.scales)
+        table.add_row(recipe.name, recipe.summary, times)
+    Console().print(table)
+
+
+def run_recipe(
+    recipe: str,
+    /,
+    scale: Literal["smoke", "cpu", "paper"] = "cpu",
+    set: tuple[str, ...] = (),
+    seed: int = 0,
+    data: Path | None = None,
+    runs: Path = RUNS,
+    results: Path | None = None,
+) -> None:
+    """Run a recipe: train its rows, show its table, write its report. The same command resumes a run that was stopped.
+
+    Args:
+        recipe: name, as `sparsernn list` shows it.
+        scale: smoke (seconds), cpu (minutes on a laptop) or paper (the published sizes).
+        set: settings to change, each key=value (several after one --set, or one each).
+        seed: the one number that decides all random choices.
+        data: folder with data sets; SPARSERNN_DATA otherwise.
+        runs: folder for what a run leaves: checkpoints, models, report.
+        results: folder for the JSON files of the rows; inside the run's folder otherwise.
+    """
+    from .data import data_folder
+    from .recipes import find, with_changes
+    from .runs import MOST_SEED, Run, run_folder
+
+    chosen = find(recipe)
+    settings = with_changes(chosen.settings(scale), set)
+    if not 0 <= seed <= MOST_SEED:
+        raise RecipeError(f"--seed {str(seed)[:40]}: a seed is a whole number from 0 to {MOST_SEED}.")
+    before = dataclasses.asdict(chosen.settings(scale))
+    changed = {key: value for key, value in dataclasses.asdict(settings).items() if value != before[key]}
+    folder = run_folder(runs, recipe, scale, seed, changed)
+    options = [f"--scale {scale}", *(["--set", *map(shlex.quote, set)] if set else []), f"--seed {seed}"]
+    run = Run(
+        recipe=recipe,
+        scale=scale,
+        seed=seed,
+        settings=settings,
+        folder=folder,
+        results=results or folder / "results",
+        data=data_folder(data),
+        command=" ".join(["sparsernn run", recipe, *options]),
+        console=a_console(),
+    )
+    run.begin()
+    chosen.run(run)
+
+
+def inspect_run(run: Annotated[str, "positional"], /) -> None:
+    """Show what can be removed from the sparse model of a finished run, and why the rest can't.
+
+    Args:
+        run: a run's folder, or a recipe's name for its newest run.
+    """
+    from sparsernn.analysis.sparsity import inspect
+
+    recipe, opened = _open(run)
+    found = recipe.load(opened)
+    opened.console.print(inspect(found.models[found.sparsified], found.example_inputs))
+
+
+def bench_run(run: str, /) -> None:
+    """Time the models of a finished run anew, side by side.
+
+    Args:
+        run: a run's folder, or a recipe's name for its newest run.
+    """
+    recipe, opened = _open(run)
+    recipe.bench(opened)
+
+
+def report_run(run: str, /) -> None:
+    """Write the report of a finished run again and say where it is.
+
+    Args:
+        run: a run's folder, or a recipe's name for its newest run.
+    """
+    recipe, opened = _open(run)
+    opened.console.print(f"Report: {recipe.report(opened)}")
+
+
+def listen_run(run: str, file: Path, /, row: str | None = None) -> None:
+    """Stream a WAV file frame by frame through the model of a finished run; show the label as it settles, and the time.
+
+    Args:
+        run: a run's folder, or a recipe's name for its newest run.
+        file: a WAV file of linear PCM; another sample rate is converted, several channels become one.
+        row: whose model listens, one of the rows that stream; the last one otherwise.
+    """
+    from .recipes import RECIPES
+
+    recipe, opened = _open(run)
+    if recipe.listen is None:
+        able = " or ".join(each.name for each in RECIPES.values() if each.listen)
+        raise RecipeError(f"{run} is a run of {recipe.name}, which does not listen; name a run of {able}.")
+    if not file.is_file():
+        raise RecipeError(f"There is no file {file}; name a WAV file.")
+    recipe.listen(opened, file, row)
+
+
+def answer_run(run: str, /, context: Path, question: str) -> None:
+    """Answer a question about a text by the smallest net of a finished run; show the answer, how sure it is, and where.
+
+    Args:
+        run: a run's folder, or a recipe's name for its newest run.
+        context: a file with the text, in UTF-8.
+        question: what is asked about it.
+    """
+    from .recipes import RECIPES
+
+    recipe, opened = _open(run)
+    if recipe.answer is None:
+        able = " or ".join(each.name for each in RECIPES.values() if each.answer)
+        raise RecipeError(f"{run} is a run of {recipe.name}, which answers nothing; name a run of {able}.")
+    if not context.is_file():
+        raise RecipeError(f"There is no file {context}; name a text with --context.")
+    recipe.answer(opened, context, question)
+
+
+def _open(name: str) -> tuple[Any, Run]:
+    from .opened import open_run
+
+    return open_run(name, RUNS)

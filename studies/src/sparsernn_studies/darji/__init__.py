@@ -1,0 +1,1 @@
+"""Darji and Stier: random graphs as recurrent nets, and pruning them."""

@@ -1,0 +1,117 @@
+"""The study's data: strings, graphs in chunks that are trained together, and what each chunk gave."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import Tensor
+
+from sparsernn.files import write_atomically
+from sparsernn.nn._layering import layers_of
+
+from ..tasks import reber
+from ..tasks.sequences import Classification, padded
+from .population import GraphClassifier, accuracies, fit
+
+SYMBOLS = len(reber.LETTERS) + 1
+TEST = 1000
+
+
+@dataclass(frozen=True)
+class Data:
+    """Strings x_TN (padded), lengths_N, classes_N; the last TEST (at most a quarter) are for testing."""
+
+    x_TN: Tensor
+    lengths_N: Tensor
+    classes_N: Tensor
+
+    @property
+    def train(self) -> int:
+        return len(self.classes_N) - min(TEST, len(self.classes_N) // 4)
+
+    def objective(self, batch: int, seed: int) -> Classification:
+        n = self.train
+        return Classification(self.x_TN[:, :n], self.lengths_N[:n], self.classes_N[:n], batch, seed)
+
+    def test(self) -> tuple[Tensor, Tensor, Tensor]:
+        n = self.train
+        return self.x_TN[:, n:], self.lengths_N[n:], self.classes_N[n:]
+
+
+def strings(count: int, longest: int, seed: int) -> Data:
+    """Reber strings of 8 to `longest` letters, as many valid as invalid ones, chosen from `count` generated ones."""
+    return balanced(reber.generate(count, seed, shortest=8), longest, seed)
+
+
+def balanced(made: reber.Strings, longest: int, seed: int, letters: str = reber.LETTERS) -> Data:
+    """Of the strings made those of up to `longest` letters, as many valid as invalid ones, in random order."""
+    valid = [s for s, right in zip(made.strings, made.valid) if right and len(s) <= longest]
+    wrong = [s for s, right in zip(made.strings, made.valid) if not right and len(s) <= longest]
+    each = min(len(valid), len(wrong))
+    chosen = [(s, 1) for s in valid[:each]] + [(s, 0) for s in wrong[:each]]
+    random.Random(seed).shuffle(chosen)
+    x_TN, lengths_N = padded([s for s, _ in chosen], letters)
+    return Data(x_TN, lengths_N, torch.tensor([c for _, c in chosen]))
+
+
+def length_alone(data: Data) -> float:
+    """Test accuracy of one who sees no letter, only how long a string is, and knows the training set."""
+    n = data.train
+    seen = Counter(zip(data.lengths_N[:n].tolist(), data.classes_N[:n].tolist()))
+    _, lengths_N, classes_N = data.test()
+    right = [(seen[k, 1] > seen[k, 0]) == bool(c) for k, c in zip(lengths_N.tolist(), classes_N.tolist())]
+    return sum(right) / len(right)
+
+
+def chunks(graphs: Sequence[nx.Graph], size: int) -> list[list[int]]:
+    """Numbers of the graphs, `size` at a time, those with like many layers together: a union is as deep as its
+    deepest graph."""
+    order = sorted(range(len(graphs)), key=lambda n: (len(layers_of(graphs[n])), n))
+    return [order[begin : begin + size] for begin in range(0, len(order), size)]
+
+
+def train_all(
+    cell: str,
+    graphs: Sequence[nx.Graph],
+    data: Data,
+    *,
+    chunk: int,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    seed: int,
+    folder: Path,
+) -> Iterator[Mapping[str, Any]]:
+    """Train the net of every graph; yields "graph", "test_accuracy" and "weights", lists, for each chunk of them.
+
+    A chunk that is done is kept in `folder`, from where a second call reads it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, members in enumerate(chunks(graphs, chunk)):
+        path = folder / f"{cell}-{number}.json"
+        if not path.is_file():
+            model = GraphClassifier(cell, [graphs[n] for n in members], SYMBOLS, seed=seed * 10_007 + number)
+            fit(model, data.objective(batch, seed), steps, learning_rate)
+            found = {
+                "graph": members,
+                "test_accuracy": accuracies(model, *data.test()),
+                "weights": model.weights_of_each(),
+            }
+            write_atomically(path, json.dumps(found) + "\n")
+        yield json.loads(path.read_text(encoding="utf-8"))
+
+
+def in_order(parts: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """What the chunks gave, as lists over all graphs in their own order."""
+    places = [n for part in parts for n in part["graph"]]
+    names = [name for name in parts[0] if name != "graph"]
+    values = {name: [v for part in parts for v in part[name]] for name in names}
+    return {name: [v for _, v in sorted(zip(places, values[name]))] for name in names}

@@ -1,0 +1,1 @@
+"""Lobacheva et al.: groups of gates, units and weights removed by Bayesian sparsification."""

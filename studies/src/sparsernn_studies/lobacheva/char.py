@@ -1,0 +1,66 @@
+"""Characters of Penn Treebank: units, gates and weights of an LSTM on one-hot characters that Bayes and pruning leave.
+
+After Lobacheva et al. (arXiv 1911.05585): 1000 units, 100 steps, batches of 64. Streams are read with the state carried
+on, where the paper begins each window with zeros.
+"""
+
+from __future__ import annotations
+
+from ..recipe import Judge
+from ..tasks import ptb_char
+from . import paper as paper
+from .recipe import BITS, gate_recipe
+from .settings import SymbolSettings
+from .tasks import SymbolTask
+
+RECIPE = gate_recipe(
+    "lobacheva-char",
+    lambda run: {"": SymbolTask(run, lambda run: ptb_char.load(run.data, run.settings.symbols), words=False)},
+    paper.CHARACTERS,
+    BITS,
+    Judge("test_bpc", more=False, rows="bayes-wgn"),
+    "Characters of Penn Treebank",
+    summary="Next characters by an LSTM whose weights, gates and units Bayes and pruning take.",
+    scales={
+        "smoke": SymbolSettings(
+            hidden=8,
+            batch=4,
+            length=12,
+            dense_epochs=1,
+            rounds=(1.0, 1.0),
+            sigma_rates=(50.0, 50.0),
+            mean_rates=(50.0, 50.0),
+            warm_up=2,
+            symbols=2000,
+            lags=8,
+            bench_rounds=1,
+        ),
+        "cpu": SymbolSettings(
+            rows=("bayes-wgn", "bayes-wn", "bayes-w", "prune-wgn"),
+            hidden=200,
+            batch=32,
+            length=64,
+            dense_epochs=4,
+            learning_rate=5e-3,
+            rounds=(1.0, 3.0),
+            sparse_rate=4e-3,
+            sigma_rates=(6.0, 6.0),
+            mean_rates=(4.0, 4.0),
+            strengths=(5e-5, 3e-4, 3e-4),
+            symbols=300_000,
+        ),
+        "paper": SymbolSettings(
+            hidden=1000,
+            batch=64,
+            length=100,
+            dense_epochs=15,
+            final_rate=1.0,
+            rounds=(250.0,),
+            sigma_rates=(1.0,),
+            mean_rates=(1.0,),
+            checkpoint_every=1000,
+            device="any",
+        ),
+    },
+    minutes={"smoke": "seconds", "cpu": "15 minutes, estimated", "paper": "days on a GPU, estimated"},
+)

@@ -1,0 +1,161 @@
+"""What can be set in the recipes after Lobacheva et al. (arXiv 1911.05585): courses, rates and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sparsernn.learn.bayes import BayesLevel
+
+from ..train import Training
+
+# Row -> what is learnt to go. The paper's W, W+N and W+G+N, by Bayes and by group lasso ("prune").
+LEVELS: dict[str, tuple[BayesLevel, ...]] = {
+    "bayes-wgn": ("weight", "gate", "unit"),
+    "bayes-wn": ("weight", "unit"),
+    "bayes-w": ("weight",),
+    "prune-wgn": ("weight", "gate", "unit"),
+    "prune-wn": ("weight", "unit"),
+    "prune-w": ("weight",),
+}
+BASELINES = {
+    "majority": "most frequent class",
+    "linear": "linear, bag of words",
+    "unigram": "unigram",
+    "bigram": "smoothed bigram",
+}
+LABELS = {
+    "dense": "dense, early stopping",
+    "bayes-w": "W, Bayes",
+    "bayes-wn": "W+N, Bayes",
+    "bayes-wgn": "W+G+N, Bayes",
+    "prune-w": "W, pruned",
+    "prune-wn": "W+N, pruned",
+    "prune-wgn": "W+G+N, pruned",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`rows`: those that are made, after the dense net from which all begin. `rounds`: epochs of each round of learning
+    what goes; after each, what went is taken out and the next one is cheaper.
+
+    `sigma_rates`, `mean_rates`: learning rates of the posterior as factors in each round, see `Bayes`. `strengths` of
+    the penalties of pruning, of weights, gates and units. `lags`: time steps over which the gradient is followed.
+    """
+
+    rows: tuple[str, ...] = tuple(LEVELS)
+    hidden: int = 128
+    batch: int = 128
+    length: int = 200
+    dense_epochs: int = 4
+    learning_rate: float = 2e-3
+    final_rate: float = 0.1
+    warm_up: int = 20
+    rounds: tuple[float, ...] = (0.5, 0.8, 5.0)
+    sparse_rate: float = 2e-3
+    sigma_rates: tuple[float, ...] = (40.0, 12.0, 12.0)
+    mean_rates: tuple[float, ...] = (20.0, 12.0, 12.0)
+    strengths: tuple[float, float, float] = (3e-5, 1e-4, 1e-4)
+    lags: int = 50
+    bench_rounds: int = 15
+    checkpoint_every: int = 50
+    device: Literal["cpu", "any"] = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "batch", "length", "dense_epochs", "lags", "bench_rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number, at least 1.")
+        unknown = [row for row in self.rows if row not in LEVELS]
+        if unknown or not self.rows:
+            raise ValueError(f"rows is {','.join(self.rows)!r}, expected some of {', '.join(LEVELS)}.")
+        if not self.rounds or min(self.rounds) <= 0:
+            raise ValueError(f"rounds is {self.rounds}, expected at least one number of epochs above 0.")
+        if not len(self.rounds) == len(self.sigma_rates) == len(self.mean_rates):
+            raise ValueError(
+                f"rounds, sigma_rates and mean_rates have {len(self.rounds)}, {len(self.sigma_rates)} and "
+                f"{len(self.mean_rates)} entries, expected one a round in each."
+            )
+        self.training(1, self.learning_rate)
+
+    def training(self, steps: int, rate: float) -> Training:
+        return Training(
+            steps, rate, self.warm_up, self.final_rate, checkpoint_every=self.checkpoint_every, device=self.device
+        )
+
+    def strength(self, row: str) -> dict[str, float]:
+        """The strength of the penalty on each level of `row`."""
+        every = dict(zip(LEVELS["prune-wgn"], self.strengths))
+        return {level: every[level] for level in LEVELS[row]}
+
+
+@dataclass(frozen=True)
+class TextSettings(Settings):
+    """Classes of texts. `words`: size of the vocabulary. `score_epochs`: epochs of a bag of words whose scores begin in
+    the first columns of the embedding. `texts`: only so many of each part, 0 for all."""
+
+    words: int = 20_000
+    embedding: int = 300
+    score_epochs: int = 3
+    score_rate: float = 2e-2
+    texts: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.words, self.embedding) < 1 or min(self.score_epochs, self.texts) < 0:
+            raise ValueError("words and embedding are at least 1, score_epochs and texts 0 or more.")
+
+
+@dataclass(frozen=True)
+class NewsSettings(TextSettings):
+    """`test_part_only`: the test part split in itself, for a data folder without the training part."""
+
+    test_part_only: bool = False
+
+
+# Of both sets of texts.
+SMOKE_TEXTS: Mapping[str, Any] = {
+    "words": 300,
+    "length": 20,
+    "embedding": 8,
+    "hidden": 6,
+    "batch": 16,
+    "score_epochs": 1,
+    "dense_epochs": 1,
+    "rounds": (1.0, 1.0),
+    "sigma_rates": (50.0, 50.0),
+    "mean_rates": (50.0, 50.0),
+    "warm_up": 2,
+    "texts": 120,
+    "bench_rounds": 1,
+}
+PAPER_TEXTS: Mapping[str, Any] = {
+    "score_epochs": 0,
+    "dense_epochs": 20,
+    "learning_rate": 5e-4,
+    "sparse_rate": 5e-4,
+    "sigma_rates": (1.0,),
+    "mean_rates": (1.0,),
+    "checkpoint_every": 1000,
+    "device": "any",
+}
+
+
+@dataclass(frozen=True)
+class SymbolSettings(Settings):
+    """Texts of symbols, the next of which is guessed; `symbols`: only so many of the training text, 0 for all.
+
+    `vocabulary`: so many of the most frequent words, others are unknown; 0 for all. `two_layers`: width of the
+    embedding and of both layers of the second net, 0 for none. `forget`: where the forget gates' bias begins.
+    """
+
+    symbols: int = 0
+    vocabulary: int = 0
+    two_layers: int = 0
+    forget: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.symbols, self.vocabulary, self.two_layers) < 0:
+            raise ValueError("symbols, vocabulary and two_layers are 0 or more.")

@@ -1,0 +1,92 @@
+"""Words of Penn Treebank: units, gates and weights of word LSTMs that Bayes and pruning leave.
+
+After Lobacheva et al. (arXiv 1911.05585): 256 LSTM units on one-hot words, 35 steps, batches of 32; and a net with an
+embedding and two layers as in Zaremba et al. (arXiv 1409.2329, without dropout), in whose second layer the authors see
+units with all gates beside ones with the output gate alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..recipe import Judge
+from ..runs import Run
+from ..tasks import ptb_word
+from ..tasks.text import Text
+from . import paper as paper
+from .recipe import PERPLEXITY, gate_recipe
+from .settings import SymbolSettings
+from .tasks import SymbolTask, Task
+
+
+def _data(run: Run) -> Text:
+    s: SymbolSettings = run.settings
+    text = ptb_word.by_frequency(ptb_word.load(run.data), s.symbols)
+    return ptb_word.most_frequent(text, s.vocabulary) if 0 < s.vocabulary < len(text.symbols) else text
+
+
+def _tasks(run: Run) -> Mapping[str, Task]:
+    nets = {"": False, "two-": True} if run.settings.two_layers else {"": False}
+    return {prefix: SymbolTask(run, _data, words=True, two_layers=two) for prefix, two in nets.items()}
+
+
+RECIPE = gate_recipe(
+    "lobacheva-word",
+    _tasks,
+    paper.WORDS,
+    PERPLEXITY,
+    Judge("test_perplexity", more=False, rows="bayes-wgn"),
+    "Words of Penn Treebank",
+    nets={"": "", "two-": "two layers: "},
+    summary="Next words by LSTMs whose weights, gates and units Bayes and pruning take; one layer and two.",
+    scales={
+        "smoke": SymbolSettings(
+            hidden=8,
+            batch=4,
+            length=8,
+            dense_epochs=1,
+            rounds=(1.0, 1.0),
+            sigma_rates=(50.0, 50.0),
+            mean_rates=(50.0, 50.0),
+            warm_up=2,
+            symbols=800,
+            vocabulary=50,
+            two_layers=6,
+            lags=6,
+            bench_rounds=1,
+        ),
+        "cpu": SymbolSettings(
+            rows=("bayes-wgn", "bayes-wn", "bayes-w", "prune-wgn"),
+            hidden=128,
+            batch=32,
+            length=35,
+            dense_epochs=5,
+            learning_rate=5e-3,
+            rounds=(1.0, 4.0),
+            sparse_rate=4e-3,
+            sigma_rates=(10.0, 6.0),
+            mean_rates=(6.0, 4.0),
+            symbols=150_000,
+            vocabulary=2000,
+            two_layers=100,
+            forget=1.0,
+            lags=34,
+        ),
+        "paper": SymbolSettings(
+            hidden=256,
+            batch=32,
+            length=35,
+            dense_epochs=15,
+            final_rate=1.0,
+            rounds=(150.0,),
+            sigma_rates=(1.0,),
+            mean_rates=(1.0,),
+            two_layers=200,
+            forget=1.0,
+            lags=34,
+            checkpoint_every=1000,
+            device="any",
+        ),
+    },
+    minutes={"smoke": "seconds", "cpu": "20 minutes, estimated", "paper": "days on a GPU, estimated"},
+)

@@ -1,0 +1,62 @@
+"""The recipes: each is a Python function that makes the rows of one table."""
+
+from __future__ import annotations
+
+import difflib
+
+from .darji.graphs import RECIPE as DARJI_GRAPHS
+from .darji.prune import RECIPE as DARJI_PRUNE
+from .darji.prune_graphs import RECIPE as DARJI_PRUNE_GRAPHS
+from .demeester.lm import RECIPE as DEMEESTER_LM
+from .demeester.pos import RECIPE as DEMEESTER_POS
+from .demeester.recite import RECIPE as DEMEESTER_RECITE
+from .lobacheva.agnews import RECIPE as LOBACHEVA_AGNEWS
+from .lobacheva.char import RECIPE as LOBACHEVA_CHAR
+from .lobacheva.imdb import RECIPE as LOBACHEVA_IMDB
+from .lobacheva.word import RECIPE as LOBACHEVA_WORD
+from .recipe import Loaded, Recipe, RecipeError, with_changes
+from .stories.blocks import RECIPE as BLOCKS
+from .stories.reber import RECIPE as REBER
+from .stories.shakespeare import RECIPE as SHAKESPEARE
+from .stories.spoken_digits import RECIPE as SPOKEN_DIGITS
+from .stories.targets import RECIPE as TARGETS
+from .wang.mnist import RECIPE as WANG_MNIST
+from .wen.bidaf import RECIPE as WEN_BIDAF
+from .wen.ptb import RECIPE as WEN_PTB
+from .wen.rhn import RECIPE as WEN_RHN
+
+_ALL = (
+    SHAKESPEARE,
+    REBER,
+    BLOCKS,
+    SPOKEN_DIGITS,
+    DEMEESTER_POS,
+    DEMEESTER_RECITE,
+    DEMEESTER_LM,
+    LOBACHEVA_IMDB,
+    LOBACHEVA_CHAR,
+    LOBACHEVA_WORD,
+    LOBACHEVA_AGNEWS,
+    WANG_MNIST,
+    WEN_PTB,
+    WEN_RHN,
+    WEN_BIDAF,
+    TARGETS,
+    DARJI_GRAPHS,
+    DARJI_PRUNE,
+    DARJI_PRUNE_GRAPHS,
+)
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
+
+__all__ = ["RECIPES", "Loaded", "Recipe", "RecipeError", "find", "with_changes"]
+
+
+def find(name: str) -> Recipe:
+    """The recipe `name`. Raises RecipeError, which offers the nearest names, if there is none."""
+    if name in RECIPES:
+        return RECIPES[name]
+    # One that is nearly the word, else those that resemble it, else all.
+    near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.75)
+    near = near or difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.3) or sorted(RECIPES)
+    offered = " or ".join(near)
+    raise RecipeError(f"There is no recipe {name!r}; did you mean {offered}? `sparsernn list` shows them all.")

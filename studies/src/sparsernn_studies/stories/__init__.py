@@ -1,0 +1,1 @@
+"""Our own tables: the demonstration, spoken digits, targets, blocks, Reber's grammar."""

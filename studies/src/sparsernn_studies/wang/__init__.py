@@ -1,0 +1,1 @@
+"""Wang: weights of recurrent nets pruned by magnitude."""

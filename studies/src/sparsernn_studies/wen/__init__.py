@@ -1,0 +1,1 @@
+"""Wen et al.: intrinsic sparse structures of LSTMs, highway nets and BiDAF."""

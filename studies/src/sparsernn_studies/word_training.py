@@ -1,0 +1,274 @@
+"""Training of word models by SGD in epochs over a text: stateful windows, NT-ASGD, penalties; resumable to the bit."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sparsernn.learn.sparsifier import Sparsifier
+
+from . import checkpoint
+from .highway_model import HighwayModel
+from .progress import TrainingProgress
+from .regularisation import activation_penalty, window_length
+from .signals import Stopped, StopSignals
+from .tasks.text import bits_per_symbol
+from .train import Diverged
+from .word_model import StackedLSTM, State, WordModel
+
+log = logging.getLogger("sparsernn")
+
+
+@dataclass(frozen=True)
+class WordTraining:
+    """SGD with `momentum`; the rate holds for `hold` epochs and is then multiplied by `decay` every `decay_every` ones.
+
+    `patience`: average the weights (ASGD) from the epoch on whose validation loss is not below the best of the epochs
+    before the last `patience` ones (NT-ASGD, Merity et al., algorithm 1); 0 never, `averaged` from the start.
+    `bptt`: length of a window, random around it with `vary`, and the rate then goes with the length.
+    `alpha`, `beta`: strengths of AR and TAR. `steps`: stop after so many, 0 never.
+    `sum_over_time`: the loss is summed over a window's time steps and averaged over the batch, as published strengths
+    of penalties and clipping thresholds of Zaremba's nets want it. `keep_best`: the result is the net after the epoch
+    of the least validation loss. `precision` "bfloat16" takes the products with
+    the vocabulary's matrix in bfloat16; sums, states and all other products stay in float32.
+    """
+
+    epochs: int
+    learning_rate: float
+    batch: int = 20
+    bptt: int = 70
+    vary: bool = False
+    momentum: float = 0.0
+    hold: int = 1
+    decay: float = 1.0
+    decay_every: int = 1
+    clip: float = 0.25
+    weight_decay: float = 0.0
+    alpha: float = 0.0
+    beta: float = 0.0
+    patience: int = 0
+    averaged: bool = False
+    sum_over_time: bool = False
+    keep_best: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
+    steps: int = 0
+    checkpoint_every: int = 200
+    device: Literal["cpu", "any"] = "cpu"
+
+    def __post_init__(self) -> None:
+        ones = (self.epochs, self.batch, self.bptt, self.checkpoint_every, self.decay_every)
+        if min(ones) < 1 or min(self.steps, self.patience, self.hold) < 0:
+            raise ValueError(
+                "epochs, batch, bptt, checkpoint_every and decay_every are at least 1, steps, patience and hold at "
+                "least 0."
+            )
+        if not (self.learning_rate > 0 and self.clip > 0 and self.decay > 0):
+            raise ValueError("learning_rate, clip and decay are numbers above 0.")
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of `epoch`, counted from 0."""
+        return self.learning_rate * self.decay ** max(0, (epoch + self.decay_every - self.hold) // self.decay_every)
+
+
+class WordTrainer:
+    """One training of `model` on `train_N`, watched on `valid_N`; `folder` receives the checkpoint it resumes from.
+
+    `sparsify` makes the sparsifier from the model and the number of steps that the training will make. It is attached
+    to the optimizer, and its penalty is part of the loss, so that both gradients are clipped together (Wen et al.,
+    arXiv 1709.05027).
+    """
+
+    def __init__(
+        self,
+        model: WordModel | StackedLSTM | HighwayModel,
+        train_N: Tensor,
+        valid_N: Tensor | None,
+        settings: WordTraining,
+        seed: int,
+        folder: Path,
+        sparsify: Callable[[nn.Module, int], Sparsifier] | None = None,
+    ) -> None:
+        self.settings, self.seed = settings, seed
+        self.device = torch.device("cuda" if settings.device == "any" and torch.cuda.is_available() else "cpu")
+        self.model = model.to(self.device)
+        length = (len(train_N) - 1) // settings.batch
+        if length < 5:
+            raise ValueError(f"A text of {len(train_N)} words is too short for {settings.batch} streams.")
+        self.x_NB = train_N[: length * settings.batch].view(settings.batch, length).t().contiguous()
+        self.y_NB = train_N[1 : length * settings.batch + 1].view(settings.batch, length).t().contiguous()
+        self.valid_N = valid_N
+        self.file, self.best = folder / "checkpoint.safetensors", folder / "best.safetensors"
+        self.epoch, self.place, self.step, self.averaging = 0, 0, 0, settings.averaged
+        self.state: State = model.zero_state(settings.batch)
+        self.losses: list[float] = []  # validation loss in bits of each epoch
+        self.kept: list[float] = []  # density after each epoch, if there is a sparsifier
+        self.total, self.count = 0.0, 0  # of the running epoch, nats and words
+        self.train_perplexity: list[float] = []
+        self.optimizer = self._optimizer()
+        if sparsify is not None and settings.patience:
+            raise ValueError("patience changes the optimizer in midway, which a sparsifier cannot follow; set it to 0.")
+        self.sparsifier = None if sparsify is None else sparsify(self.model, self.whole).attach(self.optimizer)
+        if self.file.is_file():
+            self._resume()
+        else:
+            self.best.unlink(missing_ok=True)
+            torch.manual_seed(seed)
+
+    @property
+    def whole(self) -> int:
+        """Steps that the training will make; an estimate where windows vary and `steps` sets no end."""
+        s = self.settings
+        all_epochs = s.epochs * -(-len(self.x_NB) // s.bptt)
+        return min(s.steps, all_epochs) if s.steps and not s.vary else s.steps or all_epochs
+
+    def train(self, name: str) -> None:
+        """Go on to the end. Raises Stopped after SIGTERM or Ctrl-C, with a good checkpoint; Diverged where the loss is
+        not finite."""
+        s = self.settings
+        goal = self.whole
+        with TrainingProgress(name, goal, self.step) as progress, StopSignals() as stop:
+            while self.epoch < s.epochs and not (s.steps and self.step >= s.steps):
+                loss = self._window()
+                if progress.due(self.step):
+                    density = None if self.sparsifier is None else self.sparsifier.density()
+                    progress.show(min(self.step, goal), loss, s.rate(self.epoch), density)
+                if self.place >= len(self.x_NB):
+                    self._end_of_epoch()
+                if stop.signal or self.step % s.checkpoint_every == 0:
+                    self._save()
+                if stop.signal:
+                    raise Stopped(stop.signal, name, self.step, self.file)
+        self._save()
+        if self.sparsifier is not None:
+            self.sparsifier.finish()
+        if self.best.is_file() and self.epoch >= s.epochs:
+            self.model.load_state_dict(checkpoint.read(self.best)["model"])
+
+    @contextmanager
+    def averaged_weights(self):
+        """The averaged weights in the model's place, if averaging has begun."""
+        if not self.averaging:
+            yield
+            return
+        kept = {p: p.detach().clone() for p in self.model.parameters()}
+        with torch.no_grad():
+            for p in kept:
+                p.copy_(self.optimizer.state[p].get("ax", p))
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for p, value in kept.items():
+                    p.copy_(value)
+
+    def _window(self) -> float:
+        s = self.settings
+        wanted = window_length(s.bptt, self.step, self.seed) if s.vary else s.bptt
+        end = min(self.place + wanted, len(self.x_NB))
+        x_TB, y_TB = (part[self.place : end].to(self.device) for part in (self.x_NB, self.y_NB))
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = s.rate(self.epoch) * (len(x_TB) / s.bptt if s.vary else 1.0)
+        dropped, raw, state = self.model.run(x_TB, self.state)
+        nats = self.model.nats(dropped, y_TB, torch.bfloat16 if s.precision == "bfloat16" else None)
+        objective = nats * len(x_TB) if s.sum_over_time else nats
+        if s.alpha or s.beta:
+            objective = objective + activation_penalty(dropped, raw, s.alpha, s.beta)
+        if self.sparsifier is not None:
+            objective = objective + self.sparsifier.penalty()
+        self.optimizer.zero_grad()
+        objective.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
+        self.optimizer.step()
+        loss = float(nats.detach())
+        if not math.isfinite(loss):
+            raise Diverged(f"The loss is {loss} at step {self.step + 1}; lower the learning rate.")
+        self.state = tuple(tuple(part.detach() for part in layer) for layer in state)
+        self.total, self.count = self.total + loss * y_TB.numel(), self.count + y_TB.numel()
+        self.place, self.step = end, self.step + 1
+        return loss
+
+    def _end_of_epoch(self) -> None:
+        s = self.settings
+        self.train_perplexity.append(math.exp(self.total / self.count))
+        if self.valid_N is not None:
+            with self.averaged_weights():
+                bits = bits_per_symbol(self.model, self.valid_N, streams=10, window=s.bptt)
+            if s.patience and not self.averaging and len(self.losses) > s.patience:
+                self.averaging = bits > min(self.losses[: -s.patience])
+                self.optimizer = self._optimizer() if self.averaging else self.optimizer
+            self.losses.append(bits)
+            if s.keep_best and bits == min(self.losses):
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                checkpoint.write(self.best, {"model": self.model.state_dict()})
+            log.info("epoch %d: valid perplexity %.2f", self.epoch + 1, 2**bits)
+        if self.sparsifier is not None:
+            self.kept.append(self.sparsifier.density())
+        self.epoch, self.place, self.total, self.count = self.epoch + 1, 0, 0.0, 0
+        self.state = self.model.zero_state(s.batch)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        s = self.settings
+        if self.averaging:
+            return torch.optim.ASGD(
+                self.model.parameters(), s.learning_rate, lambd=0.0, t0=0.0, weight_decay=s.weight_decay
+            )
+        return torch.optim.SGD(
+            self.model.parameters(), s.learning_rate, momentum=s.momentum, weight_decay=s.weight_decay
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        kept = {k: v for k, v in {"seed": self.seed, **asdict(self.settings)}.items() if k not in _FREE}
+        # The course of a sparsifier was laid for so many steps.
+        return kept if self.sparsifier is None else {**kept, "steps": self.whole}
+
+    def _save(self) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.write(
+            self.file,
+            {
+                "settings": self._settings(),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "sparsifier": None if self.sparsifier is None else self.sparsifier.state_dict(),
+                "random": checkpoint.random_state(),
+                "state": self.state,
+                **{name: getattr(self, name) for name in _COURSE},
+            },
+        )
+
+    def _resume(self) -> None:
+        with checkpoint.resuming(self.file):
+            self._take_over()
+
+    def _take_over(self) -> None:
+        kept: Mapping[str, Any] = checkpoint.read(self.file)
+        mine = self._settings()
+        for key in mine:
+            if kept.get("settings", {}).get(key) != mine[key]:
+                raise checkpoint.CheckpointError(
+                    f"{self.file} is of a training with {key} = {kept.get('settings', {}).get(key)!r}, this one has "
+                    f"{mine[key]!r}.\nUse the same settings to resume, or another folder to begin anew."
+                )
+        self.model.load_state_dict(kept["model"])
+        for name in _COURSE:
+            setattr(self, name, kept[name])
+        if self.averaging:  # another optimizer than at the start
+            self.optimizer = self._optimizer()
+        self.optimizer.load_state_dict(kept["optimizer"])
+        if self.sparsifier is not None:
+            self.sparsifier.load_state_dict(kept["sparsifier"])
+        self.state = tuple(tuple(part.to(self.device) for part in layer) for layer in kept["state"])
+        checkpoint.set_random_state(kept["random"])
+
+
+_COURSE = ("epoch", "place", "step", "averaging", "losses", "kept", "total", "count", "train_perplexity")
+_FREE = ("steps", "epochs", "checkpoint_every", "device")  # what a resumed training may change, without a sparsifier

@@ -1,0 +1,378 @@
+"""BiDAF as a model, its groups by Wen's count, its training, the recipe wen-bidaf and `sparsernn answer`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from sparsernn import GroupLasso, accelerate, compact, trace
+from sparsernn.cli import main
+from sparsernn_studies.data import DataError
+from sparsernn_studies.recipes import RECIPES, RecipeError, with_changes
+from sparsernn_studies.results import collect
+from sparsernn_studies.runs import Run
+from sparsernn_studies.tasks import squad
+from sparsernn_studies.tasks.reading import Answering, Vocabulary, answers
+from sparsernn_studies.train import Training, train
+from sparsernn_studies.wen.bidaf import LABELS, TABLE_3, TABLE_4
+from sparsernn_studies.wen.bidaf_model import BiDAF, Sizes
+from sparsernn_studies.wen.bidaf_rows import SIX, Bidaf, six, units, weights
+
+QUESTIONS = list(squad.made(24, 0))
+VOCABULARY = Vocabulary.of(QUESTIONS)
+PAIRS = [(q.passage.words, q.words) for q in QUESTIONS]
+EXAMPLES = [VOCABULARY.inputs(PAIRS[:1]), VOCABULARY.inputs(PAIRS[:3])]
+SETS = [
+    f"{part}.l{n}{end}" for part, n in (("modelling", 0), ("modelling", 1), ("output", 0)) for end in ("", "_reverse")
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def model(hidden: int = 5, widths: tuple[int, ...] = (), dropout: float = 0.0) -> BiDAF:
+    torch.manual_seed(1)
+    sizes = Sizes(len(VOCABULARY.words) + 2, len(VOCABULARY.letters) + 2, 7, 4, 6, hidden=hidden, widths=widths)
+    return BiDAF(sizes, dropout)
+
+
+def without(net: BiDAF, dead: dict[str, list[int]]) -> BiDAF:
+    """`net` with nothing left that reads these units."""
+    groups = trace(net, EXAMPLES).groups("unit")
+    gone = torch.zeros(groups.count, dtype=torch.bool)
+    for name, numbers in dead.items():
+        gone[groups.units[name][numbers]] = True
+    parameters = dict(net.named_parameters())
+    with torch.no_grad():
+        for name, mask in groups.mask(parameters, gone, ("outgoing",)).items():
+            parameters[name].mul_(mask)
+    return net
+
+
+# The model
+
+
+def test_groups_have_the_sizes_of_wens_count():
+    """4800, 4001 and 6401 (arXiv 1709.05027); his configuration has 3201 for 4001, without the 800 weights that read
+    the attention-weighted first layer."""
+    with torch.random.fork_rng():
+        net = BiDAF(Sizes(len(VOCABULARY.words) + 2, len(VOCABULARY.letters) + 2))
+    structure = trace(net, EXAMPLES, check=False)
+    groups = structure.groups("unit")
+    found = groups.sizes(dict(net.named_parameters()))
+    for name, size in zip(SETS, (4800, 4800, 4001, 4001, 6401, 6401)):
+        assert structure.unit_sets[name] == 100 and (found[groups.units[name]] == size).all(), name
+    assert not structure.removable()["contextual.l0"].any()  # a dot product reads them
+
+
+def test_only_the_six_lstms_are_governed():
+    sparsifier = GroupLasso(model(), EXAMPLES, target=0.5, steps=10, include=SIX)
+    (level,) = sparsifier.levels
+    assert set(level.groups.units) == set(SETS) and level.count == 6 * 5  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("table", [TABLE_3, TABLE_4])
+def test_the_nets_of_the_paper_have_its_weights_but_for_a_constant(table):
+    """The paper's counts have 0.12 to 0.15 million more in every row, as word vectors that are trained would."""
+    for _, _, widths, millions, _ in table:
+        with torch.device("meta"):
+            net = BiDAF(Sizes(1000, 100, widths=widths))
+        assert [layer.hidden_size for layer in six(net)] == list(widths)
+        count = sum(p.numel() for n, p in net.named_parameters() if p.dim() > 1 and n != "words.weight")
+        assert 0.12 < millions - count / 1e6 < 0.15
+
+
+def test_forget_gates_begin_open():
+    for name, bias in model(widths=(3, 4, 5, 6, 7, 8)).named_parameters():
+        if ".bias_ih" in name:
+            i, f, g, o = bias.detach().chunk(4)
+            assert f.eq(1).all() and not torch.cat([i, g, o]).eq(1).any()
+
+
+@pytest.mark.parametrize("widths", [(), (3, 4, 5, 6, 7, 8)])
+def test_padding_changes_nothing(widths):
+    net = model(widths=widths).double().eval()
+    with torch.no_grad():
+        start_BT, end_BT = net(*VOCABULARY.inputs(PAIRS[:8]))
+        for b, pair in enumerate(PAIRS[:8]):
+            for whole_BT, alone_1T in zip((start_BT, end_BT), net(*VOCABULARY.inputs([pair]))):
+                length = len(pair[0])
+                torch.testing.assert_close(whole_BT[b, :length], alone_1T[0], rtol=0, atol=1e-12)
+                assert whole_BT[b, length:].eq(-torch.inf).all()
+    assert len({len(passage) for passage, _ in PAIRS[:8]}) > 1 and len({len(question) for _, question in PAIRS[:8]}) > 1
+
+
+def test_attention_flows_as_published():
+    """Equations of Seo et al. (arXiv 1611.01603), section 2, attention flow layer, word by word."""
+    net = model().double().eval()
+    h, u = torch.randn(9, 10, dtype=torch.float64), torch.randn(4, 10, dtype=torch.float64)
+    w = torch.cat([net.passage_score.weight[0], net.question_score.weight[0], net.both_score]).detach()
+    s = torch.stack(
+        [torch.stack([w @ torch.cat([a, b, a * b]) + net.passage_score.bias.detach()[0] for b in u]) for a in h]
+    )
+    seen = torch.stack([sum(p * b for p, b in zip(row.softmax(0), u)) for row in s])  # type: ignore[misc]
+    most = sum(p * a for p, a in zip(s.max(1).values.softmax(0), h))
+    wanted = torch.cat([h, seen, h * seen, h * most], 1)
+    padded = [pad_sequence([x, x[:2]], batch_first=True, padding_value=3.0) for x in (h, u)]
+    paddings = [torch.arange(len(x)) >= torch.tensor([[len(x)], [2]]) for x in (h, u)]
+    with torch.no_grad():
+        found = net.attend(*padded, *paddings)
+    torch.testing.assert_close(found[0], wanted, rtol=0, atol=1e-12)
+
+
+def test_without_dead_units_the_answers_are_the_same():
+    dead = dict(zip(SETS, ([0, 3], [1, 2, 4], [4], [], [0, 1, 2, 3], [2])))
+    net = without(model(), dead).eval()
+    small: Any = compact(net, EXAMPLES)
+    assert units(small) == [3, 2, 4, 5, 1, 4] and small.contextual.hidden_size == 5
+    assert weights(small)["parameters"] < weights(net)["parameters"]
+    fast = accelerate(small)
+    twins = [each.double().eval() for each in (model(), small)]
+    twins[0].load_state_dict(net.state_dict())
+    with torch.no_grad():
+        for pairs in (PAIRS, PAIRS[:1], PAIRS[3:4]):
+            inputs = VOCABULARY.inputs(pairs)
+            real = torch.arange(inputs[2].shape[1]) < inputs[3][:, None]
+            for a, b, c in zip(twins[0](*inputs), twins[1](*inputs), fast(*inputs)):
+                assert float((a - b)[real].abs().max()) < 1e-10
+                assert float((a - c)[real].abs().max()) < 1e-4
+                assert torch.equal(a == -torch.inf, ~real) and torch.equal(c == -torch.inf, ~real)
+
+
+def test_dropout_is_for_training_alone():
+    net = model(dropout=0.5)
+    first, second = net(*EXAMPLES[1])[0], net(*EXAMPLES[1])[0]
+    assert not torch.equal(first, second)
+    net.eval()
+    assert torch.equal(net(*EXAMPLES[1])[0], net(*EXAMPLES[1])[0])
+    with pytest.raises(ValueError, match="the units of six LSTMs"):
+        model(widths=(3, 4))
+
+
+# Training
+
+
+SPARSIFIERS: dict[str, Any] = {
+    "dense": None,
+    "iss": lambda net: GroupLasso(net, EXAMPLES, strength=0.05, update="subgradient", threshold=4e-4, include=SIX),
+    "target": lambda net: GroupLasso(net, EXAMPLES, target=0.4, steps=12, include=SIX),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*divides the penalty's gradient")
+@pytest.mark.parametrize(
+    "kind, optimizer", [("dense", "adadelta"), ("iss", "adamw"), ("target", "adamw"), ("target", "adadelta")]
+)
+def test_a_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path, kind, optimizer):
+    def run(folder: str, until: int | None) -> tuple[BiDAF, Any]:
+        net, objective = model(dropout=0.2), Answering(QUESTIONS, VOCABULARY, 8, 3)
+        settings = Training(12, 1e-2, 2, clip=5.0, optimizer=optimizer, checkpoint_every=5)
+        where = tmp_path / folder
+        history = train(
+            net, objective, settings, seed=4, sparsify=SPARSIFIERS[kind], folder=where, until=lambda step: step == until
+        )
+        return net, history
+
+    whole, course = run("whole", None)
+    run("parts", 7)
+    again, other = run("parts", None)
+    assert course.loss == other.loss and course.density == other.density and len(course.loss) == 12
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values()))
+
+
+def test_it_learns_to_answer():
+    questions = list(squad.made(200, 5))
+    vocabulary = Vocabulary.of(questions)
+    torch.manual_seed(0)
+    net = BiDAF(Sizes(len(vocabulary.words) + 2, len(vocabulary.letters) + 2, 16, 4, 8, hidden=12))
+    history = train(net, Answering(questions, vocabulary, 25), Training(150, 1e-2, 10, clip=5.0), seed=0)
+    right = sum(found[:2] == q.span for found, q in zip(answers(net, vocabulary, questions), questions))
+    assert right > 140 and history.loss[-1] < 0.5 * history.loss[0] and not net.eval().training
+
+
+# The recipe
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a smoke run."""
+    where = tmp_path_factory.mktemp("bidaf")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(where)
+        patch.delenv("SPARSERNN_DATA", raising=False)
+        assert main(["run", "wen-bidaf", "--scale", "smoke"]) == 0
+    return where / "runs" / "wen-bidaf" / "smoke-seed0"
+
+
+def test_a_smoke_run_makes_all_rows(smoke):
+    rows = {r.row: r.measured for r in collect(smoke / "results")}
+    assert RECIPES["wen-bidaf"].settings("smoke").rows == (
+        *("dense", "tuned-0.5", "iss-0.5", "target-tuned", "target", "direct"),
+    )
+    assert len(rows) == 6 and set(rows) <= set(LABELS)
+    for row, m in rows.items():
+        assert m["same_answers"] == m["questions"] == 60, row
+        assert 0 <= m["em"] <= m["f1"] + 1e-9 <= 100 and len(m["units"]) == 6
+        assert all(
+            m[f"ms_{form}"] > 0 and 0 < m[f"share_{form}"] < 1 for form in ("dense", "dense_fast", "compact", "fast")
+        )
+    assert rows["dense"]["units"] == [8] * 6
+    assert rows["direct"]["units"] == rows["target"]["units"] != [8] * 6
+    assert rows["direct"]["weights"] == rows["target"]["weights"] < rows["dense"]["weights"]
+    assert sum(rows["iss-0.5"]["units"]) < 48 and sum(rows["tuned-0.5"]["units"]) < 48
+    inside = {row: sum(4 * o * (i + o) for i, o in _shapes(m["units"])) for row, m in rows.items()}
+    for row in ("target", "target-tuned"):
+        assert inside[row] <= 0.4 * inside["dense"] < 1.4 * inside[row]
+    page = (smoke / "report.html").read_text(encoding="utf-8")
+    assert page.count("dead units as white strips") >= 3 and all(LABELS[row] in page for row in rows)
+
+
+def _shapes(found: list[int]) -> list[tuple[int, int]]:
+    """(inputs, units) of the six LSTMs behind an attention of 64 columns."""
+    a, b, c, d, e, f = found
+    begun = 64 + 3 * (c + d)
+    return [(64, a), (64, b), (a + b, c), (a + b, d), (begun, e), (begun, f)]
+
+
+def test_a_run_is_taken_up_where_it_was_left(smoke, monkeypatch, capsys):
+    monkeypatch.chdir(smoke.parents[2])
+    monkeypatch.setattr("sparsernn_studies.wen.bidaf_rows.train", None)
+    assert main(["bench", "wen-bidaf"]) == 0
+    out = capsys.readouterr().out
+    assert "60/60" in out and all(LABELS[row] in out for row in RECIPES["wen-bidaf"].settings("smoke").rows)
+    assert main(["inspect", "wen-bidaf"]) == 0
+    assert "units can go" in capsys.readouterr().out
+
+
+TEXT = "Anna lives in Oslo. Ben drinks green tea! Clara works as\na pilot, somewhere far away."
+
+
+def test_answer_tells_the_span_and_its_sentence(smoke, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text(TEXT)
+    for question in ("Where does Anna live ?", "Qwxyz vbnm", "¿"):
+        assert main(["answer", str(smoke), "--context", str(tmp_path / "text.txt"), "--question", question]) == 0
+        first, second, third, *rest = capsys.readouterr().out.splitlines()
+        span, _, share = first.rpartition(" (")
+        assert span in " ".join(TEXT.split()) and second in " ".join(TEXT.split()) and not rest
+        assert 0 <= int(share.removesuffix("%)")) <= 100 and span.split()[0] in second and second[-1] in ".!"
+        counts = {r.row: r.measured["parameters"] for r in collect(smoke / "results")}
+        smallest = min(counts, key=lambda row: counts[row])
+        assert third == f"Read by {LABELS[smallest]!r}, {counts[smallest]:,} parameters beside the word vectors."
+
+
+def test_answer_says_what_it_cannot_read(smoke, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("fine.txt").write_text(TEXT)
+    Path("empty.txt").write_text(" \n")
+    Path("binary.txt").write_bytes(b"\xff\xfe\x00")
+    Path("large.txt").write_text("a " * (1 << 19) + "a")
+    half = tmp_path / "half"
+    half.mkdir()
+    (half / "run.json").write_text((smoke / "run.json").read_text())
+    for run, file, question, code, words in (
+        ("nothing", "fine.txt", "Who ?", 2, "There is no run nothing"),
+        ("wen-bidaf", "fine.txt", "Who ?", 2, "There is no run wen-bidaf"),
+        ("half", "fine.txt", "Who ?", 1, "half has no net yet, so the run is not done"),
+        (str(smoke), "none.txt", "Who ?", 2, "There is no file none.txt; name a text with --context."),
+        (str(smoke), "empty.txt", "Who ?", 1, "empty.txt has no words"),
+        (str(smoke), "binary.txt", "Who ?", 1, "binary.txt is no text in UTF-8"),
+        (str(smoke), "large.txt", "Who ?", 1, "large.txt has 1048577 bytes, expected at most 1048576"),
+        (str(smoke), "fine.txt", "  ", 1, "The question '  ' has no words"),
+    ):
+        assert main(["answer", run, "--context", file, "--question", question]) == code
+        said = capsys.readouterr().err
+        assert words in said and "Traceback" not in said and said.count("\n") <= 3
+    assert main(["answer", str(smoke), "--context", "fine.txt"]) == 2
+
+
+def test_answer_needs_the_words_of_the_training(smoke, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text(TEXT)
+    kept = smoke / "vocabulary.json"
+    content = kept.read_text(encoding="utf-8")
+    asked = ["answer", str(smoke), "--context", str(tmp_path / "text.txt"), "--question", "Who ?"]
+    try:
+        kept.write_text("{")
+        assert main(asked) == 1
+        assert "vocabulary.json cannot be read" in capsys.readouterr().err
+        shorter = {**json.loads(content), "words": ["anna"]}
+        kept.write_text(json.dumps(shorter))
+        assert main(asked) == 1
+        assert "modules.words.num_embeddings: got" in capsys.readouterr().err
+    finally:
+        kept.write_text(content, encoding="utf-8")
+
+
+def test_other_recipes_do_not_answer(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Run("reber", "smoke", 0, RECIPES["reber"].settings("smoke"), Path("runs/reber/a"), Path("results")).begin()
+    Path("fine.txt").write_text(TEXT)
+    assert main(["answer", "reber", "--context", "fine.txt", "--question", "Who ?"]) == 2
+    assert "answers nothing; name a run of wen-bidaf." in capsys.readouterr().err
+
+
+def test_the_settings_are_the_papers():
+    settings = RECIPES["wen-bidaf"].settings("paper")
+    training = settings.training("dense")
+    assert (settings.hidden, settings.vector, settings.filters, settings.batch, training.steps) == (
+        100,
+        100,
+        100,
+        60,
+        10_000,
+    )
+    assert [training.learning_rate * training.rate(step) for step in (0, 9_999)] == [1e-3, 1e-3]
+    assert (settings.dropout, settings.sparse_dropout, settings.threshold) == (0.2, 0.1, 4e-4)
+    assert 1e-3 in settings.strengths and len(settings.rows) == 1 + 4 + 4 + 3
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ("hidden=0", "hidden is 0"),
+        ("strengths=-1", "strengths are numbers above 0"),
+        ("target=1", "target is a share"),
+        ("dropout=1", "shares from 0 to below 1"),
+        ("corpus=news", "one of squad, subset, made"),
+        ("optimizer=sgd", "one of adamw, adadelta"),
+        ("learning_rate=0", "learning_rate"),
+        ("bench_rounds=0", "bench_rounds is at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(change, words):
+    with pytest.raises(RecipeError, match=words):
+        with_changes(RECIPES["wen-bidaf"].settings("cpu"), [change])
+
+
+def test_word_vectors_are_read_from_the_data_folder_and_not_trained(tmp_path):
+    words = Vocabulary.of(squad.made(240, 0)).words[:30]
+    (tmp_path / "v.txt").write_text("".join(f"{word} {n} 0.5 -1\n" for n, word in enumerate(words)), encoding="utf-8")
+
+    def work(data: Path | None, *changes: str) -> Bidaf:
+        smoke = RECIPES["wen-bidaf"].settings("smoke")
+        settings = with_changes(smoke, ["vectors=v.txt", "vector=3", "steps=3", "questions=30", *changes])
+        run = Run("wen-bidaf", "smoke", 0, settings, tmp_path / "run", tmp_path / "results", data)
+        run.begin()
+        return Bidaf(run)
+
+    with pytest.raises(DataError, match=r"v.txt is needed and no data folder is given"):
+        work(None).make("dense")
+    made = work(tmp_path)
+    made.make("dense")
+    assert set(made.vocabulary.words) <= set(words)
+    found = made.load("dense").words.weight.detach()[2:]
+    assert [row[0] for row in found.tolist()] == [float(words.index(word)) for word in made.vocabulary.words]
+    assert (found[:, 1:] == torch.tensor([0.5, -1.0])).all()
+    (tmp_path / "run" / "run.json").unlink()
+    with pytest.raises(DataError, match=r"v.txt has vectors of 3 numbers, expected 4: --set vector=3."):
+        work(tmp_path, "vector=4").make("dense")

@@ -1,0 +1,79 @@
+"""When a claim may be judged, and the figures that a net has to beat."""
+
+import math
+
+import pytest
+import torch
+
+from sparsernn_studies.baselines import bigram_bits, linear_bag, majority, unigram_bits
+from sparsernn_studies.claims import Claim, beats, interval, judged, lines
+from sparsernn_studies.lobacheva.claims import OF
+
+
+def rows(value: float, dense: float = 50.0, simple: float | None = 90.0) -> dict:
+    simple_row = {} if simple is None else {"bigram": {"test_perplexity": simple}}
+    return {"dense": {"test_perplexity": dense}, "net": {"x": value}, **simple_row}
+
+
+BEATS = beats("test_perplexity", "dense", "bigram", "a smoothed bigram", more=False, by=0.05)
+BELOW = Claim("below one", "x", lambda r: r["net"]["x"], at_most=1.0, guards=(BEATS,))
+ABOVE = Claim("above one", "x", lambda r: r["net"]["x"], at_least=1.0)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "below", "above"),
+    [
+        ([rows(0.5), rows(0.6), rows(0.55)], "holds", "refuted"),
+        ([rows(1.5), rows(1.6), rows(1.55)], "refuted", "holds"),
+        ([rows(0.5), rows(1.4), rows(0.9)], "not answered: the interval holds the limit", None),
+        ([rows(0.5), rows(0.5)], "not answered: 2 seeds of 3", "not answered: 2 seeds of 3"),
+        ([rows(0.5)], "not answered: 1 seed of 3", "not answered: 1 seed of 3"),
+        (
+            [rows(0.5, dense=88.0)] * 3,
+            "not answered: the dense net (88) does not clearly beat a smoothed bigram (90)",
+            "refuted",
+        ),
+        ([rows(0.5, simple=None)] * 3, "not answered: a smoothed bigram was not measured", "refuted"),
+    ],
+)
+def test_a_claim_is_judged_only_where_its_data_carry_it(seeds, below, above):
+    first, second = judged([BELOW, ABOVE], seeds)
+    assert first.said == below and second.said == (above or first.said)
+    assert below in lines([first])
+
+
+def test_what_no_seed_has_is_left_out():
+    assert judged([Claim("lacking", "x", lambda r: r["other"]["x"], at_most=1.0)], [rows(0.5)] * 3) == []
+
+
+def test_intervals_are_students():
+    assert interval([1.0]) is None
+    low, high = interval([1.0, 2.0, 3.0])
+    half = 4.302653 / math.sqrt(3)  # t of two degrees of freedom at 97.5%, times s / sqrt(n)
+    assert (low, high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
+
+
+def test_every_claim_about_gates_needs_a_dense_net_that_learnt():
+    for kinds in OF.values():
+        for claims in kinds.values():
+            assert all(claim.guards for claim in claims)
+
+
+def test_the_bigram_is_a_distribution_and_knows_a_chain():
+    generator = torch.Generator().manual_seed(0)
+    train_N = torch.randint(0, 7, (400,), generator=generator)
+    every = []
+    for before in range(8):  # symbol 7 never occurs in training, neither before nor after
+        bits = [bigram_bits(train_N, torch.tensor([before, after]), 8) for after in range(8)]
+        every.append(sum(2.0**-b for b in bits))
+    assert every == pytest.approx([1.0] * 8, abs=1e-12)
+    chain_N = torch.arange(300) % 5
+    assert bigram_bits(chain_N, chain_N[:100], 5) < 0.05 and unigram_bits(chain_N, chain_N[:100], 5) > 2.2
+    assert unigram_bits(train_N, torch.arange(8), 8) > math.log2(7)
+
+
+def test_baselines_of_classes():
+    words = [torch.tensor([n % 2 + 3, 5 + n % 3, 1]) for n in range(60)]
+    classes_N = torch.tensor([n % 2 for n in range(60)])
+    assert linear_bag(words[:40], classes_N[:40], words[40:], classes_N[40:], 9) == 1.0
+    assert majority(torch.tensor([0, 1, 1]), torch.tensor([1, 0, 1, 1])) == 0.75

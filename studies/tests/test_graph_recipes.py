@@ -1,0 +1,72 @@
+"""The recipes on graphs: a smoke run, what it writes, and that it goes on where it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sparsernn_studies.darji.graphs import Settings
+from sparsernn_studies.graphs.properties import PROPERTIES
+from sparsernn_studies.recipes import RECIPES
+from sparsernn_studies.results import collect
+from sparsernn_studies.runs import Run
+
+
+def make_run(tmp_path, name: str) -> Run:
+    settings = RECIPES[name].settings("smoke")
+    run = Run(name, "smoke", 0, settings, tmp_path / "run", tmp_path / "results", command=f"sparsernn run {name}")
+    run.begin()
+    return run
+
+
+def test_darji_graphs_writes_lists_over_all_graphs_and_resumes(tmp_path, capsys):
+    run = make_run(tmp_path, "darji-graphs")
+    recipe = RECIPES["darji-graphs"]
+    recipe.run(run)
+    out = capsys.readouterr().out
+    assert recipe.labels["lstm"] in out or "lstm" in out
+    rows = {r.row: r for r in collect(run.results)}
+    assert set(rows) == {"graphs", *run.settings.cells}
+    count = run.settings.graphs + 2 * run.settings.nulls
+    described = rows["graphs"].measured
+    assert all(len(described[name]) == count for name in (*PROPERTIES, "family", "null", "graph_seed"))
+    for cell in run.settings.cells:
+        measured = rows[cell].measured
+        assert len(measured["test_accuracy"]) == len(measured["weights"]) == count
+        assert all(0 <= a <= 1 for a in measured["test_accuracy"])
+    assert rows["lstm"].measured["weights"] == [4 * n for n in rows["tanh"].measured["weights"]]
+    # Without one row's file and one chunk, only these are made again, and to the same figures.
+    (run.results / "darji-graphs" / "smoke" / "tanh-seed0.json").unlink()
+    (run.folder / "parts" / "tanh-1.json").unlink()
+    recipe.run(run)
+    again = {r.row: r for r in collect(run.results)}
+    assert again["tanh"].measured == rows["tanh"].measured
+    assert (run.folder / "report.html").is_file()
+
+
+def test_models_of_a_run_are_the_first_graphs(tmp_path):
+    run = make_run(tmp_path, "darji-graphs")
+    found = RECIPES["darji-graphs"].load(run)
+    assert set(found.models) == set(run.settings.cells)
+    with torch.no_grad():
+        assert found.models["lstm"](*found.example_inputs).shape == (8, 2)
+
+
+def test_darji_prune_graphs_compares_at_equal_numbers_of_weights(tmp_path, capsys):
+    run = make_run(tmp_path, "darji-prune-graphs")
+    recipe = RECIPES["darji-prune-graphs"]
+    recipe.run(run)
+    assert "graph, pruned to half" in capsys.readouterr().out
+    weights = {r.row: r.measured["nonzero"] for r in collect(run.results)}
+    assert weights["gru-pruned"] == weights["gru-graph"] < weights["gru-dense"]
+    assert weights["gru-both"] == weights["gru-fewer"] == round(run.settings.keep * weights["gru-graph"])
+    assert abs(weights["gru-small"] - weights["gru-graph"]) < 0.5 * weights["gru-graph"]
+    assert (run.folder / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"cells": ("rnn",)}, {"families": ()}, {"nulls": 99}, {"nodes": (3, 9)}, {"steps": 0}, {"longest": 4}]
+)
+def test_settings_that_make_no_sense_are_refused(changes):
+    with pytest.raises(ValueError, match=r"expected|at least"):
+        Settings(**{"graphs": 8, "nulls": 2, **changes})

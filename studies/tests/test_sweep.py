@@ -1,0 +1,325 @@
+"""Sweeps: what is swept, where trials lie, and that a sweep which is killed ends as one that was left alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from sparsernn.cli import main
+from sparsernn_studies.recipes import RECIPES
+from sparsernn_studies.results import collect
+from sparsernn_studies.sweeps.sampling import ask, points, sampler
+from sparsernn_studies.sweeps.space import Choice, Range, SpaceError, read_over
+from sparsernn_studies.sweeps.trial import Trial, judged
+
+ROOT = Path(__file__).resolve().parents[2]
+DRIVER = Path(__file__).resolve().parent / "tiny_sweep.py"
+REBER = RECIPES["reber"].settings("smoke")
+OVER = ["--over", "hidden=4,6", "learning_rate=log:1e-3:1e-1"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPARSERNN_DATA", raising=False)
+    yield
+    logging.getLogger().handlers.clear()
+
+
+# --- what is swept
+
+
+def test_lists_and_ranges_are_read_by_the_settings_types():
+    axes = read_over(
+        REBER, ["hidden=8, 16", "strings=400:800", "learning_rate=log:1e-4:0.1", "cells=gru,lstm+rnn", "embedded=true"]
+    )
+    assert axes == (
+        Choice("hidden", ("8", "16")),
+        Range("strings", 400, 800, whole=True, log=False),
+        Range("learning_rate", 1e-4, 0.1, whole=False, log=True),
+        Choice("cells", ("gru", "lstm,rnn")),
+        Choice("embedded", ("true",)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("over", "expected"),
+    [
+        ([], "A sweep needs --over key=values"),
+        (["hidden"], "--over hidden: expected key=values, for example hidden=16,32,64"),
+        (["hidden="], "--over hidden=: expected key=values"),
+        (["hiden=3,4"], "--over hiden=3,4: there is no setting 'hiden'; did you mean hidden"),
+        (["hidden=3,x"], "--over hidden=3,x: 'x' is not a whole number."),
+        (["hidden=3,2+2"], "'2+2' is not a whole number."),
+        (["hidden=__import__('os')"], "is not a whole number."),
+        (["hidden=3,,4"], "there is an empty value"),
+        (["hidden=3,3"], "a value stands there twice"),
+        (["hidden=3", "hidden=4"], "--over names hidden twice"),
+        (["hidden=8:4"], "expected two numbers, the smaller one first."),
+        (["hidden=8:1.5"], "'1.5' is not a whole number."),
+        (["hidden=1:2:3"], "expected a range a:b or log:a:b."),
+        (["hidden=log:8"], "expected a range a:b or log:a:b."),
+        (["learning_rate=log:0:1"], "a logarithmic range begins above zero."),
+        (["learning_rate=1:inf"], "expected two numbers"),
+        (["cells=gru:lstm"], "cells is 'gru:lstm', expected some of lstm, gru, rnn."),
+        (["cells=gru,elman"], "cells is 'elman', expected some of lstm, gru, rnn."),
+        (["sparsity=0.5:1.5"], "--over sparsity=0.5:1.5: sparsity is 1.5, expected a share between 0 and 1."),
+    ],
+)
+def test_what_cannot_be_swept_is_said(over, expected):
+    with pytest.raises(SpaceError) as caught:
+        read_over(REBER, over)
+    assert expected in str(caught.value) and str(caught.value).count("\n") <= 2
+
+
+# --- where trials lie
+
+
+def test_the_grid_has_every_point_once():
+    axes = (Choice("a", ("1", "2", "3")), Choice("b", ("x", "y")))
+    drawn = points("grid", axes, 0, 6)
+    assert sorted((p["a"], p["b"]) for p in drawn) == [(a, b) for a in "123" for b in "xy"]
+    assert drawn == points("grid", axes, 0, 6) != points("grid", axes, 1, 6)
+
+
+AXES = (
+    Choice("cell", ("gru", "lstm")),
+    Range("hidden", 4, 64, whole=True, log=True),
+    Range("rate", 1e-4, 1.0, whole=False, log=True),
+)
+
+
+def test_random_points_depend_on_seed_and_number_alone():
+    drawn = points("random", AXES, 3, 12)
+    assert drawn[:5] == points("random", AXES, 3, 5) and drawn != points("random", AXES, 4, 12)
+    assert len({p["rate"] for p in drawn}) == 12 and {p["cell"] for p in drawn} == {"gru", "lstm"}
+    assert all(4 <= int(p["hidden"]) <= 64 and 1e-4 <= float(p["rate"]) <= 1 for p in drawn)
+
+
+@pytest.mark.parametrize("name", ["tpe", "random"])
+def test_a_study_that_is_opened_again_asks_for_the_same_points(name):
+    """Also for a trial that was cut off after its first setting was noted."""
+    import optuna
+
+    def go_on(storage, trials, cut=False):
+        study = optuna.create_study(
+            study_name="s", storage=storage, sampler=sampler(name, AXES, 0), load_if_exists=True
+        )
+        for _ in range(trials):
+            asked = study.ask()
+            point = ask(asked, AXES)
+            study.tell(asked, abs(float(point["rate"]) - 0.01) + int(point["hidden"]) / 1000)
+        if cut:
+            asked = study.ask()
+            ask(asked, AXES[:1])
+            storage.set_trial_state_values(asked._trial_id, optuna.trial.TrialState.WAITING)
+        return [trial.params for trial in study.trials if trial.state.is_finished()]
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        alone = go_on(optuna.storages.InMemoryStorage(), 16)
+        storage = optuna.storages.InMemoryStorage()
+        go_on(storage, 4, cut=True)
+        go_on(storage, 8, cut=True)
+        assert go_on(storage, 4) == alone
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+# --- what is judged
+
+
+def test_what_a_recipe_is_judged_by_is_measured():
+    """Of the results that are there, some row of each recipe is judged, and has a size."""
+    found = collect(ROOT / "results")
+    for name, recipe in RECIPES.items():
+        if recipe.judge is None:
+            continue
+        for scale in {r.scale for r in found if r.recipe == name}:
+            rows = [r for r in found if (r.recipe, r.scale) == (name, scale)]
+            outcome = judged(Trial(0, name, scale, 0, (), {}, "", None), recipe, rows)
+            assert outcome.quality is not None and outcome.size
+
+
+# --- a small sweep from the command line
+
+
+def refused(capsys, arguments, code=2):
+    there = sorted(str(path) for path in Path.cwd().rglob("*"))
+    assert main(["sweep", *arguments]) == code
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err and said.err.count("\n") <= 3
+    assert sorted(str(path) for path in Path.cwd().rglob("*")) == there
+    return said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["rebar", "--over", "hidden=8"], "There is no recipe 'rebar'; did you mean reber?"),
+        (["reber"], "A sweep needs --over key=values"),
+        (["reber", "--over", "hiden=8"], "did you mean hidden"),
+        (["reber", "--over", "hidden=8", "--set", "hiden=8"], "did you mean hidden"),
+        (["shakespeare", "--scale", "paper", "--over", "hidden=8"], "has no scale 'paper'"),
+        (["reber", "--over", "hidden=8", "--trials", "0"], "trials is 0, expected a whole number from 1 on."),
+        (["reber", "--over", "hidden=8", "--jobs", "0"], "jobs is 0, expected a whole number from 1 on."),
+        (["reber", "--over", "hidden=8", "--seed", "-1"], "seed is -1, expected a whole number from 0 on."),
+        (
+            ["reber", "--over", "hidden=8", "--seed", "9" * 23],
+            "seed is " + "9" * 23 + ", expected a whole number from 0 to",
+        ),
+        (["reber", "--over", "hidden=8", "--sampler", "tpe"], "sampler is tpe, expected grid"),
+        (["reber", "--over", "hidden=8:9", "--sampler", "grid"], "sampler is grid, expected tpe or random"),
+        (["reber", "--over", "hidden=8:9", "--sampler", "tpe", "--jobs", "2"], "Take jobs=1, or sampler random"),
+    ],
+)
+def test_wrong_sweeps(capsys, arguments, expected):
+    assert expected in refused(capsys, arguments)
+
+
+def test_without_ray_the_install_command_is_given(capsys, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "ray"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    said = refused(capsys, ["reber", "--over", "hidden=8", "--ray", "local"], 1)
+    assert "ray is needed for" in said and "pip install 'sparsernn-studies[ray]'" in said
+
+
+def test_a_sweep_from_the_command_line(capsys):
+    options = ["--scale", "smoke", "--set", "strings=200", "steps=4", "warm_up=1", "hidden=8", "--folder", "swept"]
+    command = ["reber", "--over", "learning_rate=1e38,1e-3", *options]
+    assert main(["sweep", *command, "--results", "kept"]) == 0
+    out = capsys.readouterr().out
+    assert "test accuracy" in out and "Report: swept/report.html" in out
+    trials = json.loads(Path("swept/table.json").read_text())["trials"]
+    assert trials == json.loads(Path("kept/sweeps/reber-smoke.json").read_text())["trials"]
+    assert [trial["number"] for trial in trials] == [0, 1]
+    by_rate = {trial["settings"]["learning_rate"]: trial for trial in trials}
+    assert by_rate[1e38]["state"] == "failed" and "The loss is nan at step" in by_rate[1e38]["reason"]
+    (rows,) = Path("swept/trials").glob(f"*{by_rate[1e-3]['number']}/results/reber/smoke/gru-target-seed0.json")
+    measured = json.loads(rows.read_text())["measured"]
+    assert by_rate[1e-3]["state"] == "done"
+    assert (by_rate[1e-3]["quality"], by_rate[1e-3]["size"]) == (measured["test_accuracy"], measured["nonzero"])
+    page = Path("swept/report.html").read_text(encoding="utf-8")
+    assert "Sweep</h2>" in page and page.count("<svg") >= 2
+
+    # The same command again repeats nothing and shows the same.
+    before = {path: path.stat().st_mtime_ns for path in Path("swept/trials").rglob("*")}
+    assert main(["sweep", *command]) == 0
+    assert capsys.readouterr().out == out
+    assert {path: path.stat().st_mtime_ns for path in Path("swept/trials").rglob("*")} == before
+
+    # Another sweep, another recipe or anything else in the folder, or another process at work: refused.
+    said = refused(capsys, ["reber", "--over", "learning_rate=1e-3", *options], 1)
+    assert "swept holds another sweep: its over is learning_rate=1e38,1e-3, here it is learning_rate=1e-3" in said
+    assert "its recipe is reber, here it is shakespeare" in refused(
+        capsys, ["shakespeare", "--scale", "smoke", "--over", "hidden=8", "--folder", "swept"], 1
+    )
+    with FileLock("swept/lock"):
+        assert "Another process carries out the sweep in swept" in refused(capsys, command, 1)
+    Path("mine").mkdir()
+    Path("mine/letter.txt").write_text("x")
+    assert "mine is not a sweep" in refused(capsys, [*command, "--folder", "mine"], 1)
+
+
+# --- killed and resumed
+
+
+def start(folder: str, pause: float) -> subprocess.Popen[str]:
+    """The tiny sweep in a session of its own, all its processes in one group."""
+    command = [sys.executable, str(DRIVER), "sweep", "tiny", "--scale", "smoke", *OVER, "--trials", "5", "--jobs", "2"]
+    environment = {**os.environ, "TINY_PAUSE": str(pause), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, "--folder", folder], stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+
+
+def wait_for(sweep: subprocess.Popen[str], text: str) -> re.Match[str]:
+    """Read what the sweep says until it says something that fits `text`."""
+    assert sweep.stderr is not None
+    heard = []
+    for line in sweep.stderr:
+        heard.append(line)
+        if found := re.search(text, line):
+            return found
+    raise AssertionError("".join(heard))
+
+
+def kill(sweep: subprocess.Popen[str], group: bool) -> None:
+    (os.killpg if group else os.kill)(sweep.pid, signal.SIGKILL)
+    sweep.wait()
+    assert sweep.stderr is not None
+    sweep.stderr.close()
+
+
+def end(sweep: subprocess.Popen[str]) -> str:
+    _, said = sweep.communicate(timeout=600)
+    assert sweep.returncode == 0, said
+    return said
+
+
+def gone(process: int) -> bool:
+    for _ in range(200):
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.timeout(900)  # a busy machine starts processes slowly
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 and process groups")
+def test_a_sweep_that_is_killed_ends_as_one_that_was_left_alone():
+    end(start("alone", 0))
+
+    # A worker is killed in the middle of its second training, then the whole sweep.
+    sweep = start("killed", 0.03)
+    victims = {}
+    while len(victims) < 2:
+        found = wait_for(sweep, r"trial (\d): process (\d+)")
+        victims[found[1]] = int(found[2])
+    number = wait_for(sweep, r"trial (\d): sparse, step 20 of 40")[1]
+    os.kill(victims[number], signal.SIGKILL)
+    wait_for(sweep, rf"trial {number}: its process died \(by SIGKILL\); again")
+    wait_for(sweep, r"\(2 of 5\)")
+    wait_for(sweep, r"trial \d: dense, step 20 of 40")
+    kill(sweep, group=True)
+    ended = {path: path.stat().st_mtime_ns for path in Path("killed").glob("trials/*/outcome.json")}
+    assert 2 <= len(ended) < 5
+
+    # Then only the process that leads, so that its workers have to end by themselves.
+    sweep = start("killed", 0.03)
+    process = int(wait_for(sweep, r"trial \d: process (\d+)")[1])
+    wait_for(sweep, r"trial \d: \w+, step 32 of 40")
+    kill(sweep, group=False)
+    assert gone(process)
+
+    end(start("killed", 0))
+    assert {path: path.stat().st_mtime_ns for path in ended} == ended
+    alone, killed = (json.loads(Path(name, "table.json").read_text()) for name in ("alone", "killed"))
+    assert alone["trials"] == killed["trials"] and [trial["number"] for trial in killed["trials"]] == [0, 1, 2, 3, 4]
+    assert all(trial["state"] == "done" for trial in killed["trials"])
+    with sqlite3.connect("killed/optuna.db") as notes:
+        assert notes.execute("select number, state from trials order by number").fetchall() == [
+            (n, "COMPLETE") for n in range(5)
+        ]
+    notes.close()
+    # Each trial went on where it was: its first steps were taken once, though it was killed after them.
+    for log in Path("killed").glob("trials/*/log.txt"):
+        steps = re.findall(r"(\w+): step (\d+) of", log.read_text())
+        assert steps.count(("dense", "4")) == steps.count(("sparse", "4")) == 1
+        repeated = [step for step in set(steps) if steps.count(step) > 1]
+        assert len(repeated) <= 3

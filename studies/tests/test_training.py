@@ -1,0 +1,289 @@
+"""The training loop: seeds, resuming to the bit, kill -9, signals, NaN, checkpoints that cannot be used."""
+
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from sparsernn.learn.lasso import GroupLasso
+from sparsernn_studies import checkpoint
+from sparsernn_studies.checkpoint import CheckpointError
+from sparsernn_studies.models import CharacterLSTM
+from sparsernn_studies.signals import Stopped
+from sparsernn_studies.tasks.text import LanguageModelling, Streams
+from sparsernn_studies.train import Diverged, Training, train
+
+STEPS = 40
+SETTINGS = Training(steps=STEPS, warm_up=5, checkpoint_every=3)
+
+
+def make_model() -> CharacterLSTM:
+    torch.manual_seed(7)
+    return CharacterLSTM(9, 4, 10, dropout=0.2)
+
+
+def objective() -> LanguageModelling:
+    text = torch.randint(9, (900,), generator=torch.Generator().manual_seed(1))
+    return LanguageModelling(Streams(text, 4, 8))
+
+
+def sparsify(model: nn.Module) -> GroupLasso:
+    return GroupLasso(model, torch.zeros(3, 2, dtype=torch.long), target=0.4, steps=STEPS)
+
+
+def run_training(folder: Path | None, settings: Training = SETTINGS, **more) -> CharacterLSTM:
+    model = make_model()
+    more.setdefault("objective", objective())
+    train(model, settings=settings, seed=3, sparsify=sparsify, folder=folder, **more)
+    return model
+
+
+class StopAt(LanguageModelling):
+    """Raises, or sends a signal, at one step."""
+
+    step: int
+    action: object
+
+    def batch(self, step, rank=0, world=1):
+        if step == self.step:
+            self.action()
+        return super().batch(step, rank, world)
+
+
+def stop_at(step: int, action) -> StopAt:
+    made = StopAt(objective().streams)
+    object.__setattr__(made, "step", step)
+    object.__setattr__(made, "action", action)
+    return made
+
+
+def equal_bits(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def whole() -> CharacterLSTM:
+    """The model of a training that nobody interrupts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield run_training(None)
+    torch.set_num_threads(before)
+
+
+@pytest.mark.smoke
+def test_the_seed_decides_everything(whole, tmp_path):
+    torch.manual_seed(12345)
+    assert equal_bits(run_training(tmp_path), whole)
+    assert not bool((whole.lstm.weight_hh_l0 != 0).all())  # the sparsifier was at work
+
+
+@pytest.mark.parametrize("step", [1, 3, 17, 30, STEPS - 1])
+def test_resumed_after_an_error_is_equal_to_the_bit(whole, tmp_path, step):
+    def fail():
+        raise OSError("the power went")
+
+    with pytest.raises(OSError, match="power"):
+        run_training(tmp_path, objective=stop_at(step, fail))
+    assert equal_bits(run_training(tmp_path), whole)
+    assert equal_bits(run_training(tmp_path), whole)  # one that is done is only read
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_leave_a_good_checkpoint(whole, tmp_path, number):
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped, match=rf"{number.name} after step 12; the same command goes on from") as stopped:
+        run_training(tmp_path, objective=stop_at(11, lambda: os.kill(os.getpid(), number)))
+    assert stopped.value.signal == number
+    assert checkpoint.read(tmp_path / "checkpoint.safetensors")["step"] == 12
+    assert signal.getsignal(number) is before
+    assert equal_bits(run_training(tmp_path), whole)
+
+
+def test_trains_outside_the_main_thread(whole):
+    models = []
+    thread = threading.Thread(target=lambda: models.append(run_training(None)))
+    thread.start()
+    thread.join()
+    assert equal_bits(models[0], whole)
+
+
+def test_kill_9_and_resume_to_the_bit(whole, tmp_path):
+    script = tmp_path / "work.py"
+    script.write_text(
+        "import sys, time, torch\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\n"
+        "import test_training as t\n"
+        "torch.set_num_threads(1)\n"
+        "print('ready', flush=True)\n"
+        "class Slow(t.LanguageModelling):\n"
+        "    def batch(self, step, rank=0, world=1):\n"
+        "        time.sleep(0.01)\n"
+        "        return super().batch(step, rank, world)\n"
+        "t.run_training(Path(sys.argv[1]), objective=Slow(t.objective().streams))\n"
+    )
+    folder = tmp_path / "run"
+    source = random.Random(0)
+    kept = set()
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, str(script), str(folder)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        waited = time.monotonic()
+        file = folder / "checkpoint.safetensors"
+        last = file.stat().st_mtime_ns if file.exists() else 0
+        # Killed at some instant after this process has made progress of its own.
+        while process.poll() is None and time.monotonic() - waited < 60:
+            if file.exists() and file.stat().st_mtime_ns != last:
+                break
+            time.sleep(0.002)
+        time.sleep(source.random() * 0.05)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        kept.add(checkpoint.read(file)["step"])
+    assert kept
+    assert equal_bits(run_training(folder), whole)
+
+
+def test_milestones_begin_other_trainings(tmp_path):
+    dense, sparse = make_model(), make_model()
+    branch = tmp_path / "branch.safetensors"
+    train(dense, objective(), SETTINGS, seed=3, milestones={10: branch})
+    history = train(sparse, objective(), SETTINGS, seed=3, begin=branch, sparsify=sparsify)
+    assert checkpoint.read(branch)["step"] == 10
+    assert history.step[0] < 10 < history.step[-1] == STEPS
+    again = make_model()
+    train(again, objective(), SETTINGS, seed=3, begin=branch)
+    assert equal_bits(again, dense)
+    assert not equal_bits(sparse, dense)
+
+
+def test_nan_names_step_and_last_good_checkpoint(tmp_path):
+    model = make_model()
+
+    def spoil():
+        with torch.no_grad():
+            model.head.weight[0, 0] = torch.nan
+
+    with pytest.raises(Diverged, match=r"nan at step 15 of 40 \(last good checkpoint: .*checkpoint\.safetensors\)"):
+        train(model, stop_at(14, spoil), SETTINGS, seed=3, folder=tmp_path)
+    kept = checkpoint.read(tmp_path / "checkpoint.safetensors")
+    assert kept["step"] == 12
+    assert all(bool(value.isfinite().all()) for value in kept["model"].values())
+
+
+def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(tmp_path):
+    model = make_model()
+
+    def spoil():  # the loss of this step is still finite: the symbol does not occur
+        with torch.no_grad():
+            model.embedding.weight[8] = torch.inf
+
+    text = torch.randint(8, (900,), generator=torch.Generator().manual_seed(1))
+    quiet = stop_at(7, spoil)
+    object.__setattr__(quiet, "streams", Streams(text, 4, 8))
+    train(model, quiet, SETTINGS, seed=3, folder=tmp_path)
+    assert checkpoint.read(tmp_path / "checkpoint.safetensors")["step"] == 6
+
+
+def test_checkpoint_of_another_training_is_refused(tmp_path):
+    run_training(tmp_path)
+    with pytest.raises(CheckpointError, match=r"is of a training with learning_rate = 0\.003, this one has 0\.1"):
+        run_training(tmp_path, Training(steps=STEPS, warm_up=5, learning_rate=0.1))
+    other = CharacterLSTM(9, 4, 11)
+    before = [p.clone() for p in other.parameters()]
+    with pytest.raises(
+        CheckpointError, match=r"is of another model: lstm\.weight_ih_l0 has shape \(40, 4\), here \(44"
+    ):
+        train(other, objective(), SETTINGS, seed=3, folder=tmp_path)
+    assert all(torch.equal(p, q) for p, q in zip(other.parameters(), before))
+
+
+def test_truncated_and_foreign_checkpoints_are_named(tmp_path):
+    file = tmp_path / "checkpoint.safetensors"
+    run_training(tmp_path)
+    content = file.read_bytes()
+    for length in (0, 1, 7, 8, 100, len(content) // 2, len(content) - 1):
+        file.write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors is truncated or not a checkpoint"):
+            run_training(tmp_path)
+    save_file({"a": torch.zeros(2)}, file)
+    with pytest.raises(CheckpointError, match="not a training checkpoint: its field 'format' is None"):
+        run_training(tmp_path)
+    header = {"format": checkpoint.FORMAT, "version": "99", "tree": "{}"}
+    save_file({"a": torch.zeros(2)}, file, metadata=header)
+    with pytest.raises(CheckpointError, match="has version '99'; this release reads version 1"):
+        run_training(tmp_path)
+    save_file(
+        {"a": torch.zeros(2)}, file, metadata={**header, "version": "1", "tree": '{"map": [["x", {"tensor": "b"}]]}'}
+    )
+    with pytest.raises(CheckpointError, match="truncated or not a checkpoint"):
+        run_training(tmp_path)
+    save_file({"a": torch.zeros(2)}, file, metadata={**header, "version": "1", "tree": '{"map": []}'})
+    with pytest.raises(CheckpointError, match="lacks the fields"):
+        run_training(tmp_path)
+
+
+def test_a_checkpoint_with_an_odd_field_is_named(tmp_path):
+    file = tmp_path / "checkpoint.safetensors"
+    run_training(tmp_path)
+    kept = checkpoint.read(file)
+    for field in ("model", "optimizer", "schedule", "step", "history", "random", "settings"):
+        for odd in (None, {"x": 1}, torch.ones(2)):
+            checkpoint.write(file, {**kept, field: odd})
+            with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors (does not fit|is of|lacks)"):
+                run_training(tmp_path)
+
+
+def test_checkpoints_hold_nested_state_exactly(tmp_path):
+    state = {
+        "numbers": [1, 2.5e-17, -0.0, True, None, "text"],
+        3: (torch.arange(3), {"deep": torch.tensor(1.5)}),
+        "shared": [torch.zeros(2)] * 2,
+    }
+    checkpoint.write(tmp_path / "c", state)
+    again = checkpoint.read(tmp_path / "c")
+    assert again["numbers"] == state["numbers"] and again["numbers"][3] is True
+    assert torch.equal(again[3][0], torch.arange(3)) and again[3][1]["deep"].dtype == torch.float32
+    with pytest.raises(TypeError, match=r"state\.what is a set"):
+        checkpoint.write(tmp_path / "c", {"what": {1}})
+    assert checkpoint.read(tmp_path / "c")["numbers"] == state["numbers"]
+
+
+def test_learning_rate_warms_up_and_falls():
+    settings = Training(steps=100, warm_up=10, final_rate=0.1)
+    rates = [settings.rate(step) for step in range(101)]
+    assert rates[0] == 0.1 and rates[9] == 1.0 and rates[100] == pytest.approx(0.1)
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+
+
+@pytest.mark.nightly
+def test_two_processes_end_with_the_same_weights(tmp_path):
+    script = tmp_path / "work.py"
+    script.write_text(
+        "import sys, torch\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\n"
+        "from safetensors.torch import load_file, save_file\n"
+        "import test_training as t\n"
+        "torch.set_num_threads(1)\n"
+        "model = t.run_training(Path(sys.argv[1]))\n"
+        "import torch.distributed as d\n"
+        "save_file(model.state_dict(), f'{sys.argv[1]}/rank{d.get_rank()}')\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, str(script), str(tmp_path / "run")], check=True, env=environment, timeout=250)
+    first, second = (load_file(tmp_path / "run" / f"rank{rank}") for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert checkpoint.read(tmp_path / "run" / "checkpoint.safetensors")["step"] == STEPS
