@@ -9,13 +9,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 import sparsernn
+import sparsernn_studies
 
 SOURCE = Path(sparsernn.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-LEAVES = {"extras", "files", "_modules", "_rebinding", "_tensors"}  # for everyone; they import no room
+LEAVES = {"extras", "files", "_modules", "_rebinding", "tensors", "_version"}  # for everyone; they import no room
 MAY_IMPORT = {
     "structure": set(),
     "nn": {"structure"},
@@ -39,9 +41,9 @@ def room_of(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-def imported(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
+def imported(path: Path, tree: ast.Module, top: Path = SOURCE) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of all that a file imports, inside functions as well; relative names made absolute."""
-    package = ("sparsernn", *path.relative_to(SOURCE).parent.parts)
+    package = (top.name, *path.relative_to(top).parent.parts)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -103,6 +105,58 @@ def test_imports_point_one_way():
 )
 def test_a_wrong_import_is_seen(place, code):
     assert len(wrong_imports(SOURCE / place, ast.parse(code))) == 1
+
+
+STUDIES = Path(sparsernn_studies.__file__).parent
+
+
+def files_that_import() -> nx.DiGraph:
+    """All files of both distributions; an edge where one imports the other, inside functions and for types as well."""
+    places = {".".join(("sparsernn", *path.relative_to(SOURCE).with_suffix("").parts)): path for path in FILES}
+    for path in STUDIES.rglob("*.py"):
+        places[".".join(("sparsernn_studies", *path.relative_to(STUDIES).with_suffix("").parts))] = path
+    places = {name.removesuffix(".__init__"): path for name, path in places.items()}
+    graph = nx.DiGraph()
+    for name, path in places.items():
+        top = SOURCE if name.split(".")[0] == "sparsernn" else STUDIES
+        for _, dotted in imported(path, ast.parse(path.read_text(encoding="utf-8")), top):
+            found = dotted if dotted in places else dotted.rpartition(".")[0]
+            if found in places and found != name:
+                graph.add_edge(name, found)
+    return graph
+
+
+@pytest.mark.smoke
+def test_no_files_import_each_other_in_a_circle():
+    circles = nx.strongly_connected_components(files_that_import())
+    assert [sorted(circle) for circle in circles if len(circle) > 1] == []
+
+
+def private_imports(path: Path, tree: ast.Module, top: Path = SOURCE) -> list[str]:
+    """Imports of names or files with a leading underscore from another room, or from the other distribution."""
+    here = path.relative_to(top).parts[0]
+    found = []
+    for line, dotted in imported(path, tree, top):
+        package, *parts = dotted.split(".")
+        private = [part for part in parts if part.startswith("_") and not part.startswith("__")]
+        if package != "sparsernn" or not private or (top == SOURCE and parts[0] in LEAVES | {here, "_milliseconds"}):
+            continue
+        found.append(f"{path.name}:{line} imports {dotted}")
+    return found
+
+
+def test_no_private_name_crosses_rooms_or_distributions():
+    wrong = [line for path, tree in trees() for line in private_imports(path, tree)]
+    for path in STUDIES.rglob("*.py"):
+        wrong += private_imports(path, ast.parse(path.read_text(encoding="utf-8")), STUDIES)
+    assert wrong == []
+
+
+def test_a_private_import_is_seen():
+    of_a_room = ast.parse("from ..nn._x import y\nfrom ..nn.x import _y\nfrom .._modules import unwrap")
+    assert len(private_imports(SOURCE / "learn" / "a.py", of_a_room)) == 2
+    of_the_other = ast.parse("from sparsernn._modules import unwrap\nfrom sparsernn import trace")
+    assert len(private_imports(STUDIES / "a.py", of_the_other, STUDIES)) == 1
 
 
 def test_nothing_in_the_package_executes_what_it_reads():

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 import sparsernn as srn
-from sparsernn._tensors import TensorFile
 from sparsernn.nn.gated import GatedLSTM
 from sparsernn.nn.split import SplitGRU, SplitLSTM
 from sparsernn.surgery import _container
 from sparsernn.surgery.checkpoint import CheckpointError, load, save
+from sparsernn.tensors import TensorFile
 
 
 class Scaled(nn.Module):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparsernn.nn import FrequencyEmbedding
-from sparsernn.nn._word_widths import block_sizes, block_widths, widths_by_magnitude
+from sparsernn.nn.word_widths import block_sizes, block_widths, widths_by_magnitude
 
 
 @st.composite

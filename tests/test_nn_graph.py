@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import sparsernn as srn
 from sparsernn.nn import GraphGRU, GraphLSTM, GraphRNN, RaggedState
-from sparsernn.nn._layering import layers_of
+from sparsernn.nn.layering import layers_of
 
 KINDS = {"LSTM": GraphLSTM, "GRU": GraphGRU, "RNN": GraphRNN}
 

@@ -121,7 +121,7 @@ def test_the_gradient_of_its_own_is_that_of_the_plain_loop(form: str, monkeypatc
 
     def gradients(own: bool) -> tuple[Tensor, ...]:
         if not own:
-            monkeypatch.setattr("sparsernn.nn._rhn_steps._has_its_own_gradient", lambda *_: False)
+            monkeypatch.setattr("sparsernn.nn.rhn_steps._has_its_own_gradient", lambda *_: False)
         torch.manual_seed(9)
         y, h = net(pack_padded_sequence(x, lengths) if form == "packed" else x, s)
         y = y.data if isinstance(y, PackedSequence) else y

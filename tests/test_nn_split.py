@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from sparsernn.nn import SplitGRU, SplitLSTM, SplitRNN
-from sparsernn.nn._segments import segments
-from sparsernn.nn._split_dense import places
+from sparsernn.nn.segments import segments
+from sparsernn.nn.split_dense import places
 from sparsernn.structure.cells import recurrent_layers
 
 SPLIT = {"LSTM": SplitLSTM, "GRU": SplitGRU, "RNN": SplitRNN}

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sparsernn import _tensors
-from sparsernn._tensors import DTYPES, TensorFile
 from sparsernn.surgery.checkpoint import CheckpointError, load, save
+from sparsernn.tensors import DTYPES, TensorFile
 from sparsernn_studies import checkpoint as training
 
 

@@ -7,6 +7,7 @@ out of the house.
 
 from . import nn as nn
 from ._milliseconds import milliseconds as milliseconds
+from ._version import __version__ as __version__
 from .analysis.sparsity import inspect as inspect
 from .learn.bayes import Bayes as Bayes
 from .learn.fold import fold as fold
@@ -31,5 +32,3 @@ from .surgery.checkpoint import save as save
 from .surgery.compact import compact as compact
 from .surgery.onnx import export_onnx as export_onnx
 from .timing import benchmark as benchmark
-
-__version__ = "0.1.0"

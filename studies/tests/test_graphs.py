@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsernn.nn import GraphGRU, GraphLSTM, GraphRNN
-from sparsernn.nn._layering import directed, layers_of
+from sparsernn.nn.layering import directed, layers_of
 from sparsernn_studies.graphs import analysis
 from sparsernn_studies.graphs.families import FAMILIES, GraphSpec, rewired, shuffled, specs
 from sparsernn_studies.graphs.population import CELLS, GraphClassifier, accuracies, clip_each, fit

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
+from .._version import __version__
 from ..extras import require
 from ..files import write_atomically
 from . import sections, trials, words
@@ -18,18 +18,18 @@ from .terminal import change
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .report import Report, Snapshot
+    from .snapshot import Snapshot
 
 
-def write_page(path: Path, report: Report, extras: Extras) -> Path:
+def write_page(path: Path, found: Snapshot, verdict: str | None, extras: Extras) -> Path:
     """Write the report to `path` atomically and return it; see `Report.html`."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"html: the folder {path.parent} does not exist; make it first.")
-    write_atomically(path, page(report, extras))
+    write_atomically(path, page(found, verdict, extras))
     return path
 
 
-def page(report: Report, extras: Extras) -> str:
+def page(found: Snapshot, verdict: str | None, extras: Extras) -> str:
     """The whole page as a string."""
     jinja2 = require("jinja2", "the HTML report")
     require("matplotlib", "the HTML report")
@@ -38,7 +38,6 @@ def page(report: Report, extras: Extras) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     draw = _Drawings(jinja2)
-    found = report.snapshot
     shown = [
         sections.quality(extras, draw),
         trials.section(extras, draw),
@@ -53,7 +52,7 @@ def page(report: Report, extras: Extras) -> str:
     ]
     return environment.from_string(template).render(
         title=extras.title or f"{found.model}: what can go",
-        verdict=extras.verdict or report.verdict,
+        verdict=extras.verdict or verdict,
         command=extras.command,
         tiles=_tiles(found),
         sections=[section for section in shown if section],

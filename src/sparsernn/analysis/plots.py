@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .gates import KINDS, kind_counts, sorted_units
-from .report import Snapshot
+from .snapshot import Snapshot
 from .style import ACCENT, INK, KIND_COLOURS, LINE, MUTED, PALETTE, dress, legend, new_figure, plain
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from .tables import Layer
 from .terminal import change
 
 if TYPE_CHECKING:
-    from .report import Snapshot
+    from .snapshot import Snapshot
 
 Section = dict[str, Any]
 Draw = Callable[..., dict[str, Any]]  # (figure, description, *, wide=False) -> what the template shows

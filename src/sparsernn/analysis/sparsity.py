@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ..structure.cells import GRU, RecurrentLayer
 from .gates import alive_gates, kind_counts, unit_kinds
 from .multiplied import multiply_adds
-from .report import Report, Snapshot
+from .report import Report
+from .snapshot import Snapshot
 from .tables import Count, Gate, Layer, Matrix, Part, Reason, Units
 
 if TYPE_CHECKING:

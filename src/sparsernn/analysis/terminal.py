@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import words
-from .report import Snapshot
+from .snapshot import Snapshot
 from .tables import Count, Layer
 
 _PLAIN_WIDTH = 110  # where there is no terminal: in files and pipes

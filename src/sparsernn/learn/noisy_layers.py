@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..nn._fused import reverse
-from ..nn._layers import LayeredRecurrent, States
+from ..nn.fused import reverse
+from ..nn.layers import LayeredRecurrent, States
 from ..structure.cells import RecurrentLayer
 from .noise import Draw
 from .noisy_cells import run

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._word_widths import block_sizes, block_widths, widths_by_count
+from .word_widths import block_sizes, block_widths, widths_by_count
 
 
 class FrequencyEmbedding(nn.Module):

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import init
 
-from ._folding import first_order, fold, is_order, unfold
-from ._fused import reverse, run_fused
-from ._gated_steps import GatedWeights, run_steps, worth_a_loop
-from ._layers import LayeredRecurrent, States
+from .folding import first_order, fold, is_order, unfold
+from .fused import reverse, run_fused
+from .gated_steps import GatedWeights, run_steps, worth_a_loop
+from .layers import LayeredRecurrent, States
 from .ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 
 

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from torch.nn import init
 
 from ..structure.cells import GRU, LSTM, RNN, register_cell
-from ._layering import Layering, Outputs, Skips, lay_out
-from ._layers import States
+from .layering import Layering, Outputs, Skips, lay_out
+from .layers import States
 from .ragged import _Ragged
 
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import init
 
 from ..structure.cells import GRU, LSTM, RNN, register_cell
-from ._fused import reverse, run_fused
-from ._layers import LayeredRecurrent, States
-from ._state import RaggedState as RaggedState
+from .fused import reverse, run_fused
+from .layers import LayeredRecurrent, States
+from .state import RaggedState as RaggedState
 
 
 class _Ragged(LayeredRecurrent):

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from torch.nn import init
 
 from ..structure.cells import Cell, register_cell
-from ._fused import reverse
-from ._layers import LayeredRecurrent, States, Widths
-from ._rhn_steps import RHNWeights, run_steps
+from .fused import reverse
+from .layers import LayeredRecurrent, States, Widths
+from .rhn_steps import RHNWeights, run_steps
 
 
 class RHN(LayeredRecurrent):

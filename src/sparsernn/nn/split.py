@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ._layers import LayeredRecurrent, States
-from ._segments import Segment, blocks_for_reduction, check_pattern, segments
-from ._split_dense import places, to_dense, width_of
+from .layers import LayeredRecurrent, States
+from .segments import Segment, blocks_for_reduction, check_pattern, segments
+from .split_dense import places, to_dense, width_of
 
 
 class _Split(LayeredRecurrent):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..nn._layers import LayeredRecurrent
+from ..nn.layers import LayeredRecurrent
 from ..nn.rhn import RHN
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from .cells import RecurrentLayer, has_computed, made_plain_by
 from .channels import ROW, UNIT, Because, Channels, Reason
 from .classes import Classes, PlaneMap
-from .normed import rows_in_norms, spared
+from .rules.normed import rows_in_norms, spared
 
 
 def declare_cells(channels: Channels, layers: Sequence[RecurrentLayer], numbers: Mapping[str, int]) -> None:

@@ -8,18 +8,9 @@ same source line at which it was multiplied before, without a matrix in between 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
-
-from . import rules
-from .channels import distinct
-from .frames import source_line
-from .shadow import Shadow
-
-if TYPE_CHECKING:
-    from .tracer import Tracer
 
 
 class Feedback:
@@ -93,37 +84,3 @@ class Feedback:
         for tensor in tensors:
             found |= self._weights.get(id(tensor), 0)
         return found
-
-
-def observe(tracer: Tracer, name: str, inputs: Sequence[Tensor], results: Sequence[Tensor]) -> None:
-    """Note what the operation `name` of a forward pass feeds back."""
-    feedback = tracer.feedback
-    if name in rules.MATRICES:
-        weights = [_parameters(tracer, tensor) for tensor in inputs]
-        numbers = [n for found in weights for n in found]
-        if all(weights):
-            feedback.derived(results, numbers)
-        else:
-            feedback.product(inputs, numbers, results, tracer.site)
-    elif name in rules.LAYERS or name in rules.CELLS:
-        feedback.layer()
-    else:
-        feedback.other(inputs, results)
-
-
-def _parameters(tracer: Tracer, tensor: Tensor) -> list[int]:
-    number = tracer.number(tensor)
-    if number is not None:
-        return [number]
-    shadow = tracer.shadow(tensor)
-    found = tracer.feedback.parameters(tensor)
-    return tracer.parameters_in(*shadow.weights) if shadow.is_weight else found
-
-
-def gate(tracer: Tracer, tensor: Tensor, carries: Shadow, by: Shadow) -> None:
-    """`tensor` is multiplied element by element by a value with the shadow `by`."""
-    ids = distinct(by.label)
-    if not len(ids) and not by.weights:
-        return  # all that carried a channel was shifted out
-    key = tracer.channels.key_of(int(ids[0])) if len(ids) else tuple(tracer.parameters_in(by.weights[0]))
-    tracer.feedback.gate(tensor, (source_line(), key), distinct(carries.label))

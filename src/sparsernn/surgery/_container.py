@@ -17,8 +17,8 @@ import torch
 from safetensors import torch as safetensors_torch
 from torch import Tensor
 
-from .._tensors import DTYPES, TensorFile, fits
 from ..files import write_atomically
+from ..tensors import DTYPES, TensorFile, fits
 
 FORMAT = 1
 NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES if not dtype.is_complex}

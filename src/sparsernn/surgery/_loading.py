@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .._modules import copied, places, unwrapped
-from .._tensors import DTYPES, TensorFile
+from ..tensors import DTYPES, TensorFile
 from ._container import NAMES, Fault, read_tensors, short
 from ._reasons import NOTE, check_notes, check_readers
 from ._rebuild import BUILDS, SIZES, Shapes, check_sizes, describe

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .._modules import places, unwrap
+from .._version import __version__
 from ._container import FORMAT, NAMES, Fault, open_container, read_header, write_container
 from ._kernels import checked, precisions, say
 from ._loading import Loader
@@ -65,7 +66,6 @@ def save(model: nn.Module, path: str | Path) -> None:
                 raise TypeError(f"{place}: {type(item).__name__} is no registered attachment; see register_attachment.")
             data = _without_tensors(item.to_json(), values)
             attached.setdefault(place, []).append({"tag": item.tag, "data": data})
-    from .. import __version__  # which the package defines after it has imported this module
 
     header = {
         "format": FORMAT,

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from sparsernn._tensors import TensorFile
 from sparsernn.files import write_atomically
+from sparsernn.tensors import TensorFile
 
 from .errors import StudyError
 

@@ -13,8 +13,8 @@ import torch
 from torch import _VF, Tensor
 from torch.onnx import symbolic_helper
 
-from ...nn._fused import reverse, run_fused
-from ...nn._layers import backward_order
+from ...nn.fused import reverse, run_fused
+from ...nn.layers import backward_order
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 # ONNX wants i, o, f, c of an LSTM and z, r, h of a GRU; torch has i, f, g, o and r, z, n.

@@ -13,9 +13,9 @@ import torch
 from torch import _VF, Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ...nn._state import RaggedState
 from ...nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from ...nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
+from ...nn.state import RaggedState
 from .nodes import Node, nodes
 from .operators import SYMBOLIC
 

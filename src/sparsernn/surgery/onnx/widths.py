@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...nn._state import RaggedState
+from ...nn.state import RaggedState
 from ...structure.examples import leaves_in
 from ..attachments import attachments
 from ..states import KeptStates

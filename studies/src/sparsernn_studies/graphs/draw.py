@@ -8,7 +8,7 @@ from pathlib import Path
 import networkx as nx
 
 from sparsernn.files import write_atomically
-from sparsernn.nn._layering import directed, layers_of
+from sparsernn.nn.layering import directed, layers_of
 
 
 def positions(graph: nx.Graph) -> dict:

@@ -14,7 +14,7 @@ from itertools import product
 
 import networkx as nx
 
-from sparsernn.nn._layering import directed, layers_of
+from sparsernn.nn.layering import directed, layers_of
 
 FAMILIES = ("ba", "ws", "er")
 NULLS = ("none", "rewired", "shuffled")

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from sparsernn.learn.sparsifier import Sparsifier
-from sparsernn.nn._layering import directed
 from sparsernn.nn.graph import GraphGRU, GraphLSTM, GraphRNN
+from sparsernn.nn.layering import directed
 
 CELLS: dict[str, tuple[type[Any], dict[str, str]]] = {
     "lstm": (GraphLSTM, {}),

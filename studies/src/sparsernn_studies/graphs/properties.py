@@ -7,7 +7,7 @@ from statistics import fmean, pvariance
 
 import networkx as nx
 
-from sparsernn.nn._layering import directed, layers_of
+from sparsernn.nn.layering import directed, layers_of
 
 SPREADS = ("mean", "var", "std")
 MEASURES = ("eccentricity", "degree", "closeness", "node_betweenness", "edge_betweenness")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsernn.files import write_atomically
-from sparsernn.nn._layering import layers_of
+from sparsernn.nn.layering import layers_of
 
 from ..tasks import reber
 from ..tasks.sequences import Classification, padded

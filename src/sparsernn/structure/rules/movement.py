@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map
 
-from .shadow import NONE, Shadow, Weight, collapse, expand_constant, grow
-
-if TYPE_CHECKING:
-    from .tracer import Tracer
+from ..ledger import Ledger
+from ..shadow import NONE, Shadow, Weight, collapse, expand_constant, grow
 
 
 def first(args: Any, kwargs: Any) -> tuple[Tensor, tuple, dict]:
@@ -23,23 +21,23 @@ def first(args: Any, kwargs: Any) -> tuple[Tensor, tuple, dict]:
     return rest.pop(key), (), rest
 
 
-def indices(tracer: Tracer, rest: Any) -> Any:
+def indices(ledger: Ledger, rest: Any) -> Any:
     """The other arguments of a movement, on the CPU; channels that steer a movement stay."""
 
     def one(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
-            tracer.keep(tracer.shadow(leaf).label, "its value is used as an index")
+            ledger.keep(ledger.shadow(leaf).label, "its value is used as an index")
             return leaf.detach().cpu()
         return leaf
 
     return tree_map(one, rest)
 
 
-def move(tracer: Tracer, func: Callable, args: Any, kwargs: Any) -> list[Shadow] | None:
+def move(ledger: Ledger, func: Callable, args: Any, kwargs: Any) -> list[Shadow] | None:
     source, rest, kw = first(args, kwargs)
-    shadow = tracer.shadow(source)
+    shadow = ledger.shadow(source)
     if not getattr(func, "__name__", "").endswith("_as"):  # the other tensor of expand_as is but a shape
-        rest, kw = indices(tracer, (rest, kw))
+        rest, kw = indices(ledger, (rest, kw))
 
     def run(index: Tensor) -> list[Tensor]:
         try:
@@ -69,12 +67,12 @@ def move(tracer: Tracer, func: Callable, args: Any, kwargs: Any) -> list[Shadow]
     ]
 
 
-def join(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any) -> list[Shadow] | None:
+def join(ledger: Ledger, name: str, func: Callable, args: Any, kwargs: Any) -> list[Shadow] | None:
     tensors, rest, kw = first(args, kwargs)
     tensors = list(tensors)
     kw.pop("padding_value", None)
     rest = rest[:1] if name == "pad_sequence" else rest
-    shadows = [tracer.shadow(x) for x in tensors]
+    shadows = [ledger.shadow(x) for x in tensors]
 
     def run(parts: Sequence[Tensor]) -> Tensor:
         return expand_constant(func(list(parts), *rest, **kw))
@@ -96,9 +94,9 @@ def join(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any) -> l
     return [Shadow(label, tuple(weights), state=state, zero=all(s.zero for s in shadows))]
 
 
-def pad(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, result: Any) -> list[Shadow] | None:
+def pad(ledger: Ledger, name: str, func: Callable, args: Any, kwargs: Any, result: Any) -> list[Shadow] | None:
     source, rest, kw = first(args, kwargs)
-    label = tracer.label(source)
+    label = ledger.label(source)
     if label is None:
         return [NONE]
     if name == "_pad_packed_sequence":
@@ -114,7 +112,7 @@ def pad(tracer: Tracer, name: str, func: Callable, args: Any, kwargs: Any, resul
     if mode != "constant":
         return [Shadow(_pad_from_itself(label, amounts, mode, result.shape))]
     if value:
-        tracer.channels.shift(label)
+        ledger.channels.shift(label)
     return [Shadow(expand_constant(torch.nn.functional.pad(label, amounts, value=0)))]
 
 
@@ -134,23 +132,23 @@ def _pad_from_itself(label: Tensor, amounts: Sequence[int], mode: str, shape: to
     return expand_constant(padded.expand(shape))
 
 
-def set_items(tracer: Tracer, target: Tensor, index: Any, value: Any) -> None:
-    label = tracer.label(value)
-    place = tracer.store.open(target, force=label is not None)
+def set_items(ledger: Ledger, target: Tensor, index: Any, value: Any) -> None:
+    label = ledger.label(value)
+    place = ledger.store.open(target, force=label is not None)
     if place is not None:
-        index = indices(tracer, index)
+        index = indices(ledger, index)
         place[index] = torch.zeros((), dtype=torch.long) if label is None else label
 
 
-def scatter(tracer: Tracer, name: str, args: Any, kwargs: Any) -> list[Shadow] | None:
+def scatter(ledger: Ledger, name: str, args: Any, kwargs: Any) -> list[Shadow] | None:
     """scatter, index_copy and index_fill: values, of another tensor or one number, put where the index says."""
     names = ("input", "dim", "index", "src" if "value" not in kwargs else "value")
     given = [args[n] if len(args) > n else kwargs.get(key, kwargs.get("source")) for n, key in enumerate(names)]
     target, dim, index, source = given
     if len(args) + len(kwargs) != 4 or not isinstance(index, Tensor):
         return None
-    index = indices(tracer, index)
-    labels = [tracer.label(a) if isinstance(a, Tensor) else None for a in (target, source)]
+    index = indices(ledger, index)
+    labels = [ledger.label(a) if isinstance(a, Tensor) else None for a in (target, source)]
     place = torch.zeros(target.shape, dtype=torch.long) if labels[0] is None else labels[0].contiguous()
     if labels[1] is None:
         return [Shadow((torch.index_fill if name.startswith("index") else torch.scatter)(place, dim, index, 0))]
@@ -158,16 +156,16 @@ def scatter(tracer: Tracer, name: str, args: Any, kwargs: Any) -> list[Shadow] |
     return [Shadow(method(place, dim, index, labels[1].contiguous()))]
 
 
-def gather_sums(tracer: Tracer, args: Any, kwargs: Any, result: Tensor) -> list[Shadow] | None:
+def gather_sums(ledger: Ledger, args: Any, kwargs: Any, result: Tensor) -> list[Shadow] | None:
     """index_add, scatter_add and their kin: values added up where the index says, along an axis without units."""
     if len(args) < 4 or not isinstance(args[3], Tensor):
         return None
-    indices(tracer, args[2])
+    indices(ledger, args[2])
     merged = []
     for tensor in (args[0], args[3]):
-        label = tracer.label(tensor)
-        small, agree = (None, True) if label is None else tracer.collapse(label, [args[1] % tensor.dim()])
+        label = ledger.label(tensor)
+        small, agree = (None, True) if label is None else ledger.collapse(label, [args[1] % tensor.dim()])
         if not agree:
             return None
         merged.append(small)
-    return [Shadow(tracer.combine(merged, result.shape))]
+    return [Shadow(ledger.combine(merged, result.shape))]

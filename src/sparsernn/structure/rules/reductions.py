@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_iter
 
-from . import operations as ops
-from .channels import pairs
+from .. import operations as ops
+from ..channels import pairs
+from ..ledger import Ledger
+from ..shadow import NONE, Shadow
 from .movement import first
 from .quantised import weight_range
-from .shadow import NONE, Shadow
-
-if TYPE_CHECKING:
-    from .tracer import Tracer
-
 
 ZERO_REDUCTIONS = (
     frozenset(
@@ -49,13 +46,13 @@ _DEFAULT: dict[str, Any] = {
 }
 
 
-def along_axes(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -> list[Shadow] | None:
+def along_axes(ledger: Ledger, name: str, args: Any, kwargs: Any, result: Any) -> list[Shadow] | None:
     source, rest, kw = first(args, kwargs)
-    shadow = tracer.shadow(source)
+    shadow = ledger.shadow(source)
     label = shadow.label
     if label is None:
-        return weight_range(tracer, name, shadow, result) if shadow.weights else [NONE]
-    tracer.keep_weights(shadow.weights)
+        return weight_range(ledger, name, shadow, result) if shadow.weights else [NONE]
+    ledger.keep_weights(shadow.weights)
     if name in ops.POOL:
         axes = list(range(source.dim() - ops.POOL[name], source.dim()))
     elif name == "renorm":  # of what one index along the given axis has
@@ -67,34 +64,34 @@ def along_axes(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -
         axes = list(range(source.dim() - count, source.dim()))
     else:
         axes = _axes(name, source, rest, kw)
-    if name == "sum" and shadow.factors is not None and not tracer.collapse(label, axes)[1]:
-        tracer.dot_along(*shadow.factors)
+    if name == "sum" and shadow.factors is not None and not ledger.collapse(label, axes)[1]:
+        ledger.dot_along(*shadow.factors)
         return [NONE]
-    merged, agree = tracer.collapse(label, axes)
+    merged, agree = ledger.collapse(label, axes)
     # Units lie along another axis than those that are reduced, or on the last one.
-    elsewhere = label.dim() - 1 not in axes or any(tracer.varies(label, a) for a in range(label.dim()) if a not in axes)
+    elsewhere = label.dim() - 1 not in axes or any(ledger.varies(label, a) for a in range(label.dim()) if a not in axes)
     if not agree and name in ops.REDUCE and elsewhere:
         # Several units of one place are merged (two directions averaged): they go together.
         for axis in axes:
             for n in range(1, label.shape[axis]):
-                tracer.channels.union(*pairs(label.narrow(axis, 0, 1), label.narrow(axis, n, 1)), tracer.site())
+                ledger.channels.union(*pairs(label.narrow(axis, 0, 1), label.narrow(axis, n, 1)), ledger.site())
         agree = True
     if not agree and name.startswith("fft"):
         return None
     if not agree:
-        tracer.keep(label, _WHY.get(name, f"{name} over the units mixes them without a weight"))
+        ledger.keep(label, _WHY.get(name, f"{name} over the units mixes them without a weight"))
         return [NONE]
     if name in ops.STATISTICS:
         return None
     for other in tree_iter((rest, kw)):
-        mine = tracer.label(other)
+        mine = ledger.label(other)
         if mine is not None and mine.dim() == label.dim():
-            small, same = tracer.collapse(mine, axes)
+            small, same = ledger.collapse(mine, axes)
             mine = None if same and torch.equal(small, merged) else mine
         if mine is not None:
             return None
     if name not in ZERO_REDUCTIONS and name not in ops.POOL:
-        tracer.channels.shift(label)
+        ledger.channels.shift(label)
     found = []
     for tensor in tree_iter(result):
         if isinstance(tensor, Tensor):

@@ -10,21 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .channels import Because, distinct, narrow_expanded, pairs
-from .lines import Line, lines
-from .shadow import Shadow, Weight, expand_constant
-
-if TYPE_CHECKING:
-    from .tracer import Tracer
+from ..channels import Because, distinct, narrow_expanded, pairs
+from ..ledger import Ledger
+from ..lines import Line, lines
+from ..shadow import Shadow, Weight, expand_constant
 
 
-def contract(tracer: Tracer, equation: str, a: Shadow, b: Shadow, shapes: Sequence[torch.Size]) -> Tensor | None:
+def contract(ledger: Ledger, equation: str, a: Shadow, b: Shadow, shapes: Sequence[torch.Size]) -> Tensor | None:
     """Follow `torch.einsum(equation, A, B)` (no ellipsis, no repeated letter in one operand); the output's label."""
     left, out = equation.split("->")
     la, lb = left.split(",")
@@ -33,10 +30,10 @@ def contract(tracer: Tracer, equation: str, a: Shadow, b: Shadow, shapes: Sequen
         sizes[c] = s if sizes.get(c, 1) == 1 else sizes[c]
     a, b = _spread(a, la, sizes), _spread(b, lb, sizes)
     if b.is_weight and (not a.is_weight or _is_matrix(b, a)):
-        return _with_weight(tracer, tracer.as_activation(a), la, b.weights, lb, out, sizes)
+        return _with_weight(ledger, ledger.as_activation(a), la, b.weights, lb, out, sizes)
     if a.is_weight:
-        return _with_weight(tracer, tracer.as_activation(b), lb, a.weights, la, out, sizes)
-    return _activations(tracer, tracer.as_activation(a), la, tracer.as_activation(b), lb, out, sizes)
+        return _with_weight(ledger, ledger.as_activation(b), lb, a.weights, la, out, sizes)
+    return _activations(ledger, ledger.as_activation(a), la, ledger.as_activation(b), lb, out, sizes)
 
 
 def _spread(shadow: Shadow, letters: str, sizes: dict[str, int]) -> Shadow:
@@ -55,7 +52,7 @@ def _is_matrix(b: Shadow, a: Shadow) -> bool:
 
 
 def _with_weight(
-    tracer: Tracer,
+    ledger: Ledger,
     label: Tensor | None,
     la: str,
     weights: Sequence[Weight],
@@ -71,29 +68,29 @@ def _with_weight(
     label_rk = _rows(label, la, inner, sizes) if label is not None else None
     if label is not None and label_rk is not None and not batch and _same_along(label_rk):
         # What comes out is still that unit's.
-        tracer.keep_weights(weights, "mixes steps or places, each unit by itself", Because.MEANING)
-        return _onto(tracer, label, la, out, contracted).expand([sizes[c] for c in out])
+        ledger.keep_weights(weights, "mixes steps or places, each unit by itself", Because.MEANING)
+        return _onto(ledger, label, la, out, contracted).expand([sizes[c] for c in out])
     covered = np.zeros(_product(sizes, inner), dtype=bool)
     for weight in weights:
-        found = lines(_matrix(weight, lw, inner, free + summed, sizes), tracer.numbering.shapes)
+        found = lines(_matrix(weight, lw, inner, free + summed, sizes), ledger.numbering.shapes)
         if found is None:
-            why = tracer.numbering.why_lost(weight)
-            tracer.channels.keep(label, why or tracer.lost("read through a weight that is computed"))
-            tracer.keep_weights([weight])
+            why = ledger.numbering.why_lost(weight)
+            ledger.channels.keep(label, why or ledger.lost("read through a weight that is computed"))
+            ledger.keep_weights([weight])
             continue
         for line in found:
-            covered[line.positions] |= tracer.numbering.counts(line.parameter, line.axis)
+            covered[line.positions] |= ledger.numbering.counts(line.parameter, line.axis)
             for row in label_rk if label_rk is not None else ():
-                tracer.read(line.parameter, line.axis, line.index, row[line.positions])
+                ledger.read(line.parameter, line.axis, line.index, row[line.positions])
     if label_rk is not None and not covered.all():
-        tracer.keep(torch.from_numpy(label_rk[:, ~covered].copy()), "multiplied with a tensor without weights")
-    if label is None and all(n in tracer.numbering.buffers for n in tracer.parameters_in(*weights)):
+        ledger.keep(torch.from_numpy(label_rk[:, ~covered].copy()), "multiplied with a tensor without weights")
+    if label is None and all(n in ledger.numbering.buffers for n in ledger.parameters_in(*weights)):
         return None  # constants (an adjacency matrix) times the input: nothing that is learned
-    return _output_rows(tracer, weights, lw, batch, contracted + summed, free, out, sizes)
+    return _output_rows(ledger, weights, lw, batch, contracted + summed, free, out, sizes)
 
 
 def _output_rows(
-    tracer: Tracer,
+    ledger: Ledger,
     weights: Sequence[Weight],
     lw: str,
     batch: list[str],
@@ -109,16 +106,16 @@ def _output_rows(
     ids = np.zeros(count, dtype=np.int64)
     owners: list[Line] = []
     for weight in weights:
-        found = lines(_matrix(weight, lw, rows, columns, sizes), tracer.numbering.shapes, first=True)
+        found = lines(_matrix(weight, lw, rows, columns, sizes), ledger.numbering.shapes, first=True)
         if found is None:  # rows that are no planes (heads and features in two axes): an output of a fixed width
             return None
         owners += found
     for line in owners:
-        base = tracer.row_block(line.parameter, line.axis)
+        base = ledger.row_block(line.parameter, line.axis)
         empty = ids[line.positions] == 0
         ids[line.positions[empty]] = base + line.index[empty]
     for line in owners:
-        tracer.own(line.parameter, line.axis, line.index, ids[line.positions], value=True)
+        ledger.own(line.parameter, line.axis, line.index, ids[line.positions], value=True)
     order = [c for c in out if c in rows]
     label = torch.from_numpy(ids).view([sizes[c] for c in rows]).permute([rows.index(c) for c in order])
     for position, c in enumerate(out):
@@ -171,28 +168,28 @@ def _product(sizes: dict[str, int], letters: list[str]) -> int:
 
 
 def _activations(
-    tracer: Tracer, a: Tensor | None, la: str, b: Tensor | None, lb: str, out: str, sizes: dict[str, int]
+    ledger: Ledger, a: Tensor | None, la: str, b: Tensor | None, lb: str, out: str, sizes: dict[str, int]
 ) -> Tensor | None:
     summed = [c for c in sizes if c not in out]
-    a, a_agrees = _along(tracer, a, la, summed)
-    b, b_agrees = _along(tracer, b, lb, summed)
+    a, a_agrees = _along(ledger, a, la, summed)
+    b, b_agrees = _along(ledger, b, lb, summed)
     if a is not None and not a_agrees and b is not None and not b_agrees:
-        _dot(tracer, a, la, b, lb)
+        _dot(ledger, a, la, b, lb)
         return None
     for label, agrees in ((a, a_agrees), (b, b_agrees)):
         if label is not None and not agrees:
-            tracer.keep(label, "a product of two activations, summed over units")
+            ledger.keep(label, "a product of two activations, summed over units")
     results = [
-        _onto(tracer, label, letters, out, summed) if label is not None and agrees else None
+        _onto(ledger, label, letters, out, summed) if label is not None and agrees else None
         for label, letters, agrees in ((a, la, a_agrees), (b, lb, b_agrees))
     ]
-    return tracer.combine(results, torch.Size(sizes[c] for c in out))
+    return ledger.combine(results, torch.Size(sizes[c] for c in out))
 
 
-def _onto(tracer: Tracer, label: Tensor, letters: str, out: str, summed: list[str]) -> Tensor:
+def _onto(ledger: Ledger, label: Tensor, letters: str, out: str, summed: list[str]) -> Tensor:
     """The label with its axes in the order of `out`, summed axes gone, missing axes of size 1."""
     gone = [letters.index(c) for c in summed if c in letters]
-    small, _ = tracer.collapse(label, gone)
+    small, _ = ledger.collapse(label, gone)
     small = small.permute([letters.index(c) for c in out if c in letters] + gone)
     for _ in gone:
         small = small.squeeze(-1)
@@ -202,30 +199,30 @@ def _onto(tracer: Tracer, label: Tensor, letters: str, out: str, summed: list[st
     return small
 
 
-def _along(tracer: Tracer, label: Tensor | None, letters: str, summed: list[str]) -> tuple[Tensor | None, bool]:
+def _along(ledger: Ledger, label: Tensor | None, letters: str, summed: list[str]) -> tuple[Tensor | None, bool]:
     if label is None:
         return None, True
-    return label, tracer.collapse(label, [letters.index(c) for c in summed if c in letters])[1]
+    return label, ledger.collapse(label, [letters.index(c) for c in summed if c in letters])[1]
 
 
-def _dot(tracer: Tracer, a: Tensor, la: str, b: Tensor, lb: str) -> None:
+def _dot(ledger: Ledger, a: Tensor, la: str, b: Tensor, lb: str) -> None:
     shared = [c for c in la if c in lb]
     small = []
     for label, letters in ((a, la), (b, lb)):
         own = [letters.index(c) for c in letters if c not in shared]
-        merged, agree = tracer.collapse(label, own)
+        merged, agree = ledger.collapse(label, own)
         if not agree:
-            tracer.lose(a, "an outer product of activations")
-            tracer.lose(b, "an outer product of activations")
+            ledger.lose(a, "an outer product of activations")
+            ledger.lose(b, "an outer product of activations")
             return
         merged = merged.permute([letters.index(c) for c in shared] + own)
         for _ in own:
             merged = merged.squeeze(-1)
         small.append(merged)
     left, right = pairs(small[0], small[1])
-    tracer.dot(left, right)
+    ledger.dot(left, right)
     for mine, other in ((small[0], small[1]), (small[1], small[0])):
         narrowed, against = narrow_expanded(mine, other)
         alone = torch.where(against == 0, narrowed, 0)
         if len(distinct(alone)):
-            tracer.keep(alone, "a dot product with a tensor without weights")
+            ledger.keep(alone, "a dot product with a tensor without weights")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._layers import LayeredRecurrent
+from .layers import LayeredRecurrent
 from .ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 
 RAGGED: dict[str, type[Any]] = {"LSTM": RaggedLSTM, "GRU": RaggedGRU, "RNN": RaggedRNN}

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .channels import UNIT, narrow_expanded
-from .shadow import Shadow, collapse, weight_shadow
-
-if TYPE_CHECKING:
-    from .tracer import Tracer
+from ..channels import UNIT, narrow_expanded
+from ..ledger import Ledger
+from ..shadow import Shadow, collapse, weight_shadow
 
 # Name of the call -> (number of gates, gates whose zero rows make the unit's value zero).
 LAYERS = {"lstm": (4, (2,)), "gru": (3, (2,)), "rnn_tanh": (1, (0,)), "rnn_relu": (1, (0,))}
 CELLS = {"lstm_cell": "lstm", "gru_cell": "gru", "rnn_tanh_cell": "rnn_tanh", "rnn_relu_cell": "rnn_relu"}
 
 
-def follow_layer(tracer: Tracer, name: str, args: Sequence[Any]) -> list[Shadow]:
+def follow_layer(ledger: Ledger, name: str, args: Sequence[Any]) -> list[Shadow]:
     """Shadows of (output, h_n) or (output, h_n, c_n) of `torch._VF.lstm` and its kin."""
     packed = isinstance(args[3], (list, tuple))
     source, states, weights = (args[0], args[2], args[3]) if packed else (args[0], args[1], args[2])
@@ -30,26 +28,26 @@ def follow_layer(tracer: Tracer, name: str, args: Sequence[Any]) -> list[Shadow]
     each = len(weights) // (layers * directions)
     projected = each in (3, 5)
     assert each == 2 + 2 * bool(has_biases) + projected
-    label = tracer.label(source)
-    plain = _plain(tracer, weights)
+    label = ledger.label(source)
+    plain = _plain(ledger, weights)
     ends: list[list[np.ndarray]] = [[] for _ in states]
     for layer in range(layers):
         outputs: list[np.ndarray] = []
         for direction in range(directions):
             place = layer * directions + direction
             mine = weights[place * each : (place + 1) * each]
-            if not plain and not _plain(tracer, mine):
-                _keep_all(tracer, [label, *(tracer.label(s) for s in states)], mine)
+            if not plain and not _plain(ledger, mine):
+                _keep_all(ledger, [label, *(ledger.label(s) for s in states)], mine)
                 sizes = (states[0].shape[-1], states[-1].shape[-1])
                 outputs.append(np.zeros(sizes[0], dtype=np.int64))
                 for which, size in enumerate(sizes[: len(states)]):
                     ends[which].append(np.zeros(size, dtype=np.int64))
                 continue
-            units = _unit(tracer, name, mine, label, projected)
+            units = _unit(ledger, name, mine, label, projected)
             for ids in units if not plain else ():
-                tracer.lose(torch.from_numpy(ids), "other weights of its layer are not plain parameters")
+                ledger.lose(torch.from_numpy(ids), "other weights of its layer are not plain parameters")
             for which, state in enumerate(states):
-                _start(tracer, state, place, units[which])
+                _start(ledger, state, place, units[which])
                 ends[which].append(units[which])
             outputs.append(units[0])
         label = torch.from_numpy(np.concatenate(outputs))
@@ -57,55 +55,55 @@ def follow_layer(tracer: Tracer, name: str, args: Sequence[Any]) -> list[Shadow]
     return [Shadow(label)] + [_stacked(rows) for rows in ends]
 
 
-def follow_cell(tracer: Tracer, name: str, args: Sequence[Any]) -> list[Shadow]:
+def follow_cell(ledger: Ledger, name: str, args: Sequence[Any]) -> list[Shadow]:
     """Shadows of h' or (h', c') of `torch._VF.lstm_cell` and its kin."""
     source, states, weights = args[0], args[1], [w for w in args[2:6] if w is not None]
     states = tuple(states) if isinstance(states, (list, tuple)) else (states,)
-    label = tracer.label(source)
-    if not _plain(tracer, weights):
-        _keep_all(tracer, [label, *(tracer.label(s) for s in states)], weights)
+    label = ledger.label(source)
+    if not _plain(ledger, weights):
+        _keep_all(ledger, [label, *(ledger.label(s) for s in states)], weights)
         return [Shadow()] * len(states)
-    units = _unit(tracer, CELLS[name], weights, label, False)
+    units = _unit(ledger, CELLS[name], weights, label, False)
     for state, ids in zip(states, units):
-        _start(tracer, state, None, ids)
+        _start(ledger, state, None, ids)
     return [Shadow(torch.from_numpy(ids), state=True) for ids in units[: len(states)]]
 
 
 def _unit(
-    tracer: Tracer, kind: str, weights: Sequence[Tensor], label: Tensor | None, projected: bool
+    ledger: Ledger, kind: str, weights: Sequence[Tensor], label: Tensor | None, projected: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Channels (h, c) of one layer and direction, reads and owns recorded."""
     gates, value_gates = LAYERS[kind]
     hidden = weights[1].shape[0] // gates
-    numbers = [_numbers(tracer, weight) for weight in weights]
+    numbers = [_numbers(ledger, weight) for weight in weights]
     ih, hh = numbers[:2]
-    cell = tracer.channels.block(("unit", hh[0]), hidden, UNIT) + np.arange(hidden)
+    cell = ledger.channels.block(("unit", hh[0]), hidden, UNIT) + np.arange(hidden)
     if label is not None:
         for row in distinct_rows(label):
-            _read(tracer, ih, row)
+            _read(ledger, ih, row)
     for rows_of in numbers[:-1] if projected else numbers:
         for gate in range(gates):
             rows = gate * hidden + np.arange(hidden)
-            _own(tracer, rows_of, rows, cell, value=gate in value_gates)
+            _own(ledger, rows_of, rows, cell, value=gate in value_gates)
     out = cell
     if projected:
         hr, size = numbers[-1], weights[-1].shape[0]
-        out = tracer.channels.block(("projected", hh[0]), size, UNIT) + np.arange(size)
-        _read(tracer, hr, cell)
-        _own(tracer, hr, np.arange(size), out, value=True)
-    _read(tracer, hh, out)
+        out = ledger.channels.block(("projected", hh[0]), size, UNIT) + np.arange(size)
+        _read(ledger, hr, cell)
+        _own(ledger, hr, np.arange(size), out, value=True)
+    _read(ledger, hh, out)
     return out, cell
 
 
-def _numbers(tracer: Tracer, weight: Tensor) -> tuple[int, ...]:
+def _numbers(ledger: Ledger, weight: Tensor) -> tuple[int, ...]:
     """The parameter that `weight` is, and those (masks) that it is multiplied with; empty for anything else."""
-    if id(weight) in tracer.numbering.of:
-        return (tracer.numbering.of[id(weight)],)
-    shadow = tracer.shadow(weight)
+    if id(weight) in ledger.numbering.of:
+        return (ledger.numbering.of[id(weight)],)
+    shadow = ledger.shadow(weight)
     found: list[int] = []
     for number, *parts in shadow.weights if shadow.label is None else ():
         mine = int(number.reshape(-1)[0]) if number.numel() else 0
-        whole = mine > 0 and tracer.numbering.shapes[mine] == tuple(weight.shape)
+        whole = mine > 0 and ledger.numbering.shapes[mine] == tuple(weight.shape)
         if not whole or bool((number != mine).any()):
             return ()
         _, *own = weight_shadow(mine, weight.shape).weights[0]
@@ -115,33 +113,33 @@ def _numbers(tracer: Tracer, weight: Tensor) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _read(tracer: Tracer, numbers: tuple[int, ...], ids: np.ndarray) -> None:
+def _read(ledger: Ledger, numbers: tuple[int, ...], ids: np.ndarray) -> None:
     for number in numbers:
-        tracer.read(number, 1, np.arange(len(ids)), ids)
+        ledger.read(number, 1, np.arange(len(ids)), ids)
 
 
-def _own(tracer: Tracer, numbers: tuple[int, ...], rows: np.ndarray, ids: np.ndarray, value: bool) -> None:
+def _own(ledger: Ledger, numbers: tuple[int, ...], rows: np.ndarray, ids: np.ndarray, value: bool) -> None:
     for number in numbers:
-        tracer.own(number, 0, rows, ids, value=value)
+        ledger.own(number, 0, rows, ids, value=value)
 
 
-def _start(tracer: Tracer, state: Tensor, place: int | None, ids: np.ndarray) -> None:
+def _start(ledger: Ledger, state: Tensor, place: int | None, ids: np.ndarray) -> None:
     """The initial state of one layer and direction: tied to the units, so that it is cut with them."""
-    shadow = tracer.shadow(state)
+    shadow = ledger.shadow(state)
     # One parameter with the states of several layers can't be cut differently for each: it keeps its width, and a
     # compacted layer takes states of the dense width.
     shared = shadow.is_weight and place is not None and state.shape[0] > 1
-    label = None if shared else tracer.as_activation(shadow)
+    label = None if shared else ledger.as_activation(shadow)
     if label is not None and place is not None:
         label = label[place]
     if label is not None:
         for row in distinct_rows(label):
             real = row != 0
-            tracer.channels.union(row[real], ids[real], tracer.site())
+            ledger.channels.union(row[real], ids[real], ledger.site())
     if not shadow.zero:
-        tracer.channels.shifted[ids] = label is None or tracer.channels.shifted[ids]
+        ledger.channels.shifted[ids] = label is None or ledger.channels.shifted[ids]
         if label is not None and not shadow.weights:
-            tracer.channels.shifted[ids] = True
+            ledger.channels.shifted[ids] = True
 
 
 def _stacked(rows: Sequence[np.ndarray]) -> Shadow:
@@ -161,12 +159,12 @@ def distinct_rows(label: Tensor) -> np.ndarray:
     return merged.numpy() if agree else np.unique(flat.numpy(), axis=0)
 
 
-def _plain(tracer: Tracer, weights: Sequence[Tensor]) -> bool:
-    return all(_numbers(tracer, w) for w in weights)
+def _plain(ledger: Ledger, weights: Sequence[Tensor]) -> bool:
+    return all(_numbers(ledger, w) for w in weights)
 
 
-def _keep_all(tracer: Tracer, labels: Sequence[Tensor | None], weights: Sequence[Tensor]) -> None:
+def _keep_all(ledger: Ledger, labels: Sequence[Tensor | None], weights: Sequence[Tensor]) -> None:
     for label in labels:
-        tracer.lose(label, "read by a recurrent layer whose weights are not plain parameters")
+        ledger.lose(label, "read by a recurrent layer whose weights are not plain parameters")
     for weight in weights:
-        tracer.keep_weights(tracer.shadow(weight).weights)
+        ledger.keep_weights(ledger.shadow(weight).weights)

@@ -6,41 +6,37 @@ of A and computes its result j from column j of B, as if the two were one weight
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from .shadow import SUMMED, Shadow, Weight, expand_constant
-
-if TYPE_CHECKING:
-    from .tracer import Tracer
+from ..ledger import Ledger
+from ..shadow import SUMMED, Shadow, Weight, expand_constant
 
 
-def derived(tracer: Tracer, equation: str, a: Tensor, b: Tensor) -> Shadow | None:
+def derived(ledger: Ledger, equation: str, a: Tensor, b: Tensor) -> Shadow | None:
     """The shadow of `torch.einsum(equation, a, b)` as a weight; None unless both are matrices made of parameters.
 
     What the product reads and owns inside itself is `contract`'s to record, as for any other.
     """
     sides, out = equation.split("->")
     letters = sides.split(",")
-    shadows = tracer.shadow(a), tracer.shadow(b)
+    shadows = ledger.shadow(a), ledger.shadow(b)
     matrices = {len(side) for side in (*letters, out)} == {2} and max(a.shape + b.shape) > 1
-    if not matrices or not all(map(tracer.is_learned, shadows)):
+    if not matrices or not all(map(ledger.is_learned, shadows)):
         return None
     factors: list[list[Weight]] = []
     for tensor, shadow, side in zip((a, b), shadows, letters):
         free = next(n for n, c in enumerate(side) if c in out)
-        plain = id(tensor) in tracer.numbering.of
+        plain = id(tensor) in ledger.numbering.of
         found = [_factor(weight, free, plain) for weight in shadow.weights]
         if any(weight is None for weight in found):
             return None
         factors.append([weight for weight in found if weight is not None and _axes(weight)])
     for left in factors[0]:
         for right in factors[1]:
-            for plane in _planes(tracer, left):
-                for other in _planes(tracer, right):
-                    tracer.channels.chain(plane, other)
+            for plane in _planes(ledger, left):
+                for other in _planes(ledger, right):
+                    ledger.channels.chain(plane, other)
     weights: list[Weight] = []
     for own, other, side in ((factors[0], b, letters[0]), (factors[1], a, letters[1])):
         free = next(c for c in side if c in out)
@@ -72,8 +68,8 @@ def _axes(weight: Weight) -> list[int]:
     return [axis for axis, part in enumerate(weight[1:]) if int(part[0]) != SUMMED]
 
 
-def _planes(tracer: Tracer, weight: Weight) -> list[tuple[int, int]]:
-    return [(number, axis) for number in tracer.parameters_in(weight) for axis in _axes(weight)]
+def _planes(ledger: Ledger, weight: Weight) -> list[tuple[int, int]]:
+    return [(number, axis) for number in ledger.parameters_in(weight) for axis in _axes(weight)]
 
 
 def _spread(part: Tensor, at: int, size: int) -> Tensor:

@@ -8,42 +8,40 @@ zero in the weight and can be cut, as long as something else is left of every no
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .channels import Because, Channels, Reason
-from .shadow import Shadow, fit
-
-if TYPE_CHECKING:
-    from .tracer import Tracer
+from ..channels import Because, Channels, Reason
+from ..ledger import Ledger
+from ..shadow import Shadow, fit
 
 
-def weight_norm(tracer: Tracer, v: Tensor, g: Tensor, dim: int = 0) -> list[Shadow] | None:
+def weight_norm(ledger: Ledger, v: Tensor, g: Tensor, dim: int = 0) -> list[Shadow] | None:
     """`torch._weight_norm`: v * g / norm(v), norm over all axes but `dim` (-1: over all; -2 counts from the end)."""
-    numbering, shadows = tracer.numbering, (tracer.shadow(v), tracer.shadow(g))
+    numbering, shadows = ledger.numbering, (ledger.shadow(v), ledger.shadow(g))
     direction, scale = (numbering.whole(shadow) for shadow in shadows)
     if direction is None or scale is None:
         return None
     apart = [] if dim == -1 else [dim % v.dim()]
     others = [axis for axis in range(v.dim()) if axis not in apart]
-    tracer.channels.norm(direction, apart, tracer.site())
+    ledger.channels.norm(direction, apart, ledger.site())
     for axis in apart:
         for other in others:
-            tracer.channels.chain((scale, axis), (direction, other))
+            ledger.channels.chain((scale, axis), (direction, other))
     weights = [numbering.alias(w, axes) for s, axes in zip(shadows, (others, apart)) for w in s.weights]
     return [Shadow(weights=tuple(tuple(fit(p, v.shape) for p in w) for w in weights))]
 
 
-def note_norm(tracer: Tracer, main: Shadow, operands: Sequence[Any]) -> None:
+def note_norm(ledger: Ledger, main: Shadow, operands: Sequence[Any]) -> None:
     """`main`, a weight, is multiplied with or divided by `operands`: by a number that was computed from itself?"""
-    own = set(tracer.parameters_in(*main.weights))
+    own = set(ledger.parameters_in(*main.weights))
     for operand in operands:
-        if isinstance(operand, Tensor) and not tracer.shadow(operand).weights:
-            for number in own & set(tracer.feedback.parameters(operand)):
-                tracer.channels.norm(number, (), tracer.site())
+        if isinstance(operand, Tensor) and not ledger.shadow(operand).weights:
+            for number in own & set(ledger.feedback.parameters(operand)):
+                ledger.channels.norm(number, (), ledger.site())
 
 
 def rows_in_norms(channels: Channels, names: Sequence[str]) -> Iterator[tuple[np.ndarray, Reason]]:

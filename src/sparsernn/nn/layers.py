@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from ._state import RaggedState, pack_rows
+from .state import RaggedState, pack_rows
 
 Widths = tuple[tuple[int, ...], ...]
 States = list[Tensor]  # of one layer and direction: [h] or [h, c], each (batch, width)

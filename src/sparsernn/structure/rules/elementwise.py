@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import operations as ops
-from .feedback import gate
+from .. import operations as ops
+from ..ledger import Ledger
+from ..shadow import NONE, Shadow, fit
 from .movement import first
 from .normed import note_norm
-from .shadow import NONE, Shadow, fit
-
-if TYPE_CHECKING:
-    from .tracer import Tracer
-
 
 ADDITIVE = frozenset(
     """add subtract sub rsub __add__ __radd__ __iadd__ __sub__ __rsub__ __isub__ maximum minimum fmax fmin where lerp
@@ -29,32 +25,32 @@ ADDITIVE = frozenset(
 GATING = frozenset("mul multiply __mul__ __rmul__ __imul__ lerp addcmul".split())
 
 
-def elementwise(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Tensor) -> Shadow:
+def elementwise(ledger: Ledger, name: str, args: Any, kwargs: Any, result: Tensor) -> Shadow:
     operands = [a for a in (*args, *kwargs.values()) if not isinstance(a, (str, torch.dtype)) and a is not None]
-    shadows = [tracer.shadow(a) for a in operands]
+    shadows = [ledger.shadow(a) for a in operands]
     shape = result.shape
     masks = [isinstance(a, Tensor) and a.dtype == torch.bool and s.label is None for a, s in zip(operands, shadows)]
     if name == "prelu":
         shadows[1] = _on_axis_one(shadows[1], len(shape))
     if name in GATING:
-        _gate(tracer, operands, shadows)
-    label = tracer.combine([s.label for s in shadows], shape)
+        _gate(ledger, operands, shadows)
+    label = ledger.combine([s.label for s in shadows], shape)
     quiet = [
         (isinstance(a, Tensor) and bool(s)) or (not isinstance(a, Tensor) and a == 0) for a, s in zip(operands, shadows)
     ]
     product = name in ops.ELEMENTWISE_ZERO
     if label is None:
-        return _weights_only(tracer, name, operands, shadows, shape)
+        return _weights_only(ledger, name, operands, shadows, shape)
     if product and any(s.zero for s in shadows) and _is_broadcast(operands, shadows, shape):
         return Shadow(zero=True)  # an attention weight times states that are all zero yet says nothing of the states
     for shadow in shadows:
         for weight in shadow.weights:
-            tracer.own_along(label, weight, additive=not product)
+            ledger.own_along(label, weight, additive=not product)
     divided = product and "div" in name and shadows[0].label is None
     additive = name in ADDITIVE and all(q or m for q, m in zip(quiet, masks))
-    computed = any(tracer.numbering.is_alias(w) for s in shadows for w in s.weights) and not product
+    computed = any(ledger.numbering.is_alias(w) for s in shadows for w in s.weights) and not product
     if divided or computed or not (product or additive or name == "prelu"):
-        tracer.channels.shift(label)
+        ledger.channels.shift(label)
     state = all(s.state or s.zero or m for s, m in zip(shadows, masks)) and any(s.state for s in shadows)
     labels = [s.label.expand(shape) for s in shadows if s.label is not None]
     two = product and "div" not in name and len(labels) == len(operands) == 2
@@ -67,15 +63,15 @@ def _is_broadcast(operands: Sequence[Any], shadows: Sequence[Shadow], shape: tor
     return (1,) * (len(shape) - len(channels)) + tuple(channels) != tuple(shape)
 
 
-def _gate(tracer: Tracer, operands: Sequence[Any], shadows: Sequence[Shadow]) -> None:
+def _gate(ledger: Ledger, operands: Sequence[Any], shadows: Sequence[Shadow]) -> None:
     for n, (operand, shadow) in enumerate(zip(operands, shadows)):
         for other, by in enumerate(shadows):
             if n != other and isinstance(operand, Tensor) and (by.label is not None or by.weights):
-                gate(tracer, operand, shadow, by)
+                ledger.gate(operand, shadow, by)
 
 
 def _weights_only(
-    tracer: Tracer, name: str, operands: Sequence[Any], shadows: Sequence[Shadow], shape: torch.Size
+    ledger: Ledger, name: str, operands: Sequence[Any], shadows: Sequence[Shadow], shape: torch.Size
 ) -> Shadow:
     """A parameter, element by element with constants and other parameters: a weight again where zero stays zero."""
     weights = tuple(tuple(fit(p, shape) for p in w) for s in shadows for w in s.weights)
@@ -89,14 +85,14 @@ def _weights_only(
     if name in ops.ELEMENTWISE_ZERO and not ("div" in name and not shadows[0].weights):
         # A mask or a scale on a weight is cut with it, but it is the weight itself that has to be zero.
         # What is learned stands for the product; of several the first.
-        main, *factors = sorted((s for s in shadows if s.weights), key=lambda s: not tracer.is_learned(s))
-        note_norm(tracer, main, operands)
-        scaled = tuple(tracer.as_factor(w) for s in factors for w in s.weights)
+        main, *factors = sorted((s for s in shadows if s.weights), key=lambda s: not ledger.is_learned(s))
+        note_norm(ledger, main, operands)
+        scaled = tuple(ledger.as_factor(w) for s in factors for w in s.weights)
         return Shadow(weights=tuple(tuple(fit(p, shape) for p in w) for w in (*main.weights, *scaled)))
     if name in ADDITIVE and not others:
         return Shadow(weights=weights)
     # Cut with its planes still, but no zero of it is a zero of the parameter.
-    return Shadow(weights=tuple(tracer.as_factor(w) for w in weights))
+    return Shadow(weights=tuple(ledger.as_factor(w) for w in weights))
 
 
 def _on_axis_one(shadow: Shadow, dims: int) -> Shadow:
@@ -106,13 +102,13 @@ def _on_axis_one(shadow: Shadow, dims: int) -> Shadow:
     return Shadow(weights=tuple(tuple(place(p) for p in w) for w in shadow.weights))
 
 
-def unary(tracer: Tracer, name: str, args: Any, kwargs: Any, result: Any) -> Shadow:
+def unary(ledger: Ledger, name: str, args: Any, kwargs: Any, result: Any) -> Shadow:
     source, rest, kw = first(args, kwargs)
-    shadow = tracer.shadow(source)
+    shadow = ledger.shadow(source)
     if name in ops.UNARY_ZERO or _within_bounds(name, rest, kw):
         return replace(shadow, magnitude=True) if name in ops.MAGNITUDES and shadow.is_weight else shadow
-    tracer.channels.shift(shadow.label)
-    return Shadow(shadow.label, weights=tuple(tracer.as_factor(w) for w in shadow.weights))
+    ledger.channels.shift(shadow.label)
+    return Shadow(shadow.label, weights=tuple(ledger.as_factor(w) for w in shadow.weights))
 
 
 def _within_bounds(name: str, rest: Sequence[Any], kw: dict[str, Any]) -> bool:
@@ -126,12 +122,12 @@ def _within_bounds(name: str, rest: Sequence[Any], kw: dict[str, Any]) -> bool:
     return all(v is None or (v <= 0 if n.startswith("min") else v >= 0) for n, v in given.items())
 
 
-def gated_linear_unit(tracer: Tracer, args: Any, kwargs: Any) -> list[Shadow] | None:
+def gated_linear_unit(ledger: Ledger, args: Any, kwargs: Any) -> list[Shadow] | None:
     source, rest, kw = first(args, kwargs)
-    shadow = tracer.shadow(source)
+    shadow = ledger.shadow(source)
     if shadow.label is None:
         return None if shadow.weights else [NONE]
-    tracer.keep_weights(shadow.weights)
+    ledger.keep_weights(shadow.weights)
     left, right = shadow.label.chunk(2, dim=kw.get("dim", rest[0] if rest else -1))
-    tracer.channels.shift(right)
-    return [Shadow(tracer.combine([left, right], left.shape))]
+    ledger.channels.shift(right)
+    return [Shadow(ledger.combine([left, right], left.shape))]

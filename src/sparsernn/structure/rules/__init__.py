@@ -1,0 +1,1 @@
+"""What each kind of torch operation does to channels."""
