@@ -76,9 +76,9 @@ def check_sound(folder: Path, bugs: Iterable[Bug]) -> None:
 
 def catcher(folder: Path, bug: Bug) -> str:
     """The test of the bug's that fails with it, "" if none does; RuntimeError if they could not run at all."""
-    path = folder / "src" / "sparsernn" / bug.file
+    path, text = bug.planted(folder / "src" / "sparsernn")
     sound = path.read_text(encoding="utf-8")
-    path.write_text(bug.apply(sound), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     try:
         status, text = run(folder, bug.tests)
     finally:
@@ -96,9 +96,9 @@ def _record(file: Path, row: dict[str, object]) -> None:
     """
     around = surroundings()
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
-    found = {(one["file"], one["bug"]): one for one in [*rows, {**row, "commit": around["commit"]}]}
-    places = [(bug.file, bug.name) for bug in BUGS]
-    content = {"name": "planted bugs", "planned": len(BUGS), "rows": [found[at] for at in places if at in found]}
+    found = {one["bug"]: one for one in [*rows, {**row, "commit": around["commit"]}]}
+    names = [bug.name for bug in BUGS]
+    content = {"name": "planted bugs", "planned": len(BUGS), "rows": [found[name] for name in names if name in found]}
     write_atomically(file, json.dumps(content | around, indent=2) + "\n")
 
 
@@ -116,10 +116,11 @@ def main(arguments: list[str]) -> int:
         check_sound(folder, bugs)
         for bug in bugs:
             begin = time.monotonic()
+            file = bug.planted(SOURCE)[0].relative_to(SOURCE).as_posix()
             test = catcher(folder, bug)
             seconds = round(time.monotonic() - begin, 1)
-            rows.append({"file": bug.file, "bug": bug.name, "caught": bool(test), "test": test, "seconds": seconds})
-            print(f"{'caught' if test else 'MISSED'}  {seconds:5.1f} s  {bug.file}: {bug.name}  {test}", flush=True)
+            rows.append({"file": file, "bug": bug.name, "caught": bool(test), "test": test, "seconds": seconds})
+            print(f"{'caught' if test else 'MISSED'}  {seconds:5.1f} s  {file}: {bug.name}  {test}", flush=True)
             if chosen.record is not None:
                 _record(chosen.record, rows[-1])
     missed = sum(not row["caught"] for row in rows)

@@ -2,26 +2,58 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Bug:
-    """In `file` (below src/sparsernn) the one place that reads `old` becomes `new`; `tests` (pytest node ids below
-    tests/) have to fail then."""
+    """In the function, method or table `at` ("room: name", in whatever file of the room it stands) the one place that
+    reads `old` becomes `new`; `tests` (pytest node ids below tests/) have to fail then."""
 
     name: str
-    file: str
+    at: str
     old: str
     new: str
     tests: tuple[str, ...]
 
-    def apply(self, source: str) -> str:
-        """`source` with the bug in it; ValueError unless `old` stands in it exactly once."""
-        count = source.count(self.old)
-        if count != 1 or self.new == self.old:
-            raise ValueError(f"{self.name}: {self.old!r} stands {count} times in {self.file}, expected once.")
-        return source.replace(self.old, self.new)
+    def planted(self, source: Path) -> tuple[Path, str]:
+        """The file below `source` (the package's folder) that has to change, and its text with the bug in it.
+
+        Raises ValueError unless `old` stands exactly once in exactly one thing of that name.
+        """
+        room, name = self.at.split(": ")
+        found = []
+        for path in sorted((source / room).rglob("*.py")):
+            text = path.read_text(encoding="utf-8")
+            for start, end in _places(text, name):
+                part = text[start:end]
+                if part.count(self.old) == 1 and self.new != self.old:
+                    found.append((path, text[:start] + part.replace(self.old, self.new) + text[end:]))
+        if len(found) != 1:
+            raise ValueError(f"{self.name}: {self.old!r} stands in {len(found)} places called {self.at}, expected one.")
+        return found[0]
+
+
+def _places(text: str, name: str) -> Iterator[tuple[int, int]]:
+    """Where in `text` the functions, methods ("Class.method") and tables of that name begin and end, decorators too."""
+    starts = [0, *accumulate(len(line) for line in text.splitlines(keepends=True))]
+    owner, _, last = name.rpartition(".")
+    for holder in ast.parse(text).body if not owner else [n for n in ast.parse(text).body if _called(n) == owner]:
+        for node in holder.body if owner and isinstance(holder, ast.ClassDef) else [holder]:
+            if _called(node) == last:
+                first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+                yield starts[first - 1], starts[node.end_lineno or first]
+
+
+def _called(node: ast.stmt) -> str | None:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return node.name
+    target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+    return target.id if isinstance(target, ast.Name) else None
 
 
 def readers(*architectures: str) -> tuple[str, ...]:
