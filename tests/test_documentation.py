@@ -137,7 +137,7 @@ def test_reasons_on_the_page_are_those_that_trace_gives():
     page = (ROOT / "docs" / "what-can-go.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     reasons = [reason for cell in rows for reason in re.findall(r"`([^`]+)`", cell)]
-    code = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "src/sparsernn/structure").glob("*.py"))
+    code = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "src/sparsernn/structure").rglob("*.py"))
     assert len(reasons) > 10 and [reason for reason in reasons if reason not in code] == []
 
 

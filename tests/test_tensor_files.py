@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sparsernn import _tensors
+from sparsernn import tensors
 from sparsernn.surgery.checkpoint import CheckpointError, load, save
 from sparsernn.tensors import DTYPES, TensorFile
 from sparsernn_studies import checkpoint as training
@@ -132,7 +132,7 @@ def test_cut_after_the_header_was_read(left, tmp_path):
 
 def test_a_header_that_would_be_refused_is_not_written(tmp_path, monkeypatch):
     path = tmp_path / "m"
-    monkeypatch.setattr(_tensors, "most_values", lambda size: 100)
+    monkeypatch.setattr(tensors, "most_values", lambda size: 100)
     with pytest.raises(ValueError, match="too many parts"):
         save(nn.ModuleList([nn.Linear(1, 1) for _ in range(9)]), path)
     assert not path.exists()
