@@ -35,7 +35,7 @@ class Training:
     """How long and how fast: AdamW, RMSprop or Adadelta, linear warm-up, cosine to `final_rate` of the learning rate.
 
     `precision` "bfloat16" runs forward and backward products in bfloat16 (autocast), weights stay in float32.
-    `device` "any" takes a GPU if there is one. `threads` 0 leaves torch's own number.
+    `device` "any" takes a GPU if there is one.
     """
 
     steps: int
@@ -51,14 +51,11 @@ class Training:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.checkpoint_every < 1 or self.warm_up < 0:
-            raise ValueError(
-                f"steps is {self.steps}, warm_up {self.warm_up}, checkpoint_every {self.checkpoint_every}; "
-                "expected at least 1, 0 and 1."
-            )
+            given = f"steps is {self.steps}, warm_up {self.warm_up}, checkpoint_every {self.checkpoint_every}"
+            raise ValueError(f"{given}; expected at least 1, 0 and 1.")
         if not (self.learning_rate > 0 and self.clip > 0 and math.isfinite(self.learning_rate)):
-            raise ValueError(
-                f"learning_rate is {self.learning_rate}, clip {self.clip}; expected numbers greater than zero."
-            )
+            given = f"learning_rate is {self.learning_rate}, clip {self.clip}"
+            raise ValueError(f"{given}; expected numbers greater than zero.")
 
     def rate(self, step: int) -> float:
         """Share of the learning rate that holds at `step`."""
