@@ -132,6 +132,43 @@ def test_no_files_import_each_other_in_a_circle():
     assert [sorted(circle) for circle in circles if len(circle) > 1] == []
 
 
+WIDTHS = {"hidden", "hidden_size", "width", "units", "k", "H"}
+
+
+def knows_the_gates_of_an_lstm(tree: ast.Module, widths: set[str] = WIDTHS) -> Iterator[int]:
+    """Lines with the number or the names of its gates: {"LSTM": 4}, gates = 4, 4 * width, chunk(4), ("i", "f", ...)."""
+    above = {id(child): node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Tuple) and [getattr(part, "value", None) for part in node.elts] == ["i", "f", "g", "o"]:
+            yield node.lineno
+        if not isinstance(node, ast.Constant) or node.value != 4:
+            continue
+        holder = above[id(node)]
+        holder = above[id(holder)] if isinstance(holder, ast.Tuple) else holder
+        names = {name.id for name in ast.walk(holder) if isinstance(name, ast.Name)}
+        if (
+            (isinstance(holder, ast.BinOp) and isinstance(holder.op, ast.Mult) and names & widths)
+            or (isinstance(holder, ast.Call) and ast.unparse(holder.func).endswith(("chunk", "unflatten")))
+            or (isinstance(holder, ast.Dict) and "LSTM" in ast.unparse(holder))
+            or (isinstance(holder, ast.Assign) and "gates" in ast.unparse(holder.targets[0]).lower())
+        ):
+            yield node.lineno
+
+
+def test_one_place_knows_how_many_gates_an_lstm_has():
+    # In the runtime 4 * width is a number of bytes.
+    widths = {path: {"BYTES"} if room_of(path) == "runtime" else WIDTHS for path in FILES}
+    found = [path for path, tree in trees() if [*knows_the_gates_of_an_lstm(tree, widths[path])]]
+    assert [path.relative_to(SOURCE).as_posix() for path in found] == ["structure/cells.py"]
+
+
+@pytest.mark.parametrize(
+    "code", ['GATES = {"LSTM": 4}', "gates = 4", "x = 4 * width", "x.chunk(4, 1)", "x.unflatten(0, (4, n))"]
+)
+def test_a_second_place_that_knows_it_is_seen(code):
+    assert [*knows_the_gates_of_an_lstm(ast.parse(code))] == [1]
+
+
 def private_imports(path: Path, tree: ast.Module, top: Path = SOURCE) -> list[str]:
     """Imports of names or files with a leading underscore from another room, or from the other distribution."""
     here = path.relative_to(top).parts[0]

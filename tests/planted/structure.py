@@ -31,8 +31,8 @@ BUGS = (
     Bug(
         "weight_ih of the reverse direction forgotten",
         "structure: follow_layer",
-        "units = _unit(ledger, name, mine, label, projected)",
-        "units = _unit(ledger, name, mine, None if direction else label, projected)",
+        "units = _unit(ledger, LAYERS[name], mine, label, projected)",
+        "units = _unit(ledger, LAYERS[name], mine, None if direction else label, projected)",
         readers("tagger"),
     ),
     Bug(
@@ -65,16 +65,16 @@ BUGS = (
     ),
     Bug(
         "a zero forget gate taken for a zero value",
-        "structure: LAYERS",
-        '"lstm": (4, (2,))',
-        '"lstm": (4, (1,))',
+        "structure: LSTM",
+        'value=("g",)',
+        'value=("f",)',
         (ALWAYS_ZERO,),
     ),
     Bug(
         "a zero update gate taken for a zero value",
-        "structure: LAYERS",
-        '"gru": (3, (2,))',
-        '"gru": (3, (1,))',
+        "structure: GRU",
+        'value=("n",)',
+        'value=("z",)',
         (ALWAYS_ZERO,),
     ),
     Bug(
@@ -241,8 +241,8 @@ BUGS = (
     Bug(
         "a GRU's candidate taken for a constant",
         "structure: GRU",
-        'constant=("r", "z"), stacked',
-        'constant=("r", "z", "n"), stacked',
+        'constant=("r", "z")',
+        'constant=("r", "z", "n")',
         (CONSTANT,),
     ),
     Bug(

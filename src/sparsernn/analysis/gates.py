@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..structure.cells import RecurrentLayer
+from ..structure.cells import GRU, LSTM, RecurrentLayer
 
 KINDS = ("full", "partial", "leaky", "vanilla", "constant", "dead")
 
@@ -44,12 +44,12 @@ def _kind(alive: frozenset[str], gates: tuple[str, ...]) -> str:
         return "full"
     if not alive:
         return "constant"
-    if gates == ("i", "f", "g", "o"):
+    if gates == LSTM.gates:
         if alive == {"o"}:
             return "vanilla"
         if "g" in alive and not alive & {"i", "f"}:
             return "leaky"
-    if gates == ("r", "z", "n") and alive == {"n"}:
+    if gates == GRU.gates and alive == {"n"}:
         return "leaky"
     return "partial"
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from .._modules import in_eval
+from ..nn.equations import step
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
-from ..structure.cells import GRU, LSTM, RNN_RELU, RecurrentLayer
+from ..structure.cells import RecurrentLayer
 from ..structure.examples import calls, fresh, run
 from .gates import KINDS
 
@@ -128,19 +129,9 @@ class _Step:
 
     def __call__(self, x_BI: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         h, c = state
-        input_ = x_BI @ self.w_ih.T + self.b_ih
-        hidden = h @ self.w_hh.T + self.b_hh
-        if self.layer.cell == LSTM:
-            i, f, g, o = (input_ + hidden).chunk(4, -1)
-            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-            units = torch.sigmoid(o) * torch.tanh(c)
-        elif self.layer.cell == GRU:
-            (r, z, n), (r_h, z_h, n_h) = input_.chunk(3, -1), hidden.chunk(3, -1)
-            z = torch.sigmoid(z + z_h)
-            units = (1 - z) * torch.tanh(n + torch.sigmoid(r + r_h) * n_h) + z * h
-        else:
-            units = (torch.relu if self.layer.cell == RNN_RELU else torch.tanh)(input_ + hidden)
-        return units, (units if self.w_hr is None else units @ self.w_hr.T, c)
+        inputs, hidden = x_BI @ self.w_ih.T + self.b_ih, h @ self.w_hh.T + self.b_hh
+        units, *cells = step(self.layer.cell, inputs, hidden, state)
+        return units, (units if self.w_hr is None else units @ self.w_hr.T, cells[0] if cells else c)
 
     def ordered(self, x_TBI: Tensor, lengths: Tensor) -> Tensor:
         """Each sequence in the order in which the layer reads it (its own inverse); padding stays at the end."""

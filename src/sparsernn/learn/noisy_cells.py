@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..nn.equations import gru
 from .noisy_lstm import Layer, run_lstm, steps_of
 from .noisy_rnn import run_rnn
 
@@ -42,12 +43,9 @@ def run(layer: Layer, x_NI: Tensor, sizes: Sequence[int], states: list[Tensor]) 
 
 
 def _gru_step(layer: Layer, now: Tensor, read: Tensor, carried: Tensor, gate: Tensor | None) -> Tensor:
-    k = carried.shape[1]
     product = F.linear(read, layer.weight_hh)
     if gate is not None:
         now, product = now * gate, product * gate
     if layer.bias_ih is not None and layer.bias_hh is not None:
         now, product = now + layer.bias_ih, product + layer.bias_hh
-    r, z = torch.sigmoid(now[:, : 2 * k] + product[:, : 2 * k]).chunk(2, 1)
-    n = torch.tanh(torch.addcmul(now[:, 2 * k :], r, product[:, 2 * k :]))
-    return torch.lerp(n, carried, z)
+    return gru(now, product, carried)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..nn.fused import reverse
 from ..nn.layers import LayeredRecurrent, States
-from ..structure.cells import RecurrentLayer
+from ..structure.cells import MODES, RecurrentLayer
 from .noise import Draw
 from .noisy_cells import run
 from .noisy_lstm import Layer
@@ -44,9 +44,7 @@ class NoisyStack(LayeredRecurrent):
             dropout=source.dropout if source.num_layers > 1 else 0.0,
             bidirectional=source.bidirectional,
         )
-        self.kind = source.mode.split("_")[0]
-        self.nonlinearity = source.mode.rpartition("_")[2].lower()
-        self.gates = {"LSTM": 4, "GRU": 3}.get(self.kind, 1)
+        self.cell = MODES[source.mode]
         self._source, self._path = [source], path  # in a list: not a part of this module
         self._names = {(layer.layer, layer.reverse): layer for layer in layers if layer.module == path}
         self._draw: Draw | None = None

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..structure.cells import LSTM
+
 BLOCK = 2048  # rows, steps times sequences, of one product with the input
 
 sigmoid_backward: Any = torch.ops.aten.sigmoid_backward.grad_input
@@ -59,7 +61,7 @@ class _LSTM(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x, weight_ih, weight_hh, bias, by_input, by_gate, by_unit, h_0, c_0, sizes):
         k, rows = weight_hh.shape[1], len(x)
-        product = x.new_empty(rows, 4 * k)
+        product = x.new_empty(rows, len(weight_ih))
         for at, some in blocks(sizes):
             torch.mm(scaled(x[at], by_input, some), weight_ih.t(), out=product[at])
         act = product if by_gate is None else torch.empty_like(product)
@@ -74,10 +76,9 @@ class _LSTM(torch.autograd.Function):
                 act[at].add_(bias)
             else:
                 torch.addcmul(bias, product[at], by_gate[:size], out=act[at])
-            act[at, : 2 * k].sigmoid_()
-            act[at, 2 * k : 3 * k].tanh_()
-            act[at, 3 * k :].sigmoid_()
-            i, f, g, o = act[at].split(k, 1)
+            i, f, g, o = gates = act[at].split(k, 1)
+            for gate, activation in zip(gates, LSTM.activations):
+                getattr(torch, activation)(gate, out=gate)
             torch.mul(f, c[:size], out=cell[at]).addcmul_(i, g)
             torch.tanh(cell[at], out=curved[at])
             torch.mul(o, curved[at], out=out[at])
@@ -103,8 +104,8 @@ class _LSTM(torch.autograd.Function):
         d_h, d_c = d_h.clone(), d_c.clone()
         d_gate = None if by_gate is None else torch.zeros_like(by_gate)
         d_unit = None if by_unit is None else torch.zeros_like(by_unit)
-        d_bias = act.new_zeros(len(d_h), 4 * k)
-        delta = act.new_empty(len(d_h), 4 * k)
+        d_bias = act.new_zeros(len(d_h), len(weight_ih))
+        delta = act.new_empty(len(d_h), len(weight_ih))
         places = list(steps(ctx.sizes))
         for t in range(len(places) - 1, -1, -1):
             at, size = places[t], ctx.sizes[t]

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..structure.cells import GRU
+
 
 @dataclass(frozen=True)
 class Folding:
@@ -78,9 +80,9 @@ def fold(source: Any, end: str, gates: tuple[str, ...], constant: Mapping[str, T
                 )
             gone[place] = mask.to(gone.device)
     scaled = torch.zeros_like(gone)
-    if gates == ("r", "z", "n") and source.bias:
-        bias_hn = getattr(source, "bias_hh" + end).detach()[2 * width :]
-        scaled[2 * width :] = gone[2 * width :] & ~gone[:width] & bias_hn.ne(0)
+    if gates == GRU.gates and source.bias:
+        bias_hn = getattr(source, "bias_hh" + end).detach()[-width:]
+        scaled[-width:] = gone[-width:] & ~gone[:width] & bias_hn.ne(0)
     kinds = (~gone, scaled, gone & ~scaled)
     return Folding(
         end,

@@ -24,12 +24,12 @@ def run_fused(
     states: [h] or [h, c], each (directions, batch, width); the same comes back. weights: weight_ih, weight_hh, the
     biases and weight_hr, those that exist, for each direction.
     """
-    kernel = {"LSTM": _VF.lstm, "GRU": _VF.gru}.get(mode) or getattr(_VF, mode.lower())
+    kernel = getattr(_VF, mode.lower())
     width = states[-1].size(-1)
     if projected and states[0].size(-1) >= width:
         # The kernels know a projection by its being narrower than the cell: zero cells, which stay zero, widen it.
         states, weights = _widen_cells(states, weights, states[0].size(-1) + 1 - width, both)
-    hx = tuple(states) if mode == "LSTM" else states[0]
+    hx = tuple(states) if len(states) > 1 else states[0]
     options = (bias, 1, 0.0, training, both)
     if batch_sizes is None:
         y, *finals = kernel(x, hx, weights, *options, batch_first)
@@ -54,7 +54,7 @@ def _widen_cells(
     width = states[1].size(-1)
 
     def widen_gates(weight: Tensor) -> Tensor:
-        by_gate = weight.unflatten(0, (4, width))
+        by_gate = weight.unflatten(0, (-1, width))
         return F.pad(by_gate, (0, 0) * (weight.dim() - 1) + (0, more)).flatten(0, 1)
 
     count = len(weights) // (2 if both else 1)

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import init
 
+from ..structure.cells import GRU, LSTM, MODES
 from .folding import first_order, fold, is_order, unfold
 from .fused import reverse, run_fused
 from .gated_steps import GatedWeights, run_steps, worth_a_loop
-from .layers import LayeredRecurrent, States
+from .layers import LayeredRecurrent, States, TanhOrRelu
 from .ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 
 
 class _Gated(LayeredRecurrent):
-    gate_names: ClassVar[tuple[str, ...]] = ()
     dense_types: ClassVar[tuple[type[nn.Module], ...]] = ()
 
     def __init__(
@@ -88,9 +88,9 @@ class _Gated(LayeredRecurrent):
                 if len(counts) != self.gates or not all(type(n) is int and 0 <= n <= width for n in counts):
                     raise ValueError(
                         f"living[{layer}][{direction}] is {list(counts)}; expected the number of living units of each "
-                        f"of the gates {', '.join(self.gate_names)}, 0 to {width}."
+                        f"of the gates {', '.join(self.cell.gates)}, 0 to {width}."
                     )
-                most = width - counts[-1] if self.kind == "GRU" and self.bias else 0
+                most = width - counts[-1] if self.cell.apart and self.bias else 0
                 if type(scaled) is not int or not 0 <= scaled <= most:
                     raise ValueError(f"scaled[{layer}][{direction}] is {scaled}; expected 0 to {most}.")
 
@@ -119,7 +119,7 @@ class _Gated(LayeredRecurrent):
         weight_ih = getattr(self, "weight_ih" + end)
         zeros = None if self.bias else weight_ih.new_zeros(self.gates * width)
         return GatedWeights(
-            self.mode,
+            MODES[self.mode],
             width,
             self.living[layer][direction],
             self.scaled[layer][direction],
@@ -150,7 +150,7 @@ class _Gated(LayeredRecurrent):
             biases = (bias.index_select(0, w.rows.argsort()) for bias in (w.bias_ih, w.bias_hh)) if self.bias else ()
             parts = (w.dense(w.weight_ih), w.dense(w.weight_hh), *biases, w.weight_hr)
             y, finals = run_fused(
-                w.mode,
+                self.mode,
                 x,
                 batch_sizes,
                 [state.unsqueeze(0) for state in states],
@@ -191,7 +191,7 @@ class _Gated(LayeredRecurrent):
         unknown = set(constant or ()) - {end[1:] for end in ends}
         if unknown:
             raise ValueError(f"constant names {sorted(unknown)}; the layers are {', '.join(end[1:] for end in ends)}.")
-        folds = [fold(source, end, cls.gate_names, (constant or {}).get(end[1:], {})) for end in ends]
+        folds = [fold(source, end, cls.cell.gates, (constant or {}).get(end[1:], {})) for end in ends]
         step = 1 + source.bidirectional
         by_layer = [folds[n : n + step] for n in range(0, len(folds), step)]
         sizes = [[f.width for f in row] for row in by_layer]
@@ -256,9 +256,7 @@ class GatedLSTM(_Gated):
     over all of them (`worth_a_loop`), the kernel runs, on rows of zeros for the others.
     """
 
-    kind = "LSTM"
-    gates = 4
-    gate_names = ("i", "f", "g", "o")
+    cell = LSTM
     dense_types = (nn.LSTM, RaggedLSTM)
 
 
@@ -269,30 +267,11 @@ class GatedGRU(_Gated):
     they stand between the living and the constant rows.
     """
 
-    kind = "GRU"
-    gates = 3
-    gate_names = ("r", "z", "n")
+    cell = GRU
     dense_types = (nn.GRU, RaggedGRU)
 
 
-class GatedRNN(_Gated):
+class GatedRNN(TanhOrRelu, _Gated):
     """An RNN stack (tanh or relu) without its constant units; see `GatedLSTM`."""
 
-    kind = "RNN"
-    gates = 1
-    gate_names = ("h",)
     dense_types = (nn.RNN, RaggedRNN)
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_sizes: Sequence[int | Sequence[int]],
-        living: Sequence[Sequence[Sequence[int]]],
-        *,
-        nonlinearity: str = "tanh",
-        **options: Any,
-    ) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity is {nonlinearity!r}; expected 'tanh' or 'relu'.")
-        super().__init__(input_size, hidden_sizes, living, **options)
-        self.nonlinearity = nonlinearity

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..structure.cells import GRU, LSTM, Cell
+from .equations import activate, gru_candidate, gru_state, lstm_state
+
 Step = Callable[[Tensor, list[Tensor]], list[Tensor]]
 
 
@@ -16,7 +19,7 @@ Step = Callable[[Tensor, list[Tensor]], list[Tensor]]
 class GatedWeights:
     """Tensors of one layer and direction; see `GatedLSTM`. `rows` holds living, scaled and constant rows in turn."""
 
-    mode: str
+    cell: Cell
     width: int
     living: tuple[int, ...]
     scaled: int
@@ -61,9 +64,9 @@ def worth_a_loop(w: GatedWeights, batch: int) -> bool:
 
 def run_steps(w: GatedWeights, x: Tensor, sizes: list[int], states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Output and final states. x: (sum of sizes, features), sizes[t] sequences at step t, never rising, as packed."""
-    step = {"LSTM": lstm_step, "GRU": gru_step}.get(w.mode, rnn_step)(w)
-    # The bias of the state's product joins the input's, apart from a GRU's n, where it lies inside the reset.
-    plain = w.count - w.living[-1] if w.mode == "GRU" else w.count
+    step = {LSTM.name: lstm_step, GRU.name: gru_step}.get(w.cell.name, rnn_step)(w)
+    # The bias of the state's product joins the input's, apart from a GRU's last gate n: there it is inside the reset.
+    plain = w.count - sum(n for n, gate in zip(w.living, w.cell.gates) if gate in w.cell.apart)
     bias = torch.cat([w.bias_ih[:plain] + w.bias_hh[:plain], w.bias_ih[plain : w.count]])
     inputs = F.linear(x, w.weight_ih, bias)
     outputs: list[Tensor] = []
@@ -79,26 +82,14 @@ def run_steps(w: GatedWeights, x: Tensor, sizes: list[int], states: list[Tensor]
 
 
 def lstm_step(w: GatedWeights) -> Step:
-    i, f, g, _ = w.living
     place = w.rows.argsort()
-    parts = (w.bias_ih + w.bias_hh)[w.count :].split(w.constants)
-    fixed = torch.cat([torch.tanh(p) if n == 2 else torch.sigmoid(p) for n, p in enumerate(parts)])
+    fixed = torch.cat(activate((w.bias_ih + w.bias_hh)[w.count :], w.cell, w.constants))
 
     def step(now: Tensor, states: list[Tensor]) -> list[Tensor]:
         h, c = states
-        z = now + F.linear(h, w.weight_hh)
-        values = torch.cat(
-            [
-                torch.sigmoid(z[:, : i + f]),
-                torch.tanh(z[:, i + f : i + f + g]),
-                torch.sigmoid(z[:, i + f + g :]),
-                fixed.expand(len(z), -1),
-            ],
-            1,
-        )
-        gate_i, gate_f, gate_g, gate_o = values.index_select(1, place).chunk(4, 1)
-        c = gate_f * c + gate_i * gate_g
-        h = gate_o * torch.tanh(c)
+        living = activate(now + F.linear(h, w.weight_hh), w.cell, w.living)
+        values = torch.cat([*living, fixed.expand(len(h), -1)], 1).index_select(1, place)
+        h, c = lstm_state(*values.split(w.width, 1), c)
         return [h if w.weight_hr is None else F.linear(h, w.weight_hr), c]
 
     return step
@@ -109,39 +100,38 @@ def gru_step(w: GatedWeights) -> Step:
     constant_r, constant_z, _ = w.constants
     start, end = w.count + w.scaled, w.count + w.scaled + constant_r + constant_z
     place_rz = torch.cat([w.rows[: r + z], w.rows[start:end]]).argsort()
-    rows_n = torch.cat([w.rows[r + z : start], w.rows[end:]]) - 2 * w.width
+    rows_n = torch.cat([w.rows[r + z : start], w.rows[end:]]) % w.width
     place_n = rows_n.argsort()
     with_reset = rows_n[: n + w.scaled]
     rz = torch.sigmoid(w.bias_ih[start:end] + w.bias_hh[start:end])
     # A constant n has a constant r, or a b_hn of zero and any r.
     fixed_r = rz.new_zeros(w.width).index_copy(0, w.rows[start : start + constant_r], rz[:constant_r])
-    fixed_n = torch.tanh(w.bias_ih[end:] + fixed_r[rows_n[n + w.scaled :]] * w.bias_hh[end:])
+    fixed_n = gru_candidate(w.bias_ih[end:], fixed_r[rows_n[n + w.scaled :]], w.bias_hh[end:])
     bias_n, scaled_in = w.bias_hh[r + z : start], w.bias_ih[w.count : start]
 
     def step(now: Tensor, states: list[Tensor]) -> list[Tensor]:
         (h,) = states
         product = F.linear(h, w.weight_hh)
         living_rz = torch.sigmoid(now[:, : r + z] + product[:, : r + z])
-        gate_r, gate_z = torch.cat([living_rz, rz.expand(len(h), -1)], 1).index_select(1, place_rz).chunk(2, 1)
+        gate_r, gate_z = torch.cat([living_rz, rz.expand(len(h), -1)], 1).index_select(1, place_rz).split(w.width, 1)
         inside = product[:, r + z :]
         if w.scaled:
             inside = F.pad(inside, (0, w.scaled))
         inside = inside + bias_n
         outside = torch.cat([now[:, r + z :], scaled_in.expand(len(h), -1)], 1)
-        living_n = torch.tanh(outside + gate_r.index_select(1, with_reset) * inside)
+        living_n = gru_candidate(outside, gate_r.index_select(1, with_reset), inside)
         gate_n = torch.cat([living_n, fixed_n.expand(len(h), -1)], 1).index_select(1, place_n)
-        return [gate_n + gate_z * (h - gate_n)]
+        return [gru_state(gate_n, gate_z, h)]
 
     return step
 
 
 def rnn_step(w: GatedWeights) -> Step:
-    activation = torch.relu if w.mode == "RNN_RELU" else torch.tanh
     place = w.rows.argsort()
-    fixed = activation((w.bias_ih + w.bias_hh)[w.count :])
+    (fixed,) = activate((w.bias_ih + w.bias_hh)[w.count :], w.cell)
 
     def step(now: Tensor, states: list[Tensor]) -> list[Tensor]:
-        living = activation(now + F.linear(states[0], w.weight_hh))
+        (living,) = activate(now + F.linear(states[0], w.weight_hh), w.cell)
         return [torch.cat([living, fixed.expand(len(living), -1)], 1).index_select(1, place)]
 
     return step

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn import init
 
-from ..structure.cells import GRU, LSTM, RNN, register_cell
+from ..structure.cells import GRU, LSTM, register_cell
 from .layering import Layering, Outputs, Skips, lay_out
-from .layers import States
+from .layers import States, TanhOrRelu
 from .ragged import _Ragged
 
 
@@ -199,32 +199,20 @@ class GraphLSTM(_Graph):
     torch.nn.LSTM of one layer. Raises TypeError and ValueError for anything that is no such graph.
     """
 
-    kind = "LSTM"
-    gates = 4
+    cell = LSTM
 
 
 class GraphGRU(_Graph):
     """A GRU with the connections of a graph; see `GraphLSTM`."""
 
-    kind = "GRU"
-    gates = 3
+    cell = GRU
 
 
-class GraphRNN(_Graph):
+class GraphRNN(TanhOrRelu, _Graph):
     """A tanh or relu (`nonlinearity`) network with the connections of a graph; see `GraphLSTM`."""
 
-    kind = "RNN"
-    gates = 1
 
-    def __init__(self, input_size: int, graph: Any, *, nonlinearity: str = "tanh", **options: Any) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity is {nonlinearity!r}; expected 'tanh' or 'relu'.")
-        super().__init__(input_size, graph, **options)
-        self.nonlinearity = nonlinearity
+GRAPHS: tuple[type[_Graph], ...] = (GraphLSTM, GraphGRU, GraphRNN)
 
-
-GRAPHS: tuple[type[nn.Module], ...] = (GraphLSTM, GraphGRU, GraphRNN)
-
-register_cell(GraphLSTM, LSTM)
-register_cell(GraphGRU, GRU)
-register_cell(GraphRNN, RNN)
+for _kind in GRAPHS:
+    register_cell(_kind, _kind.cell)

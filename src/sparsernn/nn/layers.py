@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from ..structure.cells import RNN, Cell
 from .state import RaggedState, pack_rows
 
 Widths = tuple[tuple[int, ...], ...]
@@ -40,8 +41,7 @@ def check_widths(name: str, sizes: Sequence[int | Sequence[int]], directions: in
 class LayeredRecurrent(nn.Module, ABC):
     """Base of the stacks in this package. Shapes and arguments of `forward` are those of torch.nn.LSTM."""
 
-    kind: str = "RNN"  # LSTM, GRU or RNN
-    gates: int = 1
+    cell: Cell
     input_size: int
     hidden_sizes: Widths
     proj_sizes: Widths | None
@@ -62,6 +62,8 @@ class LayeredRecurrent(nn.Module, ABC):
             raise ValueError(f"input_size is {input_size!r}; expected a positive whole number.")
         if not isinstance(dropout, numbers.Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
             raise ValueError(f"dropout is {dropout!r}; expected a probability, 0 to 1.")
+        if proj_sizes is not None and self.cell.states == 1:
+            raise ValueError(f"{type(self).__name__} got proj_sizes; only an LSTM has projections.")
         directions = 2 if bidirectional else 1
         self.input_size = input_size
         self.hidden_sizes = check_widths("hidden_sizes", hidden_sizes, directions)
@@ -82,9 +84,19 @@ class LayeredRecurrent(nn.Module, ABC):
             )
 
     @property
+    def kind(self) -> str:
+        """ "LSTM", "GRU", "RNN" or "RHN"."""
+        return self.cell.name
+
+    @property
+    def gates(self) -> int:
+        """How many gates a unit has in each matrix."""
+        return len(self.cell.gates)
+
+    @property
     def mode(self) -> str:
         """ "LSTM", "GRU", "RNN_TANH" or "RNN_RELU", as in torch."""
-        return f"RNN_{self.nonlinearity.upper()}" if self.kind == "RNN" else self.kind
+        return f"RNN_{self.nonlinearity.upper()}" if self.cell == RNN else self.kind
 
     def __getattr__(self, name: str) -> Any:
         # hidden_size and proj_size are no properties: nn.Module would hide their AttributeError behind its own.
@@ -154,7 +166,7 @@ class LayeredRecurrent(nn.Module, ABC):
             backwards = backward_order(batch_sizes).to(x.device)
         x, ends = self._run_layers(x, batch_sizes, states, backwards)
         finals = tuple(self._final_state(list(rows), unbatched, unsorted_indices) for rows in zip(*ends))
-        state = finals if self.kind == "LSTM" else finals[0]
+        state = finals if self.cell.states > 1 else finals[0]
         if packed:
             return PackedSequence(x, batch_sizes, sorted_indices, unsorted_indices), state
         return (x.squeeze(0 if self.batch_first else 1) if unbatched else x), state
@@ -191,13 +203,13 @@ class LayeredRecurrent(nn.Module, ABC):
         """[h] or [h, c] for each layer and direction, each (batch, width), in the order of the packed batch."""
         outputs = [w for layer in range(self.num_layers) for w in self.output_widths(layer)]
         cells = [w for row in self.hidden_sizes for w in row]
-        kinds = [("h_0", outputs), ("c_0", cells)] if self.kind == "LSTM" else [("h_0", outputs)]
+        kinds = [("h_0", outputs), ("c_0", cells)][: self.cell.states]
         if hx is None:
             zeros = [[torch.zeros(batch, w, dtype=x.dtype, device=x.device) for w in widths] for _, widths in kinds]
             return [list(rows) for rows in zip(*zeros)]
-        if self.kind == "LSTM":
+        if self.cell.states > 1:
             if not isinstance(hx, (tuple, list)) or len(hx) != 2:
-                raise RuntimeError(f"LSTM: expected the states as a pair (h_0, c_0), got {type(hx).__name__}.")
+                raise RuntimeError(f"{self.kind}: expected the states as a pair (h_0, c_0), got {type(hx).__name__}.")
             given = hx
         else:
             given = (hx,)
@@ -210,6 +222,18 @@ class LayeredRecurrent(nn.Module, ABC):
         if order is not None:
             rows = [row.index_select(0, order) for row in rows]
         return pack_rows([row.squeeze(0) for row in rows] if unbatched else rows)
+
+
+class TanhOrRelu:
+    """What an RNN takes besides what its next base does: `nonlinearity`, "tanh" or "relu"."""
+
+    cell = RNN
+
+    def __init__(self, *sizes: Any, nonlinearity: str = "tanh", **options: Any) -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(f"nonlinearity is {nonlinearity!r}; expected 'tanh' or 'relu'.")
+        self.nonlinearity = nonlinearity
+        super().__init__(*sizes, **options)
 
 
 def _short(widths: Widths) -> list[int | list[int]]:

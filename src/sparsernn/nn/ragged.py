@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import init
 
-from ..structure.cells import GRU, LSTM, RNN, register_cell
+from ..structure.cells import GRU, LSTM, register_cell
 from .fused import reverse, run_fused
-from .layers import LayeredRecurrent, States
+from .layers import LayeredRecurrent, States, TanhOrRelu
 from .state import RaggedState as RaggedState
 
 
@@ -142,45 +142,17 @@ class RaggedLSTM(_Ragged):
     `hidden_size` raises AttributeError: any one number would be wrong for some layer.
     """
 
-    kind = "LSTM"
-    gates = 4
+    cell = LSTM
 
 
 class RaggedGRU(_Ragged):
     """torch.nn.GRU with a width of its own for each layer and direction; see `RaggedLSTM`."""
 
-    kind = "GRU"
-    gates = 3
-
-    def __init__(self, input_size: int, hidden_sizes: Sequence[int | Sequence[int]], **options: Any) -> None:
-        _refuse_projection(type(self).__name__, options)
-        super().__init__(input_size, hidden_sizes, **options)
+    cell = GRU
 
 
-class RaggedRNN(_Ragged):
+class RaggedRNN(TanhOrRelu, _Ragged):
     """torch.nn.RNN with a width of its own for each layer and direction; see `RaggedLSTM`."""
-
-    kind = "RNN"
-    gates = 1
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_sizes: Sequence[int | Sequence[int]],
-        *,
-        nonlinearity: str = "tanh",
-        **options: Any,
-    ) -> None:
-        _refuse_projection(type(self).__name__, options)
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity is {nonlinearity!r}; expected 'tanh' or 'relu'.")
-        super().__init__(input_size, hidden_sizes, **options)
-        self.nonlinearity = nonlinearity
-
-
-def _refuse_projection(name: str, options: dict[str, Any]) -> None:
-    if options.get("proj_sizes") is not None:
-        raise ValueError(f"{name} got proj_sizes; only an LSTM has projections.")
 
 
 def _flatten(module: _Ragged, layer: int, direction: int, weights: list[Any], both: bool) -> None:
@@ -210,6 +182,7 @@ def _flatten(module: _Ragged, layer: int, direction: int, weights: list[Any], bo
             )
 
 
-register_cell(RaggedLSTM, LSTM)
-register_cell(RaggedGRU, GRU)
-register_cell(RaggedRNN, RNN)
+RAGGED: dict[str, type[_Ragged]] = {kind.cell.name: kind for kind in (RaggedLSTM, RaggedGRU, RaggedRNN)}
+
+for _kind in RAGGED.values():
+    register_cell(_kind, _kind.cell)

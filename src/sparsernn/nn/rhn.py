@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import numbers
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn import init
 
+from ..structure.cells import RHN as HIGHWAY
 from ..structure.cells import Cell, register_cell
 from .fused import reverse
 from .layers import LayeredRecurrent, States, Widths
@@ -39,8 +41,7 @@ class RHN(LayeredRecurrent):
     where widths differ h_n is a `RaggedState`. Raises ValueError for sizes and shares that are none.
     """
 
-    kind = "RHN"
-    gates = 2
+    cell = HIGHWAY
 
     def __init__(
         self,
@@ -81,23 +82,23 @@ class RHN(LayeredRecurrent):
         found: dict[str, tuple[int, ...]] = {}
         for layer, ends in enumerate(self.suffixes()):
             for width, end in zip(hidden_sizes[layer], ends):
-                found["weight_ih" + end] = (2 * width, sum(hidden_sizes[layer - 1]) if layer else input_size)
+                found["weight_ih" + end] = (self.gates * width, sum(hidden_sizes[layer - 1]) if layer else input_size)
                 for d in range(self.depth):
-                    found[f"weight_hh_d{d}{end}"] = (2 * width, width)
+                    found[f"weight_hh_d{d}{end}"] = (self.gates * width, width)
                     if self.bias:
-                        found[f"bias_d{d}{end}"] = (2 * width,)
+                        found[f"bias_d{d}{end}"] = (self.gates * width,)
         return found
 
     def reset_parameters(self) -> None:
         """Weights uniform in ±1/sqrt(width); biases of h zero, those of t `transform_bias`."""
         for name, p in self.named_parameters():
             if p.dim() == 2:
-                bound = (p.shape[0] // 2) ** -0.5
+                bound = (p.shape[0] // self.gates) ** -0.5
                 init.uniform_(p, -bound, bound)
             elif name.startswith("bias"):
                 with torch.no_grad():
-                    p.chunk(2)[0].zero_()
-                    p.chunk(2)[1].fill_(self.transform_bias)
+                    for gate, first in zip(p.chunk(self.gates), (0.0, self.transform_bias)):
+                        gate.fill_(first)
 
     def weights(self, end: str) -> RHNWeights:
         """The parameters of the layer and direction named by `end`."""
@@ -112,7 +113,7 @@ class RHN(LayeredRecurrent):
         """Bring the sizes in line with the parameters, after surgery has cut these."""
         self.input_size = getattr(self, "weight_ih" + self.suffixes()[0][0]).shape[1]
         self.hidden_sizes = tuple(
-            tuple(getattr(self, "weight_ih" + end).shape[0] // 2 for end in ends) for ends in self.suffixes()
+            tuple(getattr(self, "weight_ih" + end).shape[0] // self.gates for end in ends) for ends in self.suffixes()
         )
 
     def narrowed(self, input_size: int, hidden_sizes: Sequence[Sequence[int]]) -> Self:
@@ -168,16 +169,16 @@ class RHN(LayeredRecurrent):
 def _cell(module: nn.Module) -> Cell:
     """The gates of each depth: h0, t0, h1, t1, ..."""
     depths = range(module.depth)  # type: ignore[arg-type]
-    gates = tuple((f"h{d}", f"t{d}") for d in depths)
+    gates = [tuple(f"{gate}{d}" for gate in HIGHWAY.gates) for d in depths]
+    every = tuple(gate for pair in gates for gate in pair)
     hh, bias = tuple(f"weight_hh_d{d}" for d in depths), tuple(f"bias_d{d}" for d in depths)
-    return Cell(
-        "RHN",
-        tuple(gate for pair in gates for gate in pair),
+    return replace(
+        HIGHWAY,
+        gates=every,
         hh=hh,
         bias=bias,
-        activations=("tanh", "sigmoid") * len(gates),
-        constant=tuple(gate for pair in gates for gate in pair),
-        stacked=True,
+        activations=HIGHWAY.activations * len(gates),
+        constant=every,
         holds={"weight_ih": gates[0], **dict(zip(hh, gates)), **dict(zip(bias, gates))},
     )
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .equations import highway
+
 
 @dataclass(frozen=True)
 class RHNWeights:
@@ -45,9 +47,7 @@ def run_steps(
             seen = state if keep is None else state * keep
             start = w.bias[d] if d else now
             both = seen @ weight if start is None else torch.addmm(start, seen, weight)
-            h, t = both.chunk(2, -1)
-            # Under autocast the products come out in half precision, the state stays as it is.
-            state = torch.lerp(state, h.tanh().to(state.dtype), t.sigmoid().to(state.dtype))
+            state = highway(both, state)
         outputs.append(state)
     last = torch.cat([state, *reversed(ended)]) if ended else state
     return torch.stack(outputs) if sizes is None else torch.cat(outputs), last

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from .layers import LayeredRecurrent, States
+from ..structure.cells import GRU, LSTM, RNN
+from .layers import LayeredRecurrent, States, TanhOrRelu
 from .segments import Segment, blocks_for_reduction, check_pattern, segments
 from .split_dense import places, to_dense, width_of
 
@@ -36,7 +37,6 @@ class _Split(LayeredRecurrent):
         bidirectional: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
-        **options: Any,
     ) -> None:
         if not isinstance(num_layers, int) or isinstance(num_layers, bool) or num_layers < 1:
             raise ValueError(f"num_layers is {num_layers!r}; expected a whole number, at least 1.")
@@ -50,7 +50,8 @@ class _Split(LayeredRecurrent):
         )
         self.segments: tuple[tuple[Segment, ...], ...] = ()
         self.components = nn.ModuleList()
-        made = {"bias": bias, "batch_first": batch_first, "bidirectional": bidirectional, **options}
+        made = {"bias": bias, "batch_first": batch_first, "bidirectional": bidirectional}
+        made |= {"nonlinearity": self.nonlinearity} if self.cell == RNN else {}
         for layer, (count, density) in enumerate(
             zip(per_layer("blocks", blocks, num_layers), per_layer("input_density", input_density, num_layers))
         ):
@@ -145,7 +146,7 @@ class _Split(LayeredRecurrent):
     def _run_layer(
         self, layer: int, x: Tensor, batch_sizes: Tensor | None, states: list[States], backwards: Tensor | None
     ) -> tuple[Tensor, list[States]]:
-        directions, lstm = len(states), self.kind == "LSTM"
+        directions, lstm = len(states), self.cell.states > 1
         widths = [self.component_widths(layer, d) for d in range(directions)]
         # For each direction and state the rows of each component.
         given = [[state.split(widths[d], -1) for state in states[d]] for d in range(directions)]
@@ -184,10 +185,12 @@ class _Split(LayeredRecurrent):
 
         Raises ValueError if `layer` has a weight that is not zero where the pattern has none.
         """
-        if not isinstance(layer, getattr(nn, cls.kind)) or getattr(layer, "proj_size", 0):
-            raise TypeError(f"{cls.__name__}.from_dense: got {layer}, expected a torch.nn.{cls.kind} (no projection).")
+        if not isinstance(layer, getattr(nn, cls.cell.name)) or getattr(layer, "proj_size", 0):
+            raise TypeError(
+                f"{cls.__name__}.from_dense: got {layer}, expected a torch.nn.{cls.cell.name} (no projection)."
+            )
         dense: Any = layer
-        options: dict[str, Any] = {"nonlinearity": dense.nonlinearity} if cls.kind == "RNN" else {}
+        options: dict[str, Any] = {"nonlinearity": dense.nonlinearity} if cls.cell == RNN else {}
         weight = dense.weight_ih_l0
         made = cls(
             dense.input_size,
@@ -232,30 +235,17 @@ class SplitLSTM(_Split):
     Source: Demeester et al., arXiv 1808.08720, section 3.
     """
 
-    kind = "LSTM"
-    gates = 4
+    cell = LSTM
 
 
 class SplitGRU(_Split):
     """A GRU of `blocks` smaller ones side by side, called like torch.nn.GRU; see `SplitLSTM`."""
 
-    kind = "GRU"
-    gates = 3
+    cell = GRU
 
 
-class SplitRNN(_Split):
+class SplitRNN(TanhOrRelu, _Split):
     """An RNN (tanh or relu) of `blocks` smaller ones side by side, called like torch.nn.RNN; see `SplitLSTM`."""
-
-    kind = "RNN"
-    gates = 1
-
-    def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, *, nonlinearity: str = "tanh", **options: Any
-    ) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity is {nonlinearity!r}; expected 'tanh' or 'relu'.")
-        super().__init__(input_size, hidden_size, num_layers, nonlinearity=nonlinearity, **options)
-        self.nonlinearity = nonlinearity
 
 
 def per_layer(name: str, value: Any, layers: int) -> list[Any]:

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..structure.cells import RNN
 from .layers import LayeredRecurrent
-from .ragged import RaggedGRU, RaggedLSTM, RaggedRNN
-
-RAGGED: dict[str, type[Any]] = {"LSTM": RaggedLSTM, "GRU": RaggedGRU, "RNN": RaggedRNN}
+from .ragged import RAGGED
 
 
 def width_of(component: Any, direction: int) -> int:
@@ -43,7 +42,7 @@ def places(split: Any, dense: Any) -> Iterator[tuple[Tensor, Tensor]]:
 def to_dense(split: Any) -> nn.Module:
     """The same function as one torch.nn module (`sparsernn.nn.ragged` where widths differ), zeros stored."""
     options: dict[str, Any] = {name: getattr(split, name) for name in ("bias", "batch_first", "bidirectional")}
-    options |= {"nonlinearity": split.nonlinearity} if split.kind == "RNN" else {}
+    options |= {"nonlinearity": split.nonlinearity} if split.cell == RNN else {}
     weight = next(split.parameters())
     options |= {"device": weight.device, "dtype": weight.dtype}
     widths = {width for row in split.hidden_sizes for width in row}

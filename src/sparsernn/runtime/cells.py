@@ -26,6 +26,9 @@ from .vector import (
     tanh,
     tanh_parts,
 )
+from .weights import SLOTS
+
+LSTM_BYTES, GRU_BYTES, RHN_BYTES = (SLOTS[mode].count * BYTES for mode in ("LSTM", "GRU", "RHN"))  # of a block
 
 
 @njit
@@ -48,13 +51,13 @@ def lstm(units, lanes, gates, gates_stride, count, h, c, stride, out):
     one = splat(1.0)
     for row in range(count):
         for unit in range(units):
-            pre = gates + row * gates_stride + unit * (4 * BYTES)
+            pre = gates + row * gates_stride + unit * LSTM_BYTES
             place = h + row * stride + unit * BYTES + c
             ta, tb = tanh_parts(load(pre + 2 * BYTES))
             state = load(place) / (one + exp_minus(load(pre + BYTES)))
             store(place, state + ta / ((one + exp_minus(load(pre))) * tb))
         for unit in range(units):
-            pre = gates + row * gates_stride + unit * (4 * BYTES)
+            pre = gates + row * gates_stride + unit * LSTM_BYTES
             place = h + row * stride + unit * BYTES
             ca, cb = tanh_parts(load(place + c))
             value = ca / ((one + exp_minus(load(pre + 3 * BYTES))) * cb)
@@ -67,7 +70,7 @@ def gru(units, lanes, gates, gates_stride, count, h, c, stride, out):
     target, target_stride = i64(out, 0), i64(out, 1)
     for row in range(count):
         for unit in range(units):
-            pre = gates + row * gates_stride + unit * (4 * BYTES)
+            pre = gates + row * gates_stride + unit * GRU_BYTES
             place = h + row * stride + unit * BYTES
             r = sigmoid(load(pre))
             z = sigmoid(load(pre + BYTES))
@@ -100,7 +103,7 @@ def rhn(units, lanes, gates, gates_stride, count, h, c, stride, out):
     target, target_stride = i64(out, 0), i64(out, 1)
     for row in range(count):
         for unit in range(units):
-            pre = gates + row * gates_stride + unit * (2 * BYTES)
+            pre = gates + row * gates_stride + unit * RHN_BYTES
             place = h + row * stride + unit * BYTES
             state = load(place)
             value = fma(sigmoid(load(pre + BYTES)), tanh(load(pre)) - state, state)

@@ -69,7 +69,7 @@ class _Layered(Accelerated):
             pieces = end.split([batch * width for width in widths])
             rows = [piece if unbatched else piece.view(batch, width) for piece, width in zip(pieces, widths)]
             finals.append(module._final_state(rows, False, back))
-        return out, tuple(finals) if module.kind == "LSTM" else finals[0]
+        return out, tuple(finals) if module.cell.states > 1 else finals[0]
 
 
 class AcceleratedRaggedLSTM(_Layered, RaggedLSTM):

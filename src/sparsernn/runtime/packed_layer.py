@@ -29,13 +29,12 @@ class Workspace:
     ) -> None:
         w = layer.weights
         units = -(-w.hidden_size // WIDTH)
-        cells = 2 if w.kind == "LSTM" else 1
         if gates is None:
             gates = torch.empty(capacity, layer.gates_width, dtype=torch.float32, device="cpu")
         if scratch is None:
             scratch = torch.empty(layer.scratch, dtype=torch.uint8, device="cpu")
         self._shared = gates, scratch
-        self.state = torch.zeros(cells, rows, units * WIDTH, dtype=torch.float32, device="cpu")
+        self.state = torch.zeros(w.slots.states, rows, units * WIDTH, dtype=torch.float32, device="cpu")
         self._widths, self._lanes = w.state_sizes, w.hidden_size
         self.fields = _Fields()
         f = self.fields

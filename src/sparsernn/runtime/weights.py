@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from ..nn.layers import LayeredRecurrent
 from ..nn.rhn import RHN
+from ..structure.cells import MODES, Cell
+from ..structure.cells import RHN as HIGHWAY
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,20 @@ class Slots:
 
     kernel: str
     count: int
+    states: int
     ih: tuple[int, ...]
     hh: tuple[int, ...]
 
 
-SLOTS = {
-    "LSTM": Slots("cells.lstm", 4, (0, 1, 2, 3), (0, 1, 2, 3)),
-    "GRU": Slots("cells.gru", 4, (0, 1, 2), (0, 1, 3)),
-    "RNN_TANH": Slots("cells.rnn_tanh", 1, (0,), (0,)),
-    "RNN_RELU": Slots("cells.rnn_relu", 1, (0,), (0,)),
-    "RHN": Slots("cells.rhn", 2, (0, 1), (0, 1)),
-}
+def _slots(mode: str, cell: Cell) -> Slots:
+    """A slot for each gate, and one more behind them for the product with the state of each that keeps it apart."""
+    ih = tuple(range(len(cell.gates)))
+    more = [len(ih) + n for n in range(len(cell.apart))]
+    hh = tuple(more[cell.apart.index(gate)] if gate in cell.apart else n for n, gate in enumerate(cell.gates))
+    return Slots(f"cells.{mode.lower()}", len(ih) + len(more), cell.states, ih, hh)
+
+
+SLOTS = {mode: _slots(mode, cell) for mode, cell in {**MODES, HIGHWAY.name: HIGHWAY}.items()}
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class LayerWeights:
     @property
     def state_sizes(self) -> tuple[int, ...]:
         """Widths of [h] or [h, c]."""
-        return (self.output_size, self.hidden_size) if self.kind == "LSTM" else (self.output_size,)
+        return (self.output_size, self.hidden_size)[: self.slots.states]
 
     def bias_slots(self) -> Tensor:
         """The bias of every slot, of the first depth, (slots, H)."""

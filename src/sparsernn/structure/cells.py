@@ -27,7 +27,8 @@ class Cell:
     `ih`, `hh` and `bias` name parameters relative to the module. A parameter with G*H rows holds all gates stacked in
     the order of `gates`; parameters with H rows hold one gate each, in that order. `holds` names the gates that a
     parameter stacks where they are not all. `constant` lists the gates that are a constant, activation(bias), once
-    their rows in `ih` and `hh` are zero.
+    their rows in `ih` and `hh` are zero; `value` those with which the unit's value stays zero if they are zero; `apart`
+    those whose products with input and state do not simply add up. `states`: 1 for h, 2 for h and c.
     """
 
     name: str
@@ -37,6 +38,9 @@ class Cell:
     bias: tuple[str, ...] = ("bias_ih", "bias_hh")
     activations: tuple[str, ...] = ()
     constant: tuple[str, ...] = ()
+    value: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+    states: int = 1
     stacked: bool = False  # layers and directions in one module, as in torch.nn.LSTM
     holds: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
@@ -91,11 +95,23 @@ LSTM = Cell(
     ("i", "f", "g", "o"),
     activations=("sigmoid", "sigmoid", "tanh", "sigmoid"),
     constant=("i", "f", "g", "o"),
+    value=("g",),
+    states=2,
     stacked=True,
 )
-GRU = Cell("GRU", ("r", "z", "n"), activations=("sigmoid", "sigmoid", "tanh"), constant=("r", "z"), stacked=True)
-RNN = Cell("RNN", ("h",), activations=("tanh",), constant=("h",), stacked=True)
-RNN_RELU = Cell("RNN", ("h",), activations=("relu",), constant=("h",), stacked=True)
+GRU = Cell(
+    "GRU",
+    ("r", "z", "n"),
+    activations=("sigmoid", "sigmoid", "tanh"),
+    constant=("r", "z"),
+    value=("n",),
+    apart=("n",),
+    stacked=True,
+)
+RNN = Cell("RNN", ("h",), activations=("tanh",), constant=("h",), value=("h",), stacked=True)
+RNN_RELU = replace(RNN, activations=("relu",))
+RHN = Cell("RHN", ("h", "t"), activations=("tanh", "sigmoid"), constant=("h", "t"), stacked=True)  # one depth
+MODES = {"LSTM": LSTM, "GRU": GRU, "RNN_TANH": RNN, "RNN_RELU": RNN_RELU}  # as torch's modules name them
 
 
 @dataclass

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from .cells import MODES
+
 Operand = tuple[Tensor, Tensor, Tensor | None]  # (positions, inputs), the matrix, its bias
 
-LAYERS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
-CELLS = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+LAYERS = {mode.lower(): cell for mode, cell in MODES.items()}  # by the name of torch's call
+CELLS = {f"{name}_cell": cell for name, cell in LAYERS.items()}
 
 
 def patches(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
@@ -74,7 +76,7 @@ def steps_of_layer(name: str, args: Sequence[Any]) -> Iterator[Operand]:
             mine = weights[place * each : (place + 1) * each]
             own = tuple(state[place : place + 1] for state in states)
             source = _turned(x_TBI, lengths_B) if direction else x_TBI
-            hx = own if name == "lstm" else own[0]
+            hx = own if len(own) > 1 else own[0]
             out_TBH = call(source, hx, mine, biases, 1, 0.0, False, False, False)[0]
             before_TBH = torch.cat([own[0], out_TBH[:-1]])
             b_ih, b_hh = mine[2:4] if biases else (None, None)

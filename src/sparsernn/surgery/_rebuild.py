@@ -15,6 +15,7 @@ from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from ..nn.graph import GraphGRU, GraphLSTM, GraphRNN
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from ..nn.rhn import RHN
+from ..structure.cells import cell_of
 from ._container import Fault, short
 from ._sparse_records import describe_sparse
 from .narrow import carry_over
@@ -43,7 +44,6 @@ STACKS: dict[str, type[Any]] = {
 }
 GRAPHS: dict[str, type[Any]] = {kind.__name__: kind for kind in (GraphLSTM, GraphGRU, GraphRNN)}
 WIDTHS = ("hidden_size", "proj_size")
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
 def describe(module: nn.Module) -> dict[str, Any] | None:
@@ -99,7 +99,7 @@ def build_stack(field: str, record: dict[str, Any], module: nn.Module) -> nn.Mod
     """The ragged or gated stack of `record`, on the meta device: no memory is taken for it."""
     tag = record["class"]
     dense: Any = module
-    kind = STACKS[tag].kind
+    kind = STACKS[tag].cell.name
     if not isinstance(module, (getattr(nn, kind), STACKS["Ragged" + kind], STACKS["Gated" + kind])):
         raise Fault(f"{field}.class", f"{tag}, but the model has a {type(module).__name__} there.")
     check_size(f"{field}.input_size", record.get("input_size"), dense.input_size)
@@ -194,7 +194,7 @@ def check_table(field: str, value: object, layers: int, directions: int) -> None
 def _shapes(tag: str, sizes: dict[str, Any], module: Any) -> Shapes:
     """Shape of each own parameter and buffer of a module of class `tag`."""
     if tag in ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"):
-        return _recurrent_shapes(GATES[tag.removesuffix("Cell")], sizes, module)
+        return _recurrent_shapes(len(cell_of(module).gates), sizes, module)
     values = [sizes[name] for name in SIZES[tag][1]]
     if tag in ("Embedding", "EmbeddingBag"):
         return {"weight": tuple(values)}

@@ -207,7 +207,7 @@ def _split(cut: SplitCut, split: Any) -> DenseWidths:
     last = torch.cat(cut.rows[-2 if split.bidirectional else -1 :])
     rows = [_axis_of(row) for row in cut.rows]
     changed = any(bool(row.any()) for row in cut.rows)
-    states = [rows] * (2 if split.kind == "LSTM" else 1) if changed else None
+    states = [rows] * split.cell.states if changed else None
     inputs = {0: _axis_of(cut.inputs)} if bool(cut.inputs.any()) else {}
     return DenseWidths(inputs, _axis_of(last) if bool(last.any()) else None, states)
 
@@ -222,7 +222,7 @@ def _recurrent(layers: Any, gone: Mapping[Plane, Tensor], dead: Mapping[str, Ten
     mask = torch.cat([dead[layer.unit_sets[-1]] for layer in last])
     output: Axis | None = (-1, len(mask), kept_index(mask).tolist()) if bool(mask.any()) else None
     sets = [[layer.unit_sets[-1] for layer in layers]]
-    if layers[0].cell.name == "LSTM":
+    if layers[0].cell.states > 1:
         sets.append([layer.name for layer in layers])
     states: list[list[Axis]] | None = None
     if any(bool(dead[name].any()) for rows in sets for name in rows):

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from ..nn.graph import GRAPHS
 from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from ..nn.rhn import RHN
-from ..structure.cells import RecurrentLayer, cell_of
+from ..structure.cells import MODES, RecurrentLayer, cell_of
 from ..structure.classes import Plane
 from ._reasons import note
 from .splits import parts_of_splits
 from .states import keep_states
 
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 RAGGED: dict[type[nn.Module], type[Any]] = {nn.LSTM: RaggedLSTM, nn.GRU: RaggedGRU, nn.RNN: RaggedRNN}
 STACKS = (nn.RNNBase, *RAGGED.values())
 RECURRENT = (*STACKS, RHN, nn.RNNCellBase)  # that adapters can give the dense width
@@ -63,17 +62,11 @@ def fit_modules(
         elif isinstance(module, GRAPHS):
             _fit_graph(module, [layer for layer in layers if layer.module == path], dead)
         elif cell_of(module) is not None and isinstance(module, nn.RNNCellBase):
-            gates = GATES[type(module).__name__.removesuffix("Cell")] if type(module).__name__ in _CELLS else None
-            hidden = module.weight_hh.shape[1]
-            assert gates is None or module.weight_hh.shape[0] == gates * hidden
-            module.input_size, module.hidden_size = module.weight_ih.shape[1], hidden
+            module.input_size, module.hidden_size = module.weight_ih.shape[1], module.weight_hh.shape[1]
             _keep_states(module, [layer for layer in layers if layer.module == path], dead, states)
         else:
             _fit_leaf(module)
     return model
-
-
-_CELLS = ("LSTMCell", "GRUCell", "RNNCell")
 
 
 def replace_module(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
@@ -145,7 +138,7 @@ def _fit_graph(module: Any, layers: list[RecurrentLayer], dead: Mapping[str, Ten
 
 
 def _fit_stack(module: Any) -> nn.Module:
-    gates = GATES[module.mode.split("_")[0]]
+    gates = len(MODES[module.mode].gates)
     directions = 2 if module.bidirectional else 1
     ends = [[f"_l{n}{end}" for end in ("", "_reverse")[:directions]] for n in range(module.num_layers)]
     hidden = [[getattr(module, "weight_hh" + end).shape[0] // gates for end in row] for row in ends]
@@ -202,7 +195,7 @@ def _keep_states(module: nn.Module, layers: list[RecurrentLayer], dead: Mapping[
     outer = [kept_index(dead[layer.unit_sets[-1]]).tolist() for layer in layers]
     dense = [layers[0].proj_size or layers[0].hidden_size]
     kept = [outer]
-    if layers[0].cell.name == "LSTM":
+    if layers[0].cell.states > 1:
         dense.append(layers[0].hidden_size)
         kept.append([kept_index(dead[layer.name]).tolist() for layer in layers])
     even = len({(layer.hidden_size, layer.proj_size) for layer in layers}) == 1  # else ragged before: only compose

@@ -91,5 +91,5 @@ def fit_splits(model: nn.Module, cuts: Mapping[str, SplitCut], states: bool) -> 
         split.resize(split.input_size - int(cut.inputs.sum()), segments)
         if len(dense) == 1:  # else it was ragged before
             kept = [torch.nonzero(~row)[:, 0].tolist() for row in cut.rows]
-            count = 2 if split.kind == "LSTM" else 1
+            count = split.cell.states
             keep_states(split, [dense.pop()] * count, [kept] * count, states)

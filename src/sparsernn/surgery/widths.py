@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from ..structure.cells import MODES
+
 WIDEST = 2**31  # no layer is wider: a bound for numbers that are read before the model is at hand
 
 
@@ -48,8 +50,8 @@ def state_widths(module: nn.Module) -> list[list[int]]:
         outer = [width for row in getattr(module, "proj_sizes", None) or of.hidden_sizes for width in row]
     else:
         return []
-    kind = of.mode if isinstance(module, nn.RNNBase) else of.kind
-    return [outer, cells] if kind == "LSTM" else [outer]
+    cell = MODES[of.mode] if isinstance(module, nn.RNNBase) else of.cell
+    return [outer, cells][: cell.states]
 
 
 def output_width(module: nn.Module) -> int:

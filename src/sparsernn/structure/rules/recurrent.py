@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..cells import Cell
 from ..channels import UNIT, narrow_expanded
 from ..ledger import Ledger
+from ..operands import CELLS, LAYERS
 from ..shadow import Shadow, collapse, weight_shadow
-
-# Name of the call -> (number of gates, gates whose zero rows make the unit's value zero).
-LAYERS = {"lstm": (4, (2,)), "gru": (3, (2,)), "rnn_tanh": (1, (0,)), "rnn_relu": (1, (0,))}
-CELLS = {"lstm_cell": "lstm", "gru_cell": "gru", "rnn_tanh_cell": "rnn_tanh", "rnn_relu_cell": "rnn_relu"}
 
 
 def follow_layer(ledger: Ledger, name: str, args: Sequence[Any]) -> list[Shadow]:
@@ -43,7 +41,7 @@ def follow_layer(ledger: Ledger, name: str, args: Sequence[Any]) -> list[Shadow]
                 for which, size in enumerate(sizes[: len(states)]):
                     ends[which].append(np.zeros(size, dtype=np.int64))
                 continue
-            units = _unit(ledger, name, mine, label, projected)
+            units = _unit(ledger, LAYERS[name], mine, label, projected)
             for ids in units if not plain else ():
                 ledger.lose(torch.from_numpy(ids), "other weights of its layer are not plain parameters")
             for which, state in enumerate(states):
@@ -70,10 +68,10 @@ def follow_cell(ledger: Ledger, name: str, args: Sequence[Any]) -> list[Shadow]:
 
 
 def _unit(
-    ledger: Ledger, kind: str, weights: Sequence[Tensor], label: Tensor | None, projected: bool
+    ledger: Ledger, kind: Cell, weights: Sequence[Tensor], label: Tensor | None, projected: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Channels (h, c) of one layer and direction, reads and owns recorded."""
-    gates, value_gates = LAYERS[kind]
+    gates = len(kind.gates)
     hidden = weights[1].shape[0] // gates
     numbers = [_numbers(ledger, weight) for weight in weights]
     ih, hh = numbers[:2]
@@ -84,7 +82,7 @@ def _unit(
     for rows_of in numbers[:-1] if projected else numbers:
         for gate in range(gates):
             rows = gate * hidden + np.arange(hidden)
-            _own(ledger, rows_of, rows, cell, value=gate in value_gates)
+            _own(ledger, rows_of, rows, cell, value=kind.gates[gate] in kind.value)
     out = cell
     if projected:
         hr, size = numbers[-1], weights[-1].shape[0]

@@ -15,10 +15,9 @@ from torch.onnx import symbolic_helper
 
 from ...nn.fused import reverse, run_fused
 from ...nn.layers import backward_order
+from ...structure.cells import MODES
 
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-# ONNX wants i, o, f, c of an LSTM and z, r, h of a GRU; torch has i, f, g, o and r, z, n.
-ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
+ORDER = {"LSTM": "iofg", "GRU": "zrn", "RNN": "h"}  # of the gates in ONNX
 _INT32 = 6  # of onnx.TensorProto
 
 
@@ -44,7 +43,8 @@ class Node:
         return ih, hh, torch.cat([bias_ih, bias_hh], 1)
 
     def _reorder(self, weight: Tensor) -> Tensor:
-        parts = weight.detach().unflatten(0, (GATES[self.kind], self.width))
+        gates = MODES[self.mode].gates
+        parts = dict(zip(gates, weight.detach().unflatten(0, (len(gates), self.width))))
         return torch.cat([parts[gate] for gate in ORDER[self.kind]])
 
 

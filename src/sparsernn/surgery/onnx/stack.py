@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ...nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from ...nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from ...nn.state import RaggedState
+from ...structure.cells import MODES
 from .nodes import Node, nodes
 from .operators import SYMBOLIC
 
@@ -45,7 +46,7 @@ class OnnxStack:
                 self.layers.append([Node(stack.mode, name, tuple(weights))])
             else:
                 self.layers.append([Node(stack.mode, name, (w,)) for name, w in zip(("forward", "reverse"), weights)])
-        self.is_lstm = stack.mode == "LSTM"
+        self.is_lstm = MODES[stack.mode].states > 1
 
     def _weights(self, stack: Any, end: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         weight_ih, weight_hh = _parameter(stack, "weight_ih" + end), _parameter(stack, "weight_hh" + end)
