@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "learn": {"structure", "nn"},
     "surgery": {"structure", "nn"},
     "runtime": {"structure", "nn"},
+    "export": {"structure", "nn", "runtime"},
     "analysis": {"structure", "nn"},
 }
 KNOW_ALL = {"timing", "_milliseconds", "cli", "__main__", "__init__"}

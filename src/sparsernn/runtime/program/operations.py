@@ -88,8 +88,13 @@ BINARY: Mapping[str, Callable[..., Tensor]] = MappingProxyType({
 def _recurrent(x: Tensor, *weights_and_states: Any, mode: str) -> tuple[Tensor, ...]:
     w_ih, w_hh, b_ih, b_hh, w_hr, *states = weights_and_states
     if mode == "LSTM":
-        h, c = torch.lstm_cell(x, states, w_ih, w_hh, b_ih, b_hh)
-        return (h if w_hr is None else h @ w_hr.T), c
+        if w_hr is None:
+            return torch.lstm_cell(x, states, w_ih, w_hh, b_ih, b_hh)
+        # torch's cell knows no states that are narrower than its gates.
+        sums = F.linear(x, w_ih, b_ih) + F.linear(states[0], w_hh, b_hh)
+        i, f, g, o = sums.chunk(4, -1)
+        c = f.sigmoid() * states[1] + i.sigmoid() * g.tanh()
+        return (o.sigmoid() * c.tanh()) @ w_hr.T, c
     cell = {"GRU": torch.gru_cell, "RNN_TANH": torch.rnn_tanh_cell, "RNN_RELU": torch.rnn_relu_cell}[mode]
     return (cell(x, states[0], w_ih, w_hh, b_ih, b_hh),)
 

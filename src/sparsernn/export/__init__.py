@@ -1,0 +1,1 @@
+"""The C writer: a step program in, one C file out that gives the same bits on every processor."""

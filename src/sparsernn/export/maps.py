@@ -1,0 +1,170 @@
+"""Steps that work on each element by itself, and those that fold an axis into one element after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .places import C_TYPES, NUMPY_TYPES, Memory, Place, collapsed
+from .source import Source
+from .terms import FLOATS, INTS, MASKS, Term, Trace
+
+_KINDS = {"float": FLOATS, "int": INTS, "bool": MASKS}
+Operand = Place | float
+
+
+@dataclass(frozen=True)
+class Map:
+    """outputs = formula(inputs), element by element; inputs and outputs of one shape, or numbers. One that is written
+    may be one that is read."""
+
+    name: str
+    formula: Callable[..., Any]
+    inputs: tuple[Operand, ...]
+    outputs: tuple[Place, ...]
+
+    def run(self, memory: Memory) -> None:
+        values = [v.of(memory) if isinstance(v, Place) else v for v in self.inputs]
+        results = self.formula(*values)
+        for place, result in zip(self.outputs, results if isinstance(results, tuple) else (results,), strict=True):
+            np.copyto(place.of(memory), np.asarray(result).astype(NUMPY_TYPES[place.dtype]))
+
+    def write(self, source: Source) -> None:
+        places = [*(p for p in self.inputs if isinstance(p, Place)), *self.outputs]
+        sizes, strides = collapsed(places)
+        outer, inner = (sizes[:-1], sizes[-1]) if sizes else ([], 1)
+        last = strides[-1] if strides else [1] * len(places)
+        name = row_function(source, self, last)
+        pointers = [p.pointer([s[k] for s in strides[: len(outer)]]) for k, p in enumerate(places)]
+        source.loop(outer, [f"{name}({', '.join([*pointers, str(inner)])});"])
+
+
+@dataclass(frozen=True)
+class Fold:
+    """output = formula(output, inputs[0]), then of inputs[1], ...: inputs have one axis more in front, of one size."""
+
+    name: str
+    formula: Callable[..., Any]
+    inputs: tuple[Place, ...]
+    output: Place
+
+    def run(self, memory: Memory) -> None:
+        arrays = [p.of(memory) for p in self.inputs]
+        total = self.output.of(memory)
+        for k in range(self.inputs[0].shape[0]):
+            np.copyto(total, self.formula(total, *(a[k] for a in arrays)))
+
+    def write(self, source: Source) -> None:
+        count = self.inputs[0].shape[0]
+        sizes, strides = collapsed([*(p.at(0) for p in self.inputs), self.output])
+        if sizes and sizes[-1] >= 4 and strides[-1][-1] == 1:
+            step = Map(self.name, self.formula, (self.output, *(p.at(0) for p in self.inputs)), (self.output,))
+            places = [*step.inputs, self.output]
+            name = row_function(source, step, [strides[-1][-1], *strides[-1]])
+            loops = [[0, *(p.strides[0] for p in self.inputs), 0], *([s[-1], *s] for s in strides[:-1])]
+            pointers = [p.pointer([s[k] for s in loops]) for k, p in enumerate(places)]  # type: ignore[union-attr]
+            source.loop([count, *sizes[:-1]], [f"{name}({', '.join([*pointers, str(sizes[-1])])});"])
+            return
+        name = _fold_function(source, self)
+        pointers = [p.pointer([s[k] for s in strides]) for k, p in enumerate([*self.inputs, self.output])]
+        source.loop(sizes, [f"{name}({', '.join([*pointers, str(count)])});"])
+
+
+def copy(x: Operand, y: Place) -> Map:
+    """y = x; of numbers of another kind, what torch makes of them."""
+    return Map("copy", lambda v: v, (x,), (y,))
+
+
+def fill(value: float, y: Place) -> Map:
+    """y = value."""
+    return Map("fill", lambda v: v, (value,), (y,))
+
+
+def row_function(source: Source, step: Map, strides: Sequence[int]) -> str:
+    """A C function of pointers and a count that does one row of `step`; strides: of its places along the row."""
+    places = [*(p for p in step.inputs if isinstance(p, Place)), *step.outputs]
+    read = len(places) - len(step.outputs)
+    floats = all(p.dtype == "float" for p in places)
+    wide = floats and all(s in (0, 1) for s in strides) and all(s == 1 for s in strides[read:])
+    letters = [*"abcdefgh"[:read], *("yz"[: len(step.outputs)])]
+    parameters = [f"{'const ' if k < read else ''}{C_TYPES[p.dtype]} *{letters[k]}" for k, p in enumerate(places)]
+    body = ["    int i = 0;"]
+    if wide:
+        body += ["#if $W > 1", "    for (; i + $W <= n; i += $W) {"]
+        body += [f"        {line}" for line in _row(source, step, letters, strides, True)]
+        body += ["    }", "#endif"]
+    body += ["    for (; i < n; ++i) {", *(f"        {line}" for line in _row(source, step, letters, strides, False))]
+    head = f"static void $@({', '.join([*parameters, 'int n'])})"
+    return source.function(step.name, "\n".join([head, "{", *body, "    }", "}", ""]))
+
+
+def _row(source: Source, step: Map, letters: Sequence[str], strides: Sequence[int], vector: bool) -> list[str]:
+    trace = Trace(vector)
+    operands: list[Any] = []
+    lines = []
+    position = 0
+    for value in step.inputs:
+        if not isinstance(value, Place):
+            operands.append(value)
+            continue
+        letter, stride, kind = letters[position], strides[position], _KINDS[value.dtype]
+        operands.append(Term(trace, f"{letter}0", kind))
+        lines.append(f"const {trace.type(kind)} {letter}0 = {_loaded(letter, stride, vector)};")
+        position += 1
+    results = step.formula(*operands)
+    results = results if isinstance(results, tuple) else (results,)
+    lines += trace.lines
+    for name in trace.called:
+        source.formula(name)
+    for place, result, letter, stride in zip(step.outputs, results, letters[position:], strides[position:]):
+        lines.append(_stored(trace, place, result, letter, stride))
+    return lines
+
+
+def _loaded(letter: str, stride: int, vector: bool) -> str:
+    if vector:
+        return f"$LD({letter} + i)" if stride else f"$ALL({letter}[0])"
+    return f"{letter}[{_index(stride)}]"
+
+
+def _index(stride: int) -> str:
+    return "0" if stride == 0 else "i" if stride == 1 else f"{stride} * i"
+
+
+def _stored(trace: Trace, place: Place, result: Any, letter: str, stride: int) -> str:
+    if trace.vector:
+        return f"$ST({letter} + i, {trace.spread(result, FLOATS)});"
+    text = trace.spread(result, _KINDS[place.dtype])
+    kind = result.kind if isinstance(result, Term) else _KINDS[place.dtype]
+    if place.dtype == "bool":
+        text = f"(uint8_t)({text} != 0)"
+    elif kind != _KINDS[place.dtype]:
+        text = f"({C_TYPES[place.dtype]})({text})"
+    return f"{letter}[{_index(stride)}] = {text};"
+
+
+def _fold_function(source: Source, step: Fold) -> str:
+    """All of one output element, its inputs one after the other."""
+    trace = Trace(False)
+    letters = "abcdefgh"[: len(step.inputs)]
+    terms = [Term(trace, f"{letter}0") for letter in letters]
+    result = step.formula(Term(trace, "total"), *terms)
+    for name in trace.called:
+        source.formula(name)
+    loads = [f"const float {c}0 = {c}[{_index(p.strides[0])}];" for c, p in zip(letters, step.inputs)]
+    lines = [*loads, *trace.lines, f"total = {trace.spread(result, FLOATS)};"]
+    parameters = ", ".join([*(f"const float *{c}" for c in letters), "float *y", "int n"])
+    body = "\n".join(f"        {line}" for line in lines)
+    text = (
+        f"static void $@({parameters})\n{{\n    float total = *y;\n    for (int i = 0; i < n; ++i) {{\n{body}\n    }}\n"
+    )
+    return source.function(step.name, f"{text}    *y = total;\n}}\n")
+
+
+def along(place: Place, axis: int) -> Place:
+    """With `axis` in front."""
+    n = len(place.shape)
+    return place.moved([axis % n, *(k for k in range(n) if k != axis % n)])

@@ -1,0 +1,195 @@
+"""Products with a matrix of the model, packed as its zeros and the precision ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from .places import Memory, Place, collapsed
+from .source import Source
+
+STRIP = 16
+WORTH = 0.8  # blocks are taken where at most this share of them is there: each costs a column's number besides
+
+
+class Matrix(Protocol):
+    """A packed matrix: its tables, what it computes, how C calls it."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def multiply_adds(self) -> int: ...
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        """y (n, rows) += x (n, columns) times the matrix, in the order in which C adds."""
+        ...
+
+    def call(self, source: Source, x: str, y: str) -> str:
+        """The statement that does so for one row of x and y."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dense:
+    """All weights, in strips of 16 rows, the last filled up with zeros."""
+
+    weight: np.ndarray  # (rows, columns)
+    tables: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.weight.shape  # type: ignore[return-value]
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.weight.size
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        for c in range(x.shape[1]):
+            y += x[:, c, None] * self.weight[:, c]
+
+    def call(self, source: Source, x: str, y: str) -> str:
+        rows, columns = self.shape
+        return f"{source.kernel('dense')}({self.tables[0]}, {x}, {y}, {columns}, {rows});"
+
+    @staticmethod
+    def packed(weight: np.ndarray) -> np.ndarray:
+        return strips(weight).swapaxes(1, 2)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of 16 rows and one column, those that are zero left out; each gate begins a strip of its own."""
+
+    weight: np.ndarray
+    gates: int
+    present: np.ndarray  # (rows, columns): whether its block is there
+    wide: bool  # columns in 16 bits
+    tables: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.weight.shape  # type: ignore[return-value]
+
+    @property
+    def multiply_adds(self) -> int:
+        return int(self.present.sum())
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        for c in range(x.shape[1]):
+            if (there := self.present[:, c]).any():
+                y[:, there] += x[:, c, None] * self.weight[there, c]
+
+    def call(self, source: Source, x: str, y: str) -> str:
+        kernel = source.kernel("blocks16" if self.wide else "blocks8")
+        rows = self.shape[0] // self.gates
+        return f"{kernel}({self.tables[0]}, {self.tables[1]}, {x}, {y}, {rows}, {self.gates});"
+
+
+def strips(weight: np.ndarray) -> np.ndarray:
+    """(rows, columns) as (strips, 16, columns), filled up with zeros."""
+    rows, columns = weight.shape
+    whole = np.zeros((-(-rows // STRIP) * STRIP, columns), weight.dtype)
+    whole[:rows] = weight
+    return whole.reshape(-1, STRIP, columns)
+
+
+def gate_strips(weight: np.ndarray, gates: int) -> np.ndarray:
+    """(gates * rows, columns) as (strips, 16, columns), each gate filled up to whole strips."""
+    return np.concatenate([strips(part) for part in np.split(weight, gates)])
+
+
+def pack(weight: np.ndarray, gates: int, tables: Tables) -> Matrix:
+    """The layout that the matrix's zeros make worth it."""
+    weight = np.ascontiguousarray(weight, np.float32)
+    cut = gate_strips(weight, gates)
+    there = (cut != 0).any(1)  # (strips, columns)
+    if there.sum() * STRIP > WORTH * weight.size:
+        return Dense(weight, (tables.add(Dense.packed(weight)),))
+    wide = weight.shape[1] > 255
+    index = [n for strip in there for n in (int(strip.sum()), *np.flatnonzero(strip))]
+    values = [cut[s, :, c] for s, c in zip(*np.nonzero(there))]
+    names = (
+        tables.add(np.array(values, np.float32).reshape(-1) if values else np.zeros(1, np.float32)),
+        tables.add(np.array(index, np.uint16 if wide else np.uint8)),
+    )
+    per_gate = -(-(len(weight) // gates) // STRIP)
+    rows = [s * per_gate * STRIP + r for s in range(gates) for r in range(len(weight) // gates)]
+    return Blocks(weight, gates, np.repeat(there, STRIP, 0)[rows], wide, names)
+
+
+class Tables:
+    """The constants of a program as C holds them: name -> array; equal ones once."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, np.ndarray] = {}
+        self._names: dict[tuple[str, bytes], str] = {}
+
+    def add(self, array: np.ndarray) -> str:
+        array = np.ascontiguousarray(array).ravel()
+        key = (array.dtype.str, array.tobytes())
+        if key not in self._names:
+            self._names[key] = f"$t{len(self.arrays)}"
+            self.arrays[self._names[key]] = array
+        return self._names[key]
+
+    def bytes_by_type(self) -> Mapping[str, int]:
+        sizes: dict[str, int] = {}
+        for array in self.arrays.values():
+            sizes[array.dtype.name] = sizes.get(array.dtype.name, 0) + array.nbytes
+        return sizes
+
+
+@dataclass(frozen=True)
+class Product:
+    """y (n, rows) += x (n, columns) times a packed matrix; the elements of a row follow each other."""
+
+    matrix: Matrix
+    x: Place
+    y: Place
+
+    def run(self, memory: Memory) -> None:
+        y = self.y.of(memory)
+        total = y.copy()
+        self.matrix.add(self.x.of(memory), total)
+        y[...] = total
+
+    def write(self, source: Source) -> None:
+        count = self.x.shape[0]
+        loops = [count] if count > 1 else []
+        x, y = (p.pointer([p.strides[0]] if loops else []) for p in (self.x, self.y))
+        source.loop(loops, [self.matrix.call(source, x, y)])
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """out (..., width) = rows of `table` (count, width) by `tokens` (...)."""
+
+    tokens: Place
+    table: Place
+    out: Place
+
+    def run(self, memory: Memory) -> None:
+        self.out.of(memory)[...] = self.table.of(memory)[self.tokens.of(memory)]
+
+    def write(self, source: Source) -> None:
+        width = self.table.shape[1]
+        name = source.function("row", _ROW)
+        heads = self.tokens, replace(self.out, shape=self.out.shape[:-1], strides=self.out.strides[:-1])
+        sizes, strides = collapsed(heads)
+        token, out = (p.pointer([s[k] for s in strides]) for k, p in enumerate(heads))
+        row = f"{self.table.pointer()} + {self.table.strides[0]} * *({token})"
+        source.loop(sizes, [f"{name}({row}, {out}, {width});"])
+
+
+_ROW = """\
+static void $@(const float *a, float *y, int n)
+{
+    for (int i = 0; i < n; ++i)
+        y[i] = a[i];
+}
+"""

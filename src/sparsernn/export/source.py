@@ -1,0 +1,77 @@
+"""The text of a C file as it grows: tables, functions and statements; only what is used is in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from .kernels import KERNELS
+from .terms import function_text, literal
+
+
+class Source:
+    """`$name` stands for `name` with the prefix of the model, until the file is written."""
+
+    def __init__(self) -> None:
+        self.functions: dict[str, str] = {}  # name -> text, in an order in which they can call each other
+        self.lines: list[str] = []  # of the step
+        self._names: dict[str, str] = {}  # text -> name
+
+    def kernel(self, name: str) -> str:
+        """`name` of kernels.py, with all that it needs."""
+        if name not in self.functions:
+            needs, text = KERNELS[name]
+            for need in needs:
+                self.kernel(need)
+            self.functions[name] = text
+        return f"${name}"
+
+    def formula(self, name: str) -> None:
+        """A formula as a C function, with those that it calls."""
+        if f"formula {name}" not in self.functions:
+            called, text = function_text(name)
+            for other in called:
+                self.formula(other)
+            self.functions[f"formula {name}"] = text
+
+    def function(self, name: str, text: str) -> str:
+        """A function whose name in `text` is `$@`: called `name`, with a number if that is taken by another text."""
+        if text not in self._names:
+            taken = set(self._names.values())
+            own = name if name not in taken else next(
+                f"{name}_{k}" for k in range(2, 10_000) if f"{name}_{k}" not in taken
+            )  # fmt: skip
+            self._names[text] = own
+            self.functions[f"row {own}"] = text.replace("$@", f"${own}")
+        return f"${self._names[text]}"
+
+    def loop(self, sizes: Sequence[int], statements: Sequence[str]) -> None:
+        """`statements` inside loops over i0, i1, ... of these sizes."""
+        indent = "    "
+        for k, size in enumerate(sizes):
+            self.lines.append(f"{indent * (k + 1)}for (int i{k} = 0; i{k} < {size}; ++i{k}) {{")
+        self.lines += [f"{indent * (len(sizes) + 1)}{statement}" for statement in statements]
+        self.lines += [f"{indent * (k + 1)}}}" for k in reversed(range(len(sizes)))]
+
+
+def numbers(array: np.ndarray) -> list[str]:
+    """The numbers of a table, in lines of at most 120 characters."""
+    kind = "floats" if array.dtype == np.float32 else "ints"
+    lines, line = [], "   "
+    for value in array.ravel():
+        text = f" {literal(value, kind)},"
+        if len(line) + len(text) > 120:
+            lines.append(line)
+            line = "   "
+        line += text
+    return [*lines, line]
+
+
+def named(text: str, name: str) -> str:
+    """`text` with the model's name in place of `$`; `${NAME}` is in capitals."""
+    text = text.replace("${H}", f"{name.upper()}_H")
+    text = re.sub(r"\$\{(\w+)\}", lambda m: f"{name.upper()}_{m[1]}", text)
+    text = text.replace("$.h", f"{name}.h").replace("$:", f"{name}:")
+    return text.replace("$", f"{name}_")

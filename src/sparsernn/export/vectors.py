@@ -1,0 +1,65 @@
+"""NAME_test.c: inputs and what the oracle makes of them, for a compiler and a processor to be tried with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .files import due, table_text
+from .lowering import Plan
+from .places import C_TYPES
+from .source import named
+
+_TYPES = {"float": np.float32, "int": np.int32, "bool": np.uint8}
+Step = Sequence[np.ndarray]
+
+
+def vectors_source(
+    plan: Plan, name: str, inputs: Sequence[Sequence[np.ndarray]], outputs: Sequence[Sequence[np.ndarray | None]]
+) -> str:
+    """NAME_test.c: what the model gives for some steps; NAME_test() is 0, or the number of the first that differs."""
+    steps = len(inputs)
+    tables, calls = [], []
+    for k, argument in enumerate(plan.inputs):
+        array = np.stack([np.asarray(one[k]).reshape(-1) for one in inputs])
+        array = array.astype(_TYPES[argument.place.dtype])
+        tables.append(table_text(f"$given_{k}", array))
+        calls.append(f"$given_{k} + t * {argument.place.size}")
+    checks, locals_ = [], []
+    for k, argument in enumerate(plan.outputs):
+        size, dtype = argument.place.size, argument.place.dtype
+        kind = C_TYPES[dtype]
+        array = np.zeros((steps, size), _TYPES[dtype])
+        for t, one in enumerate(outputs):
+            value = one[k]
+            if value is not None:
+                array[t] = value.reshape(-1)
+        tables.append(table_text(f"$expected_{k}", array))
+        locals_.append(f"    {kind} y{k}[{size}];")
+        calls.append(f"y{k}")
+        condition = due(argument.port.clock).replace("s->number", "(uint32_t)t")
+        checks.append(f"        for (int k = 0; k < {size}; ++k)")
+        checks.append(
+            f"            if ({condition + ' && ' if condition else ''}y{k}[k] != $expected_{k}[t * {size} + k])"
+        )
+        checks.append("                return t + 1;")
+    text = "\n".join(
+        [
+            '#include "$.h"\n',
+            "/* Compiled with -D$MAIN it is a program. */",
+            "int $test(void);\n",
+            *tables,
+            "/* 0 if every step gives the bits of the reference, else the number of the first step that doesn't. */",
+            "int $test(void)\n{\n    static $state state;",
+            *locals_,
+            "    $reset(&state);",
+            f"    for (int t = 0; t < {steps}; ++t) {{",
+            f"        if ($step(&state, {', '.join(calls)}))",
+            "            return t + 1;",
+            *checks,
+            "    }\n    return 0;\n}\n",
+            "#ifdef $MAIN\nint main(void)\n{\n    return $test();\n}\n#endif\n",
+        ]
+    )
+    return named(text, name)

@@ -1,0 +1,109 @@
+"""A chain of layers as a C file gives the bits of its oracle, which is as near to the model as torch's float32."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from export_programs import FLAGS, chain, compiled, differing, needs_compiler, thinned
+from sparsernn.export.export_c import export_program
+
+pytestmark = needs_compiler
+
+CHAINS = {
+    "gru": lambda: [nn.GRU(10, 24, 2), nn.Linear(24, 5)],
+    "lstm": lambda: [nn.LSTM(7, 19), nn.Linear(19, 4, bias=False)],
+    "projected": lambda: [nn.LSTM(7, 19, 2, proj_size=6), nn.Tanh()],
+    "rnn": lambda: [nn.RNN(5, 33, bias=False), nn.ReLU(), nn.RNN(33, 8, nonlinearity="relu"), nn.Sigmoid()],
+    "tokens": lambda: [nn.Embedding(11, 9), nn.GRU(9, 17), nn.Linear(17, 11), nn.Softmax(-1)],
+    "wide": lambda: [nn.Linear(3, 80), nn.LSTM(80, 20)],
+}
+
+
+def programs(share: float = 0.0, batch: int = 1):
+    torch.manual_seed(0)
+    return {name: chain(thinned(nn.Sequential(*make()), share), batch) for name, make in CHAINS.items()}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("share", [0.0, 0.7])
+def test_c_gives_the_bits_of_the_oracle(tmp_path, batch, share):
+    assert differing(tmp_path, programs(share, batch), FLAGS if batch == 1 else FLAGS[2:3]) == {}
+
+
+def test_blocks_with_more_columns_than_a_byte_counts(tmp_path):
+    torch.manual_seed(0)
+    wide = thinned(nn.Sequential(nn.Linear(300, 20), nn.GRU(20, 30)), 0.8)
+    assert differing(tmp_path, {"wide": chain(wide)}, [["-O2", "-march=native"]]) == {}
+    assert "uint16_t" in (tmp_path / "wide.c").read_text()
+
+
+def test_blocks_take_less_flash_and_fewer_multiplications(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.GRU(32, 64), nn.Linear(64, 16))
+    dense = export_program(chain(model), tmp_path, "dense")
+    sparse = export_program(chain(thinned(model, 0.8)), tmp_path, "sparse")
+    assert sparse["multiply_adds"] < 0.3 * dense["multiply_adds"]
+    assert sparse["flash"]["tables"] < 0.35 * dense["flash"]["tables"]
+    assert json.loads((tmp_path / "sparse.json").read_text()) == sparse
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler, g++")
+def test_the_file_is_c_plus_plus_as_well(tmp_path):
+    made = programs()
+    for name, program in made.items():
+        export_program(program, tmp_path, name)
+    library = compiled(tmp_path, made, ["-O2"], "g++")
+    for name in made:  # the test's function has no C linkage of its own there
+        assert getattr(library, f"_Z{len(name) + 5}{name}_testv")() == 0
+
+
+def test_sanitizers_find_nothing(tmp_path):
+    for name, program in programs(0.5, 2).items():
+        export_program(program, tmp_path, name)
+        files = [str(tmp_path / f"{name}{end}") for end in (".c", "_test.c")]
+        flags = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-D{name}_MAIN"]
+        subprocess.run(["cc", *flags, *files, "-o", str(tmp_path / "run")], check=True)
+        subprocess.run([str(tmp_path / "run")], check=True)
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="there is no nm")
+def test_nothing_is_allocated_and_no_global_can_be_written(tmp_path):
+    for name, program in programs(0.5).items():
+        export_program(program, tmp_path, name)
+        subprocess.run(["cc", "-O2", "-c", str(tmp_path / f"{name}.c"), "-o", str(tmp_path / "x.o")], check=True)
+        symbols = subprocess.run(["nm", str(tmp_path / "x.o")], capture_output=True, text=True, check=True).stdout
+        kinds = {tuple(line.split()[-2:]) for line in symbols.splitlines()}
+        assert {s for k, s in kinds if k == "T"} == {f"{name}_reset", f"{name}_step"}
+        assert {s for k, s in kinds if k == "U"} <= {"memset", "memcpy", "_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail"}
+        assert {k for k, _ in kinds} <= {"T", "t", "r", "R", "U"}
+
+
+def test_a_compiler_that_fuses_is_caught(tmp_path):
+    torch.manual_seed(0)
+    export_program(chain([nn.GRU(40, 64), nn.Linear(64, 10)]), tmp_path)
+    text = (tmp_path / "model.c").read_text()
+    forbidden = '#pragma GCC optimize("fp-contract=off")\n'
+    assert forbidden in text
+    flags = ["-O2", "-ffp-contract=fast", "-march=native"]
+    assert compiled(tmp_path, ["model"], flags).model_test() == 0
+    if "fma" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor has no fused multiplication and addition")
+    (tmp_path / "model.c").write_text(text.replace(forbidden, "\n"))
+    assert compiled(tmp_path, ["model"], [*flags, "-g"]).model_test() > 0
+
+
+@pytest.mark.parametrize("flag", ["-ffast-math", "-Ofast"])
+def test_fast_math_is_refused_by_the_file(tmp_path, flag):
+    export_program(chain([nn.Linear(3, 2)]), tmp_path)
+    done = subprocess.run(
+        ["cc", flag, "-c", str(tmp_path / "model.c"), "-o", "/dev/null"], capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "compile this file without it" in done.stderr
