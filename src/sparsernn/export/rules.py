@@ -76,8 +76,8 @@ def recurrent(low: Lowering, o: Operation) -> list[Any]:
     states = [low.place(v) for v in o.inputs[6:] if isinstance(v, View)]
     outputs = [low.place(v) for v in o.outputs]
     mode = o.options["mode"]
-    gates = {"LSTM": 4, "GRU": 3}.get(mode, 1)
-    size, batch = len(w_ih) // gates, x.shape[0]
+    size, batch = states[-1].shape[-1], x.shape[0]
+    gates = len(w_ih) // size
     zeros = np.zeros(len(w_ih), np.float32)
     b_ih, b_hh = (zeros if b is None else b for b in (b_ih, b_hh))
     before, x = low.rows(x)
@@ -85,12 +85,12 @@ def recurrent(low: Lowering, o: Operation) -> list[Any]:
     steps: list[Any] = [*before, *more]
     if mode == "GRU":
         order = np.r_[2 * size : 3 * size, 0 : 2 * size]  # n, r, z: r and z are then in the middle of both products
-        sums = low.scratch(batch, 4 * size)
+        sums = low.scratch(batch, (gates + 1) * size)
         bias = np.r_[b_ih[2 * size :], (b_ih + b_hh)[: 2 * size], b_hh[2 * size :]]
         steps += [copy(low.table(bias).spread(batch), sums)]
         steps += [Product(low.matrix(w_ih[order], 3, batch), x, sums.cut(1, 0, 3 * size))]
         steps += [Product(low.matrix(w_hh, 3, batch), h, sums.cut(1, size, 3 * size))]
-        parts = [sums.cut(1, k * size, size) for k in range(4)]
+        parts = [sums.cut(1, k * size, size) for k in range(gates + 1)]
         return [*steps, Map("gru", _gru, (*parts, states[0]), tuple(outputs))]
     sums = low.scratch(batch, gates * size)
     steps += [copy(low.table(b_ih + b_hh).spread(batch), sums)]

@@ -92,7 +92,7 @@ def _recurrent(x: Tensor, *weights_and_states: Any, mode: str) -> tuple[Tensor, 
             return torch.lstm_cell(x, states, w_ih, w_hh, b_ih, b_hh)
         # torch's cell knows no states that are narrower than its gates.
         sums = F.linear(x, w_ih, b_ih) + F.linear(states[0], w_hh, b_hh)
-        i, f, g, o = sums.chunk(4, -1)
+        i, f, g, o = sums.chunk(len(w_ih) // w_hr.shape[1], -1)
         c = f.sigmoid() * states[1] + i.sigmoid() * g.tanh()
         return (o.sigmoid() * c.tanh()) @ w_hr.T, c
     cell = {"GRU": torch.gru_cell, "RNN_TANH": torch.rnn_tanh_cell, "RNN_RELU": torch.rnn_relu_cell}[mode]
