@@ -12,7 +12,7 @@ from studies import NOTE, by_seed, line, source, spread
 from sparsernn.files import write_atomically
 from sparsernn_studies.claims import SEEDS, interval
 from sparsernn_studies.results import collect
-from sparsernn_studies.stories.target_rows import METHODS, NETS, best_strength
+from sparsernn_studies.stories.targets import METHODS, NETS, best_strength
 
 TEXT = f"""# To a size in one run
 

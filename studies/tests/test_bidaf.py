@@ -14,9 +14,10 @@ from torch.nn.utils.rnn import pad_sequence
 from sparsernn import GroupLasso, accelerate, compact, trace
 from sparsernn.cli import main
 from sparsernn_studies.data import DataError
-from sparsernn_studies.recipes import RECIPES, RecipeError, with_changes
+from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.results import collect
 from sparsernn_studies.runs import Run
+from sparsernn_studies.settings import SettingsError, with_changes
 from sparsernn_studies.tasks import squad
 from sparsernn_studies.tasks.reading import Answering, Vocabulary, answers
 from sparsernn_studies.train import Training, train
@@ -217,7 +218,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_smoke_run_makes_all_rows(smoke):
     rows = {r.row: r.measured for r in collect(smoke / "results")}
-    assert RECIPES["wen-bidaf"].settings("smoke").rows == (
+    assert RECIPES["wen-bidaf"].at("smoke").rows == (
         *("dense", "tuned-0.5", "iss-0.5", "target-tuned", "target", "direct"),
     )
     assert len(rows) == 6 and set(rows) <= set(LABELS)
@@ -250,7 +251,7 @@ def test_a_run_is_taken_up_where_it_was_left(smoke, monkeypatch, capsys):
     monkeypatch.setattr("sparsernn_studies.wen.bidaf_rows.train", None)
     assert main(["bench", "wen-bidaf"]) == 0
     out = capsys.readouterr().out
-    assert "60/60" in out and all(LABELS[row] in out for row in RECIPES["wen-bidaf"].settings("smoke").rows)
+    assert "60/60" in out and all(LABELS[row] in out for row in RECIPES["wen-bidaf"].at("smoke").rows)
     assert main(["inspect", "wen-bidaf"]) == 0
     assert "units can go" in capsys.readouterr().out
 
@@ -315,14 +316,14 @@ def test_answer_needs_the_words_of_the_training(smoke, tmp_path, capsys):
 
 def test_other_recipes_do_not_answer(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Run("reber", "smoke", 0, RECIPES["reber"].settings("smoke"), Path("runs/reber/a"), Path("results")).begin()
+    Run("reber", "smoke", 0, RECIPES["reber"].at("smoke"), Path("runs/reber/a"), Path("results")).begin()
     Path("fine.txt").write_text(TEXT)
     assert main(["answer", "reber", "--context", "fine.txt", "--question", "Who ?"]) == 2
     assert "answers nothing; name a run of wen-bidaf." in capsys.readouterr().err
 
 
 def test_the_settings_are_the_papers():
-    settings = RECIPES["wen-bidaf"].settings("paper")
+    settings = RECIPES["wen-bidaf"].at("paper")
     training = settings.training("dense")
     assert (settings.hidden, settings.vector, settings.filters, settings.batch, training.steps) == (
         100,
@@ -350,8 +351,8 @@ def test_the_settings_are_the_papers():
     ],
 )
 def test_settings_that_cannot_be_are_refused(change, words):
-    with pytest.raises(RecipeError, match=words):
-        with_changes(RECIPES["wen-bidaf"].settings("cpu"), [change])
+    with pytest.raises(SettingsError, match=words):
+        with_changes(RECIPES["wen-bidaf"].at("cpu"), [change])
 
 
 def test_word_vectors_are_read_from_the_data_folder_and_not_trained(tmp_path):
@@ -359,7 +360,7 @@ def test_word_vectors_are_read_from_the_data_folder_and_not_trained(tmp_path):
     (tmp_path / "v.txt").write_text("".join(f"{word} {n} 0.5 -1\n" for n, word in enumerate(words)), encoding="utf-8")
 
     def work(data: Path | None, *changes: str) -> Bidaf:
-        smoke = RECIPES["wen-bidaf"].settings("smoke")
+        smoke = RECIPES["wen-bidaf"].at("smoke")
         settings = with_changes(smoke, ["vectors=v.txt", "vector=3", "steps=3", "questions=30", *changes])
         run = Run("wen-bidaf", "smoke", 0, settings, tmp_path / "run", tmp_path / "results", data)
         run.begin()

@@ -13,7 +13,7 @@ from sparsernn_studies.runs import Run
 
 
 def make_run(tmp_path, name: str) -> Run:
-    settings = RECIPES[name].settings("smoke")
+    settings = RECIPES[name].at("smoke")
     run = Run(name, "smoke", 0, settings, tmp_path / "run", tmp_path / "results", command=f"sparsernn run {name}")
     run.begin()
     return run
@@ -22,7 +22,7 @@ def make_run(tmp_path, name: str) -> Run:
 def test_darji_graphs_writes_lists_over_all_graphs_and_resumes(tmp_path, capsys):
     run = make_run(tmp_path, "darji-graphs")
     recipe = RECIPES["darji-graphs"]
-    recipe.run(run)
+    recipe(run).complete()
     out = capsys.readouterr().out
     assert recipe.labels["lstm"] in out or "lstm" in out
     rows = {r.row: r for r in collect(run.results)}
@@ -38,7 +38,7 @@ def test_darji_graphs_writes_lists_over_all_graphs_and_resumes(tmp_path, capsys)
     # Without one row's file and one chunk, only these are made again, and to the same figures.
     (run.results / "darji-graphs" / "smoke" / "tanh-seed0.json").unlink()
     (run.folder / "parts" / "tanh-1.json").unlink()
-    recipe.run(run)
+    recipe(run).complete()
     again = {r.row: r for r in collect(run.results)}
     assert again["tanh"].measured == rows["tanh"].measured
     assert (run.folder / "report.html").is_file()
@@ -46,7 +46,7 @@ def test_darji_graphs_writes_lists_over_all_graphs_and_resumes(tmp_path, capsys)
 
 def test_models_of_a_run_are_the_first_graphs(tmp_path):
     run = make_run(tmp_path, "darji-graphs")
-    found = RECIPES["darji-graphs"].load(run)
+    found = RECIPES["darji-graphs"](run).loaded()
     assert set(found.models) == set(run.settings.cells)
     with torch.no_grad():
         assert found.models["lstm"](*found.example_inputs).shape == (8, 2)
@@ -55,7 +55,7 @@ def test_models_of_a_run_are_the_first_graphs(tmp_path):
 def test_darji_prune_graphs_compares_at_equal_numbers_of_weights(tmp_path, capsys):
     run = make_run(tmp_path, "darji-prune-graphs")
     recipe = RECIPES["darji-prune-graphs"]
-    recipe.run(run)
+    recipe(run).complete()
     assert "graph, pruned to half" in capsys.readouterr().out
     weights = {r.row: r.measured["nonzero"] for r in collect(run.results)}
     assert weights["gru-pruned"] == weights["gru-graph"] < weights["gru-dense"]

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXT = Text(
     tuple("abcdefg"), *(torch.randint(7, (n,), generator=torch.Generator().manual_seed(n)) for n in (400, 90, 120))
 )
-SMOKE: SymbolSettings = RECIPES["lobacheva-char"].settings("smoke")
+SMOKE: SymbolSettings = RECIPES["lobacheva-char"].at("smoke")
 
 
 @pytest.fixture(autouse=True)

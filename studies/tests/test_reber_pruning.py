@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def make_run(tmp_path: Path, scale: str = "smoke", **changes) -> Run:
-    settings = dataclasses.replace(RECIPES["darji-prune"].settings("smoke"), **changes)
+    settings = dataclasses.replace(RECIPES["darji-prune"].at("smoke"), **changes)
     run = Run("darji-prune", scale, 0, settings, tmp_path / "run", tmp_path / "results", command="again")
     run.begin()
     return run
@@ -162,12 +162,12 @@ def test_retraining_ends_when_good_or_hopeless():
 def test_a_smoke_run_has_all_rows_holds_its_masks_and_resumes(tmp_path, capsys):
     run = make_run(tmp_path)
     recipe = RECIPES["darji-prune"]
-    recipe.run(run)
+    recipe(run).complete()
     assert "right after pruning" in capsys.readouterr().out
     rows = {r.row: r for r in collect(run.results)}
     assert set(rows) == {str(name) for name in names(run.settings)} and len(rows) == 9
     dense, both = rows["gru-strings-dense"].measured, rows["gru-strings-both"].measured
-    found = recipe.load(run)
+    found = recipe(run).loaded()
     weights = [p for n, p in found.models[found.sparsified].named_parameters() if "weight" in n and "recurrent" in n]
     total, left = sum(w.numel() for w in weights), sum(int(w.count_nonzero()) for w in weights)
     assert left == total - round(0.9 * total)
@@ -184,7 +184,7 @@ def test_a_smoke_run_has_all_rows_holds_its_masks_and_resumes(tmp_path, capsys):
     assert "Weights that are not zero" in page and "points lost" in page
     # One row's file gone: it alone is made again, and to the same figures but for the seconds.
     (run.results / "darji-prune" / "smoke" / "gru-strings-head-seed0.json").unlink()
-    recipe.run(run)
+    recipe(run).complete()
     again = {r.row: r for r in collect(run.results)}["gru-strings-head"].measured
     old = rows["gru-strings-head"].measured
     assert {k: v for k, v in again.items() if "seconds" not in k} == {
@@ -284,7 +284,7 @@ def test_the_page_is_made_from_the_results(tmp_path, monkeypatch):
 
     with pytest.raises(LookupError, match="darji-prune"):
         reber_study.darji_page(tmp_path / "results", tmp_path / "one")
-    RECIPES["darji-prune"].run(make_run(tmp_path, scale="cpu"))
+    RECIPES["darji-prune"](make_run(tmp_path, scale="cpu")).complete()
     pages = [reber_study.darji_page(tmp_path / "results", tmp_path / name) for name in ("one", "two")]
     assert pages[0] == pages[1] and "## Beside the original" in pages[0] and "all three flaws" in pages[0]
     for drawn in ("accuracy", "generation", "weights"):

@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from sparsernn.runtime.processor import processor
-from sparsernn_studies.recipes import RECIPES, RecipeError, with_changes
+from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.results import FIELDS, Result, ResultError, collect, place, read, sizes, write
 from sparsernn_studies.runs import Run, RunError, describe
+from sparsernn_studies.settings import SettingsError, with_changes
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def make_run(tmp_path: Path, name: str, **changes) -> Run:
-    settings = dataclasses.replace(RECIPES[name].settings("smoke"), **changes)
+    settings = dataclasses.replace(RECIPES[name].at("smoke"), **changes)
     run = Run(name, "smoke", 0, settings, tmp_path / "run", tmp_path / "results", command=f"sparsernn run {name}")
     run.begin()
     return run
@@ -34,7 +35,7 @@ def one_thread():
 def test_shakespeare_from_dense_to_fast(tmp_path, capsys):
     run = make_run(tmp_path, "shakespeare")
     recipe = RECIPES["shakespeare"]
-    recipe.run(run)
+    recipe(run).complete()
     out = capsys.readouterr().out
     for label in recipe.labels.values():
         assert label in out
@@ -54,7 +55,7 @@ def test_shakespeare_from_dense_to_fast(tmp_path, capsys):
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     for label in recipe.labels.values():
         assert label in page
-    found = recipe.load(run)
+    found = recipe(run).loaded()
     x = found.example_inputs
     torch.testing.assert_close(found.models["compact"](x), found.models["sparse"](x), rtol=1e-5, atol=1e-5)
 
@@ -75,7 +76,7 @@ def test_shakespeare_counts_the_steps_of_all_nets_alike(tmp_path):
 def test_blocks_from_dense_to_every_precision(tmp_path, capsys):
     run = make_run(tmp_path, "blocks", steps=30, keep_diagonal=True)
     recipe = RECIPES["blocks"]
-    recipe.run(run)
+    recipe(run).complete()
     out = capsys.readouterr().out
     made = {row: label for row, label in recipe.labels.items() if row != "int8" or processor().vnni}
     for label in made.values():
@@ -84,7 +85,7 @@ def test_blocks_from_dense_to_every_precision(tmp_path, capsys):
     rows = {r.row: r.measured for r in collect(tmp_path / "results")}
     assert set(rows) == set(made)
     # One block in ten is kept of either matrix, and the diagonals of the recurrent one beside them.
-    sparse = recipe.load(run).models["sparse"].lstm
+    sparse = recipe(run).loaded().models["sparse"].lstm
     for name, columns in (("weight_ih_l0", 16), ("weight_hh_l0", 32)):
         weight = getattr(sparse, name).detach().view(4, 2, 16, columns).clone()
         if name == "weight_hh_l0":
@@ -97,7 +98,7 @@ def test_blocks_from_dense_to_every_precision(tmp_path, capsys):
         assert rows[row]["max_error"] < 1e-4
     assert rows["onnx"]["test_bpc"] == pytest.approx(rows["dense"]["test_bpc"], rel=0.02)
     assert rows["direct"]["weights"] == pytest.approx(rows["sparse"]["nonzero"], rel=0.1)
-    found = recipe.load(run)
+    found = recipe(run).loaded()
     with torch.no_grad():
         whole = found.models["onnx"](found.example_inputs[:, :1])
         stream = found.models["onnx"].stream()
@@ -113,14 +114,14 @@ def test_blocks_can_do_without_onnxruntime(tmp_path, capsys, monkeypatch):
     from sparsernn_studies.stories import block_rows as _blocks
 
     monkeypatch.setattr(_blocks.importlib.util, "find_spec", lambda name: None)
-    RECIPES["blocks"].run(make_run(tmp_path, "blocks", steps=4, bench_rounds=1))
+    RECIPES["blocks"](make_run(tmp_path, "blocks", steps=4, bench_rounds=1)).complete()
     assert "onnxruntime is not installed" in capsys.readouterr().out
     assert "onnx" not in {r.row for r in collect(tmp_path / "results")}
 
 
 def test_reber_rows_have_the_sparsity_asked_for(tmp_path):
     run = make_run(tmp_path, "reber", cells=("lstm", "rnn"), sparsity=0.75, target=0.2, steps=20)
-    RECIPES["reber"].run(run)
+    RECIPES["reber"](run).complete()
     rows = {r.row: r.measured for r in collect(tmp_path / "results")}
     for cell, gates in (("lstm", 4), ("rnn", 1)):
         hidden, embedding = 16, 16
@@ -136,7 +137,7 @@ def test_reber_rows_have_the_sparsity_asked_for(tmp_path):
 
 def test_results_follow_the_schema_and_keep_no_path(tmp_path):
     run = make_run(tmp_path, "reber", steps=4)
-    RECIPES["reber"].run(run)
+    RECIPES["reber"](run).complete()
     path = place(tmp_path / "results", "reber", "smoke", "gru-dense", 0)
     content = json.loads(path.read_text())
     assert tuple(content) == FIELDS
@@ -179,11 +180,11 @@ def test_a_figure_that_is_not_finite_is_never_written(tmp_path):
 
 @pytest.mark.smoke
 def test_settings_are_typed_and_never_evaluated():
-    settings = RECIPES["shakespeare"].settings("smoke")
+    settings = RECIPES["shakespeare"].at("smoke")
     changed = with_changes(settings, ["hidden=48", "learning_rate=1e-2", "precision=bfloat16"])
     assert (changed.hidden, changed.learning_rate, changed.precision) == (48, 0.01, "bfloat16")
     for bad in ("hidden=__import__('os').getpid()", "hidden=1.5", "hidden=", "precision=", "nothing=1"):
-        with pytest.raises(RecipeError):
+        with pytest.raises(SettingsError):
             with_changes(settings, [bad])
 
 

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from sparsernn import GroupLasso, accelerate, compact, trace
 from sparsernn_studies.highway_model import HighwayDrop, HighwayModel
-from sparsernn_studies.recipes import RECIPES, RecipeError, with_changes
+from sparsernn_studies.recipes import RECIPES
+from sparsernn_studies.settings import SettingsError, with_changes
 from sparsernn_studies.tasks.text import bits_per_symbol
 from sparsernn_studies.wen.rhn import PAPER, TABLE_2
 from sparsernn_studies.word_training import WordTrainer, WordTraining
@@ -157,7 +158,7 @@ def test_the_best_epochs_net_is_kept(tmp_path: Path) -> None:
 
 
 def test_the_settings_are_the_papers() -> None:
-    settings = RECIPES["wen-rhn"].settings("paper")
+    settings = RECIPES["wen-rhn"].at("paper")
     assert settings.rows[:5] == tuple(PAPER) and settings.rows[5:] == ("target", "direct")
     training = settings.training("dense")
     rates = [training.rate(epoch) for epoch in (0, 19, 20, 499)]
@@ -181,10 +182,10 @@ def test_the_settings_are_the_papers() -> None:
     ],
 )
 def test_settings_that_cannot_be_are_refused(change: str, words: str) -> None:
-    with pytest.raises(RecipeError, match=words):
-        with_changes(RECIPES["wen-rhn"].settings("cpu"), [change])
+    with pytest.raises(SettingsError, match=words):
+        with_changes(RECIPES["wen-rhn"].at("cpu"), [change])
 
 
 def test_rows_follow_the_strengths() -> None:
-    changed = with_changes(RECIPES["wen-rhn"].settings("cpu"), ["strengths=0.01,0.5", "target=0"])
+    changed = with_changes(RECIPES["wen-rhn"].at("cpu"), ["strengths=0.01,0.5", "target=0"])
     assert changed.rows == ("dense", "iss-0.01", "iss-0.5")

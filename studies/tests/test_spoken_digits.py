@@ -16,8 +16,9 @@ from torch import nn
 from sparsernn.cli import main
 from sparsernn_studies.data import DataError, data_folder
 from sparsernn_studies.models import FrameClassifier
-from sparsernn_studies.recipes import RECIPES, RecipeError, with_changes
+from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.results import collect
+from sparsernn_studies.settings import SettingsError, with_changes
 from sparsernn_studies.stories.digit_rows import ROWS
 from sparsernn_studies.tasks import spoken_digits
 from sparsernn_studies.tasks.augment import augmented
@@ -372,7 +373,7 @@ def test_listen_tells_the_label_of_the_whole_file(run_folder, capsys, tmp_path):
     from sparsernn_studies.runs import Run
     from sparsernn_studies.stories.digit_rows import SpokenDigits
 
-    settings = RECIPES["spoken-digits"].settings("smoke")
+    settings = RECIPES["spoken-digits"].at("smoke")
     work = SpokenDigits(Run("spoken-digits", "smoke", 0, settings, run_folder, tmp_path))
     for name, content in list(spoken_digits.made_files(5, ("eve",), 1).items())[:3]:
         (tmp_path / name).write_bytes(content)
@@ -447,8 +448,8 @@ def test_other_recipes_do_not_listen(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("change", ["target=1", "dropout=-1", "hidden=0", "variants=-1", "block_sparsity=1", "steps=0"])
 def test_settings_that_make_no_sense_are_refused(change):
-    with pytest.raises(RecipeError, match="expected"):
-        with_changes(RECIPES["spoken-digits"].settings("cpu"), [change])
+    with pytest.raises(SettingsError, match="expected"):
+        with_changes(RECIPES["spoken-digits"].at("cpu"), [change])
 
 
 @pytest.mark.data

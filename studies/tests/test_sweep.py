@@ -25,7 +25,7 @@ from sparsernn_studies.sweeps.trial import Trial, judged
 
 ROOT = Path(__file__).resolve().parents[2]
 DRIVER = Path(__file__).resolve().parent / "tiny_sweep.py"
-REBER = RECIPES["reber"].settings("smoke")
+REBER = RECIPES["reber"].at("smoke")
 OVER = ["--over", "hidden=4,6", "learning_rate=log:1e-3:1e-1"]
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsernn_studies.recipes import RECIPES, RecipeError, with_changes
+from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.results import Result, collect, write
 from sparsernn_studies.runs import Run
+from sparsernn_studies.settings import SettingsError, with_changes
 from sparsernn_studies.stories.targets import verdict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,10 +26,10 @@ def one_thread():
 
 def test_every_way_to_the_target_ends_at_one_size(tmp_path, capsys):
     recipe = RECIPES["targets"]
-    settings = dataclasses.replace(recipe.settings("smoke"), nets=("lstm", "stack"), strengths=(1e-3,))
+    settings = dataclasses.replace(recipe.at("smoke"), nets=("lstm", "stack"), strengths=(1e-3,))
     run = Run("targets", "smoke", 0, settings, tmp_path / "run", tmp_path / "results", command="sparsernn run targets")
     run.begin()
-    recipe.run(run)
+    recipe(run).complete()
     rows = {r.row: r.measured for r in collect(tmp_path / "results")}
     assert set(rows) <= set(recipe.labels)
     out = capsys.readouterr().out
@@ -39,12 +40,12 @@ def test_every_way_to_the_target_ends_at_one_size(tmp_path, capsys):
         assert 0.2 < rows[f"{net}-target"]["share"] <= 0.25 and rows[f"{net}-dense"]["share"] == 1
         assert -0.2 < rows[f"{net}-target"]["off_target"] <= 0
         assert abs(rows[f"{net}-direct"]["share"] - rows[f"{net}-target"]["share"]) < 0.05
-    found = recipe.load(run)
+    found = recipe(run).loaded()
     assert found.sparsified in found.models and (tmp_path / "run" / "report.html").is_file()
 
 
 def test_the_best_strength_is_one_that_came_down_to_the_size():
-    settings = dataclasses.replace(RECIPES["targets"].settings("smoke"), nets=("gru",), strengths=(1.0, 2.0, 3.0))
+    settings = dataclasses.replace(RECIPES["targets"].at("smoke"), nets=("gru",), strengths=(1.0, 2.0, 3.0))
     rows = {f"gru-{way}": {"test_loss": loss, "share": share} for way, loss, share in (
         ("target", 0.5, 0.249), ("direct", 0.6, 0.25), ("strength0", 0.1, 0.9), ("strength1", 0.4, 0.26),
         ("strength2", 0.7, 0.1),
@@ -55,9 +56,9 @@ def test_the_best_strength_is_one_that_came_down_to_the_size():
 
 
 def test_settings_are_checked():
-    settings = RECIPES["targets"].settings("cpu")
+    settings = RECIPES["targets"].at("cpu")
     for change, words in (("nets=rnn", "some of lstm, stack, gru"), ("target=1", "between 0 and 1")):
-        with pytest.raises(RecipeError, match=words):
+        with pytest.raises(SettingsError, match=words):
             with_changes(settings, [change])
 
 

@@ -128,10 +128,10 @@ def test_shares_left_are_those_of_the_gates():
 
 
 def test_a_smoke_run_keeps_its_masks_and_resumes(folder, tmp_path, capsys):
-    settings = dataclasses.replace(RECIPES["wang-mnist"].settings("smoke"), steps=6, retrain_steps=5)
+    settings = dataclasses.replace(RECIPES["wang-mnist"].at("smoke"), steps=6, retrain_steps=5)
     run = Run("wang-mnist", "smoke", 0, settings, tmp_path / "run", tmp_path / "results", data=folder)
     run.begin()
-    RECIPES["wang-mnist"].run(run)
+    RECIPES["wang-mnist"](run).complete()
     assert "points lost" in capsys.readouterr().out
     rows = {r.row: r.measured for r in collect(tmp_path / "results")}
     assert set(rows) == {str(name) for name in names(settings)}
@@ -144,7 +144,7 @@ def test_a_smoke_run_keeps_its_masks_and_resumes(folder, tmp_path, capsys):
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "Weights remaining and pruned" in page and "retraining closes" in page
     # The pruned net that is shown is the one of the row.
-    found = RECIPES["wang-mnist"].load(run)
+    found = RECIPES["wang-mnist"](run).loaded()
     model = found.models[found.sparsified]
     assert (
         sum(int(p.count_nonzero()) for p in model.parameters() if p.dim() > 1) == rows["gru1-blind-all-95"]["nonzero"]
@@ -193,10 +193,10 @@ def test_curves_and_bars_are_means_over_the_seeds():
 
 
 def test_the_page_is_made_from_the_results(folder, tmp_path):
-    settings = dataclasses.replace(RECIPES["wang-mnist"].settings("smoke"), steps=2, retrain_steps=2, layers=(1,))
+    settings = dataclasses.replace(RECIPES["wang-mnist"].at("smoke"), steps=2, retrain_steps=2, layers=(1,))
     run = Run("wang-mnist", "cpu", 0, settings, tmp_path / "run", tmp_path / "results", data=folder)
     run.begin()
-    RECIPES["wang-mnist"].run(run)
+    RECIPES["wang-mnist"](run).complete()
     made = runpy.run_path(str(ROOT / "docs" / "studies.py"))
     pages = [made["wang_page"](tmp_path / "results", tmp_path / name) for name in ("one", "two")]
     assert pages[0] == pages[1] and "| GRU: hidden-to-hidden" in pages[0]

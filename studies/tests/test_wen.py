@@ -12,8 +12,9 @@ from torch import nn
 from paper_steps import COMMANDS
 from sparsernn import L1, GroupLasso, compact
 from sparsernn_studies.checkpoint import CheckpointError
-from sparsernn_studies.recipes import RECIPES, RecipeError, with_changes
+from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.results import Result
+from sparsernn_studies.settings import SettingsError, with_changes
 from sparsernn_studies.softmax_loss import linear_cross_entropy
 from sparsernn_studies.tasks.text import bits_per_symbol
 from sparsernn_studies.wen.ptb import verdict
@@ -188,7 +189,7 @@ def test_the_net_without_dead_units_reads_the_text_as_before():
 
 
 def test_settings_that_do_not_go_together_are_refused():
-    settings = RECIPES["wen-ptb"].settings("cpu")
+    settings = RECIPES["wen-ptb"].at("cpu")
     for change, words in (
         ("rows=iss-tuned", "iss-tuned begins with the row dense"),
         ("rows=dense,blocks-20", "blocks-20 begins with the row iss"),
@@ -200,7 +201,7 @@ def test_settings_that_do_not_go_together_are_refused():
         ("rows=isss", "expected some of"),
         ("size=huge", "one of tiny, small"),
     ):
-        with pytest.raises(RecipeError, match=words):
+        with pytest.raises(SettingsError, match=words):
             with_changes(settings, [change])
     assert with_changes(settings, ["rows=direct", "widths=373,315"]).widths == (373, 315)
 
@@ -239,7 +240,7 @@ def test_the_verdict_names_the_sizes_of_a_direct_net_that_are_others():
 
 def test_the_commands_of_the_papers_sizes_are_valid():
     for name, changes in COMMANDS.items():
-        settings = with_changes(RECIPES[name].settings("paper"), changes.split())
+        settings = with_changes(RECIPES[name].at("paper"), changes.split())
         assert settings.steps == 200
 
 

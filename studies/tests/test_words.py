@@ -181,15 +181,15 @@ def test_the_recipes_run_and_their_models_come_back(name, tmp_path):
         recipe=name,
         scale="smoke",
         seed=0,
-        settings=recipe.settings("smoke"),
+        settings=recipe.at("smoke"),
         folder=tmp_path / "run",
         results=tmp_path / "results",
         data=data_folder(None),
         console=Console(file=io.StringIO()),
     )
     run.begin()
-    recipe.run(run)
+    recipe(run).complete()
     assert (Path(run.folder) / "report.html").is_file()
-    found = recipe.load(run)
+    found = recipe(run).loaded()
     rows = {path.name.removesuffix("-seed0.json") for path in (tmp_path / "results").rglob("*.json")}
     assert rows - set(BASELINES) == set(found.models) and found.sparsified in rows

@@ -10,17 +10,16 @@ import os
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from sparsernn.cli import main
-from sparsernn_studies.recipe import Judge
-from sparsernn_studies.recipes import RECIPES, Loaded, Recipe
+from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.results import sizes
-from sparsernn_studies.runs import Run
-from sparsernn_studies.train import Training, train
+from sparsernn_studies.study import Judge, Row, Study
+from sparsernn_studies.train import History, Training
 
 PAUSE = float(os.environ.get("TINY_PAUSE", "0"))
 
@@ -54,30 +53,35 @@ class Sum:
         return (model(batch) - batch.sum((0, 2))[:, None]).square().mean(), None
 
 
-def make(run: Run, row: str) -> dict[str, float]:
-    model, s = Net(run.settings.hidden), run.settings
-    training = Training(s.steps, s.learning_rate, warm_up=2, checkpoint_every=4)
-    history = train(model, Sum(), training, name=row, seed=run.seed, folder=run.folder / row)
-    return {"valid_loss": history.loss[-1], **sizes(model)}
+class Tiny(Study[Settings, Row]):
+    name, summary, title, columns = "tiny", "", "Tiny", ()
+    scales: ClassVar = {"smoke": Settings()}
+    minutes: ClassVar = {"smoke": "a moment"}
+    judge = Judge("valid_loss", more=False, rows="sparse")
+    example_inputs = torch.zeros(3, 4, 2)
+
+    @classmethod
+    def rows_of(cls, settings: Settings) -> list[Row]:
+        return [Row("dense"), Row("sparse")]
+
+    def model(self, row: Row) -> Net:
+        return Net(self.settings.hidden)
+
+    def objective(self, row: Row) -> Sum:
+        return Sum()
+
+    def training(self, row: Row) -> Training:
+        return Training(self.settings.steps, self.settings.learning_rate, warm_up=2, checkpoint_every=4)
+
+    def train(self, *args: object, **more: object) -> History:
+        self.history = super().train(*args, **more)
+        return self.history
+
+    def measure(self, row: Row, model: nn.Module) -> dict[str, float]:
+        return {"valid_loss": self.history.loss[-1], **sizes(model)}
 
 
-def start(run: Run) -> None:
-    for row in ("dense", "sparse"):
-        run.row(row, lambda row=row: make(run, row))
-
-
-RECIPES["tiny"] = Recipe(
-    name="tiny",
-    summary="",
-    scales={"smoke": Settings()},
-    minutes={"smoke": "a moment"},
-    run=start,
-    load=lambda run: Loaded({"sparse": Net(run.settings.hidden).eval()}, torch.zeros(3, 4, 2), "sparse"),
-    bench=start,
-    report=lambda run: Path(),
-    columns=(),
-    judge=Judge("valid_loss", more=False, rows="sparse"),
-)
+RECIPES["tiny"] = Tiny
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

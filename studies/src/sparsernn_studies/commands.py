@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from .progress import a_console
-from .recipe import RecipeError
+from .settings import SettingsError
 
 if TYPE_CHECKING:
     from .runs import Run
@@ -52,14 +52,15 @@ def run_recipe(
         results: folder for the JSON files of the rows; inside the run's folder otherwise.
     """
     from .data import data_folder
-    from .recipes import find, with_changes
+    from .recipes import find
     from .runs import MOST_SEED, Run, run_folder
+    from .settings import with_changes
 
     chosen = find(recipe)
-    settings = with_changes(chosen.settings(scale), set)
+    settings = with_changes(chosen.at(scale), set)
     if not 0 <= seed <= MOST_SEED:
-        raise RecipeError(f"--seed {str(seed)[:40]}: a seed is a whole number from 0 to {MOST_SEED}.")
-    before = dataclasses.asdict(chosen.settings(scale))
+        raise SettingsError(f"--seed {str(seed)[:40]}: a seed is a whole number from 0 to {MOST_SEED}.")
+    before = dataclasses.asdict(chosen.at(scale))
     changed = {key: value for key, value in dataclasses.asdict(settings).items() if value != before[key]}
     folder = run_folder(runs, recipe, scale, seed, changed)
     options = [f"--scale {scale}", *(["--set", *map(shlex.quote, set)] if set else []), f"--seed {seed}"]
@@ -75,7 +76,7 @@ def run_recipe(
         console=a_console(),
     )
     run.begin()
-    chosen.run(run)
+    chosen(run).complete()
 
 
 def inspect_run(run: Annotated[str, "positional"], /) -> None:
@@ -87,7 +88,7 @@ def inspect_run(run: Annotated[str, "positional"], /) -> None:
     from sparsernn.analysis.sparsity import inspect
 
     recipe, opened = _open(run)
-    found = recipe.load(opened)
+    found = recipe(opened).loaded()
     opened.console.print(inspect(found.models[found.sparsified], found.example_inputs))
 
 
@@ -98,7 +99,7 @@ def bench_run(run: str, /) -> None:
         run: a run's folder, or a recipe's name for its newest run.
     """
     recipe, opened = _open(run)
-    recipe.bench(opened)
+    recipe(opened).bench()
 
 
 def report_run(run: str, /) -> None:
@@ -108,7 +109,7 @@ def report_run(run: str, /) -> None:
         run: a run's folder, or a recipe's name for its newest run.
     """
     recipe, opened = _open(run)
-    opened.console.print(f"Report: {recipe.report(opened)}")
+    opened.console.print(f"Report: {recipe(opened).report()}")
 
 
 def listen_run(run: str, file: Path, /, row: str | None = None) -> None:
@@ -122,12 +123,12 @@ def listen_run(run: str, file: Path, /, row: str | None = None) -> None:
     from .recipes import RECIPES
 
     recipe, opened = _open(run)
-    if recipe.listen is None:
-        able = " or ".join(each.name for each in RECIPES.values() if each.listen)
-        raise RecipeError(f"{run} is a run of {recipe.name}, which does not listen; name a run of {able}.")
+    if not getattr(recipe, "listen", None):
+        able = " or ".join(each.name for each in RECIPES.values() if getattr(each, "listen", None))
+        raise SettingsError(f"{run} is a run of {recipe.name}, which does not listen; name a run of {able}.")
     if not file.is_file():
-        raise RecipeError(f"There is no file {file}; name a WAV file.")
-    recipe.listen(opened, file, row)
+        raise SettingsError(f"There is no file {file}; name a WAV file.")
+    recipe(opened).listen(file, row)
 
 
 def answer_run(run: str, /, context: Path, question: str) -> None:
@@ -141,12 +142,12 @@ def answer_run(run: str, /, context: Path, question: str) -> None:
     from .recipes import RECIPES
 
     recipe, opened = _open(run)
-    if recipe.answer is None:
-        able = " or ".join(each.name for each in RECIPES.values() if each.answer)
-        raise RecipeError(f"{run} is a run of {recipe.name}, which answers nothing; name a run of {able}.")
+    if not getattr(recipe, "answer", None):
+        able = " or ".join(each.name for each in RECIPES.values() if getattr(each, "answer", None))
+        raise SettingsError(f"{run} is a run of {recipe.name}, which answers nothing; name a run of {able}.")
     if not context.is_file():
-        raise RecipeError(f"There is no file {context}; name a text with --context.")
-    recipe.answer(opened, context, question)
+        raise SettingsError(f"There is no file {context}; name a text with --context.")
+    recipe(opened).answer(context, question)
 
 
 def _open(name: str) -> tuple[Any, Run]:

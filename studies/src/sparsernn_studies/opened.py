@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from .data import data_folder
 from .progress import a_console
-from .recipes import RECIPES, Recipe, RecipeError, find
+from .recipes import RECIPES, find
 from .runs import Run, RunError, all_runs, describe
+from .settings import SettingsError
 
 
-def open_run(name: str, runs: Path) -> tuple[Recipe, Run]:
-    """The recipe and the run of a folder, or of a recipe's newest run under `runs`. Raises RecipeError if there is
+def open_run(name: str, runs: Path) -> tuple[Any, Run]:
+    """The recipe and the run of a folder, or of a recipe's newest run under `runs`. Raises SettingsError if there is
     none, RunError for one that another version wrote."""
     folder = Path(name)
     if not folder.is_dir() and name in RECIPES:
@@ -19,13 +21,13 @@ def open_run(name: str, runs: Path) -> tuple[Recipe, Run]:
     if not folder.is_dir():
         there = [str(f) for f in list(all_runs(runs))[:3]]
         known = f"the newest are {', '.join(there)}" if there else "`sparsernn run` makes one"
-        raise RecipeError(f"There is no run {name}; {known}.")
+        raise SettingsError(f"There is no run {name}; {known}.")
     try:
         noted = describe(folder)
     except RunError as error:
-        raise RecipeError(str(error)) from None
+        raise SettingsError(str(error)) from None
     recipe = find(noted["recipe"])
-    usual = recipe.settings(noted["scale"])
+    usual = recipe.at(noted["scale"])
     lists = {key: tuple(value) if isinstance(value, list) else value for key, value in noted["settings"].items()}
     for key, value in lists.items():
         if not _like(value, getattr(usual, key, None)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from typing import Any
 
 from .darji.graphs import RECIPE as DARJI_GRAPHS
 from .darji.prune import RECIPE as DARJI_PRUNE
@@ -14,12 +15,12 @@ from .lobacheva.agnews import RECIPE as LOBACHEVA_AGNEWS
 from .lobacheva.char import RECIPE as LOBACHEVA_CHAR
 from .lobacheva.imdb import RECIPE as LOBACHEVA_IMDB
 from .lobacheva.word import RECIPE as LOBACHEVA_WORD
-from .recipe import Loaded, Recipe, RecipeError, with_changes
+from .settings import SettingsError
 from .stories.blocks import RECIPE as BLOCKS
-from .stories.reber import RECIPE as REBER
+from .stories.reber import Reber
 from .stories.shakespeare import RECIPE as SHAKESPEARE
 from .stories.spoken_digits import RECIPE as SPOKEN_DIGITS
-from .stories.targets import RECIPE as TARGETS
+from .stories.targets import Targets
 from .wang.mnist import RECIPE as WANG_MNIST
 from .wen.bidaf import RECIPE as WEN_BIDAF
 from .wen.ptb import RECIPE as WEN_PTB
@@ -27,7 +28,7 @@ from .wen.rhn import RECIPE as WEN_RHN
 
 _ALL = (
     SHAKESPEARE,
-    REBER,
+    Reber,
     BLOCKS,
     SPOKEN_DIGITS,
     DEMEESTER_POS,
@@ -41,22 +42,20 @@ _ALL = (
     WEN_PTB,
     WEN_RHN,
     WEN_BIDAF,
-    TARGETS,
+    Targets,
     DARJI_GRAPHS,
     DARJI_PRUNE,
     DARJI_PRUNE_GRAPHS,
 )
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
-
-__all__ = ["RECIPES", "Loaded", "Recipe", "RecipeError", "find", "with_changes"]
+RECIPES: dict[str, Any] = {recipe.name: recipe for recipe in _ALL}
 
 
-def find(name: str) -> Recipe:
-    """The recipe `name`. Raises RecipeError, which offers the nearest names, if there is none."""
+def find(name: str) -> Any:
+    """The recipe `name`. Raises SettingsError, which offers the nearest names, if there is none."""
     if name in RECIPES:
         return RECIPES[name]
     # One that is nearly the word, else those that resemble it, else all.
     near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.75)
     near = near or difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.3) or sorted(RECIPES)
     offered = " or ".join(near)
-    raise RecipeError(f"There is no recipe {name!r}; did you mean {offered}? `sparsernn list` shows them all.")
+    raise SettingsError(f"There is no recipe {name!r}; did you mean {offered}? `sparsernn list` shows them all.")

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from .data import data_folder
-from .recipes import find, with_changes
+from .recipes import find
 from .runs import MOST_SEED
+from .settings import with_changes
 from .sweeps.cluster import carry_out_on_ray, require_ray
 from .sweeps.local import carry_out
 from .sweeps.plan import Plan, Sampler, Sweep, is_grid, noted
@@ -58,7 +59,7 @@ def sweep(
     go on from their checkpoints. A script that calls this needs `if __name__ == "__main__":` around it, as everything
     that starts processes.
 
-    Raises RecipeError and SpaceError for settings that do not exist or values that they cannot have, SweepError for a
+    Raises SettingsError and SpaceError for settings that do not exist or values that they cannot have, SweepError for a
     folder of another sweep or when a trial cannot go on, SweepStopped after SIGTERM or Ctrl-C, ImportError if an extra
     is missing. Nothing is written before all arguments were checked.
     """
@@ -88,7 +89,7 @@ def planned(
     runs: str | Path,
 ) -> tuple[Plan, int, int | None]:
     """The plan, how many trials, how many at a time (None: as many as there are CPUs)."""
-    axes = read_over(with_changes(find(recipe).settings(scale), set), over)
+    axes = read_over(with_changes(find(recipe).at(scale), set), over)
     for name, value, least in (("trials", trials, 1), ("jobs", jobs, 1), ("seed", seed, 0)):
         if value is not None and value < least:
             raise SpaceError(f"{name} is {value}, expected a whole number from {least} on.")

@@ -17,6 +17,7 @@ from sparsernn.learn.sparsifier import Sparsifier
 from . import checkpoint
 from .errors import StudyError
 from .progress import TrainingProgress
+from .settings import Count, Positive, Whole, settings
 from .signals import Stopped, StopSignals
 
 LOOK = 25  # steps between two looks at the loss where a look makes the host wait for the device
@@ -30,7 +31,7 @@ class Objective(Protocol):
     def loss(self, model: nn.Module, batch: Any, state: Any) -> tuple[Tensor, Any]: ...
 
 
-@dataclass(frozen=True)
+@settings
 class Training:
     """How long and how fast: AdamW, RMSprop or Adadelta, linear warm-up, cosine to `final_rate` of the learning rate.
 
@@ -38,24 +39,16 @@ class Training:
     `device` "any" takes a GPU if there is one.
     """
 
-    steps: int
-    learning_rate: float = 3e-3
-    warm_up: int = 100
+    steps: Count
+    learning_rate: Positive = 3e-3
+    warm_up: Whole = 100
     final_rate: float = 0.02
     weight_decay: float = 0.0
-    clip: float = 1.0
+    clip: Positive = 1.0
     precision: Literal["float32", "bfloat16"] = "float32"
     device: Literal["cpu", "any"] = "cpu"
-    checkpoint_every: int = 500
+    checkpoint_every: Count = 500
     optimizer: Literal["adamw", "rmsprop", "adadelta"] = "adamw"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.checkpoint_every < 1 or self.warm_up < 0:
-            given = f"steps is {self.steps}, warm_up {self.warm_up}, checkpoint_every {self.checkpoint_every}"
-            raise ValueError(f"{given}; expected at least 1, 0 and 1.")
-        if not (self.learning_rate > 0 and self.clip > 0 and math.isfinite(self.learning_rate)):
-            given = f"learning_rate is {self.learning_rate}, clip {self.clip}"
-            raise ValueError(f"{given}; expected numbers greater than zero.")
 
     def rate(self, step: int) -> float:
         """Share of the learning rate that holds at `step`."""

@@ -16,9 +16,10 @@ from typing import Any
 from sparsernn.analysis.sparsity import inspect
 
 from ..data import DataError
-from ..recipe import Judge, Loaded, Recipe, RecipeError
+from ..recipe import Judge, Loaded, Recipe
 from ..results import Result, as_rows
 from ..runs import Run
+from ..settings import SettingsError
 from ..tables import Column, figure, file_size, rich_table
 from ..tasks.log_mel import RATE, WINDOW
 from ..tasks.spoken_digits import WORDS
@@ -134,11 +135,12 @@ def loaded(run: Run) -> Loaded:
 def listen(run: Run, file: Path, row: str | None = None) -> None:
     """Stream the WAV file through the model of a finished run and show its label as it settles.
 
-    Raises RecipeError for a row that does not stream, DataError for a file that is no WAV file or shorter than a frame.
+    Raises SettingsError for a row that does not stream, DataError for a file that is no WAV file or shorter than a
+    frame.
     """
     chosen = "int8" if row is None else row
     if chosen not in FAST:
-        raise RecipeError(f"--row {chosen}: expected one of the rows that stream, {', '.join(FAST)}.")
+        raise SettingsError(f"--row {chosen}: expected one of the rows that stream, {', '.join(FAST)}.")
     work = SpokenDigits(run)
     sound = resampled(read_wav_file(file), RATE)
     if len(sound.samples_N) < WINDOW:

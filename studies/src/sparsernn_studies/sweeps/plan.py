@@ -15,8 +15,8 @@ from filelock import FileLock, Timeout
 
 from sparsernn.files import write_atomically
 
-from ..recipe import with_changes
 from ..recipes import find
+from ..settings import with_changes
 from .space import Axis, Choice, read_over
 from .trial import Outcome, SweepError, Trial, read_outcome
 
@@ -44,7 +44,7 @@ class Plan:
 
     @property
     def axes(self) -> tuple[Axis, ...]:
-        return read_over(with_changes(find(self.recipe).settings(self.scale), self.set), self.over)
+        return read_over(with_changes(find(self.recipe).at(self.scale), self.set), self.over)
 
     @property
     def points(self) -> int | None:

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..recipe import read_value, type_of
-from ..recipes import RecipeError, with_changes
+from ..settings import SettingsError, read_value, type_of, with_changes
 
 EXAMPLES = "for example hidden=16,32,64, sparsity=0.5:0.95 or learning_rate=log:1e-3:1e-1"
 
 
-class SpaceError(RecipeError):
+class SpaceError(SettingsError):
     """`--over` names no setting of the recipe, or values that it cannot have; the message says what is expected."""
 
 
@@ -110,7 +109,7 @@ def _number(kind: Any) -> type | None:
 def _checked(settings: Any, key: str, value: str) -> None:
     try:
         with_changes(settings, [f"{key}={value}"])
-    except RecipeError as error:
+    except SettingsError as error:
         raise ValueError(str(error).partition(": ")[2]) from None
 
 

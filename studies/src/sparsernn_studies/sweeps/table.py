@@ -86,7 +86,7 @@ def write_report(sweep: Sweep, outcomes: Sequence[Outcome], command: str) -> Pat
     first = next((o for o in outcomes if o.number == best(data["trials"], data["more"])), None)
     if first is None:
         return None
-    loaded = find(sweep.plan.recipe).load(sweep.trial(first.number, first.point).run())
+    loaded = find(sweep.plan.recipe)(sweep.trial(first.number, first.point).run()).loaded()
     path = sweep.folder / "report.html"
     report = inspect(loaded.models[loaded.sparsified], loaded.example_inputs)
     report.html(

@@ -20,10 +20,11 @@ from sparsernn.analysis.charts import QUALITY
 from sparsernn.files import write_atomically
 
 from ..errors import StudyError
-from ..recipe import Judge
-from ..recipes import Recipe, find, with_changes
+from ..recipes import find
 from ..results import Result, collect
 from ..runs import Run
+from ..settings import with_changes
+from ..study import Judge
 from ..train import Diverged
 
 Show = Callable[[Mapping[str, Any]], None]  # is given the figures of a training, ten times in its course
@@ -52,8 +53,8 @@ class Trial:
         return [*self.set, *(f"{key}={value}" for key, value in self.point.items())]
 
     def run(self) -> Run:
-        """The run that this trial is. Raises RecipeError if its settings do not go together."""
-        settings = with_changes(find(self.recipe).settings(self.scale), self.changes)
+        """The run that this trial is. Raises SettingsError if its settings do not go together."""
+        settings = with_changes(find(self.recipe).at(self.scale), self.changes)
         options = ["--scale", self.scale, "--set", *map(shlex.quote, self.changes), "--seed", str(self.seed)]
         folder = Path(self.folder)
         return Run(
@@ -134,14 +135,14 @@ def perform(trial: Trial, show: Show) -> Outcome:
             run = trial.run()
             run.begin()
             with _Follower(show):
-                find(trial.recipe).run(run)
+                find(trial.recipe)(run).complete()
             outcome = judged(trial, find(trial.recipe), collect(run.results))
         except OWN_FAULT as error:
             outcome = Outcome(trial.number, trial.point, "failed", reason=" ".join(str(error).split()))
         return write_outcome(folder, outcome)
 
 
-def judged(trial: Trial, recipe: Recipe, rows: list[Result]) -> Outcome:
+def judged(trial: Trial, recipe: Any, rows: list[Result]) -> Outcome:
     """The outcome of a finished run. Raises SweepError if no row measured the recipe's metric."""
     judge = recipe.judge or _usual(rows)
     fitting = [row for row in rows if judge and fnmatchcase(row.row, judge.rows) and judge.metric in row.measured]

@@ -12,9 +12,14 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
+
+from ..settings import Is
 
 LETTERS = "BTSXPVE"
 END = -1
+# How many strings are generated.
+Fourfold = Annotated[int, Is("a multiple of 4, at least 16", lambda count: count >= 16 and count % 4 == 0)]
 Automaton = Mapping[int, tuple[tuple[str, int], ...]]  # state -> (letter, next state)
 
 REBER: Automaton = {
