@@ -13,7 +13,7 @@ from sparsernn.files import write_atomically
 from sparsernn_studies.claims import Verdict, judged
 from sparsernn_studies.results import Result, collect
 from sparsernn_studies.wang.claims import CLAIMS
-from sparsernn_studies.wang.mnist import figures
+from sparsernn_studies.wang.figures import figures
 from sparsernn_studies.wang.rows import PART_NAMES, grouped
 
 NOTE = "Made by `python docs/generate.py` from the JSON files in `results/`; do not edit."
@@ -109,7 +109,7 @@ def wang_page(results: Path, target: Path) -> str:
             "## What the study claims\n",
             "\n".join(claim_lines(judged(CLAIMS, [grouped(rows) for rows in seeds]), len(seeds))) + "\n",
         ]
-        for drawn, caption, name in figures(seeds):
+        for drawn, caption, name in figures([grouped(rows) for rows in seeds]):
             svg(drawn, target / f"wang-mnist-{name}.svg")
             parts.append(f"![{caption}](wang-mnist-{name}.svg)\n\n{caption}\n")
         parts += ["## Test accuracy, %: right after pruning → retrained\n", "\n".join(accuracies(seeds)) + "\n"]

@@ -62,12 +62,11 @@ def test_shakespeare_from_dense_to_fast(tmp_path, capsys):
 
 def test_shakespeare_counts_the_steps_of_all_nets_alike(tmp_path):
     from sparsernn_studies import checkpoint
-    from sparsernn_studies.stories.shakespeare_rows import Shakespeare
 
     run = make_run(tmp_path, "shakespeare", steps=20)
-    work = Shakespeare(run)
+    work = RECIPES["shakespeare"](run)
     for row in ("dense", "sparse", "compact", "direct"):
-        run.row(row, getattr(work, row))
+        work.result(work.named(row))
     kept = [checkpoint.read(tmp_path / "run" / row / "checkpoint.safetensors") for row in ("dense", "sparse", "direct")]
     assert [each["step"] for each in kept] == [20, 20, 20]
     assert kept[0]["settings"] == kept[1]["settings"] == kept[2]["settings"]
@@ -111,9 +110,9 @@ def test_blocks_from_dense_to_every_precision(tmp_path, capsys):
 
 
 def test_blocks_can_do_without_onnxruntime(tmp_path, capsys, monkeypatch):
-    from sparsernn_studies.stories import block_rows as _blocks
+    from sparsernn_studies.stories import blocks
 
-    monkeypatch.setattr(_blocks.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(blocks.importlib.util, "find_spec", lambda name: None)
     RECIPES["blocks"](make_run(tmp_path, "blocks", steps=4, bench_rounds=1)).complete()
     assert "onnxruntime is not installed" in capsys.readouterr().out
     assert "onnx" not in {r.row for r in collect(tmp_path / "results")}

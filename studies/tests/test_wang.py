@@ -19,7 +19,8 @@ from sparsernn_studies.tasks import mnist_rows
 from sparsernn_studies.tasks.mnist_rows import ImageClassification, Images, idx
 from sparsernn_studies.wang.claims import CLAIMS
 from sparsernn_studies.wang.figures import curves, remaining
-from sparsernn_studies.wang.rows import Name, grouped, kept, names, prune
+from sparsernn_studies.wang.mnist import kept, prune
+from sparsernn_studies.wang.rows import grouped, pruned, rows_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,7 +101,7 @@ def test_the_schemes_take_what_they_say(scheme, part, patterns):
     with torch.no_grad():
         model.recurrent.weight_hh_l0 *= 3  # matrices of different spread
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    prune(model, Name("gru", 2, f"{scheme}-{part}", 80))
+    prune(model, pruned("gru", 2, f"{scheme}-{part}", 80))
     governed = {n: w for n, w in before.items() if w.dim() == 2 and any(p in n for p in patterns)}
     after = dict(model.named_parameters())
     for name, weight in before.items():
@@ -134,7 +135,7 @@ def test_a_smoke_run_keeps_its_masks_and_resumes(folder, tmp_path, capsys):
     RECIPES["wang-mnist"](run).complete()
     assert "points lost" in capsys.readouterr().out
     rows = {r.row: r.measured for r in collect(tmp_path / "results")}
-    assert set(rows) == {str(name) for name in names(settings)}
+    assert set(rows) == {row.name for row in rows_of(settings)}
     for layers in (1, 2):
         weights = rows[f"gru{layers}-dense"]["weights"]
         assert rows[f"gru{layers}-dense"]["nonzero"] == weights

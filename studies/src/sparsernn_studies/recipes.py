@@ -9,36 +9,36 @@ from .darji.graphs import RECIPE as DARJI_GRAPHS
 from .darji.prune import RECIPE as DARJI_PRUNE
 from .darji.prune_graphs import RECIPE as DARJI_PRUNE_GRAPHS
 from .demeester.lm import RECIPE as DEMEESTER_LM
-from .demeester.pos import RECIPE as DEMEESTER_POS
+from .demeester.pos import Pos
 from .demeester.recite import RECIPE as DEMEESTER_RECITE
 from .lobacheva.agnews import RECIPE as LOBACHEVA_AGNEWS
 from .lobacheva.char import RECIPE as LOBACHEVA_CHAR
 from .lobacheva.imdb import RECIPE as LOBACHEVA_IMDB
 from .lobacheva.word import RECIPE as LOBACHEVA_WORD
 from .settings import SettingsError
-from .stories.blocks import RECIPE as BLOCKS
+from .stories.blocks import Blocks
 from .stories.reber import Reber
-from .stories.shakespeare import RECIPE as SHAKESPEARE
+from .stories.shakespeare import Shakespeare
 from .stories.spoken_digits import RECIPE as SPOKEN_DIGITS
 from .stories.targets import Targets
-from .wang.mnist import RECIPE as WANG_MNIST
+from .wang.mnist import Wang
 from .wen.bidaf import RECIPE as WEN_BIDAF
 from .wen.ptb import RECIPE as WEN_PTB
 from .wen.rhn import RECIPE as WEN_RHN
 
 _ALL = (
-    SHAKESPEARE,
+    Shakespeare,
     Reber,
-    BLOCKS,
+    Blocks,
     SPOKEN_DIGITS,
-    DEMEESTER_POS,
+    Pos,
     DEMEESTER_RECITE,
     DEMEESTER_LM,
     LOBACHEVA_IMDB,
     LOBACHEVA_CHAR,
     LOBACHEVA_WORD,
     LOBACHEVA_AGNEWS,
-    WANG_MNIST,
+    Wang,
     WEN_PTB,
     WEN_RHN,
     WEN_BIDAF,

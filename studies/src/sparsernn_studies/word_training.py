@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from . import checkpoint
 from .highway_model import HighwayModel
 from .progress import TrainingProgress
 from .regularisation import activation_penalty, window_length
+from .settings import settings
 from .signals import Stopped, StopSignals
 from .tasks.text import bits_per_symbol
 from .train import Diverged
@@ -27,7 +28,7 @@ from .word_model import StackedLSTM, State, WordModel
 log = logging.getLogger("sparsernn")
 
 
-@dataclass(frozen=True)
+@settings
 class WordTraining:
     """SGD with `momentum`; the rate holds for `hold` epochs and is then multiplied by `decay` every `decay_every` ones.
 
@@ -63,7 +64,7 @@ class WordTraining:
     checkpoint_every: int = 200
     device: Literal["cpu", "any"] = "cpu"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         ones = (self.epochs, self.batch, self.bptt, self.checkpoint_every, self.decay_every)
         if min(ones) < 1 or min(self.steps, self.patience, self.hold) < 0:
             raise ValueError(

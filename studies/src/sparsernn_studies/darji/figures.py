@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsernn.analysis.pruning import Curve, accuracy_figure, distribution_figure, evenly
 
-from ..wang.figures import curve
+from ..figures import curve
 from .settings import CELL_NAMES
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ read, strings that only the automaton tells apart, null models, and sizes contro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -27,6 +26,7 @@ from ..graphs.study import SYMBOLS, Data, in_order, strings, train_all
 from ..recipe import Judge, Loaded, Recipe
 from ..results import Result, as_rows
 from ..runs import Run
+from ..settings import settings
 from ..tables import figure, rich_table
 
 # Test accuracy by family and Pearson's r with it, worked out again from the published measurements (Stier and
@@ -40,7 +40,7 @@ PAPER: dict[str, dict[str, float]] = {
 }
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
     """`graphs`: how many; both null models are made of the first `nulls`. `nodes`: fewest and most nodes of a graph.
 
@@ -63,7 +63,7 @@ class Settings:
     chunk: int = 10
     graph_seed: int = 1
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for name, known in (("cells", tuple(CELLS)), ("families", FAMILIES)):
             if not getattr(self, name) or set(getattr(self, name)) - set(known):
                 raise ValueError(f"{name} is {','.join(getattr(self, name))!r}, expected some of {', '.join(known)}.")

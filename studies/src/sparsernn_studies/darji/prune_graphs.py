@@ -7,7 +7,6 @@ pruned and the small dense net of the same size beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -29,6 +28,7 @@ from ..graphs.study import SYMBOLS, Data, strings
 from ..recipe import Judge, Loaded, Recipe
 from ..results import Result, as_rows
 from ..runs import Run
+from ..settings import settings
 from ..tables import figure, rich_table
 
 METHODS = {
@@ -41,7 +41,7 @@ METHODS = {
 }
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
     """`graphs`: how many, each a family in turn; `layers` and `hidden` of the dense stack. `keep`: share of the
     graph's weights that "both" and "fewer" have left. The rest as in darji-graphs."""
@@ -59,7 +59,7 @@ class Settings:
     learning_rate: float = 0.02
     graph_seed: int = 2
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if not self.cells or set(self.cells) - set(CELLS):
             raise ValueError(f"cells is {','.join(self.cells)!r}, expected some of {', '.join(CELLS)}.")
         if not 0 < self.keep < 1:

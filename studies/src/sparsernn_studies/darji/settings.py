@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..settings import settings
 from ..train import Training
 from .stacks import STACKS
 
@@ -37,7 +38,7 @@ TASK_NAMES = {
 }
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
     """`strings`: how many are generated; those of up to `longest` letters are taken, as many valid as invalid ones.
 
@@ -77,7 +78,7 @@ class Settings:
     near: float = 0.01
     samples: int = 1000
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         known = {"cells": tuple(STACKS), "parts": tuple(PARTS)[:-1], "flaw_parts": tuple(PARTS)[:-1], "flaws": FLAWS}
         for name, names_known in known.items():
             given = getattr(self, name)

@@ -10,30 +10,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from sparsernn.analysis.sparsity import inspect
 from sparsernn.nn.embedding import FrequencyEmbedding
-from sparsernn.surgery.checkpoint import load, save
-from sparsernn.timing import benchmark
 
-from .. import checkpoint
 from ..models import SequenceTagger
-from ..recipe import Judge, Loaded, Recipe
-from ..results import Result, as_rows, sizes
-from ..runs import Run
-from ..tables import figure, rich_table
+from ..results import sizes
+from ..settings import Count, Positive, Share, Some, Whole, settings
+from ..study import Judge, Row, Study
+from ..tables import figure
 from ..tasks import pos
-from ..train import Training, train
+from ..train import Training
 
-KINDS = ("sparse", "narrow", "reversed")
+Kind = Literal["dense", "sparse", "narrow", "reversed"]
+KINDS: tuple[Kind, ...] = ("sparse", "narrow", "reversed")
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
     """`densities`: shares of the dense embedding's numbers; `blocks` of its columns, 1 / blocks the least density.
 
@@ -41,42 +37,60 @@ class Settings:
     """
 
     corpus: pos.CorpusName = "conll2000"
-    densities: tuple[float, ...] = (0.1, 0.25, 0.5)
-    columns: int = 20
-    blocks: int = 20
-    hidden: int = 10
-    epochs: int = 5
-    batch: int = 64
-    learning_rate: float = 0.02
-    warm_up: int = 20
-    dropout: float = 0.2
-    weight_drop: float = 0.2
-    sentences: int = 0
+    densities: Some[Share] = (0.1, 0.25, 0.5)
+    columns: Count = 20
+    blocks: Count = 20
+    hidden: Count = 10
+    epochs: Count = 5
+    batch: Count = 64
+    learning_rate: Positive = 0.02
+    warm_up: Whole = 20
+    dropout: Share = 0.2
+    weight_drop: Share = 0.2
+    sentences: Whole = 0
 
-    def __post_init__(self) -> None:
-        wrong = [d for d in self.densities if not 1 / self.blocks <= d < 1 or (d * self.columns) % 1 > 1e-9]
-        if wrong or not self.densities:
+    def check(self) -> None:
+        if any(d < 1 / self.blocks or (d * self.columns) % 1 > 1e-9 for d in self.densities):
             raise ValueError(
                 f"densities is {self.densities}, expected shares from {1 / self.blocks:g} to below 1 that make a whole "
                 f"number of {self.columns} columns, so that a narrow embedding has the same size."
             )
-        for name in ("columns", "blocks", "hidden", "epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number, at least 1.")
-        self.training(1)
-
-    def training(self, steps: int) -> Training:
-        return Training(steps, self.learning_rate, self.warm_up, checkpoint_every=max(500, steps))
 
 
-class _Tagging:
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.settings: Settings = run.settings
+@dataclass(frozen=True)
+class Tagger(Row):
+    kind: Kind = "dense"
+    density: float = 1.0
+
+
+class Pos(Study[Settings, Tagger]):
+    name = "demeester-pos"
+    summary = "Tagging with short vectors for rare words, against narrow dense vectors and the reversed order."
+    title = "Part-of-speech tagging: accuracy by embedding"
+    scales: ClassVar = {
+        "smoke": Settings(densities=(0.25,), sentences=60, epochs=1, batch=16, warm_up=2),
+        "cpu": Settings(),
+        "paper": Settings(epochs=50, batch=20, learning_rate=1e-3),
+    }
+    minutes: ClassVar = {"smoke": "seconds", "cpu": "about 3 minutes a seed", "paper": "about an hour"}
+    columns = (
+        figure("test accuracy", "test_accuracy", "{:.4f}"),
+        figure("± (seeds)", "test_accuracy_deviation", "{:.4f}"),
+        figure("unknown words", "test_accuracy_unknown", "{:.4f}"),
+        figure("embedding", "embedding", "{:,}"),
+        figure("weights", "weights", "{:,}"),
+    )
+    labels: ClassVar = {"dense": "dense"}
+    judge = Judge("test_accuracy", more=True, rows="sparse-*")
+
+    @classmethod
+    def rows_of(cls, settings: Settings) -> list[Tagger]:
+        pairs = [(kind, density) for density in settings.densities for kind in KINDS]
+        return [Tagger("dense"), *(Tagger(f"{kind}-{density:g}", kind, density) for kind, density in pairs)]
 
     @property
-    def rows(self) -> list[str]:
-        return ["dense", *(f"{kind}-{density:g}" for density in self.settings.densities for kind in KINDS)]
+    def shown(self) -> Tagger:
+        return self.rows[1]
 
     @cached_property
     def corpus(self) -> pos.Corpus:
@@ -87,36 +101,31 @@ class _Tagging:
         x_TB, lengths_B, _ = pos.padded(self.corpus.test, range(8), self.corpus.padding)
         return x_TB, lengths_B
 
-    def model(self, row: str) -> SequenceTagger:
+    def model(self, row: Tagger) -> SequenceTagger:
         torch.manual_seed(self.run.seed)
         s, words = self.settings, self.corpus
-        kind, _, share = row.partition("-")
-        width = round(float(share) * s.columns) if kind == "narrow" else s.columns
-        if kind in ("dense", "narrow"):
+        width = round(row.density * s.columns) if row.kind == "narrow" else s.columns
+        if row.kind in ("dense", "narrow"):
             embedding: nn.Module = nn.Embedding(len(words.words), width, padding_idx=words.padding)
         else:
             embedding = FrequencyEmbedding(
                 words.counts,
                 width,
-                density=float(share),
+                density=row.density,
                 blocks=s.blocks,
-                reverse=kind == "reversed",
+                reverse=row.kind == "reversed",
                 padding_idx=words.padding,
             )
         return SequenceTagger(embedding, width, s.hidden, len(words.tags), s.dropout, s.weight_drop)
 
-    def make(self, row: str) -> Mapping[str, Any]:
-        model = self.model(row)
-        objective = pos.Tagging(self.corpus, self.settings.batch, self.run.seed)
-        history = train(
-            model,
-            objective,
-            self.settings.training(self.settings.epochs * objective.steps_an_epoch),
-            name=row,
-            seed=self.run.seed,
-            folder=self.run.folder / row,
-        )
-        save(model.eval(), self.file(row))
+    def objective(self, row: Tagger) -> pos.Tagging:
+        return pos.Tagging(self.corpus, self.settings.batch, self.run.seed)
+
+    def training(self, row: Tagger) -> Training:
+        s, steps = self.settings, self.settings.epochs * self.objective(row).steps_an_epoch
+        return Training(steps, s.learning_rate, s.warm_up, checkpoint_every=max(500, steps))
+
+    def measure(self, row: Tagger, model: SequenceTagger) -> Mapping[str, Any]:
         test = pos.accuracy(model, self.corpus, self.corpus.test)
         return {
             "test_accuracy": test["all"],
@@ -124,80 +133,4 @@ class _Tagging:
             "valid_accuracy": pos.accuracy(model, self.corpus, self.corpus.valid)["all"],
             "embedding": sum(p.numel() for p in model.embedding.parameters()),
             **sizes(model),
-            "train_seconds": round(history.seconds, 1),
         }
-
-    def file(self, row: str) -> Path:
-        return self.run.folder / f"{row}.safetensors"
-
-    def load(self, row: str) -> nn.Module:
-        return load(self.model(row), self.file(row)).eval()
-
-    def results(self) -> dict[str, Result]:
-        return {row: self.run.row(row, lambda row=row: self.make(row)) for row in self.rows}
-
-
-COLUMNS = (
-    figure("test accuracy", "test_accuracy", "{:.4f}"),
-    figure("± (seeds)", "test_accuracy_deviation", "{:.4f}"),
-    figure("unknown words", "test_accuracy_unknown", "{:.4f}"),
-    figure("embedding", "embedding", "{:,}"),
-    figure("weights", "weights", "{:,}"),
-)
-
-
-def run(run: Run) -> None:
-    """Make the rows, show the table and write the report."""
-    rows = _Tagging(run).results()
-    run.console.print(rich_table("Part-of-speech tagging: accuracy by embedding", COLUMNS, rows))
-    run.console.print(f"Report: {report(run)}")
-
-
-def loaded(run: Run) -> Loaded:
-    work = _Tagging(run)
-    work.results()
-    return Loaded({row: work.load(row) for row in work.rows}, work.example_inputs, work.rows[1])
-
-
-def bench(run: Run) -> None:
-    """Time the dense and the first sparse model on one batch."""
-    found = loaded(run)
-    torch.set_num_threads(1)
-    pair = {row: found.models[row] for row in ("dense", found.sparsified)}
-    benchmark(pair, found.example_inputs, console=run.console)
-
-
-def report(run: Run) -> Path:
-    """Write report.html, on the first sparse net, in the run's folder."""
-    work = _Tagging(run)
-    rows = work.results()
-    row = work.rows[1]
-    course = checkpoint.read(run.folder / row / "checkpoint.safetensors")["history"]
-    path = run.folder / "report.html"
-    inspect(work.load(row), work.example_inputs).html(
-        path,
-        title="Part-of-speech tagging",
-        command=run.command,
-        runs=as_rows(list(rows.values())),
-        history={"step": course["step"], "loss": course["loss"], "kept": course["density"]},
-    )
-    return path
-
-
-RECIPE = Recipe(
-    name="demeester-pos",
-    summary="Tagging with short vectors for rare words, against narrow dense vectors and the reversed order.",
-    scales={
-        "smoke": Settings(densities=(0.25,), sentences=60, epochs=1, batch=16, warm_up=2),
-        "cpu": Settings(),
-        "paper": Settings(epochs=50, batch=20, learning_rate=1e-3),
-    },
-    minutes={"smoke": "seconds", "cpu": "about 3 minutes a seed", "paper": "about an hour"},
-    run=run,
-    load=loaded,
-    bench=bench,
-    report=report,
-    columns=COLUMNS,
-    judge=Judge("test_accuracy", more=True, rows="sparse-*"),
-    labels={"dense": "dense"},
-)

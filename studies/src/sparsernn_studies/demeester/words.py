@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sparsernn.timing import benchmark
 from ..recipe import Loaded
 from ..results import Result, as_rows, sizes
 from ..runs import Run
+from ..settings import settings
 from ..tasks import ptb_word
 from ..tasks.text import Text, bits_per_symbol
 from ..word_model import Drop, WordModel, layers
@@ -28,7 +29,7 @@ from ..word_training import WordTrainer, WordTraining
 FORMS = {"dense": (False, False), "sparse-hidden": (True, False), "sparse-all": (True, True)}
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
     """`embedding` and `hidden`: widths of the dense net. Sparse ones are 1 / `reduce` as wide, their split layers and
     embeddings (`blocks` blocks of columns) hold as many numbers. `words`: only so many of the training text, 0 for all.
@@ -46,7 +47,7 @@ class Settings:
     words: int = 0
     fine_tuning: bool = False
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         unknown = [row for row in self.rows if row not in FORMS]
         if unknown or not self.rows:
             raise ValueError(f"rows is {','.join(self.rows)!r}, expected some of {', '.join(FORMS)}.")

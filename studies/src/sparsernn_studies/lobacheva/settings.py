@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from sparsernn.learn.bayes import BayesLevel
 
+from ..settings import settings
 from ..train import Training
 
 # Row -> what is learnt to go. The paper's W, W+N and W+G+N, by Bayes and by group lasso ("prune").
@@ -36,7 +36,7 @@ LABELS = {
 }
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
     """`rows`: those that are made, after the dense net from which all begin. `rounds`: epochs of each round of learning
     what goes; after each, what went is taken out and the next one is cheaper.
@@ -63,7 +63,7 @@ class Settings:
     checkpoint_every: int = 50
     device: Literal["cpu", "any"] = "cpu"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for name in ("hidden", "batch", "length", "dense_epochs", "lags", "bench_rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number, at least 1.")
@@ -90,7 +90,7 @@ class Settings:
         return {level: every[level] for level in LEVELS[row]}
 
 
-@dataclass(frozen=True)
+@settings
 class TextSettings(Settings):
     """Classes of texts. `words`: size of the vocabulary. `score_epochs`: epochs of a bag of words whose scores begin in
     the first columns of the embedding. `texts`: only so many of each part, 0 for all."""
@@ -101,13 +101,13 @@ class TextSettings(Settings):
     score_rate: float = 2e-2
     texts: int = 0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check(self) -> None:
+        super().check()
         if min(self.words, self.embedding) < 1 or min(self.score_epochs, self.texts) < 0:
             raise ValueError("words and embedding are at least 1, score_epochs and texts 0 or more.")
 
 
-@dataclass(frozen=True)
+@settings
 class NewsSettings(TextSettings):
     """`test_part_only`: the test part split in itself, for a data folder without the training part."""
 
@@ -142,7 +142,7 @@ PAPER_TEXTS: Mapping[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
+@settings
 class SymbolSettings(Settings):
     """Texts of symbols, the next of which is guessed; `symbols`: only so many of the training text, 0 for all.
 
@@ -155,7 +155,7 @@ class SymbolSettings(Settings):
     two_layers: int = 0
     forget: float = 0.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check(self) -> None:
+        super().check()
         if min(self.symbols, self.vocabulary, self.two_layers) < 0:
             raise ValueError("symbols, vocabulary and two_layers are 0 or more.")

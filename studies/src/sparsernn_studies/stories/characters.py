@@ -1,212 +1,220 @@
-"""Character LSTMs on tiny Shakespeare: how the rows of a table are made, measured, loaded and timed."""
+"""Character LSTMs on tiny Shakespeare: what the tables of these share. Each says how its sparse net is made."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from sparsernn.runtime.costs import Precision
 from sparsernn.runtime.layers import accelerate
-from sparsernn.surgery.checkpoint import load, save
+from sparsernn.surgery.checkpoint import save
 from sparsernn.surgery.compact import compact
 
-from .. import checkpoint
 from ..models import CharacterLSTM
 from ..precision import resolved
 from ..results import Result, sizes
-from ..runs import Run
+from ..settings import Count, Positive, Share, Whole, settings
+from ..study import Judge, Row, Study
+from ..tables import Column, figure, file_size
 from ..tasks import shakespeare
 from ..tasks.text import LanguageModelling, Streams, Text, bits_per_symbol
-from ..train import Sparsify, Training, train
+from ..train import Training
 from .stepping import time_batches, time_steps
 
-ORDER = ("dense", "sparse", "compact", "direct")
+ORDER = ("dense", "sparse", "compact", "direct")  # each needs those before it
 
 
-@dataclass(frozen=True)
+@settings
 class CharacterSettings:
     """`bench_batch`, `bench_steps`: the batch that is timed. `threads`: at most so many, 0 all
     that torch finds."""
 
-    embedding: int = 64
-    hidden: int = 384
-    dropout: float = 0.0
-    steps: int = 4000
-    batch: int = 32
-    length: int = 64
-    learning_rate: float = 8e-3
-    warm_up: int = 200
+    embedding: Count = 64
+    hidden: Count = 384
+    dropout: Share = 0.0
+    steps: Count = 4000
+    batch: Count = 32
+    length: Count = 64
+    learning_rate: Positive = 8e-3
+    warm_up: Whole = 200
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: int = 2  # a third less time than one; more gain little at this size
-    train_symbols: int = 0  # 0: all
-    test_symbols: int = 0
-    bench_batch: int = 10
-    bench_steps: int = 30
-    bench_rounds: int = 31
-
-    def __post_init__(self) -> None:
-        self.training()
-        self._shares("dropout")
-        for name in ("embedding", "hidden", "batch", "length", "bench_batch", "bench_steps", "bench_rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number, at least 1.")
-
-    def _shares(self, *names: str) -> None:
-        for name in names:
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a share from 0 to below 1.")
-
-    def training(self) -> Training:
-        return Training(
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            warm_up=self.warm_up,
-            precision=resolved(self.precision),
-        )
+    threads: Whole = 2  # a third less time than one; more gain little at this size
+    train_symbols: Whole = 0  # 0: all
+    test_symbols: Whole = 0
+    bench_batch: Count = 10
+    bench_steps: Count = 30
+    bench_rounds: Count = 31
 
 
-class Characters:
-    """The rows, each made from what the rows before left in the run's folder: *dense*, *sparse* (a subclass says how),
-    *compact*, *direct* (a dense net of equal size) and the accelerated forms of the compact model.
+SMOKE: Mapping[str, Any] = {
+    "embedding": 16,
+    "hidden": 32,
+    "steps": 60,
+    "batch": 8,
+    "length": 32,
+    "warm_up": 10,
+    "train_symbols": 20_000,
+    "test_symbols": 4_000,
+    "precision": "float32",
+    "bench_rounds": 3,
+    "bench_steps": 20,
+    "bench_batch": 4,
+}
 
-    `rows` maps rows to their labels, in the order of the table; `precisions` the accelerated rows to their precision.
-    """
 
-    rows: Mapping[str, str]
-    precisions: Mapping[str, Precision]
+@dataclass(frozen=True)
+class Net(Row):
+    """*dense*, *sparse*, *compact*, *direct* (a dense net of equal size), or the compact net run in `precision`."""
+
+    precision: Precision | None = None
+
+
+class Characters(Study[Any, Net]):
+    """`precisions`: the accelerated rows and their precision. A subclass gives the sparsifier of the row *sparse*."""
+
+    precisions: ClassVar[Mapping[str, Precision]]
+    caption = (
+        "One thread; batch {bench_batch} x {bench_steps}; step: batch 1, torch's the faster of LSTM and LSTMCell; "
+        "speed against dense."
+    )
+    columns: ClassVar[Sequence[Column]] = (
+        figure("bits/char", "test_bpc", "{:.3f}"),
+        figure("units", "units"),
+        figure("weights", "weights", "{:,}"),
+        Column("file", lambda m: file_size(m["file_bytes"])),
+        figure("batch", "ms_batch", "{:.2f} ms"),
+        figure("", "speedup_batch", "{:.1f}x"),
+        Column("step", lambda m: f"{1e3 * m['ms_step']:.1f} µs"),
+        figure("", "speedup_step", "{:.1f}x"),
+    )
+    judge = Judge("test_bpc", more=False, rows="compact")
+    timing = "ms_step"
+
+    @classmethod
+    def rows_of(cls, settings: Any) -> list[Net]:
+        return [Net(name, cls.precisions.get(name)) for name in cls.labels]
 
     @property
-    def streamed(self) -> tuple[str, ...]:
-        """Rows whose models have a `stream` of their own."""
-        return tuple(row for row in self.rows if row in self.precisions)
+    def order(self) -> list[Net]:
+        return sorted(self.rows, key=lambda row: ORDER.index(row.name) if row.name in ORDER else len(ORDER))
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.settings: Any = run.settings
-        self.folder: Path = run.folder
-        found = torch.get_num_threads()
-        torch.set_num_threads(min(self.settings.threads or found, found))
+    @property
+    def shown(self) -> Net:
+        return self.named("sparse")
+
+    @property
+    def streamed(self) -> list[str]:
+        """Rows whose models have a `stream` of their own."""
+        return [row.name for row in self.rows if row.precision]
 
     @cached_property
     def text(self) -> Text:
         text, s = shakespeare.load(), self.settings
-        train_N = text.train[: s.train_symbols] if s.train_symbols else text.train
-        test_N = text.test[: s.test_symbols] if s.test_symbols else text.test
-        return Text(text.symbols, train_N, text.valid, test_N)
+        return Text(
+            text.symbols, text.train[: s.train_symbols or None], text.valid, text.test[: s.test_symbols or None]
+        )
 
     @cached_property
     def example_inputs(self) -> Tensor:
-        x_TB, _, _ = Streams(self.text.test, 4, 16).at(0)
-        return x_TB
+        return Streams(self.text.test, 4, 16).at(0)[0]
 
-    def model(self, hidden: int | None = None) -> CharacterLSTM:
-        s = self.settings
+    def model(self, row: Net) -> CharacterLSTM:
+        s, hidden = self.settings, self.small_units if row.name == "direct" else self.settings.hidden
         torch.manual_seed(self.run.seed)
-        symbols = len(self.text.symbols)
-        return CharacterLSTM(symbols, s.embedding, s.hidden if hidden is None else hidden, dropout=s.dropout)
-
-    def file(self, row: str) -> Path:
-        return self.folder / f"{row}.safetensors"
-
-    def _train(self, row: str, model: CharacterLSTM, sparsify: Sparsify | None = None) -> Mapping[str, Any]:
-        s = self.settings
-        objective = LanguageModelling(Streams(self.text.train, s.batch, s.length))
-        history = train(
-            model,
-            objective,
-            s.training(),
-            name=row,
-            seed=self.run.seed,
-            sparsify=sparsify,
-            folder=self.folder / row,
-        )
-        model.eval()
-        save(model, self.file(row))
-        return {**self.measure(model, self.file(row)), "train_seconds": round(history.seconds, 1)}
-
-    def measure(self, model: nn.Module, file: Path) -> dict[str, Any]:
-        units = model.lstm.hidden_size  # type: ignore[union-attr]
-        return {
-            "test_bpc": bits_per_symbol(model, self.text.test),
-            "units": [units],
-            **sizes(model),
-            "file_bytes": file.stat().st_size,
-        }
-
-    def make(self) -> dict[str, Result]:
-        """All rows, in the order of the table; those that an earlier run made are read."""
-        made: dict[str, Result] = {}
-        # What a row needs is made before it.
-        for row in sorted(self.rows, key=lambda row: ORDER.index(row) if row in ORDER else len(ORDER)):
-            make = partial(self.accelerated, row) if row in self.precisions else getattr(self, row)
-            made[row] = self.run.row(row, make)
-        return {row: made[row] for row in self.rows}
-
-    def dense(self) -> Mapping[str, Any]:
-        return self._train("dense", self.model())
-
-    def direct(self) -> Mapping[str, Any]:
-        return self._train("direct", self.model(self.small_units))
+        return CharacterLSTM(len(self.text.symbols), s.embedding, hidden, dropout=s.dropout)
 
     @property
     def small_units(self) -> int:
         """Hidden units of the compact model."""
-        small = self.load("compact")
-        assert isinstance(small, CharacterLSTM)
-        return small.lstm.hidden_size
+        return self.load(self.named("compact")).lstm.hidden_size
 
-    def compact(self) -> Mapping[str, Any]:
-        small = compact(self.load("sparse"), self.example_inputs)
-        save(small, self.file("compact"))
-        return self.measure(small, self.file("compact"))
+    def objective(self, row: Net) -> LanguageModelling:
+        return LanguageModelling(Streams(self.text.train, self.settings.batch, self.settings.length))
 
-    def accelerated(self, row: str) -> Mapping[str, Any]:
-        """A row of `precisions`."""
-        return self.measure(self.load(row), self.file("compact"))
+    def training(self, row: Net) -> Training:
+        s = self.settings
+        return Training(s.steps, s.learning_rate, s.warm_up, precision=resolved(s.precision))
 
-    def load(self, row: str) -> nn.Module:
-        """The model of a row that is done, in eval mode."""
-        if row in self.precisions:
-            with warnings.catch_warnings():  # a processor that has no int8 products says so in `accelerate`
-                warnings.simplefilter("ignore", RuntimeWarning)
-                return accelerate(self.load("compact"), precision=self.precisions[row])
-        model = self.model(self.small_units) if row == "direct" else self.model()
-        return load(model, self.file(row)).eval()
+    def make(self, row: Net) -> Mapping[str, Any]:
+        if row.precision:
+            return self.measure(row, self.load(row))
+        if row.name == "compact":
+            small: Any = compact(self.load(self.shown), self.example_inputs)
+            save(small, self.file(row))
+            return self.measure(row, small)
+        return super().make(row)
 
-    def timed(self, made: Mapping[str, Result]) -> dict[str, Result]:
+    def measure(self, row: Net, model: Any) -> dict[str, Any]:
+        return {
+            "test_bpc": bits_per_symbol(model, self.text.test),
+            "units": [model.lstm.hidden_size],
+            **sizes(model),
+            "file_bytes": self.file(self.named("compact") if row.precision else row).stat().st_size,
+        }
+
+    def load(self, row: Net, kind: str = "") -> Any:
+        if not row.precision:
+            return super().load(row, kind)
+        with warnings.catch_warnings():  # a processor that has no int8 products says so in `accelerate`
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return accelerate(self.load(self.named("compact")), precision=row.precision)
+
+    def timed(self, rows: Mapping[str, Result]) -> dict[str, Result]:
         """The rows with the times of a batch and of a streaming step added."""
         s = self.settings
-        models = {row: self.load(row) for row in made}
+        models: dict[str, nn.Module] = {row.name: self.load(row) for row in self.rows}
         x_TB, _, _ = Streams(self.text.test, s.bench_batch, s.bench_steps).at(0)
-        batches = time_batches(models, x_TB, s.bench_rounds)
-        steps = time_steps(models, self.streamed, s.bench_rounds)
+        took = {
+            "batch": time_batches(models, x_TB, s.bench_rounds),
+            "step": time_steps(models, self.streamed, s.bench_rounds),
+        }
         # The compact models compute what the sparse one does; how closely, is a figure of the table.
-        exact = time_batches(
-            {row: models[row] for row in ("sparse", "compact", *self.precisions) if row in made}, x_TB, 1
-        )
+        same = ("sparse", "compact", *self.precisions)
+        exact = time_batches({name: models[name] for name in same if name in models}, x_TB, 1)
         done = {}
-        for row, result in made.items():
-            figures: dict[str, Any] = {
-                "ms_batch": batches[row].milliseconds,
-                "speedup_batch": batches[row].ratio,
-                "spread_batch": batches[row].spread,
-                "ms_step": steps[row].milliseconds,
-                "speedup_step": steps[row].ratio,
-                "spread_step": steps[row].spread,
-            }
-            if row in exact:
-                figures["max_error"] = exact[row].max_error
-            done[row] = self.run.add(result, figures)
+        for name, result in rows.items():
+            figures: dict[str, Any] = {}
+            for kind, times in took.items():
+                each = times[name]
+                figures |= {
+                    f"ms_{kind}": each.milliseconds,
+                    f"speedup_{kind}": each.ratio,
+                    f"spread_{kind}": each.spread,
+                }
+            if name in exact:
+                figures["max_error"] = exact[name].max_error
+            done[name] = self.run.add(result, figures)
         return done
 
-    def history(self) -> dict[str, list[float]]:
-        """The course of the sparse row's training, the steps that it shares with the dense one included."""
-        course = checkpoint.read(self.folder / "sparse" / "checkpoint.safetensors")["history"]
-        return {"step": course["step"], "loss": course["loss"], "kept": course["density"], "rate": course["rate"]}
+    def sections(self, rows: Mapping[str, Result]) -> Mapping[str, Any]:
+        measured = {self.labels[name]: result.measured for name, result in rows.items()}
+        dense, sparse = self.labels["dense"], self.labels["sparse"]
+        first = rows["dense"]
+        return {
+            "benchmark": [
+                {
+                    "work": f"{label}, {kind}",
+                    "against": "dense, torch",
+                    "ratio": figures[f"speedup_{kind}"],
+                    "spread": figures[f"spread_{kind}"],
+                }
+                for label, figures in measured.items()
+                for kind in ("batch", "step")
+                if label != dense
+            ],
+            "checks": {
+                **{
+                    f"largest difference {label} to sparse": figures["max_error"]
+                    for label, figures in measured.items()
+                    if label != sparse and "max_error" in figures
+                },
+                "seed": first.seed,
+                **first.versions,
+            },
+        }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from ..settings import settings
 from ..train import Training
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
     """`target`: share of the recurrent weights kept, as whole units; `ramp_begin`, `ramp_end` and `freeze`: when they
     go, in shares of the steps. `block_sparsity`: share of the compact net's 16x1 blocks that goes in `block_steps`
@@ -44,7 +45,7 @@ class Settings:
     made: bool = False
     threads: int = 1  # more gain little at this size
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         self.training()
         for name in ("target", "dropout", "small_dropout", "block_sparsity", "taught"):
             if not 0 <= getattr(self, name) < 1:

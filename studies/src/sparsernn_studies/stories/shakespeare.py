@@ -8,29 +8,67 @@ in training.
 
 from __future__ import annotations
 
-from .character_recipe import Figures, character_recipe
-from .shakespeare_rows import ROWS, SMOKE, Settings, Shakespeare
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from torch import nn
+
+from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.sparsifier import Sparsifier
+from sparsernn.learn.target import Ramp
+
+from ..claims import Measured
+from ..scores import as_recorded
+from ..settings import Share, settings
+from .characters import SMOKE, Characters, CharacterSettings, Net
 
 
-def _verdict(rows: Figures) -> str:
-    dense, exact, fast = rows["dense"], rows["fast"], rows["int8"]
-    return (
-        f"{dense['units'][0]} → {fast['units'][0]} units, {dense['weights']:,} → {fast['weights']:,} weights, "
-        f"{fast['speedup_batch']:.1f}x faster in a batch and {fast['speedup_step']:.1f}x in a streaming step on this "
-        f"CPU, one thread; bits per character {dense['test_bpc']:.3f} → {fast['test_bpc']:.3f} "
-        f"({100 * (fast['test_bpc'] / dense['test_bpc'] - 1):+.1f}%).\n"
-        f"That is in int8. In float32: {exact['speedup_batch']:.1f}x and {exact['speedup_step']:.1f}x, outputs "
-        f"equal to {exact['max_error']:.0e}."
-    )
+@settings
+class Settings(CharacterSettings):
+    """`target`: share of the recurrent weights kept, a half of the units; `ramp_begin`, `ramp_end` and `freeze`: when
+    they go, in shares of the steps.
+    """
+
+    target: Share = 0.286
+    ramp_begin: float = 0.1
+    ramp_end: float = 0.35
+    freeze: float = 0.4
 
 
-RECIPE = character_recipe(
-    Shakespeare,
-    ROWS,
-    _verdict,
-    "Tiny Shakespeare, characters: the last tenth of the text",
-    name="shakespeare",
-    summary="A character LSTM on tiny Shakespeare: dense, sparse by target, compact, fast.",
-    scales={"smoke": SMOKE, "cpu": Settings()},
-    minutes={"smoke": "seconds", "cpu": "under 10 minutes"},
-)
+class Shakespeare(Characters):
+    name = "shakespeare"
+    summary = "A character LSTM on tiny Shakespeare: dense, sparse by target, compact, fast."
+    title = "Tiny Shakespeare, characters: the last tenth of the text"
+    scales: ClassVar = {"smoke": Settings(**SMOKE), "cpu": Settings()}
+    minutes: ClassVar = {"smoke": "seconds", "cpu": "under 10 minutes"}
+    labels: ClassVar = {
+        "dense": "dense",
+        "direct": "equal-size dense, trained directly",
+        "sparse": "sparse, not compacted",
+        "compact": "compact (torch)",
+        "fast": "compact (sparsernn)",
+        "int8": "compact (sparsernn, int8)",
+    }
+    precisions: ClassVar = {"fast": "float32", "int8": "int8"}
+
+    def sparsifier(self, row: Net) -> Callable[[nn.Module], Sparsifier] | None:
+        s, x = self.settings, self.example_inputs
+        ramp = Ramp(begin=s.ramp_begin, end=s.ramp_end, freeze=s.freeze)
+        if row != self.shown:
+            return None
+        return lambda model: GroupLasso(model, x, target=s.target, steps=s.steps, ramp=ramp, score=as_recorded())
+
+    def measure(self, row: Net, model: Any) -> dict[str, Any]:
+        found = super().measure(row, model)
+        return found | ({"density": found["nonzero"] / found["weights"]} if row == self.shown else {})
+
+    def verdict(self, measured: Measured) -> str:
+        dense, exact, fast = measured["dense"], measured["fast"], measured["int8"]
+        return (
+            f"{dense['units'][0]} → {fast['units'][0]} units, {dense['weights']:,} → {fast['weights']:,} weights, "
+            f"{fast['speedup_batch']:.1f}x faster in a batch and {fast['speedup_step']:.1f}x in a streaming step on "
+            f"this CPU, one thread; bits per character {dense['test_bpc']:.3f} → {fast['test_bpc']:.3f} "
+            f"({100 * (fast['test_bpc'] / dense['test_bpc'] - 1):+.1f}%).\n"
+            f"That is in int8. In float32: {exact['speedup_batch']:.1f}x and {exact['speedup_step']:.1f}x, outputs "
+            f"equal to {exact['max_error']:.0e}."
+        )

@@ -7,8 +7,7 @@ from math import log
 from statistics import fmean
 
 from ..claims import Claim, Measured
-
-PERCENTAGES = (50, 80, 90, 95, 97, 99)
+from .rows import PERCENTAGES
 
 
 def loss(rows: Measured, cell: str, percent: int, layers: int = 1, variant: str = "blind-all") -> float:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean, stdev
-from typing import Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
-from sparsernn.analysis.pruning import Curve
+from sparsernn.analysis.pruning import Curve, accuracy_figure, remaining_figure
 from sparsernn.structure.cells import recurrent_layers
 
+from ..claims import Measured
+from ..figures import curve
 from ..models import CELLS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # net and variant -> measured, one for each seed
 
@@ -33,14 +38,6 @@ def curves(rows: Rows) -> tuple[dict[str, dict[str, Curve]], dict[str, float]]:
     return panels, dense
 
 
-def curve(seeds: Sequence[Mapping[str, Any]], metric: str) -> Curve:
-    """Percentages, means and deviations over the seeds of all that is named `metric` and a percentage."""
-    names = [name for name in seeds[0] if name.startswith(metric) and all(name in seed for seed in seeds)]
-    percentages = sorted(int(name.removeprefix(metric)) for name in names)
-    values = [[seed[f"{metric}{percent}"] for seed in seeds] for percent in percentages]
-    return percentages, [fmean(v) for v in values], [stdev(v) if len(v) > 1 else 0.0 for v in values]
-
-
 def remaining(rows: Rows, percent: int, hidden: int = 128, inputs: int = 28) -> dict[str, dict[str, tuple[int, int]]]:
     """Panels cell -> block ("ih i") -> weights (remaining, pruned) at `percent`, class-blind, one layer."""
     panels: dict[str, dict[str, tuple[int, int]]] = {}
@@ -58,3 +55,19 @@ def remaining(rows: Rows, percent: int, hidden: int = 128, inputs: int = 28) -> 
                 bars[f"{rows_of.kind} {rows_of.gate}"] = (round(share * size), size - round(share * size))
         panels[net[:-1].upper()] = bars
     return panels
+
+
+def figures(seeds: Sequence[Measured]) -> list[tuple[Figure, str, str]]:
+    """The slides' plots from the grouped rows of each seed: (figure, caption, name of a file)."""
+    nets = seeds[0] if seeds else ()
+    rows = {net: [found[net] for found in seeds] for net in nets if all(net in found for found in seeds)}
+    panels, dense = curves(rows)
+    blocks = remaining(rows, 95)
+    made = []
+    if panels:
+        caption = "Test accuracy over the percentage pruned, right after pruning (dashed) and retrained; one layer."
+        made.append((accuracy_figure(panels, dense, y="test accuracy"), caption, "accuracy"))
+    if blocks:
+        caption = "Weights remaining and pruned in each gate at 95%, one threshold for all weights; one layer."
+        made.append((remaining_figure(blocks), caption, "remaining"))
+    return made

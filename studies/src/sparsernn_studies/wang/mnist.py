@@ -6,116 +6,38 @@ After L. Wang's study of weights pruning for RNNs (slides and code) with the thr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor, nn
 
-from sparsernn.analysis.pruning import accuracy_figure, remaining_figure
-from sparsernn.analysis.sparsity import inspect
+from sparsernn.learn.prune import Prune
+from sparsernn.learn.sparsifier import Sparsifier
 from sparsernn.runtime.layers import accelerate
-from sparsernn.timing import benchmark
+from sparsernn.structure.cells import recurrent_layers
 
-from ..claims import Verdict, judged, lines, table
-from ..recipe import Judge, Loaded, Recipe
-from ..results import Result, as_rows
-from ..runs import Run
-from ..tables import figure, rich_table
+from ..claims import Measured
+from ..data import data_folder
+from ..models import RowClassifier
+from ..results import Result, sizes
+from ..study import Judge, Loaded, Study
+from ..tables import figure
+from ..tasks import mnist_rows
+from ..tasks.mnist_rows import ImageClassification, Images, image_accuracy
+from ..train import Training
 from .claims import CLAIMS
-from .figures import curves, remaining
-from .rows import VARIANTS, Name, Settings, Wang, grouped, names
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-COLUMNS = (
-    figure("not zero", "nonzero", "{:,}"),
-    figure("after pruning", "before", "{:.4f}"),
-    figure("trained, retrained", "test_accuracy", "{:.4f}"),
-)
+from .figures import figures
+from .rows import PARTS, PERCENTAGES, SCHEMES, VARIANTS, Net, Settings, dense, grouped, paper, rows_of
 
 
-def run(run: Run) -> None:
-    """Make the rows, show them with the claims and write the report."""
-    rows = Wang(run).results()
-    labels = {str(name): name.label for name in names(run.settings)}
-    shown = {labels[row]: result for row, result in rows.items()}
+class Wang(Study[Settings, Net]):
+    name = "wang-mnist"
+    summary = "RNN, LSTM and GRU on MNIST rows, pruned once by three schemes and retrained: how far it goes."
+    title = "MNIST by rows, pruned"
     caption = "Test accuracy; dense nets are also trained on for as long as the pruned ones are retrained."
-    run.console.print(rich_table("MNIST by rows, pruned", COLUMNS, shown, caption))
-    run.console.print(lines(_judged(rows)))
-    run.console.print(f"Report: {report(run)}")
-
-
-def _judged(rows: Mapping[str, Result]) -> list[Verdict]:
-    return judged(CLAIMS, [grouped({row: result.measured for row, result in rows.items()})])
-
-
-def figures(seeds: Sequence[Mapping[str, Mapping[str, Any]]]) -> list[tuple[Figure, str, str]]:
-    """The slides' plots from row -> measured for each seed: (figure, caption, name of a file)."""
-    each = [grouped(rows) for rows in seeds]
-    rows = {net: [found[net] for found in each] for net in (each[0] if each else ()) if all(net in f for f in each)}
-    panels, dense = curves(rows)
-    blocks = remaining(rows, 95)
-    made = []
-    if panels:
-        caption = "Test accuracy over the percentage pruned, right after pruning (dashed) and retrained; one layer."
-        made.append((accuracy_figure(panels, dense, y="test accuracy"), caption, "accuracy"))
-    if blocks:
-        caption = "Weights remaining and pruned in each gate at 95%, one threshold for all weights; one layer."
-        made.append((remaining_figure(blocks), caption, "remaining"))
-    return made
-
-
-def _shown(settings: Settings) -> Name:
-    """The pruned net that is inspected and timed: the first cell's, at the percentage nearest to 95."""
-    return next(name for name in names(settings) if name.percent)
-
-
-def loaded(run: Run) -> Loaded:
-    """Dense and pruned net of the first cell."""
-    work = Wang(run)
-    work.results()
-    name = _shown(run.settings)
-    models = {str(each): work.load(each) for each in (name.dense, name)}
-    return Loaded(models, work.example_inputs, str(name))
-
-
-def bench(run: Run) -> None:
-    """Time the first cell's dense and pruned net on one batch, the pruned one on sparsernn's kernels as well."""
-    found = loaded(run)
-    torch.set_num_threads(1)
-    models = {**found.models, "pruned, sparsernn": accelerate(found.models[found.sparsified])}
-    benchmark(models, found.example_inputs, console=run.console)
-
-
-def report(run: Run) -> Path:
-    """Write report.html, on the first cell's pruned net, in the run's folder."""
-    work = Wang(run)
-    rows = work.results()
-    path = run.folder / "report.html"
-    measured = {row: result.measured for row, result in rows.items()}
-    inspect(work.load(_shown(run.settings)), work.example_inputs).html(
-        path,
-        title="MNIST by rows, pruned",
-        command=run.command,
-        runs=[
-            {**row, "measured": {k: v for k, v in row["measured"].items() if not k.startswith("kept_")}}
-            for row in as_rows(list(rows.values()))
-        ],
-        figures=[(drawn, caption) for drawn, caption, _ in figures([measured])],
-        checks=table(_judged(rows)),
-    )
-    return path
-
-
-PERCENTAGES = (50, 80, 90, 95, 97, 99)
-_EVERY = Settings(variants=VARIANTS, few=PERCENTAGES)
-
-RECIPE = Recipe(
-    name="wang-mnist",
-    summary="RNN, LSTM and GRU on MNIST rows, pruned once by three schemes and retrained: how far it goes.",
-    scales={
+    scales: ClassVar = {
         "smoke": Settings(
             cells=("gru",),
             layers=(1, 2),
@@ -142,17 +64,114 @@ RECIPE = Recipe(
             final_rate=1.0,
             precision="float32",
         ),
-    },
-    minutes={
+    }
+    minutes: ClassVar = {
         "smoke": "seconds",
         "cpu": "about 15 minutes a seed with one layer, 15 more with two and three",
         "paper": "a day",
-    },
-    run=run,
-    load=loaded,
-    bench=bench,
-    report=report,
-    columns=COLUMNS,
-    judge=Judge("test_accuracy", more=True, rows="*-blind-*"),
-    labels={str(name): name.label for name in names(_EVERY)},
-)
+    }
+    columns = (
+        figure("not zero", "nonzero", "{:,}"),
+        figure("after pruning", "before", "{:.4f}"),
+        figure("trained, retrained", "test_accuracy", "{:.4f}"),
+    )
+    labels: ClassVar = {row.name: row.label for row in rows_of(Settings(variants=tuple(VARIANTS), few=PERCENTAGES))}
+    claims = CLAIMS
+    judge = Judge("test_accuracy", more=True, rows="*-blind-*")
+    hidden = ("kept_*",)
+    threads = 1  # nets of this size gain nothing by more
+
+    @classmethod
+    def rows_of(cls, settings: Settings) -> list[Net]:
+        return rows_of(settings)
+
+    @property
+    def shown(self) -> Net:
+        """The first cell's pruned net, at the percentage nearest to 95."""
+        return next(row for row in self.rows if row.percent)
+
+    @cached_property
+    def data(self) -> tuple[Images, Images]:
+        train_images, test_images = mnist_rows.load(self.run.data or data_folder(None))
+        return train_images.some(self.settings.train_images), test_images.some(self.settings.test_images)
+
+    @property
+    def example_inputs(self) -> Tensor:
+        """Four images of noise: what the nets are traced and timed with needs no data set."""
+        return torch.rand(28, 4, 28, generator=torch.Generator().manual_seed(0))
+
+    def model(self, row: Net) -> RowClassifier:
+        torch.manual_seed(self.run.seed)
+        return RowClassifier(row.cell, 28, self.settings.hidden, row.layers)
+
+    def start(self, row: Net) -> RowClassifier:
+        """The dense net, pruned at once where the row is."""
+        if not row.percent and not row.longer:
+            return self.model(row)
+        model = self.load(dense(row.cell, row.layers))
+        if row.percent:
+            prune(model, row)
+        return model
+
+    def objective(self, row: Net) -> ImageClassification:
+        return ImageClassification(self.data[0], self.settings.batch, self.run.seed)
+
+    def training(self, row: Net) -> Training:
+        s, share = self.settings, self.settings.rnn_rate if row.cell == "rnn" else 1.0
+        rate, decay = (s.retrain_rate, 0.0) if row.percent else (s.learning_rate, s.weight_decay)
+        steps = s.retrain_steps if row.percent or row.longer else s.steps
+        return Training(steps, rate * share, s.warm_up, s.final_rate, decay, precision=s.precision, optimizer="rmsprop")
+
+    def sparsifier(self, row: Net) -> Callable[[nn.Module], Sparsifier] | None:
+        return (lambda model: prune(model, row)) if row.percent else None
+
+    def measure(self, row: Net, model: nn.Module) -> Mapping[str, Any]:
+        found = {"test_accuracy": image_accuracy(model, self.data[1]), **sizes(model)}
+        if row.percent:
+            before = self.start(row)
+            found["before"] = image_accuracy(before, self.data[1])
+            found |= {f"kept_{block}": share for block, share in kept(before).items()}
+        return found
+
+    def paper(self, row: Net) -> Mapping[str, Any]:
+        return paper(row)
+
+    def grouped(self, measured: Measured) -> Measured:
+        return grouped(measured)
+
+    def loaded(self) -> Loaded:
+        """Dense and pruned net of the first cell."""
+        self.results()
+        rows = dense(self.shown.cell, self.shown.layers), self.shown
+        return Loaded({row.name: self.load(row) for row in rows}, self.example_inputs, self.shown.name)
+
+    def forms(self) -> Mapping[str, nn.Module]:
+        """The first cell's dense and pruned net, the pruned one on sparsernn's kernels as well."""
+        found = self.loaded().models
+        return {**found, "pruned, sparsernn": accelerate(found[self.shown.name])}
+
+    def sections(self, rows: Mapping[str, Result]) -> Mapping[str, Any]:
+        measured = {row: result.measured for row, result in rows.items()}
+        return {"figures": [(drawn, caption) for drawn, caption, _ in figures([grouped(measured)])]}
+
+
+def prune(model: nn.Module, row: Net) -> Prune:
+    """Prune `model` as `row` says, now; the sparsifier, once attached, holds the masks from the first step on."""
+    scope, score = SCHEMES[row.scheme]
+    sparsifier = Prune(model, None, row.percent / 100, score=score(), scope=scope, include=PARTS[row.part])
+    sparsifier.step()
+    return sparsifier
+
+
+def kept(model: nn.Module) -> dict[str, float]:
+    """Share of weights left in each gate of each layer's matrices, as ih0_i, and in the head."""
+    parameters = dict(model.named_parameters())
+    shares = {}
+    for layer in recurrent_layers(model):
+        for rows in layer.rows:
+            weight = parameters[rows.parameter]
+            if weight.dim() == 2:
+                block = weight[rows.start : rows.start + layer.hidden_size]
+                shares[f"{rows.kind}{layer.layer}_{rows.gate}"] = float(block.count_nonzero()) / block.numel()
+    head = parameters["head.weight"]
+    return {**shares, "head": float(head.count_nonzero()) / head.numel()}

@@ -1,28 +1,18 @@
-"""The rows of the MNIST pruning table: how each is trained, pruned once, retrained and counted."""
+"""The rows of the MNIST pruning table, the settings that ask for them, and the author's figures for them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, cast
+from itertools import product
+from typing import Annotated, Any, Literal
 
-import torch
-from torch import Tensor, nn
-
-from sparsernn.learn.prune import Prune, Scope
+from sparsernn.learn.prune import Scope
 from sparsernn.learn.scores import Magnitude, Score, StandardDeviation
-from sparsernn.structure.cells import recurrent_layers
-from sparsernn.surgery.checkpoint import load, save
 
-from ..data import data_folder
-from ..models import CELLS, Cell, RowClassifier
-from ..results import Result, sizes
-from ..runs import Run
-from ..tasks import mnist_rows
-from ..tasks.mnist_rows import ImageClassification, Images, image_accuracy
-from ..train import Training, train
+from ..models import Cell
+from ..settings import Count, Is, NotNegative, Positive, Some, Whole, settings
+from ..study import Row
 
 # See et al. (arXiv 1606.09274): one threshold for all weights, one for each matrix, one in units of each matrix's
 # standard deviation.
@@ -32,13 +22,16 @@ SCHEMES: dict[str, tuple[Scope, type[Score]]] = {
     "distribution": ("model", StandardDeviation),
 }
 PARTS = {"all": "all", "recurrent": "recurrent", "hh": "*weight_hh*", "ih": "*weight_ih*"}
-VARIANTS = tuple(f"{scheme}-{part}" for scheme in SCHEMES for part in PARTS)
 PART_NAMES = {
     "all": "all weights",
     "recurrent": "recurrent layers",
     "hh": "hidden-to-hidden",
     "ih": "input-to-hidden",
 }
+VARIANTS = {f"{scheme}-{part}": (scheme, part) for scheme, part in product(SCHEMES, PARTS)}
+Variant = Annotated[str, Is(f"some of {', '.join(VARIANTS)}", VARIANTS.__contains__)]
+Percentage = Annotated[int, Is("percentages between 0 and 100", lambda percent: 0 < percent < 100)]
+PERCENTAGES = (50, 80, 90, 95, 97, 99)
 # Test accuracy in the author's curves, one layer, after 50 epochs of retraining; per matrix and for all at once.
 PAPER_DENSE = {
     ("rnn", 1): 0.9764,
@@ -61,7 +54,7 @@ PAPER_AFTER = {
 }
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
     """With one layer, all weights are pruned class-blind to all `percentages`; the other `variants` (scheme-part) and
     the nets of several layers to `few` of them. `steps` train the dense net, `retrain_steps` what is left of it.
@@ -73,100 +66,74 @@ class Settings:
     others', since it does not bear what gated cells do. `train_images`, `test_images` 0: all of them.
     """
 
-    cells: tuple[str, ...] = ("rnn", "lstm", "gru")
-    layers: tuple[int, ...] = (1, 2, 3)
-    hidden: int = 128
-    variants: tuple[str, ...] = ("uniform-all", "distribution-all", "blind-recurrent", "blind-hh", "blind-ih")
-    percentages: tuple[int, ...] = (50, 80, 90, 95, 97, 99)
-    few: tuple[int, ...] = (95,)
-    steps: int = 1000
-    retrain_steps: int = 1200
-    train_images: int = 0
-    test_images: int = 0
-    batch: int = 128
-    learning_rate: float = 5e-3
-    weight_decay: float = 1e-4
-    retrain_rate: float = 2e-2
-    rnn_rate: float = 0.2
-    warm_up: int = 100
-    final_rate: float = 0.02
+    cells: Some[Cell] = ("rnn", "lstm", "gru")
+    layers: Some[Count] = (1, 2, 3)
+    hidden: Count = 128
+    variants: tuple[Variant, ...] = ("uniform-all", "distribution-all", "blind-recurrent", "blind-hh", "blind-ih")
+    percentages: tuple[Percentage, ...] = PERCENTAGES
+    few: tuple[Percentage, ...] = (95,)
+    steps: Count = 1000
+    retrain_steps: Count = 1200
+    train_images: Whole = 0
+    test_images: Whole = 0
+    batch: Count = 128
+    learning_rate: Positive = 5e-3
+    weight_decay: NotNegative = 1e-4
+    retrain_rate: Positive = 2e-2
+    rnn_rate: Positive = 0.2
+    warm_up: Whole = 100
+    final_rate: NotNegative = 0.02
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-
-    def __post_init__(self) -> None:
-        for name, known in (("cells", CELLS), ("variants", VARIANTS)):
-            given = getattr(self, name)
-            if [each for each in given if each not in known] or (not given and name == "cells"):
-                raise ValueError(f"{name} is {','.join(given)!r}, expected some of {', '.join(known)}.")
-        for name in ("percentages", "few"):
-            if any(not 0 < p < 100 for p in getattr(self, name)):
-                raise ValueError(f"{name} is {getattr(self, name)}, expected percentages between 0 and 100.")
-        for name in ("hidden", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number, at least 1.")
-        if not self.layers or min(self.layers) < 1 or self.train_images < 0 or self.test_images < 0:
-            raise ValueError(f"layers is {self.layers}, expected numbers of layers from 1 on.")
-        for cell in CELLS:
-            self.training(cell)
-            self.retraining(cell)
-
-    def training(self, cell: str) -> Training:
-        return self._dense(cell, self.steps)
-
-    def training_on(self, cell: str) -> Training:
-        return self._dense(cell, self.retrain_steps)
-
-    def retraining(self, cell: str) -> Training:
-        return self._training(self.retrain_steps, self.retrain_rate * self._share(cell), 0.0)
-
-    def _share(self, cell: str) -> float:
-        return self.rnn_rate if cell == "rnn" else 1.0
-
-    def _dense(self, cell: str, steps: int) -> Training:
-        return self._training(steps, self.learning_rate * self._share(cell), self.weight_decay)
-
-    def _training(self, steps: int, rate: float, decay: float) -> Training:
-        return Training(
-            steps, rate, self.warm_up, self.final_rate, decay, precision=self.precision, optimizer="rmsprop"
-        )
 
 
 @dataclass(frozen=True)
-class Name:
-    """A row: `cell` with `layers`, "dense", trained on for "longer", or pruned by a scheme-part to `percent`."""
+class Net(Row):
+    """`cell` with `layers`, dense, trained on for `longer`, or with a part pruned by a scheme to `percent`."""
 
-    cell: str
+    cell: Cell
     layers: int
-    variant: str = "dense"
+    longer: bool = False
+    scheme: str = ""
+    part: str = ""
     percent: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.cell}{self.layers}-{self.variant}" + (f"-{self.percent}" if self.percent else "")
 
     @property
     def label(self) -> str:
         net = f"{self.cell.upper()}, {self.layers} layer{'s' if self.layers > 1 else ''}"
         if not self.percent:
-            return f"{net}, dense" + (", trained on" if self.variant == "longer" else "")
-        scheme, part = self.variant.split("-")
-        return f"{net}, class-{scheme}, {PART_NAMES[part]}, {self.percent}%"
-
-    @property
-    def dense(self) -> Name:
-        """The row of the net that this one is pruned from."""
-        return Name(self.cell, self.layers)
+            return f"{net}, dense" + (", trained on" if self.longer else "")
+        return f"{net}, class-{self.scheme}, {PART_NAMES[self.part]}, {self.percent}%"
 
 
-def names(settings: Settings) -> list[Name]:
+def dense(cell: Cell, layers: int) -> Net:
+    return Net(f"{cell}{layers}-dense", cell, layers)
+
+
+def pruned(cell: Cell, layers: int, variant: str, percent: int) -> Net:
+    scheme, part = VARIANTS[variant]
+    return Net(f"{cell}{layers}-{variant}-{percent}", cell, layers, False, scheme, part, percent)
+
+
+def rows_of(s: Settings) -> list[Net]:
     """The rows in the order in which they are made: what answers most comes first."""
-    s, found = settings, []
+    found = []
     for layers in s.layers:
-        found += [Name(cell, layers) for cell in s.cells]
-        pruned = [("blind-all", percent) for percent in (s.percentages if layers == 1 else s.few)]
-        pruned.sort(key=lambda each: abs(each[1] - 95))
-        pruned.insert(1, ("longer", 0))
-        pruned += [(variant, percent) for variant in s.variants for percent in s.few if layers == 1]
-        found += [Name(cell, layers, variant, percent) for variant, percent in pruned for cell in s.cells]
+        first, *later = sorted(s.percentages if layers == 1 else s.few, key=lambda percent: abs(percent - 95)) or [0]
+        found += [dense(cell, layers) for cell in s.cells]
+        found += [pruned(cell, layers, "blind-all", first) for cell in s.cells if first]
+        found += [Net(f"{cell}{layers}-longer", cell, layers, True) for cell in s.cells]
+        found += [pruned(cell, layers, "blind-all", percent) for percent in later for cell in s.cells]
+        others = product(s.variants, s.few, s.cells) if layers == 1 else ()
+        found += [pruned(cell, layers, variant, percent) for variant, percent, cell in others]
     return found
+
+
+def paper(row: Net) -> dict[str, float]:
+    """The author's figures for a row: his dense nets, and his one-layer nets with all weights pruned."""
+    found = PAPER_DENSE.get((row.cell, row.layers)) if not row.percent and not row.longer else None
+    if (row.part, row.layers) == ("all", 1):
+        found = PAPER_AFTER.get((row.cell, row.scheme), {}).get(row.percent)
+    return {} if found is None else {"test_accuracy": found}
 
 
 def grouped(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -179,104 +146,3 @@ def grouped(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         else:
             found[row] = dict(measured)
     return found
-
-
-class Wang:
-    """The rows, each made from what the rows before left in the run's folder."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.settings: Settings = run.settings
-        torch.set_num_threads(1)  # nets of this size gain nothing by more
-
-    @cached_property
-    def data(self) -> tuple[Images, Images]:
-        folder = self.run.data if self.run.data is not None else data_folder(None)
-        train_images, test_images = mnist_rows.load(folder)
-        return train_images.some(self.settings.train_images), test_images.some(self.settings.test_images)
-
-    @property
-    def example_inputs(self) -> Tensor:
-        """Four images of noise: what the nets are traced and timed with needs no data set."""
-        return torch.rand(28, 4, 28, generator=torch.Generator().manual_seed(0))
-
-    def model(self, name: Name) -> RowClassifier:
-        torch.manual_seed(self.run.seed)
-        return RowClassifier(cast(Cell, name.cell), 28, self.settings.hidden, name.layers)
-
-    def file(self, name: Name) -> Path:
-        return self.run.folder / f"{name}.safetensors"
-
-    def load(self, name: Name) -> nn.Module:
-        return load(self.model(name), self.file(name)).eval()
-
-    def results(self) -> dict[str, Result]:
-        return {str(n): self.run.row(str(n), lambda n=n: self.make(n), paper=paper(n)) for n in names(self.settings)}
-
-    def make(self, name: Name) -> Mapping[str, Any]:
-        if name.percent:
-            return self.pruned(name)
-        return self.longer(name) if name.variant == "longer" else self.dense(name)
-
-    def _train(self, model: nn.Module, training: Training, folder: str, prune: Any = None) -> float:
-        """Train `model`; the accuracy afterwards."""
-        images, test_images = self.data
-        objective = ImageClassification(images, self.settings.batch, self.run.seed)
-        seed, place = self.run.seed, self.run.folder / folder
-        train(model, objective, training, name=folder, seed=seed, sparsify=prune, folder=place)
-        return image_accuracy(model.eval(), test_images)
-
-    def dense(self, name: Name) -> Mapping[str, Any]:
-        model = self.model(name)
-        accuracy = self._train(model, self.settings.training(name.cell), str(name))
-        save(model, self.file(name))
-        return {"test_accuracy": accuracy, **sizes(model)}
-
-    def longer(self, name: Name) -> Mapping[str, Any]:
-        """The dense net trained on for as long as the pruned ones are retrained, at the rate that suits it."""
-        model = self.load(name.dense)
-        return {"test_accuracy": self._train(model, self.settings.training_on(name.cell), str(name)), **sizes(model)}
-
-    def pruned(self, name: Name) -> Mapping[str, Any]:
-        """Prune the dense net once, measure, retrain what is left, measure again."""
-        model = self.load(name.dense)
-        prune(model, name)
-        before, shares = image_accuracy(model, self.data[1]), kept(model)
-        after = self._train(model, self.settings.retraining(name.cell), str(name), lambda m: prune(m, name))
-        save(model, self.file(name))
-        found = {"before": before, "test_accuracy": after, **sizes(model)}
-        return {**found, **{f"kept_{block}": share for block, share in shares.items()}}
-
-
-def prune(model: nn.Module, name: Name) -> Prune:
-    """Prune `model` as `name` says, now; the sparsifier, once attached, holds the masks from the first step on."""
-    scheme, part = name.variant.split("-")
-    scope, score = SCHEMES[scheme]
-    sparsifier = Prune(model, None, name.percent / 100, score=score(), scope=scope, include=PARTS[part])
-    sparsifier.step()
-    return sparsifier
-
-
-def kept(model: nn.Module) -> dict[str, float]:
-    """Share of weights left in each gate of each layer's matrices, as ih0_i, and in the head."""
-    parameters = dict(model.named_parameters())
-    shares = {}
-    for layer in recurrent_layers(model):
-        for rows in layer.rows:
-            weight = parameters[rows.parameter]
-            if weight.dim() == 2:
-                block = weight[rows.start : rows.start + layer.hidden_size]
-                shares[f"{rows.kind}{layer.layer}_{rows.gate}"] = float(block.count_nonzero()) / block.numel()
-    head = parameters["head.weight"]
-    return {**shares, "head": float(head.count_nonzero()) / head.numel()}
-
-
-def paper(name: Name) -> dict[str, float]:
-    """The author's figures for a row: his dense nets, and his one-layer nets with all weights pruned."""
-    if not name.percent:
-        if name.variant == "longer":
-            return {}
-        return {"test_accuracy": PAPER_DENSE[name.cell, name.layers]} if (name.cell, name.layers) in PAPER_DENSE else {}
-    scheme, part = name.variant.split("-")
-    known = PAPER_AFTER.get((name.cell, scheme), {}) if (part, name.layers) == ("all", 1) else {}
-    return {"test_accuracy": known[name.percent]} if name.percent in known else {}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from ..settings import settings
 from ..tasks.squad import CorpusName
 from ..train import Training
 
 
-@dataclass(frozen=True)
+@settings
 class AnsweringSettings:
     """`hidden`: units of each LSTM and direction; `vector`, `letter`, `filters`: columns of a word's vector, of a
     letter's, and filters of the convolution over letters.
@@ -55,7 +55,7 @@ class AnsweringSettings:
     checkpoint_every: int = 200
     bench_rounds: int = 15
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for name in ("hidden", "vector", "letter", "filters", "longest", "steps", "tuned_steps", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number, at least 1.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..precision import resolved
+from ..settings import settings
 from ..word_training import WordTraining
 
 # In the order in which they are made, what answers most first.
@@ -57,7 +58,7 @@ SIZES = {
 }
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
     """`size`: of the net; its published training holds where nothing else is set (`epochs` 0).
 
@@ -98,7 +99,7 @@ class Settings:
     checkpoint_every: int = 200
     bench_rounds: int = 15
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         unknown = [row for row in self.rows if row not in ROWS]
         if unknown or not self.rows:
             raise ValueError(f"rows is {','.join(self.rows)!r}, expected some of {', '.join(ROWS)}.")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from ..highway_model import HighwayDrop
 from ..precision import resolved
+from ..settings import settings
 from ..word_training import WordTraining
 
 # Shares of Zilly et al. (arXiv 1607.03474) for the network of depth 10 and width 830 with a tied embedding.
@@ -18,7 +18,7 @@ def iss_row(strength: float) -> str:
     return f"iss-{strength:g}"
 
 
-@dataclass(frozen=True)
+@settings
 class HighwaySettings:
     """`width`: of embedding, state and output; `depth`: highway layers in a time step. `strengths`: of the penalty, for
     a loss summed over time, one row each; `threshold`: weights below it become zero after each step. `target`: share of
@@ -55,7 +55,7 @@ class HighwaySettings:
     checkpoint_every: int = 200
     bench_rounds: int = 15
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if min(self.width, self.depth, self.bench_rounds) < 1 or min(self.words, self.measured_words) < 0:
             raise ValueError("width, depth and bench_rounds are at least 1, words and measured_words 0 or more.")
         if not self.strengths and not self.target:
