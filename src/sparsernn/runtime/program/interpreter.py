@@ -53,9 +53,9 @@ class Interpreter:
                 start = buffer.value
                 self._flat[name].zero_() if start is None else self._flat[name].copy_(start)
 
-    def content(self, kind: str = STATE) -> dict[str, Tensor]:
-        """A copy of all buffers of `kind`, flat."""
-        return {n: self._flat[n].clone() for n, b in self.program.buffers.items() if b.kind == kind}
+    def flat(self, name: str) -> Tensor:
+        """The memory of a buffer."""
+        return self._flat[name]
 
     def _operand(self, value: View | float | None) -> Tensor | float | None:
         return self.at(value) if isinstance(value, View) else value
@@ -64,8 +64,10 @@ class Interpreter:
         with torch.no_grad():
             if o.kind == "push":
                 results: Any = OPERATIONS["push"](*inputs, outputs[0])
-            elif o.kind == "before" and number < 0:
-                results = torch.full_like(outputs[0], o.options["value"])
+            elif o.kind == "before" and number < o.options["until"]:
+                start = inputs[1]
+                row = (number - o.clock.first) // o.clock.every
+                results = start[row] if isinstance(start, Tensor) else torch.full_like(outputs[0], start)
             elif o.kind in ("where", *_NUMBERS_FIRST) and not isinstance(inputs[0], Tensor):
                 results = OPERATIONS[o.kind](torch.as_tensor(inputs[0]).to(outputs[0]), *inputs[1:])
             else:

@@ -14,11 +14,13 @@ keywords; it gives the output, or a tuple of outputs. Shapes, with r any leading
   softmax, log_softmax(x): along the last axis
   sum, mean, amax, amin, prod(x; axes: the last so many) -> without those axes
   normalise(x, weight | None, bias | None; axes: the last so many, eps, rms): mean 0 and variance 1, or only root mean
-      square 1; then times weight plus bias, which have the shape of those axes
+      square 1; then times weight plus bias, which have the shape of those axes. An eps of
+      None is the epsilon of the numbers that the program is run in
   lookup(tokens (r) int, weight (n, width)) -> (r, width)
   pick(x (n, r); index: numbers of rows) -> (len(index), r)
   push(x (r)) -> (n, r): rows 1 to n - 1 move to the front, x becomes the last; the output is a state
-  before(x; value): x; in the steps before step 0 of a sequence it is `value`
+  before(x, start (n, r) | number; until): from step `until` on x; at the steps before it, of which there are n, the
+      rows of `start`, or the number. An `until` of 0 or less asks nothing of a step from 0 on
 """
 
 from __future__ import annotations
@@ -120,7 +122,10 @@ def _reduced(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda x, axes: function(x.flatten(x.dim() - axes), -1)
 
 
-def _normalise(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, axes: int, eps: float, rms: bool) -> Tensor:
+def _normalise(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, *, axes: int, eps: float | None, rms: bool
+) -> Tensor:
+    eps = torch.finfo(x.dtype).eps if eps is None else eps
     shape = x.shape[x.dim() - axes :]
     if not rms:
         return F.layer_norm(x, shape, weight, bias, eps)
@@ -151,5 +156,5 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = MappingProxyType({
     "lookup": lambda tokens, weight: F.embedding(tokens, weight),
     "pick": lambda x, index: x[list(index)],
     "push": lambda x, rows: torch.cat([rows[1:], x[None]]),
-    "before": lambda x, value: x,
+    "before": lambda x, start, until: x,
 })  # fmt: skip

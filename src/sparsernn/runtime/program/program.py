@@ -80,6 +80,9 @@ class Clock:
         return each if self.first <= 0 and self.every == 1 else f"{each} from step {max(self.first, 0)}"
 
 
+EACH_STEP = Clock()
+
+
 @dataclass(frozen=True)
 class Operation:
     """`kind` (see operations.py) of `inputs`, written to `outputs`, at the steps of `clock`.
@@ -93,7 +96,7 @@ class Operation:
     inputs: tuple[View | float | None, ...]
     outputs: tuple[View, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
-    clock: Clock = Clock()
+    clock: Clock = EACH_STEP
     source: str = ""
 
     def views(self) -> Iterator[View]:
@@ -108,7 +111,7 @@ class Port:
 
     name: str
     view: View
-    clock: Clock = Clock()
+    clock: Clock = EACH_STEP
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,144 @@
+"""Writes a program down: buffers, views and operations, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .operations import BINARY, UNARY
+from .program import BOOL, CONSTANT, FLOAT, INPUT, INT, STATE, WORK, Buffer, Clock, Operation, Port, Program, View
+
+Operand = Tensor | float | None
+
+
+def dtype_of(tensor: Tensor) -> str:
+    """ "float", "int" or "bool"; TypeError for complex and quantised numbers."""
+    if tensor.is_floating_point():
+        return FLOAT
+    if tensor.dtype == torch.bool:
+        return BOOL
+    if tensor.is_complex() or tensor.is_quantized:
+        raise TypeError(f"{tensor.dtype} numbers")
+    return INT
+
+
+class Builder:
+    """Tensors here have no memory ("meta"): each storage stands for a buffer, each tensor for a view on it."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[str, Buffer] = {}
+        self.operations: list[Operation] = []
+        self.states: list[Port] = []
+        self.source = ""  # the line of the model that is worked on
+        self.module = ""  # and the path of the module whose parameters it takes
+        self.pasts: dict[tuple[View, Clock, int], Tensor] = {}  # what is kept already of a view, by how many elements
+        self._names: dict[int, str] = {}
+        self._kept: list[Tensor] = []  # storages live as long as their numbers are used
+        self._constants: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def buffer(
+        self, name: str, shape: Sequence[int], like: Tensor | str, kind: str, value: Tensor | None = None
+    ) -> Tensor:
+        """A new buffer, as the tensor of `shape` that shows all of it. like: a tensor of its kind of numbers."""
+        dtype = like if isinstance(like, str) else dtype_of(like)
+        flat = None if value is None else value.detach().reshape(-1).clone()
+        name = self._free(name)
+        types = {FLOAT: torch.float64, INT: torch.int64, BOOL: torch.bool}
+        tensor = torch.empty(tuple(shape), dtype=types[dtype], device="meta")
+        self.buffers[name] = Buffer(name, tensor.numel(), dtype, kind, flat)
+        self._names[tensor.untyped_storage()._cdata] = name
+        self._kept.append(tensor)
+        return tensor
+
+    def input(self, name: str, like: Tensor, shape: Sequence[int]) -> Tensor:
+        return self.buffer(name, shape, like, INPUT)
+
+    def state(self, name: str, shape: Sequence[int], like: Tensor | str = FLOAT, value: Tensor | None = None) -> Tensor:
+        """A state, named after the module that is worked on: "gru.h"."""
+        tensor = self.buffer(f"{self.module}.{name}" if self.module else name, shape, like, STATE, value)
+        view = self.view(tensor)
+        self.states.append(Port(view.buffer, view))
+        return tensor
+
+    def work(self, name: str, shape: Sequence[int], like: Tensor | str = FLOAT) -> Tensor:
+        return self.buffer(name, shape, like, WORK)
+
+    def constant(self, data: Tensor, name: str = "constant") -> Tensor:
+        """The buffer that holds `data`; the same one each time that it is asked for."""
+        if id(data) not in self._constants:
+            tensor = self.buffer(name, data.shape, data, CONSTANT, data)
+            self._constants[id(data)] = (data, tensor)
+        return self._constants[id(data)][1]
+
+    def is_ours(self, tensor: Tensor) -> bool:
+        """Whether the tensor's storage is a buffer, not a copy that torch would have made."""
+        return tensor.untyped_storage()._cdata in self._names
+
+    def kind(self, tensor: Tensor) -> str:
+        return self.buffers[self._names[tensor.untyped_storage()._cdata]].kind
+
+    def view(self, tensor: Tensor) -> View:
+        name = self._names[tensor.untyped_storage()._cdata]
+        return View(name, tuple(tensor.shape), tuple(tensor.stride()), int(tensor.storage_offset()))
+
+    def emit(
+        self,
+        kind: str,
+        inputs: Sequence[Operand],
+        outputs: Sequence[Tensor],
+        clock: Clock,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """One more operation."""
+        read = tuple(self.view(v) if isinstance(v, Tensor) else v for v in inputs)
+        written = tuple(map(self.view, outputs))
+        self.operations.append(Operation(kind, read, written, dict(options or {}), clock, self.source))
+
+    def overwrite(self, value: Operand, target: Tensor, clock: Clock) -> None:
+        """`target` shows `value` from now on: written there at once if the last operation made it for nothing else."""
+        last = self.operations[-1] if self.operations else None
+        if last is not None and isinstance(value, Tensor) and last.outputs == (self.view(value),):
+            direct = last.kind in UNARY or last.kind in BINARY or last.kind == "where"
+            if direct and last.clock == clock and self.kind(value) == WORK and value.shape == target.shape:
+                self.operations[-1] = replace(last, outputs=(self.view(target),))
+                self.pasts.clear()
+                return
+        self.emit("copy", (value,), (target,), clock)
+        self.pasts.clear()  # what was kept may be another content now
+
+    def made(
+        self,
+        kind: str,
+        inputs: Sequence[Operand],
+        shape: Sequence[int],
+        clock: Clock,
+        like: Tensor | str = FLOAT,
+        **options: Any,
+    ) -> Tensor:
+        """One more operation into a new buffer, which is returned."""
+        out = self.work(kind, shape, like)
+        self.emit(kind, inputs, (out,), clock, options)
+        return out
+
+    def reshape(self, tensor: Tensor, shape: Sequence[int], clock: Clock) -> Tensor:
+        """`tensor` in another shape: a view where that is one, else a copy."""
+        try:
+            return tensor.view(tuple(shape))
+        except RuntimeError:
+            return self.copied(tensor, clock).view(tuple(shape))
+
+    def copied(self, tensor: Tensor, clock: Clock) -> Tensor:
+        return self.made("copy", (tensor,), tensor.shape, clock, tensor)
+
+    def program(self, inputs: Sequence[Port], outputs: Sequence[Port], delay: int = 0) -> Program:
+        return Program(self.buffers, tuple(self.operations), tuple(inputs), tuple(outputs), tuple(self.states), delay)
+
+    def _free(self, name: str) -> str:
+        number, found = 2, name
+        while found in self.buffers:
+            found, number = f"{name}_{number}", number + 1
+        return found

@@ -1,0 +1,143 @@
+"""Every program is run beside the whole call before it is handed out: a capture can't see coincidences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+from ..._modules import copied
+from .capture import NotAProgram
+from .examples import Inputs, of_kind, of_length
+from .interpreter import Interpreter
+from .made import Made
+
+NEAR = 1e-9  # of the largest output, in float64
+
+
+def check_sequence(model: nn.Module, made: Made, steps: int) -> None:
+    """Raises NotAProgram where the steps' outputs are not those of the whole call over `steps` steps and over the
+    prefixes that it compares values so far with."""
+    inputs, axes = made.inputs, made.axes
+    run = Interpreter(made.program)
+    dtype = next((t.dtype for t in inputs.tensors if t.is_floating_point()), torch.float64)
+    near = NEAR if dtype == torch.float64 else 1e-4
+    for seed in (1, 2):
+        leaves = of_length(inputs, axes, steps, seed)
+        run.reset()
+        given: list[list[Tensor | None]] = []
+        for t in range(steps):
+            frames = [x if a is None else x.select(a, t) for x, a in zip(leaves, axes)]
+            given.append(list(run.step(*frames)))
+        _compare(model, made, inputs, axes, leaves, given, near)
+
+
+def check_steps(model: nn.Module, made: Made, steps: int) -> None:
+    """The same for a model that takes one step itself, called over and over."""
+    run = Interpreter(made.program)
+    inputs = made.inputs
+    near = NEAR if any(t.dtype == torch.float64 for t in inputs.tensors) else 1e-4
+    for seed in (1, 2):
+        own = copied(model)
+        run.reset()
+        kept: list[Tensor] = [t.clone() for t in inputs.tensors]
+        for t in range(steps):
+            frames = of_kind(inputs, seed * steps + t)
+            leaves = [k if state else f for k, f, state in zip(kept, frames, inputs.is_state)]
+            args, kwargs = inputs.arguments([x.clone() for x in leaves])
+            with torch.no_grad():
+                want = tree_flatten(own(*args, **kwargs))[0]
+            got = run.step(*(f for f, state in zip(frames, inputs.is_state) if not state))
+            for place, leaf in enumerate(made.leaves):
+                if isinstance(leaf, int):
+                    y = got[leaf]
+                    assert y is not None
+                    _same(made.program.outputs[leaf].name, y, want[place], near, t)
+            for n, place in made.becomes.items():
+                kept[n] = want[place]
+
+
+def _compare(
+    model: nn.Module,
+    made: Made,
+    inputs: Inputs,
+    axes: Sequence[int | None],
+    leaves: Sequence[Tensor],
+    given: Sequence[Sequence[Tensor | None]],
+    near: float,
+) -> None:
+    steps = len(given)
+    whole = _outputs(model, inputs, leaves)
+    prefixes = sorted({steps // 2, steps // 2 + 1, steps - 1, steps})
+    so_far: dict[int, list[Any]] = {}
+    for place, leaf in enumerate(made.leaves):
+        if not isinstance(leaf, int):
+            continue
+        port, axis = made.program.outputs[leaf], made.output_axes[leaf]
+        if axis is not None:
+            for t in range(steps):
+                y = given[t][leaf]
+                if y is None:
+                    continue
+                i = (t - port.clock.first) // port.clock.every
+                if i * _size(whole[place], axis, y) >= whole[place].shape[axis]:
+                    break
+                _same(port.name, y, _element(whole[place], axis, i, y), near, t)
+            continue
+        for t in prefixes:
+            y = given[t - 1][leaf]
+            latest = _last_due(port.clock, t - 1)
+            if y is None and latest is not None:
+                y = given[latest][leaf]
+            if y is not None:
+                if t not in so_far:
+                    part = [x if a is None else x.narrow(a, 0, t) for x, a in zip(leaves, axes)]
+                    try:
+                        so_far[t] = _outputs(model, inputs, part)
+                    except RuntimeError:  # some models take some lengths alone
+                        continue
+                _same(port.name, y, so_far[t][place], near, t - 1)
+
+
+def _last_due(clock: Any, step: int) -> int | None:
+    return next((t for t in range(step, -1, -1) if clock.due(t)), None)
+
+
+def _size(whole: Tensor, axis: int, y: Tensor) -> int:
+    return 1 if y.dim() < whole.dim() else y.shape[axis]
+
+
+def _element(whole: Tensor, axis: int, i: int, y: Tensor) -> Tensor:
+    """Element i of a sequence; where another axis is folded into time, all of the step."""
+    if y.dim() < whole.dim():
+        return whole.select(axis, i)
+    size = y.shape[axis]
+    # The other axis is outermost or innermost: torch's reshapes of (rows, steps) and (steps, rows).
+    steps = whole.shape[axis] // size
+    return whole.unflatten(axis, (size, steps)).select(axis + 1, i)
+
+
+def _outputs(model: nn.Module, inputs: Inputs, leaves: Sequence[Tensor]) -> list[Any]:
+    args, kwargs = inputs.arguments([x.clone() for x in leaves])
+    with torch.no_grad():
+        return tree_flatten(copied(model)(*args, **kwargs))[0]
+
+
+def _same(name: str, got: Tensor, want: Tensor, near: float, step: int) -> None:
+    if got.shape != want.shape:
+        raise NotAProgram(f"{name} has shape {tuple(got.shape)} in a step and {tuple(want.shape)} in the whole call.")
+    if not got.numel() or not got.is_floating_point():
+        wrong = bool((got != want).any())
+    else:
+        scale = max(1.0, float(want.nan_to_num().abs().max()))
+        wrong = not bool(
+            ((got - want).abs() <= near * scale).logical_or(got.isnan() & want.isnan()).logical_or(got == want).all()
+        )
+    if wrong:
+        raise NotAProgram(
+            f"step {step} gives another {name} than the whole call: the model does something that its operations "
+            "do not show (random numbers, a length in Python), or reads the end of the sequence."
+        )

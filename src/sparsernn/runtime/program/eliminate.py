@@ -1,0 +1,224 @@
+"""From the calls of a whole run to the operations of one time step: the time axis is eliminated.
+
+Two runs of different lengths tell which axis of each tensor is time: the one whose size differs. Rules (rules/) then
+say what an operation is in one step; a step's tensors keep a time axis of size 1, so views stay as they were written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from .builder import Builder
+from .capture import Call, Capture, NotAProgram, Ref
+from .program import INPUT, Clock
+from .values import CONST, GONE, HELD, NOW, SEQUENCE, Value
+
+Rule = Callable[["Step"], Any]
+_OF_A_SHAPE = ("zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty")
+_RANDOM = ("rand", "normal", "bernoulli", "multinomial", "poisson", "exponential", "dropout")
+
+
+class Step:
+    """One call of the run, for its rule: its arguments as values, its shapes in both runs, and the builder."""
+
+    def __init__(self, build: Builder, call: Call, other: Call, args: dict[str, Any], steps: tuple[int, int]) -> None:
+        self.build, self.call, self.other, self.args = build, call, other, args
+        self.steps = steps  # of both runs
+        self.name = call.name.removeprefix("aten.")
+
+    def __getitem__(self, name: str) -> Any:
+        return self.args[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.args.get(name, default)
+
+    @property
+    def values(self) -> list[Value]:
+        """The tensors among the arguments."""
+        found: list[Value] = []
+        for value in self.args.values():
+            found += [v for v in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(v, Value)]
+        return found
+
+    def differs(self, name: str) -> bool:
+        """Whether a number among the arguments depends on the length of the sequence."""
+        return self.call.args[name] != self.other.args[name]
+
+    def fail(self, why: str) -> NoReturn:
+        raise NotAProgram(f"{self.name}{self.where} {why}")
+
+    def gone(self, why: str) -> Value:
+        """A result that no step can have, for those who only ask for its shape."""
+        return Value(GONE, why=f"{self.name}{self.where} {why}")
+
+    @property
+    def where(self) -> str:
+        return f" ({self.call.source})" if self.call.source else ""
+
+    def shapes(self, part: int | None = None) -> tuple[torch.Size, torch.Size]:
+        """Of the result in both runs."""
+        first, second = self.call.result, self.other.result
+        return (first.shape, second.shape) if part is None else (first[part].shape, second[part].shape)
+
+    def axis(self, part: int | None = None) -> int | None:
+        """The time axis of the result."""
+        return differing(*self.shapes(part), self.fail)
+
+    def tensor(self, value: Any) -> Any:
+        """The tensor of a value; a constant gets its buffer now. What is no value stays what it is."""
+        if not isinstance(value, Value):
+            return value
+        if value.tensor is None:
+            assert value.data is not None
+            return self.build.constant(value.data)
+        return value.tensor
+
+    def gives(self, tensor: Tensor, source: Value, part: int | None = None, **changes: Any) -> Value:
+        """The result as `tensor`, with the time of `source`; its time axis is where the sizes of both runs differ."""
+        shapes = self.shapes(part)
+        axis = differing(*shapes, self.fail)
+        if axis is None:
+            kind = source.kind if source.axis is None else self.fail("loses its time axis.")
+            return replace(source, kind=kind, tensor=tensor, axis=None, data=None, **changes)
+        one, two = (shape[axis] // tensor.shape[axis] for shape in shapes)
+        return replace(source, tensor=tensor, axis=axis, lengths=(one, two), data=None, **changes)
+
+    def kept_apart(self, value: Value, axes: Iterable[int], what: str = "mixes") -> None:
+        """Refuses an operation along `axes` of `value` if time is among them."""
+        if value.axis is not None and value.axis in [a % self.dim(value) for a in axes]:
+            self.fail(f"{what} the steps of the sequence: it needs the whole of it.")
+
+    def dim(self, value: Value) -> int:
+        return self.tensor(value).dim()
+
+
+def differing(one: Sequence[int], two: Sequence[int], fail: Callable[[str], NoReturn]) -> int | None:
+    """The axis whose size differs; None for none."""
+    if len(one) != len(two):
+        fail("gives tensors of another number of axes for another length.")
+    axes = [n for n, (a, b) in enumerate(zip(one, two)) if a != b]
+    if len(axes) > 1:
+        fail("combines each step with every other one.")
+    return axes[0] if axes else None
+
+
+class Elimination:
+    """Goes through the calls of two runs and builds the program's operations."""
+
+    def __init__(
+        self, build: Builder, first: Capture, second: Capture, rules: Mapping[str, Rule], steps: tuple[int, int]
+    ) -> None:
+        self.build, self.first, self.second, self.rules, self.steps = build, first, second, rules, steps
+        self.inputs: list[Value] = []
+        self.results: list[Any] = []
+        self.held: dict[int, Value] = {}  # id of a tensor of the model that the run changes -> its state
+        self._data: dict[int, Value] = {}
+
+    def run(self) -> None:
+        """All calls, in order."""
+        if [c.name for c in self.first.calls] != [c.name for c in self.second.calls]:
+            raise NotAProgram("its operations depend on the length of the sequence.")
+        for call, other in zip(self.first.calls, self.second.calls):
+            self.build.source = call.source
+            self.build.module = self._module(call)
+            self.results.append(self._result(call, other))
+
+    def _module(self, call: Call) -> str:
+        """The path of the module whose parameters a call takes."""
+        leaves = [v for item in call.args.values() for v in (item if isinstance(item, (list, tuple)) else [item])]
+        named = (self.first.names.get(id(v)) for v in leaves if isinstance(v, nn.Parameter))
+        return next((name.rpartition(".")[0] for name in named if name), "")
+
+    def value(self, item: Any) -> Any:
+        """What a reference, a tensor or any other argument is in one step."""
+        if isinstance(item, Ref):
+            found: Any = self.inputs[item.call] if item.input else self.results[item.call]
+            return found if item.part is None or item.input else found[item.part]
+        if isinstance(item, Tensor):
+            if id(item) in self.held:
+                return self.held[id(item)]
+            if id(item) not in self._data:
+                name = self.first.names.get(id(item), "constant")
+                data = self.first.before.get(id(item), item.detach())
+                self._data[id(item)] = Value(CONST, self.build.constant(data, name), data=data)
+            return self._data[id(item)]
+        if isinstance(item, (list, tuple)) and any(isinstance(v, (Ref, Tensor)) for v in item):
+            return [self.value(v) for v in item]
+        return item
+
+    def _result(self, call: Call, other: Call) -> Any:
+        if call.name.removeprefix("aten.") in _OF_A_SHAPE:
+            return self._constant(Step(self.build, call, other, {}, self.steps))
+        step = Step(self.build, call, other, {name: self.value(v) for name, v in call.args.items()}, self.steps)
+        if any(word in step.name for word in _RANDOM) and step.get("train", step.get("training", True)):
+            step.fail("draws random numbers: put the model into eval mode, or draw them outside.")
+        for value in step.values:
+            if value.kind == GONE:
+                raise NotAProgram(value.why)
+        in_place = step.name.endswith("_") and not step.name.startswith("_")
+        if not in_place and all(v.kind == CONST for v in step.values):
+            return self._constant(step)
+        rule = self.rules.get(step.name.removesuffix("_"))
+        if rule is None:
+            step.fail("is not among the operations that a step program has.")
+        if in_place:
+            return self._in_place(step, rule)
+        return rule(step)
+
+    def _constant(self, step: Step) -> Any:
+        """A result that depends on no input, worked out now."""
+
+        def one(first: Any, second: Any) -> Any:
+            if not isinstance(first, Tensor):
+                return first
+            axis = differing(first.shape, second.shape, step.fail)
+            if axis is not None:
+                start = first.narrow(axis, 0, 1)
+                if not bool((first == start).all()) or not bool((second == second.narrow(axis, 0, 1)).all()):
+                    step.fail("numbers the steps of a sequence: a stream has no end and no fixed length.")
+                return Value(CONST, axis=axis, lengths=(first.shape[axis], second.shape[axis]), data=start.contiguous())
+            if not torch.equal(first, second) and not (first.isnan() & second.isnan()).any():
+                step.fail("gives a constant that depends on the length of the sequence.")
+            return Value(CONST, data=first)
+
+        results = step.call.result, step.other.result
+        return one(*results) if isinstance(results[0], Tensor) else [one(a, b) for a, b in zip(*results)]
+
+    def _in_place(self, step: Step, rule: Rule) -> Any:
+        """The operation's result, written over its first argument, which every view of it then shows."""
+        target: Value = step[next(iter(step.args))]
+        if not target.moves:
+            step.fail("writes into a constant in place, which a step program does not follow: use torch.cat or where.")
+        step.name = step.name.removesuffix("_")
+        result = rule(step)
+        tensor = step.tensor(result)
+        if isinstance(result, Value) and result.moves and result.clock != target.clock:
+            step.fail("writes into a tensor whose steps come at another time.")
+        assert target.tensor is not None
+        if self.build.kind(target.tensor) == INPUT:
+            step.fail("changes an input in place: write `x = x + y`, not `x += y`.")
+        shown = tensor.expand(target.tensor.shape) if isinstance(tensor, Tensor) else float(tensor)
+        self.build.overwrite(shown, target.tensor, target.clock)
+        return target
+
+
+def joined(step: Step, values: Sequence[Value]) -> tuple[str, Clock]:
+    """Kind and clock of what is made of `values`, none of which is delayed for it."""
+    moving = [v for v in values if v.moves]
+    kinds = {v.kind for v in moving}
+    if kinds == {SEQUENCE, NOW}:
+        step.fail("combines each step with a value of the whole sequence.")
+    if not moving:
+        return (HELD if any(v.kind == HELD for v in values) else CONST), Clock()
+    clocks = {v.clock for v in moving}
+    if len(clocks) == 1:
+        return moving[0].kind, moving[0].clock
+    if kinds == {SEQUENCE} and len({c.every for c in clocks}) > 1:
+        step.fail("combines sequences of different rates.")
+    every = moving[0].clock.every if kinds == {SEQUENCE} else 1
+    return moving[0].kind, Clock(every, max(c.first for c in clocks))

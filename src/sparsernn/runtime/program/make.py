@@ -1,0 +1,107 @@
+"""From a model and an example to its step program, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..._modules import copied, set_eval, set_precision
+from .capture import NotAProgram, capture
+from .check import check_sequence, check_steps
+from .examples import Inputs, axes_of, inputs_of
+from .made import Made
+from .sequences import MULTIPLE, sequence_program
+from .simplify import reach
+from .steps import States, is_step, step_program
+
+_STEPS = 40  # of the check, beyond what the program reaches back
+
+
+def make_program(
+    model: nn.Module,
+    example: Any,
+    time: int | Mapping[str, int | None] | None = None,
+    states: States | None = None,
+    delay: int = 0,
+) -> Made:
+    """The step program of `model`, found by runs of copies in float64 and eval mode and checked against the whole call.
+
+    example: a tensor, a tuple of arguments or a dict of keywords, as the model is called, of any length in time, of the
+    batch that the program is for. time: the time axis of the inputs, for all or by name (None: the same at each step);
+    by default whichever of 1 and 0 fits. states: for a model that takes one step itself, the name of the input that
+    holds a state and the place of its next value among the outputs; states in buffers and attributes, and dicts that
+    are given back with the same keys, are found. delay: so many steps of look-ahead are allowed.
+    Raises NotAProgram with the reason where the model can't run step by step.
+    """
+    twin = copied(model)
+    set_eval(twin)
+    exact = _in_double(twin)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)  # for tensors that the model makes without saying of what
+        return _made(exact, _cast(inputs_of(exact, example), torch.float64), time, states, delay)
+    except _DTYPE as error:
+        cause = error.__cause__ if isinstance(error, NotAProgram) else error
+        if cause is None or "type" not in str(cause):
+            raise
+    finally:
+        torch.set_default_dtype(before)
+    return _made(twin, inputs_of(twin, example), time, states, delay)  # the model makes float32 tensors itself
+
+
+_DTYPE = (RuntimeError, TypeError)
+
+
+def _made(model: nn.Module, inputs: Inputs, time: Any, states: States | None, delay: int) -> Made:
+    if states is not None or (time is None and _remembers(model, inputs)):
+        made = step_program(model, inputs, states or {})
+        check_steps(model, made, 20)
+        return made
+    failure: Exception | None = None
+    found: Made | None = None
+    for default in (1, 0) if time is None else (1,):
+        axes = axes_of(inputs, time, default)
+        if not any(axis is not None for axis in axes):
+            continue
+        try:
+            made = sequence_program(model, inputs, axes, delay)
+            steps = _STEPS + 2 * reach(made.program.operations)
+            check_sequence(model, made, -(-steps // MULTIPLE) * MULTIPLE)
+            # Rows of a batch know nothing of each other: along them any model "streams", without a state.
+            if made.program.states or time is not None:
+                return made
+            found = found or (made if default == 1 else None)
+        except (NotAProgram, RuntimeError, ValueError, IndexError, TypeError) as error:
+            # What the likelier axis meets is what is told, if the model could be run at all.
+            if failure is None or (isinstance(error, NotAProgram) and not isinstance(failure, NotAProgram)):
+                failure = error
+    if found is not None:
+        return found
+    raise failure or NotAProgram("no input has a time axis: say which with time=.")
+
+
+def _remembers(model: nn.Module, inputs: Inputs) -> bool:
+    """Whether it keeps a state in buffers or attributes, also one that its first call makes."""
+    own = copied(model)
+    run = capture(own, [t.clone() for t in inputs.tensors], inputs.arguments)
+    if is_step(run) or not set(run.changed) - set(run.names.values()):
+        return is_step(run)
+    own = copied(model)
+    args, kwargs = inputs.arguments([t.clone() for t in inputs.tensors])
+    with torch.no_grad():
+        own(*args, **kwargs)
+    return is_step(capture(own, [t.clone() for t in inputs.tensors], inputs.arguments))
+
+
+def _in_double(model: nn.Module) -> nn.Module:
+    twin = copied(model)
+    set_precision(twin, torch.float64)
+    return twin
+
+
+def _cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    tensors = tuple(t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t for t in inputs.tensors)
+    return Inputs(inputs.names, tensors, inputs.fixed, inputs.structure)

@@ -1,0 +1,140 @@
+"""Sums, means and extremes: along features at once, along time as the value so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf, prod
+from typing import Any
+
+from torch import Tensor
+
+from ..eliminate import Rule, Step
+from ..program import Clock
+from ..values import NOW, SEQUENCE, Value
+from .moves import clock_of
+from .slices import settled
+
+START = {"sum": 0.0, "mean": 0.0, "amax": -inf, "amin": inf}
+JOIN = {"sum": "add", "mean": "add", "amax": "maximum", "amin": "minimum"}
+
+
+def reduced(step: Step, kind: str, x: Value, dims: Sequence[int] | int | None, keep: bool) -> Value:
+    """`kind` over the axes `dims`, None for all."""
+    tensor = step.tensor(x)
+    dims = [dims] if isinstance(dims, int) else list(dims) if dims else list(range(tensor.dim()))
+    dims = sorted({d % tensor.dim() for d in dims})
+    over_time = x.axis in dims and x.axis is not None
+    if over_time and not x.moves:
+        step.fail("reduces a tensor as long as the sequence that is the same at each step.")
+    if over_time:
+        x = settled(step, x)
+        tensor = step.tensor(x)
+    features = [d for d in dims if d != x.axis]
+    clock = clock_of(x)
+    kept = [d for d in range(tensor.dim()) if d not in features]
+    if features:
+        moved = tensor.permute([*kept, *features])
+        tensor = step.build.made(kind, (moved,), moved.shape[: len(kept)], clock, tensor, axes=len(features))
+    else:
+        tensor = tensor.permute(kept)
+    if over_time:
+        tensor = _so_far(step, kind, tensor.select(kept.index(x.axis), 0), clock)  # type: ignore[arg-type]
+    if keep:
+        for d in dims:
+            tensor = tensor.unsqueeze(d)
+    if over_time:
+        return Value(NOW, tensor, None, clock)
+    axis = None if x.axis is None else x.axis - (0 if keep else sum(d < x.axis for d in dims))
+    return x.but(tensor, axis=axis, data=None)
+
+
+def _so_far(step: Step, kind: str, tensor: Tensor, clock: Clock) -> Tensor:
+    """What `kind` is over the elements that came until now."""
+    build = step.build
+    if kind not in START:
+        step.fail("needs all steps of the sequence at once.")
+    start = tensor.new_full(tuple(tensor.shape), START[kind], device="cpu")
+    total = build.state("so_far", tensor.shape, tensor, start)
+    build.emit(JOIN[kind], (total, tensor), (total,), clock)
+    if kind != "mean":
+        return total
+    count = build.state("count", (), tensor, start.new_zeros(()))
+    build.emit("add", (count, 1.0), (count,), clock)
+    return build.made("div", (total, count.expand(total.shape)), total.shape, clock)
+
+
+def reduction(kind: str) -> Rule:
+    def rule(step: Step) -> Any:
+        x = step["self"]
+        if step.call.target._overloadname == "dim" and kind in ("amax", "amin"):
+            step.fail("gives places as well as values: use amax or amin.")
+        return reduced(step, kind, x, step.get("dim"), bool(step.get("keepdim", False)))
+
+    return rule
+
+
+def _deviation(step: Step) -> Value:
+    """Variance and standard deviation over features."""
+    x, build = step["self"], step.build
+    tensor = step.tensor(x)
+    dims = step.get("dim")
+    dims = [dims] if isinstance(dims, int) else list(dims) if dims else list(range(tensor.dim()))
+    step.kept_apart(x, dims, "takes the deviation of")
+    correction = step.get("correction", 1 if step.get("unbiased", True) else 0)
+    clock = clock_of(x)
+    mean = reduced(step, "mean", x, dims, True)
+    apart = build.made("sub", (tensor, step.tensor(mean).expand(tensor.shape)), tensor.shape, clock)
+    square = build.made("mul", (apart, apart), apart.shape, clock)
+    total = reduced(step, "sum", x.but(square), dims, bool(step.get("keepdim", False)))
+    count = prod(tensor.shape[d] for d in dims) - (1 if correction is None else correction)
+    out = build.made("div", (step.tensor(total), float(count)), step.tensor(total).shape, clock)
+    if step.name == "std":
+        out = build.made("sqrt", (out,), out.shape, clock)
+    return total.but(out)
+
+
+def _norm(step: Step) -> Value:
+    """Of order 1, 2 or infinity over features."""
+    x, order = step["self"], step.get("ord", step.get("p", 2))
+    order = 2 if order is None else order
+    tensor, clock, build = step.tensor(x), clock_of(x), step.build
+    kinds: dict[float, tuple[str, str]] = {1: ("abs", "sum"), 2: ("mul", "sum"), inf: ("abs", "amax")}
+    if order not in kinds:
+        step.fail(f"is a norm of order {order}.")
+    before, over = kinds[order]
+    inputs = (tensor, tensor) if before == "mul" else (tensor,)
+    total = reduced(step, over, x.but(build.made(before, inputs, tensor.shape, clock)), step.get("dim"),
+                    bool(step.get("keepdim", False)))  # fmt: skip
+    if order != 2:
+        return total
+    out = step.tensor(total)
+    return total.but(build.made("sqrt", (out,), out.shape, clock))
+
+
+def cumsum(step: Step) -> Value:
+    """Along time; a running sum."""
+    x, dim = step["self"], step["dim"]
+    tensor = step.tensor(x)
+    if x.kind != SEQUENCE or x.axis != dim % tensor.dim():
+        step.fail("sums features one after the other.")
+    frame = tensor.select(dim, 0)
+    total = step.build.state("so_far", frame.shape, tensor)
+    step.build.emit("add", (total, frame), (total,), x.clock)
+    return x.but(total.unsqueeze(dim))
+
+
+def pooled(step: Step) -> Value:
+    """adaptive_avg_pool to one element: a mean."""
+    x, size = step["self"], step["output_size"]
+    sizes = [size] if isinstance(size, int) else list(size)
+    if any(s != 1 for s in sizes):
+        step.fail("pools to a number of elements that depends on the size: pool to 1, or by a fixed kernel.")
+    return reduced(step, "mean", x, list(range(-len(sizes), 0)), True)
+
+
+RULES: dict[str, Rule] = {
+    **{name: reduction(name) for name in ("sum", "mean", "amax", "amin", "prod")},
+    "max": reduction("amax"), "min": reduction("amin"),
+    "var": _deviation, "std": _deviation, "linalg_vector_norm": _norm, "norm": _norm, "cumsum": cumsum,
+    "adaptive_avg_pool1d": pooled, "adaptive_avg_pool2d": pooled,
+}  # fmt: skip

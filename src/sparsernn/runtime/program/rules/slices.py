@@ -1,0 +1,276 @@
+"""Parts of a sequence along its time axis, and sequences put together: they move clocks, not elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..eliminate import Rule, Step, joined
+from ..program import Clock
+from ..values import CONST, NOW, SEQUENCE, Value
+from .moves import clock_of, picked
+from .pointwise import aligned
+from .windows import delayed, past
+
+
+def select(step: Step) -> Value:
+    """x[:, -1] is the value so far; along features a view."""
+    x, dim, number = step["self"], step["dim"], step["index"]
+    tensor = step.tensor(x)
+    dim %= tensor.dim()
+    if x.axis != dim:
+        return x.but(tensor.select(dim, number), axis=_after(x.axis, dim), data=None)
+    if not x.moves:
+        return x.but(tensor.select(dim, 0), axis=None, lengths=(0, 0), data=None)
+    behind = _from_end(step, x, number, "index")
+    if behind is None:
+        return step.gone(
+            "reads one fixed step of the sequence, which a stream has passed: take the last one, or a mask."
+        )
+    return latest(step, x, behind - 1)
+
+
+def _after(axis: int | None, removed: int) -> int | None:
+    return None if axis is None else axis - (removed < axis)
+
+
+def _from_end(step: Step, x: Value, number: int, name: str) -> int | None:
+    """How many elements lie from place `number` to the end; None where that depends on the length."""
+    other = step.other.args[name]
+    found = [-n if n < 0 else size - n for n, size in zip((number, other), _sizes(step, x))]
+    return found[0] if found[0] == found[1] else None
+
+
+def _sizes(step: Step, x: Value) -> tuple[int, int]:
+    assert x.axis is not None
+    if step.tensor(x).shape[x.axis] != 1:
+        step.fail("cuts a time axis into which another one was folded.")
+    return x.lengths
+
+
+def settled(step: Step, x: Value) -> Value:
+    """`x` so late that its last element of the whole call is the last that came; padding at the end can't be known."""
+    lag = {(steps - 1) - ((n - 1) * x.clock.every + x.clock.first) for steps, n in zip(step.steps, x.lengths)}
+    if len(lag) > 1:
+        step.fail("takes the end of a sequence whose length does not follow the steps.")
+    late = lag.pop()
+    if late < 0:
+        step.fail("takes the end of a sequence that padding at the end made longer.")
+    elements = late // x.clock.every
+    if elements == 0:
+        return x
+    return delayed(step.build, x, Clock(x.clock.every, x.clock.first + elements * x.clock.every))
+
+
+def latest(step: Step, x: Value, back: int) -> Value:
+    """The last element but `back`, as the value so far."""
+    x = settled(step, x)
+    if back:
+        x = delayed(step.build, x, Clock(x.clock.every, x.clock.first + back * x.clock.every))
+    assert x.axis is not None
+    return Value(NOW, step.tensor(x).select(x.axis, 0), None, x.clock)
+
+
+def cut(step: Step) -> Value:
+    """x[:, a:b:c]: later, less often; what is left out at the end asks nothing of a step."""
+    x, dim = step["self"], step["dim"]
+    start, end, every = step["start"] or 0, step["end"], step.get("step", 1)
+    tensor = step.tensor(x)
+    dim %= tensor.dim()
+    if step.name == "narrow":
+        end = start + step["length"]
+    if x.axis != dim:
+        end = tensor.shape[dim] if end is None else end
+        return x.but(tensor[(slice(None),) * dim + (slice(start, end, every),)], data=None)
+    if not x.moves:
+        return step.gives(tensor, x) if step.axis() is not None else step.fail("takes a fixed number of steps.")
+    if step.axis() is None:
+        return _last_few(step, x, start, end, every)
+    sizes = _sizes(step, x)
+    begin = start + sizes[0] if start < 0 else start
+    other = step.other.args["start"] or 0
+    if begin != (other + sizes[1] if other < 0 else other):
+        step.fail("starts at a step that depends on the length of the sequence.")
+    clock = Clock(x.clock.every * every, x.clock.first + begin * x.clock.every)
+    return step.gives(tensor, x, clock=clock)
+
+
+def _last_few(step: Step, x: Value, start: int, end: int | None, every: int) -> Value:
+    """x[:, -n:]: the last n elements, with an axis of their own."""
+    sizes = _sizes(step, x)
+    assert x.axis is not None
+    count = step.shapes()[0][x.axis]
+    ends = {size - min(size if e is None else (e + size if e < 0 else e), size)
+            for size, e in zip(sizes, (end, step.other.args.get("end")))}  # fmt: skip
+    begins = {size - (s + size if s < 0 else s) for size, s in zip(sizes, (start, step.other.args["start"] or 0))}
+    if len(ends) > 1 or len(begins) > 1:
+        return step.gone("takes fixed steps of the sequence, which a stream has passed.")
+    x = settled(step, x)
+    assert x.axis is not None
+    rows = begins.pop()
+    ring = past(step.build, x, rows)[0 : rows - ends.pop() : every]
+    assert len(ring) == count
+    clock = Clock(x.clock.every, x.clock.first + (rows - 1) * x.clock.every)
+    return Value(NOW, ring.movedim(0, x.axis), None, clock)
+
+
+def unfold(step: Step) -> Value:
+    """Overlapping windows, with an axis of their own behind the others."""
+    x, dim, size, every = step["self"], step["dimension"], step["size"], step["step"]
+    tensor = step.tensor(x)
+    dim %= tensor.dim()
+    if x.axis != dim:
+        return x.but(tensor.unfold(dim, size, every), data=None)
+    ring = past(step.build, x, size)
+    clock = Clock(x.clock.every * every, x.clock.first + (size - 1) * x.clock.every)
+    return step.gives(ring.movedim(0, -1).unsqueeze(dim), x, clock=clock)
+
+
+def unbind(step: Step) -> list[Value]:
+    """Along features alone."""
+    x, dim = step["self"], step["dim"] % step.dim(step["self"])
+    step.kept_apart(x, [dim], "goes through")
+    return [x.but(t, axis=_after(x.axis, dim), data=None) for t in step.tensor(x).unbind(dim)]
+
+
+def begun(step: Step, x: Value, count: int, start: Any) -> Value:
+    """A sequence with `count` elements in front: `start`, a number or a tensor (count, ...) without the time axis."""
+    assert x.axis is not None
+    tensor = step.tensor(x)
+    clock = Clock(x.clock.every, x.clock.first - count * x.clock.every)
+    _sizes(step, x)
+    frame = tensor.select(x.axis, 0)
+    out = step.build.made("before", (frame, start), frame.shape, clock, tensor, until=x.clock.first)
+    lengths = (x.lengths[0] + count, x.lengths[1] + count)
+    return x.but(out.unsqueeze(x.axis), clock=clock, lengths=lengths)
+
+
+def pad(step: Step) -> Value:
+    """Padding in front of a sequence; that at its end asks nothing of a step. Along features into a new tensor."""
+    x, sizes = step["self"], list(step["pad"])
+    if step.get("mode", "constant") != "constant" and any(sizes):
+        step.fail(f"pads by {step['mode']}: pad with a number, or keep the frames yourself.")
+    if sizes != list(step.other.args["pad"]):
+        step.fail("pads by a number of steps that depends on the length of the sequence.")
+    return padded(step, x, sizes, float(step.get("value") or 0.0))
+
+
+def padded(step: Step, x: Value, sizes: Sequence[int], value: float) -> Value:
+    """sizes: in front and behind, of the last axis, of the one before it, ..."""
+    for n in range(len(sizes) // 2):
+        dim, front, behind = step.dim(x) - 1 - n, sizes[2 * n], sizes[2 * n + 1]
+        if dim != x.axis:
+            x = _padded_features(step, x, dim, front, behind, value)
+        elif x.moves:
+            if front > 0:
+                x = begun(step, x, front, value)
+            elif front < 0:
+                x = x.but(step.tensor(x), clock=Clock(x.clock.every, x.clock.first - front * x.clock.every),
+                          lengths=(x.lengths[0] + front, x.lengths[1] + front))  # fmt: skip
+            x = x.but(step.tensor(x), lengths=(x.lengths[0] + behind, x.lengths[1] + behind))
+        elif front > 0 or behind > 0:
+            step.fail("pads a tensor that is the same at each step.")
+    return x
+
+
+def _padded_features(step: Step, x: Value, dim: int, front: int, behind: int, value: float) -> Value:
+    tensor, clock = step.tensor(x), clock_of(x)
+    if front < 0 or behind < 0:
+        tensor = tensor.narrow(dim, max(-front, 0), tensor.shape[dim] + min(front, 0) + min(behind, 0))
+        front, behind = max(front, 0), max(behind, 0)
+    if front or behind:
+        shape = list(tensor.shape)
+        shape[dim] += front + behind
+        out = step.build.work("pad", shape, tensor)
+        if value:  # buffers begin as zeros
+            step.build.emit("copy", (value,), (out,), clock)
+        step.build.emit("copy", (tensor,), (out.narrow(dim, front, tensor.shape[dim]),), clock)
+        tensor = out
+    return x.but(tensor, data=None)
+
+
+def cat(step: Step) -> Value:
+    """Side by side along features; along time a constant may stand in front of a sequence, or behind it."""
+    values: list[Value] = list(step["tensors"])
+    dim = step["dim"] % len(step.shapes()[0])
+    values = [v for v in values if not (v.data is not None and v.data.numel() == 0)]
+    if step.axis() == dim:
+        return _after_each_other(step, values, dim)
+    values = aligned(step, values)
+    kind, clock = joined(step, values)
+    axis = step.axis()
+    tensors = _one_length(step, values, axis)
+    shape = list(tensors[0].shape)
+    shape[dim] = sum(t.shape[dim] for t in tensors)
+    out = step.build.work("cat", shape, step.call.result)
+    start = 0
+    for tensor in tensors:
+        step.build.emit("copy", (tensor,), (out.narrow(dim, start, tensor.shape[dim]),), clock)
+        start += tensor.shape[dim]
+    lengths = next((v.lengths for v in values if v.axis is not None), (0, 0))
+    return Value(kind, out, axis, clock, lengths)
+
+
+def _one_length(step: Step, values: Sequence[Value], axis: int | None) -> list[Tensor]:
+    for value in values:
+        if value.axis != axis and axis is not None:
+            step.fail("puts sequences side by side whose time axes differ.")
+    size = next((step.tensor(v).shape[axis] for v in values if v.moves and axis is not None), 1)
+    tensors = [step.tensor(v) for v in values]
+    return [t if axis is None or t.shape[axis] == size else t.expand(*t.shape[:axis], size, *t.shape[axis + 1 :])
+            for t in tensors]  # fmt: skip
+
+
+def stack(step: Step) -> Value:
+    """A new axis of features."""
+    values = aligned(step, list(step["tensors"]))
+    shapes = step.shapes()
+    dim = step["dim"] % len(shapes[0])
+    kind, clock = joined(step, values)
+    if step.axis() == dim:
+        step.fail("puts single steps together to a sequence.")
+    tensors = [step.tensor(v) for v in values]
+    shape = list(tensors[0].shape)
+    shape.insert(dim, len(tensors))
+    out = step.build.work("stack", shape, step.call.result)
+    for n, tensor in enumerate(tensors):
+        step.build.emit("copy", (tensor,), (out.select(dim, n),), clock)
+    lengths = next((v.lengths for v in values if v.axis is not None), (0, 0))
+    return Value(kind, out, step.axis(), clock, lengths)
+
+
+def _after_each_other(step: Step, values: Sequence[Value], dim: int) -> Value:
+    moving = [n for n, v in enumerate(values) if v.kind == SEQUENCE]
+    if len(moving) != 1 or any(v.kind not in (SEQUENCE, CONST) for v in values):
+        step.fail("puts sequences one after the other, or a value that is not constant before one.")
+    x = values[moving[0]]
+    for value in reversed(values[: moving[0]]):
+        if value.axis is not None or value.data is None:
+            step.fail("puts a sequence behind a tensor as long as itself.")
+        data = value.data
+        number = data.flatten()[0]
+        start: Any = float(number)
+        if not bool((data == number).all()):
+            frames = step.build.constant(data.movedim(dim, 0).contiguous(), "start")
+            start = frames.expand(data.shape[dim], *step.tensor(x).select(dim, 0).shape)
+        x = begun(step, x, data.shape[dim], start)
+    end = sum(step.tensor(v).shape[dim] for v in values[moving[0] + 1 :])
+    return x.but(step.tensor(x), lengths=(x.lengths[0] + end, x.lengths[1] + end))
+
+
+def _roll(step: Step) -> Value:
+    x = step["self"]
+    step.kept_apart(x, step["dims"] or [x.axis or 0], "turns round")
+    tensor = step.tensor(x)
+    for dim, shift in zip(step["dims"], step["shifts"]):
+        size = tensor.shape[dim]
+        tensor = picked(step, x, tensor, dim % tensor.dim(), [(n - shift) % size for n in range(size)])
+    return x.but(tensor, data=None)
+
+
+RULES: dict[str, Rule] = {
+    "select": select, "slice": cut, "narrow": cut, "unfold": unfold, "unbind": unbind, "pad": pad,
+    "constant_pad_nd": pad, "cat": cat, "concat": cat, "concatenate": cat, "stack": stack, "roll": _roll,
+}  # fmt: skip

@@ -1,0 +1,55 @@
+"""The last elements of a sequence, kept in a state: what delays, convolutions and poolings over time read."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..builder import Builder
+from ..capture import NotAProgram
+from ..program import Clock
+from ..values import Value
+
+
+def past(build: Builder, value: Value, rows: int) -> Tensor:
+    """The last `rows` elements of a sequence, oldest first, (rows, ...) without the time axis."""
+    tensor = value.tensor
+    assert value.axis is not None and tensor is not None
+    if tensor.shape[value.axis] != 1:
+        where = f" ({build.source})" if build.source else ""
+        raise NotAProgram(f"the model{where} works along a time axis into which another one was folded.")
+    frame = tensor.select(value.axis, 0)
+    known = build.pasts.get((build.view(frame), value.clock, rows))
+    if known is not None:
+        return known
+    if frame.dim() > 1:  # rows of the batch outermost: what one row's window shows then lies together
+        shape = (frame.shape[0], rows, *frame.shape[1:])
+        ring = build.state("past", shape, tensor).movedim(1, 0)
+    else:
+        ring = build.state("past", (rows, *frame.shape), tensor)
+    build.emit("push", (frame,), (ring,), value.clock)
+    build.pasts[build.view(frame), value.clock, rows] = ring
+    return ring
+
+
+def window(build: Builder, value: Value, size: int, dilation: int = 1, every: int = 1) -> tuple[Tensor, Clock]:
+    """The last `size` elements, `dilation` apart, in the place of the time axis; and when they are complete.
+
+    every: only each so many windows are wanted.
+    """
+    assert value.axis is not None and value.tensor is not None
+    clock = value.clock
+    rows = (size - 1) * dilation + 1
+    late = Clock(clock.every * every, clock.first + (rows - 1) * clock.every)
+    if rows == 1:
+        return value.tensor, late
+    return past(build, value, rows)[::dilation].movedim(0, value.axis), late
+
+
+def delayed(build: Builder, value: Value, clock: Clock) -> Value:
+    """A sequence whose elements come when those of `clock` do, at the same rate."""
+    elements = (clock.first - value.clock.first) // value.clock.every
+    if elements == 0:
+        return value
+    assert value.axis is not None
+    oldest = past(build, value, elements + 1)[0].unsqueeze(value.axis)
+    return value.but(oldest, clock=clock)

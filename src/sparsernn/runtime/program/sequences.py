@@ -1,0 +1,102 @@
+"""The step program of a model that takes a whole sequence: two runs, elimination of time, and a check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ..._modules import copied
+from .builder import Builder
+from .capture import Capture, NotAProgram, Ref, capture
+from .eliminate import Elimination
+from .examples import Inputs, of_length
+from .made import Made, Outputs
+from .program import EACH_STEP, Clock, Port
+from .rules import RULES
+from .rules.windows import delayed
+from .simplify import reach, started, without_dead
+from .values import CONST, HELD, SEQUENCE, Value
+
+MULTIPLE = 24  # lengths are multiples of it: models fold steps in pairs, threes, fours, sixes and eights
+LENGTHS = ((24, 48), (120, 240), (480, 960))  # tried in turn; longer ones for what reaches far or has long strides
+
+
+def sequence_program(model: nn.Module, inputs: Inputs, axes: Sequence[int | None], delay: int) -> Made:
+    """The program of `model`, in eval mode and of the precision of `inputs`; NotAProgram with the reason."""
+    failure: Exception | None = None
+    for lengths in LENGTHS:
+        try:
+            runs = [_run(model, inputs, axes, steps) for steps in lengths]
+        except NotAProgram:
+            raise
+        except Exception as error:  # whatever the model raises at this length
+            failure = failure or error
+            continue
+        made, far = _eliminated(runs, inputs, axes, lengths, delay)
+        if far:
+            return made
+    if failure is not None:
+        text = (str(failure).splitlines() or [type(failure).__name__])[0]
+        raise NotAProgram(f"it fails on its example with {LENGTHS[0][1]} time steps: {text}") from failure
+    raise NotAProgram(f"it looks back over more than {LENGTHS[-1][0]} steps.")
+
+
+def _run(model: nn.Module, inputs: Inputs, axes: Sequence[int | None], steps: int) -> Capture:
+    leaves = of_length(inputs, axes, steps, seed=steps)
+    return capture(copied(model), leaves, inputs.arguments)
+
+
+def _eliminated(
+    runs: Sequence[Capture], inputs: Inputs, axes: Sequence[int | None], lengths: tuple[int, int], delay: int
+) -> tuple[Made, bool]:
+    """The program, and whether these lengths were long enough for it."""
+    build = Builder()
+    work = Elimination(build, runs[0], runs[1], RULES, lengths)
+    ports = []
+    for name, leaf, axis in zip(inputs.names, runs[0].inputs, axes):
+        shape = [n for a, n in enumerate(leaf.shape) if a != axis]
+        tensor = build.input(name, leaf, shape)
+        ports.append(Port(name, build.view(tensor)))
+        if axis is None:
+            work.inputs.append(Value(HELD, tensor))
+        else:
+            work.inputs.append(Value(SEQUENCE, tensor.unsqueeze(axis), axis, EACH_STEP, lengths))
+    work.run()
+    outputs = Outputs()
+    for leaf in runs[0].outputs:
+        value = work.value(leaf) if isinstance(leaf, (Ref, Tensor)) else None
+        value = None if value is None else _on_time(build, value)
+        outputs.add(leaf, None if value is None else _port(build, value, outputs.name, lengths, delay), value)
+    program = without_dead(build.program(ports, outputs.ports, delay))
+    strides = max((o.clock.every for o in program.operations), default=1)
+    enough = reach(program.operations) < lengths[0] and lengths[0] % strides == 0
+    return outputs.made(started(program), inputs, axes, runs[0].structure), enough
+
+
+def _on_time(build: Builder, value: Value) -> Value:
+    """The output's value, delayed where its first elements would come before step 0, when nobody asks."""
+    if value.kind != SEQUENCE or value.clock.first >= 0:
+        return value
+    late = -(value.clock.first // value.clock.every)
+    return delayed(build, value, Clock(value.clock.every, value.clock.first + late * value.clock.every))
+
+
+def _port(build: Builder, value: Value, name: str, lengths: tuple[int, int], delay: int) -> Port:
+    if value.kind == CONST or value.tensor is None:
+        assert value.data is not None
+        return Port(name, build.view(build.constant(value.data) if value.tensor is None else value.tensor))
+    if value.kind != SEQUENCE:
+        return Port(name, build.view(value.tensor), value.clock if value.moves else EACH_STEP)
+    assert value.axis is not None
+    late = {(n - 1) * value.clock.every + value.clock.first - (t - 1) for n, t in zip(value.lengths, lengths)}
+    ahead = max(late)
+    if ahead > delay:
+        source = f" ({build.source})" if build.source else ""
+        if len(late) > 1:
+            raise NotAProgram(f"its output{source} needs more look-ahead the longer the sequence is.")
+        steps = f"{ahead} step{'s' if ahead > 1 else ''}"
+        raise NotAProgram(f"its output needs {steps} of look-ahead{source}: pass delay={ahead}.")
+    tensor = value.tensor
+    tensor = tensor.select(value.axis, 0) if tensor.shape[value.axis] == 1 else tensor
+    return Port(name, build.view(tensor), value.clock)

@@ -1,0 +1,515 @@
+"""Causal models as people write them, each with an example; what streams and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Function(nn.Module):
+    """A module whose forward is a function of itself; parts are modules by name."""
+
+    def __init__(self, forward: Callable[..., Any], **parts: nn.Module) -> None:
+        super().__init__()
+        self.run = forward
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x: Any, other: Any = None) -> Any:
+        return self.run(self, x) if other is None else self.run(self, x, other)
+
+
+def _residual_forward(m: Any, x: Tensor) -> Tensor:
+    y = m.a(x)[0]
+    y = m.n1(y + x)
+    return m.head(m.n2(y + m.b(y)[0]) * 2)
+
+
+class CausalConv(nn.Module):
+    def __init__(self, i: int, o: int, k: int, d: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.left = (k - 1) * d
+        self.conv = nn.Conv1d(i, o, k, dilation=d, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (self.left, 0)))
+
+
+class Block(nn.Module):
+    """A TCN's block: padding on both sides and a chomp, batch norm, a residual."""
+
+    def __init__(self, channels: int, k: int, d: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(channels, channels, k, padding=(k - 1) * d, dilation=d)
+        self.norm = nn.BatchNorm1d(channels)
+        self.act = nn.PReLU(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)[..., : x.shape[-1]]
+        return x + self.act(self.norm(y))
+
+
+class Tcn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.front = nn.Conv1d(6, 8, 1)
+        self.blocks = nn.Sequential(*(Block(8, 3, d) for d in (1, 2, 4)))
+        self.gru = nn.GRU(8, 10, batch_first=True)
+        self.head = nn.Linear(10, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.blocks(self.front(x.transpose(1, 2))).transpose(1, 2)
+        return self.head(self.gru(y)[0])
+
+
+class Crn(nn.Module):
+    """Convolutional recurrent net for spectrograms, (B, 1, T, F): skip connections and a mask."""
+
+    def __init__(self, frequencies: int = 16) -> None:
+        super().__init__()
+        self.e1 = nn.Conv2d(1, 4, (2, 3), stride=(1, 2), padding=(1, 1))
+        self.e2 = nn.Conv2d(4, 6, (2, 3), stride=(1, 2), padding=(1, 1))
+        inner = 6 * (frequencies // 4)
+        self.lstm = nn.LSTM(inner, inner, batch_first=True)
+        self.d2 = nn.ConvTranspose2d(12, 4, (2, 3), stride=(1, 2), padding=(0, 1), output_padding=(0, 1))
+        self.d1 = nn.ConvTranspose2d(8, 1, (2, 3), stride=(1, 2), padding=(0, 1), output_padding=(0, 1))
+        self.n1, self.n2 = nn.BatchNorm2d(4), nn.BatchNorm2d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = x.shape[2]
+        a = F.elu(self.n1(self.e1(x)[:, :, :steps]))
+        b = F.elu(self.n2(self.e2(a)[:, :, :steps]))
+        z = b.permute(0, 2, 1, 3).flatten(2)
+        z, _ = self.lstm(z)
+        z = z.unflatten(2, (b.shape[1], b.shape[3])).permute(0, 2, 1, 3)
+        z = F.elu(self.d2(torch.cat([z, b], 1))[:, :, :steps])
+        return x * torch.sigmoid(self.d1(torch.cat([z, a], 1))[:, :, :steps])
+
+
+class Strided(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 6, 4, stride=2)
+        self.lstm = nn.LSTM(6, 7, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.lstm(self.conv(F.pad(x.transpose(1, 2), (2, 0))).transpose(1, 2))
+
+
+def _time_first(m: Any, x: Tensor) -> Tensor:
+    return m.n2(m.b(m.n1(m.a(x)[0]))[0])
+
+
+def _masked(m: Any, x: Tensor) -> Any:
+    y, h = m.g(x)
+    mask = torch.sigmoid(m.l(y))
+    return {"masked": x * mask, "last": y[:, -1], "h": h, "pair": (mask, y.mean(1))}
+
+
+def _glu(m: Any, x: Tensor) -> Tensor:
+    return F.glu(m.l(x), -1) + F.softplus(x) - F.leaky_relu(x, 0.2) * F.hardswish(x) + F.gelu(x) / 3
+
+
+def _unfolded(m: Any, x: Tensor) -> Tensor:
+    frames = F.pad(x, (0, 0, 4, 0)).unfold(1, 5, 1)  # (B, T, F, 5)
+    return m.l(frames.flatten(2))
+
+
+def _shifted(m: Any, x: Tensor) -> Tensor:
+    before = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], 1)
+    return m.l(torch.cat([x, before, x - before], -1))
+
+
+def _learned_start(m: Any, x: Tensor) -> Tensor:
+    start = m.l.weight[:1].expand(x.shape[0], 1, -1)
+    return m.l(torch.cat([start, x[:, :-1]], 1))
+
+
+def _conditioned(m: Any, x: Tensor, speaker: Tensor) -> Tensor:
+    c = m.l(speaker).unsqueeze(1).expand(-1, x.shape[1], -1)
+    return m.g(torch.cat([x, c], -1))[0]
+
+
+def _memory(m: Any, x: Tensor, memory: Tensor) -> Tensor:
+    y = m.g(x)[0]
+    weights = (m.l(y) @ memory.transpose(1, 2)).softmax(-1)
+    return torch.cat([y, weights @ memory], -1)
+
+
+def _stacked_frames(m: Any, x: Tensor) -> Tensor:
+    b, t, f = x.shape
+    return m.g(x.reshape(b, t // 4, 4 * f))[0]
+
+
+def _folded(m: Any, x: Tensor) -> Tensor:
+    b, t, f = x.shape
+    return torch.relu(m.l(x.reshape(b * t, f))).view(b, t, -1)
+
+
+def _einsum(m: Any, x: Tensor) -> Tensor:
+    heads = m.l(x).unflatten(-1, (2, 3))
+    return torch.einsum("bthd,hde->bthe", heads, m.w.weight.view(2, 3, 4)).flatten(2).log_softmax(-1)
+
+
+def _pooled(m: Any, x: Tensor) -> Tensor:
+    y = F.max_pool1d(F.pad(x.transpose(1, 2), (2, 0)), 3, 1)
+    y = F.avg_pool1d(y, 2, 2)
+    return m.g(y.transpose(1, 2))[0]
+
+
+def _depthwise(m: Any, x: Tensor) -> Tensor:
+    y = m.c(x.transpose(1, 2))
+    return m.p(F.silu(y)).transpose(1, 2) + x
+
+
+def _dual_path(m: Any, x: Tensor) -> Tensor:
+    """(B, T, bands, F): a bidirectional layer along bands, a layer along time."""
+    b, t, k, f = x.shape
+    y = x + m.across(x.reshape(b * t, k, f))[0].view(b, t, k, -1)
+    z = y.transpose(1, 2).reshape(b * k, t, f)
+    return y + m.along(z)[0].view(b, k, t, f).transpose(1, 2)
+
+
+def _running(m: Any, x: Tensor) -> Any:
+    y = m.g(x)[0]
+    return m.l(y.mean(1)), y.amax(1), y.cumsum(1), x[:, -3:].flatten(1)
+
+
+def _norms(m: Any, x: Tensor) -> Tensor:
+    y = x / x.norm(dim=-1, keepdim=True).clamp_min(1e-5)
+    y = (y - y.mean(-1, keepdim=True)) / (y.std(-1, keepdim=True) + 1e-5)
+    return m.n(y) + m.r(x) + torch.where(x > 0, x, 0.1 * x).clamp(-1, 2)
+
+
+def _group(m: Any, x: Tensor) -> Tensor:
+    b, t, f = x.shape
+    return m.n(x.reshape(b * t, f)).view(b, t, f)
+
+
+def _inplace(m: Any, x: Tensor) -> Tensor:
+    y = m.l(x)
+    y += x
+    y[..., 0] = 0
+    y[..., 1:3] *= 2
+    return y.relu_()
+
+
+def _valid(m: Any, x: Tensor) -> Any:
+    y = m.c(x.transpose(1, 2)).transpose(1, 2)
+    y, h = m.g(y)
+    return y, h
+
+
+def _two_rates(m: Any, x: Tensor) -> Any:
+    return m.a(x)[0], m.b(m.a(x)[0][:, ::2])[0]
+
+
+def _delayed_add(m: Any, x: Tensor) -> Tensor:
+    y = m.c(x.transpose(1, 2)).transpose(1, 2)  # valid: two steps later
+    return y + x[:, 2:]
+
+
+def _xlstm(m: Any, tokens: Tensor) -> Any:
+    y, (h, c) = m.rnn(m.e(tokens))
+    return m.head(m.d(y)).log_softmax(-1), h, c
+
+
+R = torch.randn
+L = nn.Linear
+STREAMS: dict[str, tuple[Any, ...]] = {
+    "language model": (
+        lambda: Function(
+            _xlstm, e=nn.Embedding(13, 6), rnn=nn.LSTM(6, 7, 2, batch_first=True), d=nn.Dropout(0.5), head=L(7, 13)
+        ),
+        lambda: torch.randint(13, (2, 9)),
+    ),
+    "residual norms": (
+        lambda: Function(
+            _residual_forward,
+            a=nn.GRU(6, 6, batch_first=True),
+            n1=nn.LayerNorm(6),
+            b=nn.LSTM(6, 6, batch_first=True),
+            n2=nn.LayerNorm(6),
+            head=L(6, 3),
+        ),
+        lambda: R(2, 9, 6),
+    ),
+    "causal conv GRU": (
+        lambda: Function(
+            lambda m, x: m.g(m.c(x.transpose(1, 2)).relu().transpose(1, 2))[0],
+            c=CausalConv(4, 6, 3, 2),
+            g=nn.GRU(6, 5, batch_first=True),
+        ),
+        lambda: R(2, 9, 4),
+    ),
+    "TCN and GRU": (Tcn, lambda: R(2, 9, 6)),
+    "CRN": (Crn, lambda: R(2, 1, 9, 16), {"time": 2}),
+    "stride 2": (Strided, lambda: R(2, 9, 3)),
+    "time first": (
+        lambda: Function(_time_first, a=nn.LSTM(5, 6), n1=nn.LayerNorm(6), b=nn.LSTM(6, 4), n2=nn.LayerNorm(4)),
+        lambda: R(9, 2, 5),
+    ),
+    "masks and heads": (lambda: Function(_masked, g=nn.GRU(5, 6, batch_first=True), l=L(6, 5)), lambda: R(2, 9, 5)),
+    "activations": (lambda: Function(_glu, l=L(5, 10)), lambda: R(2, 9, 5)),
+    "unfold": (lambda: Function(_unfolded, l=L(20, 3)), lambda: R(2, 9, 4)),
+    "differences": (lambda: Function(_shifted, l=L(12, 3)), lambda: R(2, 9, 4)),
+    "learned start": (lambda: Function(_learned_start, l=L(4, 4)), lambda: R(2, 9, 4)),
+    "speaker": (
+        lambda: Function(_conditioned, l=L(3, 4), g=nn.GRU(9, 5, batch_first=True)),
+        lambda: (R(2, 9, 5), R(2, 3)),
+        {"time": {"x": 1, "other": None}},
+    ),
+    "attention over a memory": (
+        lambda: Function(_memory, g=nn.GRU(5, 6, batch_first=True), l=L(6, 4)),
+        lambda: (R(2, 9, 5), R(2, 7, 4)),
+        {"time": {"x": 1, "other": None}},
+    ),
+    "stacked frames": (lambda: Function(_stacked_frames, g=nn.GRU(12, 5, batch_first=True)), lambda: R(2, 12, 3)),
+    "folded batch": (lambda: Function(_folded, l=L(4, 6)), lambda: R(2, 9, 4)),
+    "einsum": (lambda: Function(_einsum, l=L(4, 6), w=L(6, 4, bias=False)), lambda: R(2, 9, 4)),
+    "pooling": (lambda: Function(_pooled, g=nn.GRU(4, 5, batch_first=True)), lambda: R(2, 10, 4)),
+    "depthwise": (
+        lambda: Function(_depthwise, c=CausalConv(4, 4, 3, groups=4), p=nn.Conv1d(4, 4, 1)),
+        lambda: R(2, 9, 4),
+    ),
+    "dual path": (
+        lambda: Function(
+            _dual_path, across=nn.GRU(4, 2, batch_first=True, bidirectional=True), along=nn.LSTM(4, 4, batch_first=True)
+        ),
+        lambda: R(2, 9, 3, 4),
+    ),
+    "values so far": (lambda: Function(_running, g=nn.GRU(4, 5, batch_first=True), l=L(5, 2)), lambda: R(2, 9, 4)),
+    "norms": (lambda: Function(_norms, n=nn.LayerNorm(5), r=nn.RMSNorm(5)), lambda: R(2, 9, 5)),
+    "group norm": (lambda: Function(_group, n=nn.GroupNorm(2, 6)), lambda: R(2, 9, 6)),
+    "in place": (lambda: Function(_inplace, l=L(5, 5)), lambda: R(2, 9, 5)),
+    "valid conv": (
+        lambda: Function(_valid, c=nn.Conv1d(4, 6, 3), g=nn.GRU(6, 5, batch_first=True)),
+        lambda: R(2, 9, 4),
+    ),
+    "two rates": (
+        lambda: Function(_two_rates, a=nn.GRU(4, 5, batch_first=True), b=nn.GRU(5, 3, batch_first=True)),
+        lambda: R(2, 10, 4),
+    ),
+    "delayed sum": (lambda: Function(_delayed_add, c=nn.Conv1d(4, 4, 3)), lambda: R(2, 9, 4)),
+}
+
+
+class Silero(nn.Module):
+    """A voice activity detector as it is shipped: one chunk, its state given and returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 6, 4, stride=4)
+        self.encoder = nn.Conv1d(6, 5, 3, padding=1)
+        self.rnn = nn.LSTMCell(5, 5)
+        self.head = nn.Conv1d(5, 1, 1)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        y = F.relu(self.encoder(F.relu(self.conv(x.unsqueeze(1))))).mean(-1)
+        h, c = self.rnn(y, (state[0], state[1]))
+        out = torch.sigmoid(self.head(F.relu(h).unsqueeze(-1))).mean(2)
+        return out, torch.stack([h, c])
+
+
+class Predictor(nn.Module):
+    """A transducer's prediction net, its states in a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 5)
+        self.rnn = nn.LSTMCell(5, 6)
+        self.norm = nn.LayerNorm(6)
+
+    def forward(self, token: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        h, c = self.rnn(self.embedding(token), (state["h"], state["c"]))
+        return self.norm(h), {"h": h, "c": c}
+
+
+class Policy(nn.Module):
+    """A recurrent policy that keeps its state itself: one attribute set anew, one buffer written in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(4, 6), nn.ELU())
+        self.cell = nn.GRUCell(6, 6)
+        self.actor, self.critic = nn.Linear(6, 2), nn.Linear(6, 1)
+        self.h = torch.zeros(2, 6)
+        self.register_buffer("mean", torch.zeros(2, 4))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.mean.copy_(0.9 * self.mean + 0.1 * x)
+        self.h = self.cell(self.trunk(x - self.mean), self.h)
+        return torch.tanh(self.actor(self.h)), self.critic(self.h)
+
+
+class Lazy(nn.Module):
+    """An attribute that the first call makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.RNNCell(4, 5)
+        self.h: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.h is None:
+            self.h = x.new_zeros(x.shape[0], 5)
+        self.h = self.cell(x, self.h)
+        return self.h
+
+
+class Decoder(nn.Module):
+    """One step of an attention decoder over a memory that stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(9, 4)
+        self.cell = nn.GRUCell(4 + 6, 5)
+        self.query, self.head = nn.Linear(5, 6), nn.Linear(5 + 6, 9)
+
+    def forward(self, token: Tensor, h: Tensor, context: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.cell(torch.cat([self.embedding(token), context], -1), h)
+        weights = torch.softmax(torch.bmm(memory, self.query(h).unsqueeze(-1)).squeeze(-1), -1)
+        context = torch.bmm(weights.unsqueeze(1), memory).squeeze(1)
+        return self.head(torch.cat([h, context], -1)), h, context
+
+
+def _swap(m: Any, x: Tensor, other: Any) -> Any:
+    """Two states that change places."""
+    return m.l(other[0] + x), (other[1] * 2, other[0] - x)
+
+
+STEPS: dict[str, tuple[Any, ...]] = {
+    "voice detector": (Silero, lambda: (R(2, 16), torch.zeros(2, 2, 5)), {"states": {"state": 1}}),
+    "transducer": (
+        Predictor,
+        lambda: (torch.randint(11, (2,)), {"h": R(2, 6), "c": R(2, 6)}),
+        {"states": {"state": 1}},
+    ),
+    "policy": (Policy, lambda: R(2, 4)),
+    "state made by the first call": (Lazy, lambda: R(2, 4)),
+    "attention decoder": (
+        Decoder,
+        lambda: (torch.randint(9, (2,)), torch.zeros(2, 5), torch.zeros(2, 6), R(2, 7, 6)),
+        {"states": {"h": 1, "context": 2}},
+    ),
+    "crossed states": (
+        lambda: Function(_swap, l=L(3, 2)),
+        lambda: (R(2, 3), (R(2, 3), R(2, 3))),
+        {"states": {"other": 1}},
+    ),
+}
+
+
+def _attention(m: Any, x: Tensor) -> Tensor:
+    return (m.l(x) @ x.transpose(1, 2)).softmax(-1) @ x
+
+
+def _positions(m: Any, x: Tensor) -> Tensor:
+    return m.l(x) + torch.arange(x.shape[1], dtype=x.dtype)[:, None]
+
+
+def _branch(m: Any, x: Tensor) -> Tensor:
+    return m.l(x) if float(x.sum()) > 0 else x
+
+
+def _squeeze_excite(m: Any, x: Tensor) -> Tensor:
+    return x * torch.sigmoid(m.l(x.mean(1, keepdim=True)))
+
+
+REFUSED: dict[str, tuple[Any, ...]] = {
+    "bidirectional": (
+        lambda: Function(lambda m, x: m.g(x)[0], g=nn.GRU(4, 5, batch_first=True, bidirectional=True)),
+        lambda: R(2, 9, 4),
+        {},
+        "gru.*is bidirectional: its backward direction needs the whole sequence",
+    ),
+    "symmetric conv": (
+        lambda: Function(lambda m, x: m.c(x.transpose(1, 2)).transpose(1, 2), c=nn.Conv1d(4, 4, 7, padding=3)),
+        lambda: R(2, 9, 4),
+        {},
+        "needs 3 steps of look-ahead.*pass delay=3",
+    ),
+    "self-attention": (
+        lambda: Function(_attention, l=L(4, 4)),
+        lambda: R(2, 9, 4),
+        {},
+        "each step with every other one",
+    ),
+    "positions": (lambda: Function(_positions, l=L(4, 4)), lambda: R(2, 9, 4), {}, "numbers the steps"),
+    "branch on a value": (
+        lambda: Function(_branch, l=L(4, 4)),
+        lambda: R(2, 9, 4),
+        {},
+        "reads a tensor.s value into Python",
+    ),
+    "squeeze and excite": (
+        lambda: Function(_squeeze_excite, l=L(4, 4)),
+        lambda: R(2, 9, 4),
+        {},
+        "combines each step with a value of the whole sequence",
+    ),
+    "softmax over time": (
+        lambda: Function(lambda m, x: x.softmax(1)),
+        lambda: R(2, 9, 4),
+        {},
+        "softmax.*compares the steps",
+    ),
+    "norm over time": (
+        lambda: Function(lambda m, x: m.n(x.transpose(1, 2)), n=nn.InstanceNorm1d(4)),
+        lambda: R(2, 9, 4),
+        {},
+        "instance_norm.*normalises over the steps",
+    ),
+    "group norm over time": (
+        lambda: Function(lambda m, x: m.n(x.transpose(1, 2)), n=nn.GroupNorm(2, 4)),
+        lambda: R(2, 9, 4),
+        {},
+        "group_norm.*normalises over the steps",
+    ),
+    "flipped": (
+        lambda: Function(lambda m, x: m.g(x.flip(1))[0], g=nn.GRU(4, 5, batch_first=True)),
+        lambda: R(2, 9, 4),
+        {},
+        "flip.*turns round the steps",
+    ),
+    "first step": (
+        lambda: Function(lambda m, x: m.g(x)[0] + x[:, :1, :1], g=nn.GRU(4, 5, batch_first=True)),
+        lambda: R(2, 9, 4),
+        {},
+        "fixed",
+    ),
+    "random": (
+        lambda: Function(lambda m, x: m.g(x)[0] + torch.randn(5), g=nn.GRU(4, 5, batch_first=True)),
+        lambda: R(2, 9, 4),
+        {},
+        "random",
+    ),
+    "upsampling": (
+        lambda: Function(lambda m, x: m.c(x.transpose(1, 2)), c=nn.ConvTranspose1d(4, 4, 2, stride=2)),
+        lambda: R(2, 9, 4),
+        {},
+        "several steps for one",
+    ),
+    "reflected padding": (
+        lambda: Function(lambda m, x: F.pad(x.transpose(1, 2), (2, 0), mode="reflect")),
+        lambda: R(2, 9, 4),
+        {},
+        "pad.*reflect",
+    ),
+    "length as a number": (
+        lambda: Function(lambda m, x: m.g(x / x.shape[1])[0], g=nn.GRU(4, 5, batch_first=True)),
+        lambda: R(2, 9, 4),
+        {},
+        "the length of the sequence",
+    ),
+    "time as features": (
+        lambda: Function(lambda m, x: m.l(x.transpose(1, 2)), l=L(24, 4)),
+        lambda: R(2, 24, 4),
+        {},
+        "fails on its example with 48 time steps",
+    ),
+}
