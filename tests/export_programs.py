@@ -153,4 +153,4 @@ def differing(
     return found
 
 
-__all__ = ["BOOL", "FLAGS", "Clock", "Sketch", "chain", "compiled", "differing", "needs_compiler", "thinned"]
+__all__ = ["BOOL", "FLAGS", "INT", "Clock", "Sketch", "chain", "compiled", "differing", "needs_compiler", "thinned"]

@@ -91,7 +91,6 @@ def _plain(formula: Formula) -> Callable[[], Formula]:
 
 ELEMENTWISE: Mapping[str, Callable[..., Formula]] = {
     "copy": _plain(lambda x: x),
-    "before": lambda value: lambda x: x,
     "relu": _plain(_relu),
     "tanh": _plain(f.tanh),
     "sigmoid": _plain(f.sigmoid),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from math import lcm
 
 import numpy as np
 
-from ..runtime.program.program import Clock
-from .kernels import ALL, BITS, FLOAT, MEMCPY, PRELUDE
+from .clocks import counted, counting, due, due_function
+from .kernels import PIECES, PRELUDE
 from .lowering import SCRATCH, Argument, Plan
 from .maps import copy
 from .places import C_TYPES
@@ -83,12 +82,6 @@ def _parameters(plan: Plan) -> str:
     return ", ".join(["$state *s", *read, *(f"{C_TYPES[a.place.dtype]} *{a.place.array}" for a in plan.outputs)])
 
 
-def counted(plan: Plan) -> bool:
-    """Whether something is not due at each step, so that steps have to be counted."""
-    clocks = [t.clock for t in plan.timed] + [a.port.clock for a in plan.outputs]
-    return any(c.every > 1 or c.first > 0 for c in clocks)
-
-
 def source(plan: Plan, name: str) -> str:
     """NAME.c."""
     body = Source()
@@ -115,52 +108,23 @@ def source(plan: Plan, name: str) -> str:
         for k, n in plan.sizes.items()
         if n and re.search(rf"\b{k}\b", used)
     ]
-    counting = _counting(plan) if counted(plan) else []
-    functions = "\n".join(body.functions.values())
-    text = "\n".join(
-        [
-            '#include "$.h"\n\n#include <float.h>\n',
-            PRELUDE,
-            *[text for mark, text in ((("$bits(", "$float("), MEMCPY), (("$bits(",), BITS), (("$float(",), FLOAT),
-                                      (("$ALL(",), ALL)) if any(m in functions for m in mark)],
-            *(table_text(n, a) for n, a in plan.tables.arrays.items()),
-            functions,
-            _reset(plan),
-            _due_function(plan) if counted(plan) else "",
-            f"int $step({_parameters(plan)})\n{{",
-            *arrays,
-            *body.lines,
-            *counting,
-            "    (void)s;",
-            "    return 0;\n}\n",
-        ]
-    )  # fmt: skip
+    after = counting(plan) if counted(plan) else []
+    parts = [
+        *(table_text(n, a) for n, a in plan.tables.arrays.items()),
+        *body.functions.values(),
+        _reset(plan),
+        due_function(plan) if counted(plan) else "",
+        f"int $step({_parameters(plan)})\n{{",
+        *arrays,
+        *body.lines,
+        *after,
+        "    (void)s;",
+        "    return 0;\n}\n",
+    ]
+    rest = "\n".join(parts)
+    pieces = [text for marks, text in PIECES if any(mark in rest for mark in marks)]
+    text = "\n".join(['#include "$.h"\n\n#include <float.h>\n', PRELUDE, *pieces, rest])
     return named(text, name)
-
-
-def due(clock: Clock) -> str:
-    """The condition under which a clock is due, "" for each step."""
-    first, every = max(clock.first, 0), clock.every
-    if every == 1:
-        return f"s->number >= {first}u" if first else ""
-    first = clock.first if clock.first >= 0 else clock.first % every
-    if first == 0:
-        return f"s->number % {every}u == 0u"
-    return f"s->number >= {first}u && (s->number - {first}u) % {every}u == 0u"
-
-
-def _counting(plan: Plan) -> list[str]:
-    """Steps are counted up to a number behind which everything repeats itself, so that no run is too long."""
-    clocks = [t.clock for t in plan.timed] + [a.port.clock for a in plan.outputs]
-    period = lcm(*(c.every for c in clocks))
-    last = max(max(c.first, 0) for c in clocks) + period
-    return [f"    if (++s->number == {last}u)", f"        s->number = {last - period}u;"]
-
-
-def _due_function(plan: Plan) -> str:
-    conditions = [due(a.port.clock) for a in plan.outputs]
-    terms = " | ".join(f"({c or '1'}) << {k}" for k, c in enumerate(conditions))
-    return f"int $due(const $state *s)\n{{\n    (void)s;\n    return {terms};\n}}\n"
 
 
 def _checks(plan: Plan) -> Iterable[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .files import ARRAY_TYPES, FORMAT, counted
+from .clocks import counted
+from .files import ARRAY_TYPES, FORMAT
 from .lowering import Argument, Plan
 
 _BYTES = {"float": 4, "int32_t": 4, "uint8_t": 1, "int8_t": 1}

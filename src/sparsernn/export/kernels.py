@@ -90,6 +90,15 @@ MEMCPY = """\
 #endif
 """
 
+INF = """\
+#if defined(__GNUC__)
+#define $INF __builtin_inff()
+#else
+#include <math.h>
+#define $INF INFINITY
+#endif
+"""
+
 EACH = """\
 #define $EACH1(F) F(0)
 #define $EACH2(F) $EACH1(F) F(1)
@@ -221,3 +230,12 @@ KERNELS: dict[str, tuple[tuple[str, ...], str]] = {
     "blocks8": (("take",), _of_width(BLOCKS.partition("\n\n")[2], 8)),
     "blocks16": (("take",), _of_width(BLOCKS.partition("\n\n")[2], 16)),
 }
+
+# What stands at the head of a file if one of these words is in it.
+PIECES = [
+    (("$bits(", "$float("), MEMCPY),
+    (("$bits(",), BITS),
+    (("$float(",), FLOAT),
+    (("$ALL(",), ALL),
+    (("$INF",), INF),
+]

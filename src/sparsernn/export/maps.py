@@ -73,6 +73,39 @@ class Fold:
         source.loop(sizes, [f"{name}({', '.join([*pointers, str(count)])});"])
 
 
+@dataclass(frozen=True)
+class Before:
+    """output = x; at the steps before `until` a row of `start` (n, ...), or that number.
+
+    first, every: of the clock that the rows of `start` are counted by, beginning below step 0.
+    """
+
+    x: Operand
+    start: Operand
+    output: Place
+    until: int
+    first: int
+    every: int
+
+    def run(self, memory: Memory) -> None:
+        number = int(memory["number"])
+        copy(self._started(number) if number < self.until else self.x, self.output).run(memory)
+
+    def write(self, source: Source) -> None:
+        for number in range(self.until):
+            if number >= self.first and (number - self.first) % self.every == 0:
+                source.lines.append(f"    if (s->number == {number}u) {{")
+                copy(self._started(number), self.output).write(source)
+                source.lines.append("    } else")
+        source.lines.append("    {")
+        copy(self.x, self.output).write(source)
+        source.lines.append("    }")
+
+    def _started(self, number: int) -> Operand:
+        row = (number - self.first) // self.every
+        return self.start.at(row) if isinstance(self.start, Place) else self.start
+
+
 def copy(x: Operand, y: Place) -> Map:
     """y = x; of numbers of another kind, what torch makes of them."""
     return Map("copy", lambda v: v, (x,), (y,))

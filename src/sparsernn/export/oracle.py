@@ -33,6 +33,7 @@ class Oracle:
         for argument, value in zip(self.plan.inputs, inputs, strict=True):
             place = argument.place
             self.memory[place.array] = np.array(value, NUMPY_TYPES[place.dtype]).reshape(-1)
+        self.memory["number"] = np.array(self.number)
         with np.errstate(all="ignore"):
             for timed in self.plan.timed:
                 if timed.clock.due(self.number):

@@ -8,8 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from .places import Memory, Place, collapsed
-from .source import Source
+from .maps import copy, row_function
+from .places import Memory, Place, collapsed, row_major
+from .source import Source, loops
 
 STRIP = 16
 WORTH = 0.8  # blocks are taken where at most this share of them is there: each costs a column's number besides
@@ -146,23 +147,45 @@ class Tables:
 
 @dataclass(frozen=True)
 class Product:
-    """y (n, rows) += x (n, columns) times a packed matrix; the elements of a row follow each other."""
+    """y (..., rows) += x (..., columns) times a packed matrix; the elements of a row of y follow each other.
+
+    Those of x do so as well, or they are first gathered into `row`; then the columns may be several axes.
+    """
 
     matrix: Matrix
     x: Place
     y: Place
+    row: Place | None = None
 
     def run(self, memory: Memory) -> None:
         y = self.y.of(memory)
-        total = y.copy()
-        self.matrix.add(self.x.of(memory), total)
-        y[...] = total
+        rows, columns = self.matrix.shape
+        total = y.reshape(-1, rows).copy()
+        self.matrix.add(self.x.of(memory).reshape(-1, columns), total)
+        y[...] = total.reshape(y.shape)
 
     def write(self, source: Source) -> None:
-        count = self.x.shape[0]
-        loops = [count] if count > 1 else []
-        x, y = (p.pointer([p.strides[0]] if loops else []) for p in (self.x, self.y))
-        source.loop(loops, [self.matrix.call(source, x, y)])
+        n = len(self.y.shape) - 1
+        heads = [replace(p, shape=p.shape[:n], strides=p.strides[:n]) for p in (self.x, self.y)]
+        sizes, strides = collapsed(heads)
+        x, y = (p.pointer([s[k] for s in strides]) for k, p in enumerate(heads))
+        before: list[str] = []
+        if self.row is not None:
+            before, x = self._gathered(source, [s[0] for s in strides], n), self.row.pointer()
+        source.loop(sizes, [*before, self.matrix.call(source, x, y)])
+
+    def _gathered(self, source: Source, outer: list[int], heads: int) -> list[str]:
+        """The lines that copy a row of x, inside loops whose strides in x are `outer`."""
+        assert self.row is not None
+        field = replace(self.x, shape=self.x.shape[heads:], strides=self.x.strides[heads:])
+        row = row_major(self.row.array, field.shape, self.row.offset)
+        sizes, strides = collapsed([field, row])
+        inner, last = (sizes[-1], strides[-1]) if sizes else (1, [1, 1])
+        name = row_function(source, copy(field, row), last)
+        zeros = [0] * len(outer)
+        x = field.pointer([*outer, *(s[0] for s in strides[:-1])])
+        y = row.pointer([*zeros, *(s[1] for s in strides[:-1])])
+        return loops(sizes[:-1], [f"{name}({x}, {y}, {inner});"], len(outer))
 
 
 @dataclass(frozen=True)

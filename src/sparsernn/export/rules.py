@@ -11,9 +11,10 @@ from ..runtime.program.program import Operation, View
 from .elementwise import CONDITIONS, ELEMENTWISE, larger, power, smaller
 from .formulas import exp, log, sigmoid, sqrt, tanh
 from .lowering import Lowering, Refused, Rule, rows_of
-from .maps import Fold, Map, Operand, along, copy, fill
+from .maps import Before, Fold, Map, Operand, along, copy, fill
 from .places import Place
 from .products import Lookup, Product
+from .windows import conv, conv_transpose, pool
 
 
 def _add(x: Any, y: Any) -> Any:
@@ -122,6 +123,14 @@ def lookup(low: Lowering, o: Operation) -> list[Any]:
     if table.strides[1] != 1 or out.strides[-1] not in (0, 1):
         raise Refused("the rows of its table or of its output are not contiguous")
     return [Lookup(tokens, table, out)]
+
+
+def before(low: Lowering, o: Operation) -> list[Any]:
+    """What follows on a constant beginning; what that is below step 0 stands in the states already."""
+    x, out = low.operand(o.inputs[0]), low.place(o.outputs[0])
+    if len(o.inputs) < 2 or o.options["until"] <= 0:
+        return [copy(x, out)]
+    return [Before(x, low.operand(o.inputs[1]), out, o.options["until"], o.clock.first, o.clock.every)]
 
 
 def push(low: Lowering, o: Operation) -> list[Any]:
@@ -244,8 +253,12 @@ RULES: dict[str, Rule] = {
     "linear": linear,
     "recurrent": recurrent,
     "lookup": lookup,
+    "before": before,
     "push": push,
     "pick": choose,
     "normalise": normalise,
     "matmul": matmul,
+    "conv": conv,
+    "conv_transpose": conv_transpose,
+    **dict.fromkeys(["avg_pool", "max_pool"], pool),
 }

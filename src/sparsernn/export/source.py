@@ -48,12 +48,18 @@ class Source:
         return f"${self._names[text]}"
 
     def loop(self, sizes: Sequence[int], statements: Sequence[str]) -> None:
-        """`statements` inside loops over i0, i1, ... of these sizes."""
-        indent = "    "
-        for k, size in enumerate(sizes):
-            self.lines.append(f"{indent * (k + 1)}for (int i{k} = 0; i{k} < {size}; ++i{k}) {{")
-        self.lines += [f"{indent * (len(sizes) + 1)}{statement}" for statement in statements]
-        self.lines += [f"{indent * (k + 1)}}}" for k in reversed(range(len(sizes)))]
+        """`statements` inside loops over i0, i1, ... of these sizes, as lines of the step."""
+        self.lines += [f"    {line}" for line in loops(sizes, statements)]
+
+
+def loops(sizes: Sequence[int], statements: Sequence[str], first: int = 0) -> list[str]:
+    """`statements` inside loops of these sizes, whose counters begin with i{first}."""
+    indent = "    "
+    lines = [
+        f"{indent * k}for (int i{first + k} = 0; i{first + k} < {n}; ++i{first + k}) {{" for k, n in enumerate(sizes)
+    ]
+    lines += [f"{indent * len(sizes)}{statement}" for statement in statements]
+    return lines + [f"{indent * k}}}" for k in reversed(range(len(sizes)))]
 
 
 def numbers(array: np.ndarray) -> list[str]:

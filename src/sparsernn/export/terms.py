@@ -121,6 +121,8 @@ def literal(value: Any, kind: str = FLOATS) -> str:
     """A number as C writes it; a float32 reads back as itself."""
     if kind != FLOATS:
         return str(int(value))
+    if np.isinf(np.float32(value)):
+        return "$INF" if value > 0 else "-$INF"
     text = f"{float(np.float32(value)):.9g}"
     return f"{text}f" if any(c in text for c in ".e") else f"{text}.0f"
 

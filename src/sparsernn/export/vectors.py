@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .files import due, table_text
+from .clocks import due
+from .files import table_text
 from .lowering import Plan
 from .places import C_TYPES
 from .source import named
