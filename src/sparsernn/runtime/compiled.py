@@ -1,8 +1,8 @@
 """Compiled kernels: each is machine code for this processor, made once and kept on disk.
 
-A kernel is a Python function of int64 arguments (addresses and sizes) in one of the modules of this folder, compiled by
-numba at its first use. The object code is kept (kept.py), so that later processes load it in milliseconds and need not
-even import numba.
+A kernel is a Python function of int64 arguments (addresses and sizes) in one of the modules of this folder or of
+kernels/, compiled by numba at its first use. The object code is kept (kept.py), so that later processes load it in
+milliseconds and need not even import numba.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _engines: list[Any] = []  # code lives as long as its engine
 
 
 def _hash_of_sources(folder: Path = Path(__file__).parent) -> str | None:
-    """Hash of every source file of the runtime: a kernel bakes in constants of more files than its own."""
+    """Hash of every source file that kernels are made of: one bakes in constants of more files than its own."""
     digest = hashlib.sha256()
-    files = sorted(folder.glob("*.py"))
+    files = sorted([*folder.glob("*.py"), *folder.glob("kernels/*.py")])
     for file in files:
         content = file.read_bytes()
-        digest.update(f"{file.name} {len(content)}\n".encode() + content)
+        digest.update(f"{file.relative_to(folder).as_posix()} {len(content)}\n".encode() + content)
     return digest.hexdigest() if files else None
 
 
@@ -88,7 +88,7 @@ def _compile(name: str) -> bytes:
     from numba import types
     from numba.core.ccallback import CFunc
 
-    module, _, attribute = name.partition(".")
+    module, _, attribute = name.rpartition(".")
     kernel = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
     count = kernel.__code__.co_argcount
     signature = ((types.int64,) * count, types.void)

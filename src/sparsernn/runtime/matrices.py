@@ -19,11 +19,12 @@ from .weights import LayerWeights
 class LayerMatrices:
     """The matrices of one layer and direction, and the packed layers made of them."""
 
-    def __init__(self, weights: LayerWeights, precision: Precisions) -> None:
-        """precision: of all layers of the module, or by the name of the layer ("l0_reverse")."""
+    def __init__(self, weights: LayerWeights, precision: Precisions, resort: bool = True) -> None:
+        """precision: of all layers of the module, or by the name of the layer ("l0_reverse"). resort: units may stand
+        in another order where that pays."""
         own = precision_of(precision, weights.name)
         self.weights = weights
-        self.order, self.matrices = _cheapest(weights, own)
+        self.order, self.matrices = _cheapest(weights, own) if resort else (None, _matrices(weights, own, None))
         self._layers: dict[tuple[str, ...], PackedLayer] = {}
 
     def nanoseconds(self) -> float:

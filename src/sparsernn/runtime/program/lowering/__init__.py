@@ -1,0 +1,1 @@
+"""From the operations of a step program to calls of compiled kernels."""
