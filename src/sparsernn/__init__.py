@@ -1,14 +1,15 @@
 """sparsernn makes recurrent networks small and fast, and proves it.
 
 `trace` finds what can go, `GroupLasso`, `Prune` and `L1` learn what should go, `compact` takes it out exactly,
-`accelerate` runs what is left, `inspect` and `benchmark` show what happened, `save`, `load` and `export_onnx` take it
-out of the house.
+`accelerate` runs what is left, `inspect` and `benchmark` show what happened, `save`, `load`, `export_onnx` and
+`export_c` take it out of the house.
 """
 
 from . import nn as nn
 from ._milliseconds import milliseconds as milliseconds
 from ._version import __version__ as __version__
 from .analysis.sparsity import inspect as inspect
+from .export.export_c import export_c as export_c
 from .learn.bayes import Bayes as Bayes
 from .learn.fold import fold as fold
 from .learn.l1 import L1 as L1

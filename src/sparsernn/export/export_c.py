@@ -3,23 +3,71 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
-from ..runtime.program.program import CONSTANT, Program
+from .._modules import unwrap
+from ..runtime.program.capture import NotAProgram
+from ..runtime.program.make import make_program
+from ..runtime.program.program import Program
+from ..runtime.program.steps import States
 from .agreement import Steps, check, sample
+from .examples import first_example, step_inputs, with_batch
 from .files import header, source
 from .folder import write_all
 from .footprint import footprint
 from .lowering import Refused
-from .plan import KEYWORDS, lower
+from .plan import lower
+from .refusals import check_choices, check_model, check_name, check_numbers
 from .vectors import vectors_source
 
-PRECISIONS = ("float32", "int8")
 VECTORS = 32  # steps in NAME_test.c
+
+
+def export_c(
+    model: nn.Module,
+    folder: str | Path,
+    name: str = "model",
+    example: Any = None,
+    precision: str = "float32",
+    weights: str = "source",
+    batch: int = 1,
+    *,
+    time: int | Mapping[str, int | None] | None = None,
+    states: States | None = None,
+    delay: int = 0,
+) -> dict[str, Any]:
+    """Write one time step of a causal model as C99 that needs no library and gives the same bits on every processor.
+
+    Four files come to lie in `folder`, all or none: NAME.h and NAME.c (a state without pointers, `NAME_reset`,
+    `NAME_step`; no heap, no global that is written), NAME_test.c (`NAME_test()` is 0, or the number of the first step
+    that differs from the reference) and NAME.json (bytes of tables and state, multiply-adds). weights="file" puts the
+    tables into NAME.bin instead, which the caller loads and hands to each step.
+
+    example: the model's inputs, as it is called, of any length in time; not needed for a model that begins with an
+    Embedding, a Linear or a recurrent layer. precision: "float32", or "int8" for products with weights in int8 and one
+    scale a row, inputs with one scale a step. batch: sequences that a step runs side by side
+    (a model that takes one step itself: those of the example). time, states, delay: as
+    for `accelerate(model).stream`. Returns the content of NAME.json.
+
+    Raises ValueError and RuntimeError with the reason where C can't be written, before anything is: for a model in
+    training mode or accelerated already, one that can't run step by step, weights that are not finite.
+    """
+    check_name(name)
+    check_choices(precision, weights, batch)
+    model = unwrap(model)
+    check_model(model)
+    given = first_example(model, batch) if example is None else example
+    try:
+        made = make_program(model, given, time, states, delay)
+        if (rows := with_batch(given, made, batch)) is not given:
+            made = make_program(model, rows, time, states, delay)
+    except NotAProgram as reason:
+        raise NotAProgram(f"export_c: {type(model).__name__} can't run step by step: {reason}") from None
+    return export_program(made.program, folder, name, precision, weights, step_inputs(made, VECTORS))
 
 
 def export_program(
@@ -27,15 +75,15 @@ def export_program(
     folder: str | Path,
     name: str = "model",
     precision: str = "float32",
+    weights: str = "source",
     inputs: Steps | None = None,
 ) -> dict[str, Any]:
     """Write `program` as NAME.h, NAME.c, NAME_test.c and NAME.json; returns the content of NAME.json.
 
     inputs: of some steps, each an array for every input, which the oracle is compared on; drawn at random by default.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"export_c: got precision={precision!r}, expected one of {', '.join(PRECISIONS)}.")
     check_name(name)
+    check_choices(precision, weights)
     check_numbers(program)
     try:
         plan = lower(program, precision)
@@ -52,24 +100,3 @@ def export_program(
     }
     write_all(folder, contents)
     return report
-
-
-def check_name(name: str) -> None:
-    """ValueError for a name that C functions can't begin with."""
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in KEYWORDS:
-        raise ValueError(
-            f"export_c: got name={name!r}, expected the beginning of C names: a letter, then letters, digits and _."
-        )
-
-
-def check_numbers(program: Program) -> None:
-    """ValueError for weights that are not finite: what C makes of them would depend on the processor."""
-    for buffer in program.buffers.values():
-        value = buffer.value
-        if buffer.kind == CONSTANT and value is not None and value.is_floating_point():
-            bad = int((~torch.isfinite(value.detach().to(torch.float32))).sum())
-            if bad:
-                raise ValueError(
-                    f"export_c: {buffer.name} has {bad} numbers that are infinite or not a number in float32: "
-                    "find out where training went wrong, or load a sound checkpoint."
-                )

@@ -200,6 +200,7 @@ def _in_front(low: Lowering, x: Place, axes: int) -> tuple[list[Any], Place]:
 def normalise(low: Lowering, o: Operation) -> list[Any]:
     x, out = low.operand(o.inputs[0]), low.place(o.outputs[0])
     axes, eps, rms = o.options["axes"], o.options["eps"], o.options["rms"]
+    eps = float(np.finfo(np.float32).eps) if eps is None else eps
     assert isinstance(x, Place)
     outer, inner = x.shape[: len(x.shape) - axes], x.shape[len(x.shape) - axes :]
     steps: list[Any] = []

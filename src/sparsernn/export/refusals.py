@@ -1,0 +1,58 @@
+"""What `export_c` does not take, each in a sentence."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ..runtime.modules import Accelerated
+from ..runtime.program.program import CONSTANT, Program
+from .plan import KEYWORDS
+
+PRECISIONS = ("float32", "int8")
+WEIGHTS = ("source", "file")
+
+
+def check_choices(precision: str, weights: str, batch: int = 1) -> None:
+    """ValueError for options that there are not."""
+    for option, value, known in (("precision", precision, PRECISIONS), ("weights", weights, WEIGHTS)):
+        if value not in known:
+            raise ValueError(f"export_c: got {option}={value!r}, expected {' or '.join(map(repr, known))}.")
+    if not isinstance(batch, int) or batch < 1:
+        raise ValueError(f"export_c: got batch={batch!r}, expected how many sequences a step runs: 1 or more.")
+
+
+def check_model(model: nn.Module) -> None:
+    """RuntimeError for a model in training mode or accelerated."""
+    for path, module in model.named_modules():
+        if isinstance(cast(Any, module), Accelerated):
+            raise RuntimeError(
+                f"export_c: {path or 'the model'} is accelerated for this processor.\n"
+                "Export the model that was given to accelerate."
+            )
+    if model.training:
+        raise RuntimeError("export_c: the model is in training mode; C only infers: call model.eval().")
+
+
+def check_name(name: str) -> None:
+    """ValueError for a name that C functions can't begin with."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in KEYWORDS:
+        raise ValueError(
+            f"export_c: got name={name!r}, expected the beginning of C names: a letter, then letters, digits and _."
+        )
+
+
+def check_numbers(program: Program) -> None:
+    """ValueError for weights that are not finite: what C makes of them would depend on the processor."""
+    for buffer in program.buffers.values():
+        value = buffer.value
+        if buffer.kind == CONSTANT and value is not None and value.is_floating_point():
+            bad = int((~torch.isfinite(value.detach().to(torch.float32))).sum())
+            if bad:
+                raise ValueError(
+                    f"export_c: {buffer.name} has {bad} numbers that are infinite or not a number in float32: "
+                    "find out where training went wrong, or load a sound checkpoint."
+                )
