@@ -103,8 +103,8 @@ def test_commands_and_targets_that_are_named_exist():
     text = "\n".join(["", *spans, *shell])
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(re.findall(r"\nmake (\w+)", text)) <= set(targets)
-    commands = set(re.findall(r"\nsparsernn (\w+) ?([\w-]*)", text))
-    known = {"list", "run", "sweep", "inspect", "bench", "report", "listen", "answer", "tune"}
+    commands = set(re.findall(r"\nsparsernn ([\w-]+) ?([\w-]*)", text))
+    known = {"list", "run", "sweep", "inspect", "export-c", "bench", "report", "listen", "answer", "tune"}
     assert commands and {command for command, _ in commands} <= known
     assert {name for _, name in commands if name} <= {*RECIPES, "NAME", "RUN"}
     files = [ROOT / "pyproject.toml", ROOT / "studies" / "pyproject.toml"]

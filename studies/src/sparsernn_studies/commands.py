@@ -1,4 +1,4 @@
-"""The commands that the studies bring to `sparsernn`: list | run | inspect | bench | report | listen | answer."""
+"""The commands that the studies bring to `sparsernn`: list | run | inspect | export-c | bench | report | listen | answer."""
 
 from __future__ import annotations
 
@@ -90,6 +90,37 @@ def inspect_run(run: Annotated[str, "positional"], /) -> None:
     recipe, opened = _open(run)
     found = recipe(opened).loaded()
     opened.console.print(inspect(found.models[found.sparsified], found.example_inputs))
+
+
+def export_c_run(
+    run: Annotated[str, "positional"],
+    /,
+    folder: Path = Path("c"),
+    name: str = "model",
+    row: str | None = None,
+    precision: Literal["float32", "int8"] = "float32",
+) -> None:
+    """Write one time step of a model of a finished run as C that needs no library, with vectors to test it.
+
+    Args:
+        run: a run's folder, or a recipe's name for its newest run.
+        folder: where NAME.h, NAME.c, NAME_test.c and NAME.json come to lie.
+        name: what its C functions begin with.
+        row: whose model; that of the sparse row otherwise.
+        precision: of the products.
+    """
+    from sparsernn.export.export_c import export_c
+
+    recipe, opened = _open(run)
+    found = recipe(opened).loaded()
+    row = found.sparsified if row is None else row
+    if row not in found.models:
+        raise SettingsError(f"{run} has no row {row}; name one of {', '.join(found.models)}.")
+    report = export_c(found.models[row].cpu().eval(), folder, name, found.example_inputs, precision)
+    opened.console.print(
+        f"{folder / name}.c: {report['flash']['tables']:,} bytes of tables, {report['ram']['state']:,} of state, "
+        f"{report['multiply_adds']:,} multiply-adds a step."
+    )
 
 
 def bench_run(run: str, /) -> None:
