@@ -1,4 +1,4 @@
-"""The commands that the studies bring to `sparsernn`: list | run | inspect | export-c | bench | report | listen | answer."""
+"""The commands that the studies bring to `sparsernn`: list | run | inspect | export-c | bench | report | ..."""
 
 from __future__ import annotations
 
