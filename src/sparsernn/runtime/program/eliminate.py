@@ -117,16 +117,31 @@ class Elimination:
         self.inputs: list[Value] = []
         self.results: list[Any] = []
         self.held: dict[int, Value] = {}  # id of a tensor of the model that the run changes -> its state
+        self.rounds: dict[
+            int, tuple[int, tuple[int, int]]
+        ] = {}  # a call in a loop -> its round, and how many there are
         self._data: dict[int, Value] = {}
 
-    def run(self) -> None:
-        """All calls, in order."""
-        if [c.name for c in self.first.calls] != [c.name for c in self.second.calls]:
-            raise NotAProgram("its operations depend on the length of the sequence.")
-        for call, other in zip(self.first.calls, self.second.calls):
-            self.build.source = call.source
-            self.build.module = self._module(call)
-            self.results.append(self._result(call, other))
+    def run(self, first: slice = slice(None), second: slice = slice(None)) -> None:
+        """So many calls of both runs, in order, which are the same but for lengths."""
+        for call, other in zip(self.first.calls[first], self.second.calls[second], strict=True):
+            collected = self._collected(call)
+            self.results.append(self.call(call, other) if collected is None else collected)
+
+    def _collected(self, call: Call) -> Value | None:
+        """The results of all rounds of a loop put together, by stack or cat, are a sequence."""
+        refs = call.args.get("tensors")
+        if not isinstance(refs, (list, tuple)) or not all(isinstance(r, Ref) and not r.input for r in refs):
+            return None
+        numbers = [self.rounds.get(r.call, (-1, (0, 0))) for r in refs]
+        rounds = numbers[0][1]
+        if len({r.part for r in refs}) > 1 or numbers != [(n, rounds) for n in range(rounds[0])]:
+            return None
+        value: Value = self.value(refs[-1])
+        assert value.tensor is not None
+        dim = call.args["dim"] % (value.tensor.dim() + (call.name == "aten.stack"))
+        tensor = value.tensor.unsqueeze(dim) if call.name == "aten.stack" else value.tensor
+        return Value(SEQUENCE, tensor, dim, value.clock, rounds)
 
     def _module(self, call: Call) -> str:
         """The path of the module whose parameters a call takes."""
@@ -138,6 +153,10 @@ class Elimination:
         """What a reference, a tensor or any other argument is in one step."""
         if isinstance(item, Ref):
             found: Any = self.inputs[item.call] if item.input else self.results[item.call]
+            if found is None:
+                raise NotAProgram(
+                    "it reads what one round of a loop over time made, but not the last: stack all rounds."
+                )
             return found if item.part is None or item.input else found[item.part]
         if isinstance(item, Tensor):
             if id(item) in self.held:
@@ -151,19 +170,22 @@ class Elimination:
             return [self.value(v) for v in item]
         return item
 
-    def _result(self, call: Call, other: Call) -> Any:
+    def call(self, call: Call, other: Call, value: Callable[[str], Any] | None = None) -> Any:
+        """What one call gives in a step. value: of an argument, by its name, where it is not the call's own."""
+        self.build.source, self.build.module = call.source, self._module(call)
         if call.name.removeprefix("aten.") in _OF_A_SHAPE:
             return self._constant(Step(self.build, call, other, {}, self.steps))
-        step = Step(self.build, call, other, {name: self.value(v) for name, v in call.args.items()}, self.steps)
+        args = {name: value(name) if value else self.value(v) for name, v in call.args.items()}
+        step = Step(self.build, call, other, args, self.steps)
         if any(word in step.name for word in _RANDOM) and step.get("train", step.get("training", True)):
             step.fail("draws random numbers: put the model into eval mode, or draw them outside.")
-        for value in step.values:
-            if value.kind == GONE:
-                raise NotAProgram(value.why)
+        for given in step.values:
+            if given.kind == GONE:
+                raise NotAProgram(given.why)
         in_place = step.name.endswith("_") and not step.name.startswith("_")
         if not in_place and all(v.kind == CONST for v in step.values):
             return self._constant(step)
-        rule = self.rules.get(step.name.removesuffix("_"))
+        rule: Rule | None = self.rules.get(step.name.removesuffix("_"))
         if rule is None:
             step.fail("is not among the operations that a step program has.")
         if in_place:

@@ -11,15 +11,21 @@ from .builder import Builder
 from .capture import Capture, NotAProgram, Ref, capture
 from .eliminate import Elimination
 from .examples import Inputs, of_length
+from .loops import eliminate
 from .made import Made, Outputs
 from .program import EACH_STEP, Clock, Port
 from .rules import RULES
 from .rules.windows import delayed
-from .simplify import reach, started, without_dead
+from .simplify import in_place, reach, started
 from .values import CONST, HELD, SEQUENCE, Value
 
 MULTIPLE = 24  # lengths are multiples of it: models fold steps in pairs, threes, fours, sixes and eights
-LENGTHS = ((24, 48), (120, 240), (480, 960))  # tried in turn; longer ones for what reaches far or has long strides
+LENGTHS = (
+    (12, 24),
+    (24, 48),
+    (120, 240),
+    (480, 960),
+)  # tried in turn; longer ones for what reaches far or has long strides
 
 
 def sequence_program(model: nn.Module, inputs: Inputs, axes: Sequence[int | None], delay: int) -> Made:
@@ -38,7 +44,7 @@ def sequence_program(model: nn.Module, inputs: Inputs, axes: Sequence[int | None
             return made
     if failure is not None:
         text = (str(failure).splitlines() or [type(failure).__name__])[0]
-        raise NotAProgram(f"it fails on its example with {LENGTHS[0][1]} time steps: {text}") from failure
+        raise NotAProgram(f"it fails on its example with {LENGTHS[1][0]} time steps: {text}") from failure
     raise NotAProgram(f"it looks back over more than {LENGTHS[-1][0]} steps.")
 
 
@@ -62,13 +68,13 @@ def _eliminated(
             work.inputs.append(Value(HELD, tensor))
         else:
             work.inputs.append(Value(SEQUENCE, tensor.unsqueeze(axis), axis, EACH_STEP, lengths))
-    work.run()
+    eliminate(work)
     outputs = Outputs()
     for leaf in runs[0].outputs:
         value = work.value(leaf) if isinstance(leaf, (Ref, Tensor)) else None
         value = None if value is None else _on_time(build, value)
         outputs.add(leaf, None if value is None else _port(build, value, outputs.name, lengths, delay), value)
-    program = without_dead(build.program(ports, outputs.ports, delay))
+    program = in_place(build.program(ports, outputs.ports, delay))
     strides = max((o.clock.every for o in program.operations), default=1)
     enough = reach(program.operations) < lengths[0] and lengths[0] % strides == 0
     return outputs.made(started(program), inputs, axes, runs[0].structure), enough

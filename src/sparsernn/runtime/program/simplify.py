@@ -59,6 +59,7 @@ def reach(operations: Sequence[Operation]) -> int:
 
 def in_place(program: Program) -> Program:
     """A cell's new state is written over the old one where nobody reads the old one later: the copy is left out."""
+    program = without_dead(program)
     operations = list(program.operations)
     for copy in [o for o in operations if o.kind == "copy" and isinstance(o.inputs[0], View)]:
         source, target = next(copy.views()), copy.outputs[0]

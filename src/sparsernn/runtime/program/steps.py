@@ -17,7 +17,7 @@ from .examples import Inputs
 from .made import Made, Outputs
 from .program import EACH_STEP, Port
 from .rules import RULES
-from .simplify import in_place, without_dead
+from .simplify import in_place
 from .values import NOW, Value
 
 States = Mapping[str, int | str]
@@ -75,7 +75,7 @@ def _made(run: Capture, inputs: Inputs, states: States, late: set[str]) -> Made:
         port = None if value is None else Port(outputs.name, build.view(_shown(build, value)))
         outputs.add(leaf, port, value)
     _carried(build, work, run, carries)
-    program = in_place(without_dead(build.program(ports, outputs.ports)))
+    program = in_place(build.program(ports, outputs.ports))
     rest = Inputs(
         inputs.names,
         inputs.tensors,

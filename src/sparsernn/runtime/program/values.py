@@ -41,3 +41,14 @@ class Value:
     def moves(self) -> bool:
         """Whether it changes from step to step."""
         return self.kind in (SEQUENCE, NOW)
+
+
+@dataclass(frozen=True)
+class Elements:
+    """A sequence taken apart into its steps, for a loop that reads one in each round. keep: with a time axis of 1."""
+
+    sequence: Value
+    keep: bool = False
+
+    def __getitem__(self, _: int) -> Value:
+        return Value(GONE, why="the model reads a fixed step of a sequence, which a stream has passed.")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..eliminate import Rule, Step, differing
 from ..program import Clock
-from ..values import CONST, HELD, NOW, Value
+from ..values import CONST, HELD, NOW, Elements, Value
 from .windows import past
 
 
@@ -122,9 +122,11 @@ def repeat(step: Step) -> Value:
     return x.but(out, axis=axis, lengths=lengths, data=None)
 
 
-def parts(step: Step) -> list[Value]:
+def parts(step: Step) -> Any:
     """split, chunk, unbind along features: views."""
     x: Value = step["self"]
+    if x.moves and x.axis == step.get("dim", 0) % step.dim(x) and all(t.shape[x.axis] == 1 for t in step.call.result):
+        return Elements(x, keep=True)
     step.kept_apart(x, [step.get("dim", 0)], "cuts up")
     name = next(iter(step.args))
     rest = {key: value for key, value in step.args.items() if key != name}

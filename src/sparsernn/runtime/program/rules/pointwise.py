@@ -79,7 +79,7 @@ def _binary(kind: str, first: str = "self", second: str = "other") -> Rule:
         for name, operand in ((first, left), (second, right)):
             if not isinstance(operand, Value) and step.differs(name):
                 step.fail("computes with the length of the sequence, which a stream does not have.")
-        if alpha != 1:
+        if alpha is not None:
             right = scaled(step, right, alpha)
         mode = step.get("rounding_mode")
         result = pointwise(step, kind, [left, right])
@@ -92,6 +92,8 @@ def _binary(kind: str, first: str = "self", second: str = "other") -> Rule:
 
 def scaled(step: Step, value: Any, factor: float) -> Any:
     """`value` times a number, of its own shape."""
+    if factor == 1:
+        return value
     if not isinstance(value, Value):
         return value * factor
     tensor = step.tensor(value)

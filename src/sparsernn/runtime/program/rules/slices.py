@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..eliminate import Rule, Step, joined
 from ..program import Clock
-from ..values import CONST, NOW, SEQUENCE, Value
+from ..values import CONST, NOW, SEQUENCE, Elements, Value
 from .moves import clock_of, picked
 from .pointwise import aligned
 from .windows import delayed, past
@@ -128,9 +128,11 @@ def unfold(step: Step) -> Value:
     return step.gives(ring.movedim(0, -1).unsqueeze(dim), x, clock=clock)
 
 
-def unbind(step: Step) -> list[Value]:
-    """Along features alone."""
+def unbind(step: Step) -> Any:
+    """Along features views; along time single elements, which a loop may read in their order."""
     x, dim = step["self"], step["dim"] % step.dim(step["self"])
+    if x.axis == dim and x.moves:
+        return Elements(x)
     step.kept_apart(x, [dim], "goes through")
     return [x.but(t, axis=_after(x.axis, dim), data=None) for t in step.tensor(x).unbind(dim)]
 

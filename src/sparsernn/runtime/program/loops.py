@@ -1,0 +1,222 @@
+"""Loops over time in the model's Python: the rounds that both runs repeat become one round with carried values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from .capture import Call, NotAProgram, Ref
+from .eliminate import Elimination
+from .patterns import Leaf, patterns
+from .program import EACH_STEP, Clock
+from .rules.windows import delayed
+from .values import CONST, NOW, SEQUENCE, Elements, Value
+
+_NO_LOOP = "its operations depend on the length of the sequence in another way than by a loop with one round a step."
+
+
+@dataclass(frozen=True)
+class Loop:
+    """`size` calls a round, from call `start` of the first run and `other` of the second on; `body`: for each call its
+    arguments by name. rounds: of both runs."""
+
+    start: int
+    other: int
+    size: int
+    rounds: tuple[int, int]
+    body: Sequence[dict[str, Leaf]]
+
+
+def eliminate(work: Elimination) -> None:
+    """All calls of both runs; loops are rolled up."""
+    first, second = (0, 0)
+    for loop in _loops(work):
+        work.run(slice(first, loop.start), slice(second, loop.other))
+        _Round(work, loop).run()
+        first, second = (at + loop.size * n for at, n in zip((loop.start, loop.other), loop.rounds))
+    if len(work.first.calls) - first != len(work.second.calls) - second:
+        raise NotAProgram(_NO_LOOP)
+    work.run(slice(first, None), slice(second, None))
+
+
+def _loops(work: Elimination) -> Iterator[Loop]:
+    """The loops of both runs, in order."""
+    one, two = ([c.name for c in run.calls] for run in (work.first, work.second))
+    begin, shift = 0, 0  # behind the last loop; by how many calls the second run is longer there
+    while len(two) - len(one) > shift:
+        loop = _next(work, one, two, begin, shift)
+        if loop is None:
+            raise NotAProgram(_NO_LOOP)
+        yield loop
+        begin = loop.start + loop.size * loop.rounds[0]
+        shift += loop.size * (loop.rounds[1] - loop.rounds[0])
+
+
+def _next(work: Elimination, one: list[str], two: list[str], begin: int, shift: int) -> Loop | None:
+    """The first loop from call `begin` on: its body is as long as can be."""
+    longer = len(two) - len(one) - shift
+    for size in range(longer, 0, -1):
+        for start in range(begin, len(one) - 2 * size + 1):
+            if start > begin and one[start - 1] != two[start - 1 + shift]:
+                break
+            rounds = _repeats(one, start, size)
+            more = _repeats(two, start + shift, size) - rounds
+            if rounds < 3 or more < 1 or more * size > longer:
+                continue
+            found = patterns(work.first.calls, start, size, rounds)
+            if found is not None:
+                return Loop(start, start + shift, size, (rounds, rounds + more), found)
+    return None
+
+
+def _repeats(names: list[str], start: int, size: int) -> int:
+    """How often the `size` names from `start` on follow each other."""
+    body, count = names[start : start + size], 0
+    while names[start + count * size : start + (count + 1) * size] == body:
+        count += 1
+    return count
+
+
+@dataclass
+class _Slot:
+    """One step's place in a tensor that the loop fills."""
+
+    call: int
+    dim: int
+
+
+@dataclass
+class _Round:
+    """The one round that stands for all."""
+
+    work: Elimination
+    loop: Loop
+    values: list[Any] = field(default_factory=list)
+    carried: dict[tuple[int, int | None], tuple[Tensor, Any]] = field(default_factory=dict)
+    filled: dict[int, tuple[int, Value]] = field(default_factory=dict)
+    clock: Clock = EACH_STEP
+
+    def run(self) -> None:
+        work, loop = self.work, self.loop
+        self._align()
+        for body in loop.body:
+            for leaf in body.values():
+                for one in leaf.leaves():
+                    self._carry(one)
+        for place, body in enumerate(loop.body):
+            call, other = (work.first.calls[loop.start + n * loop.size + place] for n in (1, 2))
+            self.values.append(self._call(call, other, body))
+        self._hand_over()
+        for n in range(loop.rounds[0]):
+            for place in range(loop.size):
+                work.rounds[loop.start + n * loop.size + place] = (n, loop.rounds)
+                work.results.append(self.values[place] if n == loop.rounds[0] - 1 else None)
+        for number, (dim, value) in self.filled.items():
+            assert value.tensor is not None
+            tensor = value.tensor.unsqueeze(dim)
+            work.results[number] = Value(SEQUENCE, tensor, dim, self.clock, loop.rounds)
+
+    def _sequences(self) -> Iterator[Value]:
+        for body in self.loop.body:
+            for leaf in body.values():
+                for one in leaf.leaves():
+                    if one.kind in ("outer", "element"):
+                        value = self._outside(one)
+                        if isinstance(value, Elements):
+                            yield value.sequence
+                        elif isinstance(value, Value) and value.kind == SEQUENCE:
+                            yield value
+
+    def _outside(self, leaf: Leaf) -> Any:
+        item = leaf.item
+        if leaf.kind == "element":
+            item = Ref(item.call)
+        return self.work.value(item)
+
+    def _align(self) -> None:
+        clocks = {value.clock for value in self._sequences()}
+        if len({c.every for c in clocks}) > 1:
+            raise NotAProgram("a loop over time reads sequences of different rates.")
+        if clocks:
+            self.clock = max(clocks, key=lambda c: c.first)
+
+    def _carry(self, leaf: Leaf) -> None:
+        """A state for what a round reads of the round before."""
+        if leaf.kind != "carry":
+            return
+        work, key = self.work, (leaf.place, leaf.part)
+        start = work.value(leaf.start) if isinstance(leaf.start, (Ref, Tensor)) else None
+        if not isinstance(start, Value) or start.kind != CONST or start.data is None:
+            raise NotAProgram("a loop over time begins with a value that is not constant: pass it as a state.")
+        if key in self.carried:
+            return
+        result = work.first.calls[self.loop.start + leaf.place].result
+        shape = (result if leaf.part is None else result[leaf.part]).shape
+        tensor = work.build.state("carried", shape, start.data, start.data.expand(shape).contiguous())
+        self.carried[key] = tensor, None
+
+    def _argument(self, leaf: Leaf) -> Any:
+        if leaf.kind == "list":
+            return [self._argument(one) for one in leaf.item]
+        if leaf.kind == "local":
+            value = self.values[leaf.place]
+            return value if leaf.part is None else value[leaf.part]
+        if leaf.kind == "carry":
+            return Value(NOW, self.carried[leaf.place, leaf.part][0], None, self.clock)
+        if leaf.kind == "element":
+            elements: Elements = self._outside(leaf)
+            return self._current(elements.sequence, elements.keep)
+        return self._outside(leaf) if leaf.kind == "outer" else leaf.item
+
+    def _current(self, sequence: Value, keep: bool = False) -> Value:
+        """The element of this round."""
+        value = delayed(self.work.build, sequence, self.clock)
+        assert value.tensor is not None and value.axis is not None
+        tensor = value.tensor if keep else value.tensor.select(value.axis, 0)
+        return Value(NOW, tensor, None, self.clock)
+
+    def _call(self, call: Call, other: Call, body: dict[str, Leaf]) -> Any:
+        name = call.name.removeprefix("aten.")
+        numbered = {key: leaf.item for key, leaf in body.items() if leaf.kind == "index"}
+        if numbered:
+            return self._read(call, name, body, numbered)
+        target = self._argument(body[next(iter(body))]) if body else None
+        if isinstance(target, _Slot):
+            if name != "copy_":
+                raise NotAProgram(f"{name} ({call.source}) changes a step of a tensor: assign the step as a whole.")
+            value = self._argument(body["src"])
+            if target.call in self.filled:
+                raise NotAProgram(f"{name} ({call.source}) writes a step of the same tensor twice.")
+            self.filled[target.call] = target.dim, value
+            return target
+        return self.work.call(call, other, lambda key: self._argument(body[key]))
+
+    def _read(self, call: Call, name: str, body: dict[str, Leaf], numbered: dict[str, int]) -> Any:
+        """x[:, t] of a sequence, or the place that it has in a tensor that is filled."""
+        source = body["self"]
+        value = self._argument(source) if "self" in body else None
+        one = numbered in ({"index": 0}, {"start": 0, "end": 1}, {"start": 0})
+        one = one and (name != "narrow" or body["length"].item == 1)
+        if not one or name not in ("select", "slice", "narrow") or not isinstance(value, Value):
+            raise NotAProgram(f"{name} ({call.source}) uses the number of the step in another way than as x[:, t].")
+        dim = body["dim"].item
+        if value.kind == SEQUENCE and value.tensor is not None and value.axis == dim % value.tensor.dim():
+            return self._current(value, name != "select")
+        if value.kind == CONST and source.kind == "outer" and isinstance(source.item, Ref) and name == "select":
+            return _Slot(source.item.call, dim)
+        raise NotAProgram(f"{name} ({call.source}) reads a place by the number of the step that is not the step's own.")
+
+    def _hand_over(self) -> None:
+        """What the round made becomes what the next one reads, all at once."""
+        build = self.work.build
+        ours = {build.view(tensor).buffer for tensor, _ in self.carried.values()}
+        made = []
+        for (place, part), (tensor, _) in self.carried.items():
+            value = self.values[place] if part is None else self.values[place][part]
+            new = value.tensor
+            made.append((tensor, build.copied(new, self.clock) if build.view(new).buffer in ours else new))
+        for tensor, new in made:
+            build.emit("copy", (new,), (tensor,), self.clock)
