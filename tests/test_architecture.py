@@ -14,6 +14,7 @@ import pytest
 
 import sparsernn
 import sparsernn_studies
+from sparsernn.nn.protocol import LAYERS
 
 SOURCE = Path(sparsernn.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -168,6 +169,19 @@ def test_one_place_knows_how_many_gates_an_lstm_has():
 )
 def test_a_second_place_that_knows_it_is_seen(code):
     assert [*knows_the_gates_of_an_lstm(ast.parse(code))] == [1]
+
+
+def test_no_other_room_knows_a_layer_of_ours_by_name():
+    """They ask for what `nn.protocol` says; a new layer is one file."""
+    rooms = {"surgery", "runtime", "export", "learn", "analysis"}
+    found = [
+        f"{path.relative_to(SOURCE)}:{line} imports {name}"
+        for path, tree in trees()
+        if room_of(path) in rooms
+        for line, name in imported(path, tree)
+        if name.startswith("sparsernn.nn.") and name.rpartition(".")[2] in LAYERS
+    ]
+    assert found == []
 
 
 def private_imports(path: Path, tree: ast.Module, top: Path = SOURCE) -> list[str]:

@@ -73,7 +73,7 @@ def test_equals_the_dense_layer(way, case, batch, time, with_state, with_masks):
     assert {name: tuple(map(sum, counts)) for name, counts in _living(gated).items()} == {
         name: (sum(int((~mask).sum()) for mask in masks.values()),) for name, masks in constant.items()
     }
-    gated.check_rows()
+    gated.settle()
     x = torch.randn(*((batch, time) if dense.batch_first else (time, batch)), dense.input_size, dtype=torch.float64)
     x.requires_grad_()
     _, state = dense(x)
@@ -225,7 +225,7 @@ def test_the_loop_is_for_large_layers_with_few_living_gates():
 
 def test_rows_that_are_no_order_are_refused():
     gated = GatedLSTM(2, [3], [[(1, 2, 3, 0)]])
-    gated.check_rows()
+    gated.settle()
     gated.rows_l0[0] = 5
     with pytest.raises(ValueError, match="rows_l0"):
-        gated.check_rows()
+        gated.settle()

@@ -6,6 +6,7 @@ A file that is mapped instead ends the process (SIGBUS) when somebody cuts it sh
 from __future__ import annotations
 
 import json
+import reprlib
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -112,3 +113,9 @@ def most_values(size: int) -> int:
 
 def _values(header: bytes) -> int:
     return header.count(b",") + header.count(b"[") + header.count(b"{")
+
+
+def short(value: object) -> str:
+    """`value` for an error message, at most 60 characters."""
+    text = reprlib.repr(value)  # of limited depth
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -45,9 +45,9 @@ BUGS = (
     ),
     Bug(
         "first cell states cut by the projected units",
-        "surgery: _keep_states",
-        "kept.append([kept_index(dead[layer.name]).tolist() for layer in layers])",
-        "kept.append(outer)",
+        "surgery: sides_of",
+        "[~dead[layer.name] for layer in mine]",
+        "[~dead[layer.unit_sets[-1]] for layer in mine]",
         grid("LSTM projected-1-True", "LSTM projected-2-False"),
     ),
     Bug(
@@ -80,7 +80,7 @@ BUGS = (
     ),
     Bug(
         "projections of unequal widths taken for equal",
-        "surgery: _fit_stack",
+        "nn: fitted",
         " and len({w for row in proj or [[0]] for w in row}) == 1",
         "",
         ("contracts/test_grid.py::test_one_direction_loses_projected_units",),
@@ -144,8 +144,8 @@ BUGS = (
     Bug(
         "input and forget gate swapped",
         "nn: lstm_state",
-        "i: Tensor, f: Tensor, ",
-        "f: Tensor, i: Tensor, ",
+        "i, f, g, o = gates",
+        "f, i, g, o = gates",
         (FOLDED,),
     ),
     Bug(

@@ -17,12 +17,10 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from .._modules import in_eval
 from ..nn.equations import step
-from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
+from ..nn.layers import LayeredRecurrent
 from ..structure.cells import RecurrentLayer
 from ..structure.examples import calls, fresh, run
 from .gates import KINDS
-
-_KNOWN = (nn.RNNBase, nn.RNNCellBase, RaggedLSTM, RaggedGRU, RaggedRNN)
 
 
 def gradient_lag(
@@ -48,7 +46,7 @@ def gradient_lag(
         if value < 1:
             raise ValueError(f"gradient_lag: got {name}={value}, expected at least 1.")
     twin = in_eval(model)
-    known = {layer.module for layer in layers if isinstance(twin.get_submodule(layer.module), _KNOWN)}
+    known = {layer.module for layer in layers if _is_known(twin.get_submodule(layer.module))}
     inputs = _record(twin, example_inputs, known, sequences)
     parameters = {name: p.detach() for name, p in twin.named_parameters()}
     result: dict[str, Any] = {}
@@ -70,6 +68,11 @@ def gradient_lag(
             outputs[layer.module, layer.layer, layer.reverse] = step.sequence(x_TBI, lengths)
         result[layer.name] = _layer(step, x_TBI, lengths, kinds[layer.name], lags, units)
     return result
+
+
+def _is_known(module: nn.Module) -> bool:
+    ours = isinstance(module, LayeredRecurrent) and module.like_torch
+    return ours or isinstance(module, (nn.RNNBase, nn.RNNCellBase))
 
 
 def _record(model: nn.Module, example_inputs: Any, paths: set[str], sequences: int) -> dict[str, tuple[Tensor, Tensor]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .levels import Slices, scored, sums, wide
 from .saved import Some, like
-from .target import Budget, Ramp, copies
+from .target import TowardsSize, copies
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 OPEN = 2.2  # where a begins: nearly all gates are open
@@ -29,16 +29,10 @@ _SHIFT = BETA * math.log(-GAMMA / ZETA)
 
 
 @dataclass
-class HardConcrete:
+class HardConcrete(TowardsSize):
     """The state of one run. Between two optimizer steps the parameters hold w z with one sample z of the gates, so that
     forward and backward need no change; `weights` keeps w. A gradient of w z becomes those of w and of a."""
 
-    budget: Budget
-    ramp: Ramp
-    target: float
-    steps: int
-    gone: list[Tensor] | None = None
-    frozen: bool = False
     a: Tensor | None = None
     moments: list[Tensor] = field(default_factory=list)
     multiplier: float = 0.0

@@ -13,27 +13,16 @@ import torch
 from torch import Tensor
 
 from .saved import Some
-from .target import Budget, Ramp, copies, watch_scores
+from .target import TowardsSize, copies
 
 PERIODS = 10
 
 
 @dataclass
-class ShrinkToZero:
+class ShrinkToZero(TowardsSize):
     """The state of one run: what is out for good (`gone`), and what fades in this period (`fading`)."""
 
-    budget: Budget
-    ramp: Ramp
-    target: float
-    steps: int
-    gone: list[Tensor] | None = None
-    frozen: bool = False
     fading: list[Tensor] = field(default_factory=list)
-
-    def watch(self, parameters: Mapping[str, Tensor], scale: Tensor | float) -> None:
-        """The score may look at the gradients."""
-        if not self.frozen:
-            watch_scores(self.budget, parameters, scale)
 
     def advance(self, step: int, parameters: Mapping[str, Tensor]) -> bool:
         """After an optimizer step: let fade what is due; True if the choice has just become final."""

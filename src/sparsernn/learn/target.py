@@ -193,8 +193,8 @@ def watch_scores(budget: Budget, parameters: Mapping[str, Tensor], scale: Tensor
 
 
 @dataclass
-class SoftTopK:
-    """The state of one run towards `target`: which groups are out, and whether that is final."""
+class TowardsSize:
+    """The state of one run towards `target`: which groups are out (`gone`), and whether that is final (`frozen`)."""
 
     budget: Budget
     ramp: Ramp
@@ -202,6 +202,16 @@ class SoftTopK:
     steps: int
     gone: list[Tensor] | None = None
     frozen: bool = False
+
+    def watch(self, parameters: Mapping[str, Tensor], scale: Tensor | float) -> None:
+        """The score may look at the gradients."""
+        if not self.frozen:
+            watch_scores(self.budget, parameters, scale)
+
+
+@dataclass
+class SoftTopK(TowardsSize):
+    """Chooses anew at each step, until that is final."""
 
     def advance(self, step: int, parameters: Mapping[str, Tensor]) -> bool:
         """After an optimizer step: zero what is due; True if the choice has just become final."""
@@ -214,11 +224,6 @@ class SoftTopK:
         self.frozen = step >= self.ramp.freeze_step(self.steps)
         self.budget.zero(self.gone, parameters)
         return self.frozen
-
-    def watch(self, parameters: Mapping[str, Tensor], scale: Tensor | float) -> None:
-        """The score may look at the gradients."""
-        if not self.frozen:
-            watch_scores(self.budget, parameters, scale)
 
     def settle(self, step: int, parameters: Mapping[str, Tensor]) -> None:
         """What is out is at zero already."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..tensors import short
+from .protocol import Layer, Misfit, register_layer
 from .word_widths import block_sizes, block_widths, widths_by_count
 
 
-class FrequencyEmbedding(nn.Module):
+@register_layer
+class FrequencyEmbedding(Layer):
     """An embedding whose frequent words use all columns and whose rare words only the first few.
 
     The columns are split into `blocks` of equal width (the last takes the rest). The first block covers all words,
@@ -176,7 +180,26 @@ class FrequencyEmbedding(nn.Module):
             found[words.cpu()] = band.shape[1]
         return found
 
-    def check_rank(self) -> None:
+    def config(self) -> dict[str, Any]:
+        return {"bands": [list(band.shape) for band in self.bands]}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], dense: nn.Module) -> Self:
+        new = cls._own(dense)._copied()
+        bands: Any = config.get("bands")
+        whole = isinstance(bands, list) and all(
+            isinstance(band, list) and [type(part) for part in band] == [int, int] for band in bands
+        )
+        if not whole or [band[0] for band in bands] != [len(band) for band in new.bands]:
+            raise Misfit("bands", f"got {short(bands)}, expected words and columns of {len(new.bands)} bands.")
+        for n, ((_, width), band) in enumerate(zip(bands, new.bands)):
+            if not min(1, band.shape[1]) <= width <= band.shape[1]:
+                raise Misfit(f"bands[{n}]", f"got {width} columns, expected at most {band.shape[1]}.")
+        if any(a[1] < b[1] for a, b in pairwise(bands)):
+            raise Misfit("bands", "a band is wider than the one before it.")
+        return new._empty({f"band_{n}": tuple(b) for n, b in enumerate(bands)} | {"rank": (new.num_embeddings,)})
+
+    def settle(self) -> None:
         """Raise ValueError unless the buffer `rank` names each place once."""
         if self.rank is not None and not torch.equal(
             self.rank.sort().values.cpu(), torch.arange(self.num_embeddings, dtype=torch.int32)

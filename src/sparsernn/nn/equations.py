@@ -19,15 +19,16 @@ def activate(pre: Tensor, cell: Cell, sizes: Sequence[int] | None = None) -> lis
     return [getattr(torch, name)(gate) for gate, name in zip(gates, cell.activations)]
 
 
-def lstm_state(i: Tensor, f: Tensor, g: Tensor, o: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+def lstm_state(gates: Sequence[Tensor], c: Tensor) -> tuple[Tensor, Tensor]:
     """h and c from gates that are activated."""
+    i, f, g, o = gates
     c = f * c + i * g
     return o * torch.tanh(c), c
 
 
 def lstm(pre: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """h and c from what input, state and biases add up to."""
-    return lstm_state(*activate(pre, LSTM), c)
+    return lstm_state(activate(pre, LSTM), c)
 
 
 def gru_candidate(n_x: Tensor, r: Tensor, n_h: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import _VF, Tensor
 from torch.nn import functional as F
 
@@ -45,6 +46,21 @@ def reverse(x: Tensor, backwards: Tensor | None, batch_first: bool) -> Tensor:
     if backwards is not None:
         return x.index_select(0, backwards)
     return x.flip(1 if batch_first else 0)
+
+
+def backward_order(batch_sizes: Tensor) -> Tensor:
+    """Row numbers of packed data that make every sequence run from its last step to its first.
+
+    batch_sizes: (time,), on the CPU, never rising. The packed layout stays the same, since no length changes; the
+    order is its own inverse.
+    """
+    steps = torch.arange(len(batch_sizes))
+    time = torch.repeat_interleave(steps, batch_sizes)
+    offsets = batch_sizes.cumsum(0) - batch_sizes
+    place = torch.arange(len(time)) - offsets[time]
+    # Sequence b is as long as the number of steps that hold more than b sequences.
+    lengths = (batch_sizes.unsqueeze(0) > torch.arange(int(batch_sizes[0])).unsqueeze(1)).sum(1)
+    return offsets[lengths[place] - 1 - time] + place
 
 
 def _widen_cells(

@@ -8,23 +8,25 @@ from r without a product with x or h.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import init
 
 from ..structure.cells import GRU, LSTM, MODES
+from ..tensors import short
 from .folding import first_order, fold, is_order, unfold
 from .fused import reverse, run_fused
 from .gated_steps import GatedWeights, run_steps, worth_a_loop
 from .layers import LayeredRecurrent, States, TanhOrRelu
+from .packing import options_of
+from .protocol import Misfit, check_table, register_layer
 from .ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 
 
 class _Gated(LayeredRecurrent):
+    like_torch = True
     dense_types: ClassVar[tuple[type[nn.Module], ...]] = ()
 
     def __init__(
@@ -33,47 +35,46 @@ class _Gated(LayeredRecurrent):
         hidden_sizes: Sequence[int | Sequence[int]],
         living: Sequence[Sequence[Sequence[int]]],
         *,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        proj_sizes: Sequence[int | Sequence[int]] | None = None,
         scaled: Sequence[Sequence[int]] | None = None,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            input_size,
-            hidden_sizes,
-            bias=bias,
-            batch_first=batch_first,
-            dropout=dropout,
-            bidirectional=bidirectional,
-            proj_sizes=proj_sizes,
-        )
+        super().__init__(input_size, hidden_sizes, **options)
         self.living = tuple(tuple(tuple(counts) for counts in row) for row in living)
         self.scaled = tuple(tuple(0 for _ in row) for row in self.hidden_sizes)
         if scaled is not None:
             self.scaled = tuple(tuple(row) for row in scaled)
         self._check_counts()
-
-        def register(name: str, *shape: int) -> None:
-            self.register_parameter(name, nn.Parameter(torch.empty(*shape, device=device, dtype=dtype)))
-
         for layer, ends in enumerate(self.suffixes()):
             for direction, end in enumerate(ends):
-                width, output = self.hidden_sizes[layer][direction], self.output_widths(layer)[direction]
-                rows, scales = sum(self.living[layer][direction]), self.scaled[layer][direction]
-                register("weight_ih" + end, rows, self.layer_input_size(layer))
-                register("weight_hh" + end, rows, output)
-                if bias:
-                    register("bias_ih" + end, self.gates * width)
-                    register("bias_hh" + end, self.gates * width)
-                if self.proj_sizes is not None:
-                    register("weight_hr" + end, output, width)
-                order = first_order(width, self.living[layer][direction], scales)
+                width, counts = self.hidden_sizes[layer][direction], self.living[layer][direction]
+                order = first_order(width, counts, self.scaled[layer][direction])
                 self.register_buffer("rows" + end, torch.tensor(order, device=device))
-        self.reset_parameters()
+        self._register(device, dtype)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        rows = {end: sum(n) for ends, row in zip(self.suffixes(), self.living) for end, n in zip(ends, row)}
+        return {
+            name: (rows[name[len("weight_ih") :]], shape[1]) if name.startswith(("weight_ih", "weight_hh")) else shape
+            for name, shape in super().shapes().items()
+        }
+
+    def packing(self) -> None:
+        """None: kernels take what `to_dense` gives, and leave zero rows out by themselves."""
+
+    def config(self) -> dict[str, Any]:
+        return super().config() | {"living": self.living, "scaled": self.scaled}
+
+    @classmethod
+    def _counts(cls, config: Mapping[str, Any], source: Any) -> dict[str, Any]:
+        size = source.num_layers, 1 + source.bidirectional
+        found = {name: check_table(name, config.get(name), *size) for name in ("living", "scaled")}
+        for layer, row in enumerate(found["living"]):
+            for direction, counts in enumerate(row):
+                if not isinstance(counts, list | tuple):
+                    raise Misfit(f"living[{layer}][{direction}]", f"got {short(counts)}, expected a list.")
+        return found
 
     def _check_counts(self) -> None:
         shape = [len(row) for row in self.hidden_sizes]
@@ -94,19 +95,7 @@ class _Gated(LayeredRecurrent):
                 if type(scaled) is not int or not 0 <= scaled <= most:
                     raise ValueError(f"scaled[{layer}][{direction}] is {scaled}; expected 0 to {most}.")
 
-    def reset_parameters(self) -> None:
-        """Uniform in ±1/sqrt(width) of the own layer and direction, as torch does."""
-        for layer, ends in enumerate(self.suffixes()):
-            for direction, end in enumerate(ends):
-                bound = 1 / math.sqrt(self.hidden_sizes[layer][direction])
-                for name, weight in self.named_parameters():
-                    if name.endswith(end):
-                        init.uniform_(weight, -bound, bound)
-
-    def flatten_parameters(self) -> None:
-        """Nothing: only layers without a constant gate run through a fused kernel."""
-
-    def check_rows(self) -> None:
+    def settle(self) -> None:
         """Raise ValueError unless the buffers `rows_l0`, ... list every row once, each kind in rising order."""
         for layer, ends in enumerate(self.suffixes()):
             for direction, end in enumerate(ends):
@@ -196,24 +185,13 @@ class _Gated(LayeredRecurrent):
         by_layer = [folds[n : n + step] for n in range(0, len(folds), step)]
         sizes = [[f.width for f in row] for row in by_layer]
         projected = hasattr(source, "weight_hr_l0")
-        options: dict[str, Any] = {"nonlinearity": source.nonlinearity} if cls is GatedRNN else {}
+        options = options_of(source)
         if projected:
             options["proj_sizes"] = [[len(getattr(source, "weight_hr" + f.end)) for f in row] for row in by_layer]
-        if cls is GatedGRU:
+        if cls.cell.apart:
             options["scaled"] = [[f.scaled for f in row] for row in by_layer]
-        weight = source.weight_ih_l0
-        small = cls(
-            source.input_size,
-            sizes,
-            [[f.living for f in row] for row in by_layer],
-            bias=source.bias,
-            batch_first=source.batch_first,
-            dropout=source.dropout,
-            bidirectional=source.bidirectional,
-            device=weight.device,
-            dtype=weight.dtype,
-            **options,
-        )
+        small: Any = cls(source.input_size, sizes, [[f.living for f in row] for row in by_layer], **options)
+        small.dropout = source.dropout
         with torch.no_grad():
             for folding in folds:
                 for name, value in folding.tensors(source).items():
@@ -222,21 +200,9 @@ class _Gated(LayeredRecurrent):
 
     def to_dense(self) -> nn.Module:
         """The ragged stack of the same function, with zero rows where gates are constant."""
-        options: dict[str, Any] = {"nonlinearity": getattr(self, "nonlinearity")} if self.kind == "RNN" else {}  # noqa: B009
-        if self.proj_sizes is not None:
-            options["proj_sizes"] = self.proj_sizes
-        weight = getattr(self, "weight_ih_l0")  # noqa: B009
-        dense = self.dense_types[1](
-            self.input_size,
-            self.hidden_sizes,
-            bias=self.bias,
-            batch_first=self.batch_first,
-            dropout=self.dropout,
-            bidirectional=self.bidirectional,
-            device=weight.device,
-            dtype=weight.dtype,
-            **options,
-        )
+        options = options_of(self) | {"proj_sizes": self.proj_sizes}
+        dense = self.dense_types[1](self.input_size, self.hidden_sizes, **options)
+        dense.dropout = self.dropout
         with torch.no_grad():
             for end in [end for ends in self.suffixes() for end in ends]:
                 unfold(self, dense, end)
@@ -246,6 +212,7 @@ class _Gated(LayeredRecurrent):
         return f"{super().extra_repr()}, living={[list(map(list, row)) for row in self.living]}"
 
 
+@register_layer
 class GatedLSTM(_Gated):
     """An LSTM stack without its constant gates, made by `from_dense`; called like torch.nn.LSTM.
 
@@ -260,6 +227,7 @@ class GatedLSTM(_Gated):
     dense_types = (nn.LSTM, RaggedLSTM)
 
 
+@register_layer
 class GatedGRU(_Gated):
     """A GRU stack without its constant gates (r, z, n); see `GatedLSTM`.
 
@@ -271,7 +239,11 @@ class GatedGRU(_Gated):
     dense_types = (nn.GRU, RaggedGRU)
 
 
+@register_layer
 class GatedRNN(TanhOrRelu, _Gated):
     """An RNN stack (tanh or relu) without its constant units; see `GatedLSTM`."""
 
     dense_types = (nn.RNN, RaggedRNN)
+
+
+GATED: dict[str, type[_Gated]] = {kind.cell.name: kind for kind in (GatedLSTM, GatedGRU, GatedRNN)}

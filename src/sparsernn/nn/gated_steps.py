@@ -89,7 +89,7 @@ def lstm_step(w: GatedWeights) -> Step:
         h, c = states
         living = activate(now + F.linear(h, w.weight_hh), w.cell, w.living)
         values = torch.cat([*living, fixed.expand(len(h), -1)], 1).index_select(1, place)
-        h, c = lstm_state(*values.split(w.width, 1), c)
+        h, c = lstm_state(values.split(w.width, 1), c)
         return [h if w.weight_hr is None else F.linear(h, w.weight_hr), c]
 
     return step

@@ -7,9 +7,9 @@ there are.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self, get_args
 
 import torch
@@ -18,12 +18,15 @@ from torch.nn import functional as F
 from torch.nn import init
 
 from ..structure.cells import GRU, LSTM, register_cell
+from ..tensors import short
 from .layering import Layering, Outputs, Skips, lay_out
 from .layers import States, TanhOrRelu
+from .protocol import Kept, Misfit, Packing, Sides, check_size, register_layer
 from .ragged import _Ragged
 
 
 class _Graph(_Ragged):
+    like_torch = False
     layering: Layering
 
     def __init__(
@@ -98,31 +101,61 @@ class _Graph(_Ragged):
             if weight is not None and weight.dim() == 2
         )
 
-    def keep_units(self, units: Sequence[Sequence[int]]) -> None:
+    def narrowed(self, kept: Kept) -> Self:
+        self.input_size = getattr(self, "weight_ih_l0").shape[1]  # noqa: B009
+        units = []
+        for layer, (size,) in enumerate(self.hidden_sizes):
+            # Another form of surgery may have left the weights of this module alone.
+            cut = getattr(self, f"weight_hh_l{layer}").shape[1] < size
+            units.append(kept.units[f"l{layer}"].nonzero()[:, 0].tolist() if cut else range(size))
+        return self._keep(units)
+
+    def sides(self, kept: Kept) -> Sides:
+        rows = [
+            kept.units.get(f"l{n}", torch.ones(size, dtype=torch.bool)) for n, (size,) in enumerate(self.hidden_sizes)
+        ]
+        whole = torch.ones(self.input_size, dtype=torch.bool)
+        output = torch.cat([row[list(units)] for row, units in zip(rows, self.layering.readout)])
+        return Sides(kept.columns.get("weight_ih_l0", whole), (tuple(rows),) * self.cell.states, output)
+
+    def _keep(self, units: Sequence[Sequence[int]]) -> Self:
         """Bring sizes, readout and node names in line with the hidden units that are left of each layer.
 
-        Weights and masks are cut by the caller. Raises ValueError where the parts of a layer lost different units.
+        Raises ValueError where the parts of a layer lost different units.
         """
         self.layering = self.layering.narrowed(units)
         self.hidden_sizes = tuple((size,) for size in self.layering.hidden_sizes)
+        return self
 
-    def narrowed(self, input_size: int, units: Sequence[Sequence[int]]) -> Self:
-        """A copy with these hidden units of each layer, its tensors on the meta device."""
-        new = copy.deepcopy(self)
-        new.input_size = input_size
-        new.keep_units(units)
-        for layer, (size,) in enumerate(new.hidden_sizes):
-            rows = self.gates * size
-            shapes = {"ih": (rows, new.layer_input_size(layer)), "hh": (rows, size)}
-            for name, tensor in [*self.named_parameters(), *self.named_buffers()]:
-                kind, _, end = name.partition("_")[2].partition("_l")
-                if int(end) == layer:
-                    made = torch.empty(
-                        (rows,) if name.startswith("bias") else shapes[kind], dtype=tensor.dtype, device="meta"
-                    )
-                    is_parameter = isinstance(tensor, nn.Parameter)
-                    setattr(new, name, nn.Parameter(made, tensor.requires_grad) if is_parameter else made)
-        return new
+    def config(self) -> dict[str, Any]:
+        return {"input_size": self.input_size, "kept": self.layering.kept}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], dense: nn.Module) -> Self:
+        new = cls._own(dense)._copied()
+        new.input_size = check_size("input_size", config.get("input_size"), new.input_size)
+        kept: Any = config.get("kept")
+        if not isinstance(kept, list | tuple) or len(kept) != new.num_layers:
+            raise Misfit("kept", f"got {short(kept)}, expected {new.num_layers} lists of units.")
+        for layer, (units, (most,)) in enumerate(zip(kept, new.hidden_sizes)):
+            whole = isinstance(units, list | tuple) and all(type(k) is int and 0 <= k < most for k in units)
+            if not whole or list(units) != sorted(set(units)):
+                expected = f"expected rising numbers from 0 to {most - 1}"
+                raise Misfit(f"kept[{layer}]", f"got {short(units)}, {expected}.")
+        try:
+            new._keep(kept)
+        except ValueError as error:
+            raise Misfit("kept", str(error)) from None
+        shapes = new.shapes()
+        return new._empty(shapes | {name.replace("weight", "mask"): shape for name, shape in shapes.items()})
+
+    def settle(self) -> None:
+        self.clear_absent()
+
+    def packing(self) -> Packing:
+        found = super().packing()
+        assert found is not None
+        return replace(found, whole=False)
 
     def flatten_parameters(self) -> None:
         """Nothing: masked weights are made anew in every call."""
@@ -178,6 +211,7 @@ def _check_options(skips: object, recurrent: object, outputs: object) -> None:
         raise ValueError(f"recurrent is {recurrent!r}; expected 'dense' or a networkx graph of what feeds back.")
 
 
+@register_layer
 class GraphLSTM(_Graph):
     """An LSTM with the connections of a graph; call and results are those of torch.nn.LSTM.
 
@@ -202,12 +236,14 @@ class GraphLSTM(_Graph):
     cell = LSTM
 
 
+@register_layer
 class GraphGRU(_Graph):
     """A GRU with the connections of a graph; see `GraphLSTM`."""
 
     cell = GRU
 
 
+@register_layer
 class GraphRNN(TanhOrRelu, _Graph):
     """A tanh or relu (`nonlinearity`) network with the connections of a graph; see `GraphLSTM`."""
 

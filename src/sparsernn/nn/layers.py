@@ -6,42 +6,33 @@ initial and final states, reversal in time and dropout between layers.
 
 from __future__ import annotations
 
+import math
 import numbers
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn import init
 from torch.nn.utils.rnn import PackedSequence
 
 from ..structure.cells import RNN, Cell
-from .state import RaggedState, pack_rows
+from .fused import backward_order
+from .packing import Widths, check_widths, sizes_and_options, stacked
+from .protocol import Layer, Misfit, Packing, check_size, fitting_widths
+from .state import RaggedState, pack_rows, state_rows
 
-Widths = tuple[tuple[int, ...], ...]
 States = list[Tensor]  # of one layer and direction: [h] or [h, c], each (batch, width)
 
 
-def check_widths(name: str, sizes: Sequence[int | Sequence[int]], directions: int) -> Widths:
-    """One tuple for each layer, one width for each direction; ValueError where it is anything else."""
-    widths = tuple((size,) if isinstance(size, int) else tuple(size) for size in sizes)
-    for layer, row in enumerate(widths):
-        if len(row) != directions or not all(isinstance(w, int) and not isinstance(w, bool) and w > 0 for w in row):
-            raise ValueError(
-                f"{name}[{layer}] is {list(row)}; expected {directions} positive whole number"
-                f"{'s (forward, reverse)' if directions == 2 else ''} for each layer."
-            )
-    if not widths:
-        raise ValueError(f"{name} is empty; expected one entry for each layer.")
-    return widths
-
-
-class LayeredRecurrent(nn.Module, ABC):
+class LayeredRecurrent(Layer, ABC):
     """Base of the stacks in this package. Shapes and arguments of `forward` are those of torch.nn.LSTM."""
 
     cell: Cell
+    like_torch: ClassVar[bool] = False  # stands for torch's module of its cell: layers, units and states are the same
     input_size: int
     hidden_sizes: Widths
     proj_sizes: Widths | None
@@ -124,6 +115,67 @@ class LayeredRecurrent(nn.Module, ABC):
         """Endings of the parameter names, by layer and direction: [["_l0", "_l0_reverse"], ...]."""
         ends = ("", "_reverse") if self.bidirectional else ("",)
         return [[f"_l{layer}{end}" for end in ends] for layer in range(self.num_layers)]
+
+    def packing(self) -> Packing | None:
+        inputs = [self.layer_input_size(layer) for layer in range(self.num_layers)]
+        outputs = [self.output_widths(layer) for layer in range(self.num_layers)]
+        return stacked(
+            self.mode, inputs, self.hidden_sizes, outputs, bias=self.bias, projected=self.proj_sizes is not None
+        )
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every parameter at the present sizes."""
+        found = LayeredRecurrent.packing(self)
+        assert found is not None
+        return dict(found.shapes)
+
+    def _register(self, device: Any, dtype: torch.dtype | None) -> None:
+        """Make the parameters, and reset them."""
+        for name, shape in self.shapes().items():
+            self.register_parameter(name, nn.Parameter(torch.empty(*shape, device=device, dtype=dtype)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Uniform in ±1/sqrt(width) of the own layer and direction, as torch does."""
+        for widths, ends in zip(self.hidden_sizes, self.suffixes()):
+            for width, end in zip(widths, ends):
+                for name, weight in self.named_parameters():
+                    if name.endswith(end):
+                        init.uniform_(weight, -1 / math.sqrt(width), 1 / math.sqrt(width))
+
+    def flatten_parameters(self) -> None:
+        """Nothing, unless there is a fused kernel whose memory the weights share."""
+
+    def config(self) -> dict[str, Any]:
+        found = {"input_size": self.input_size, "hidden_sizes": self.hidden_sizes}
+        return found | ({"proj_sizes": self.proj_sizes} if self.like_torch else {})
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], dense: nn.Module) -> Layer:
+        if not cls.like_torch:
+            new = cls._own(dense)._copied()
+            new.input_size = check_size("input_size", config.get("input_size"), new.input_size)
+            rows = fitting_widths("hidden_sizes", config.get("hidden_sizes"), new.hidden_sizes)
+            new.hidden_sizes = tuple(map(tuple, rows))
+            return new._empty(new.shapes())
+        ours = isinstance(dense, LayeredRecurrent) and dense.like_torch and dense.cell == cls.cell
+        if not ours and not isinstance(dense, getattr(nn, cls.cell.name)):
+            raise Misfit("class", f"{cls.__name__}, but the model has a {type(dense).__name__} there.")
+        made: Any = cls
+        size, rows, options = sizes_and_options(config, dense)
+        try:
+            new = made(size, rows, **(options | {"device": "meta"}), **cls._counts(config, dense))
+        except Misfit:
+            raise
+        except ValueError as error:
+            raise Misfit("", str(error)) from None
+        new.dropout = cast(Any, dense).dropout
+        return new
+
+    @classmethod
+    def _counts(cls, config: Mapping[str, Any], source: Any) -> dict[str, Any]:
+        """What else the constructor takes from a config."""
+        return {}
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {_short(self.hidden_sizes)}"
@@ -213,7 +265,7 @@ class LayeredRecurrent(nn.Module, ABC):
             given = hx
         else:
             given = (hx,)
-        found = [_rows(name, value, widths, batch, unbatched) for (name, widths), value in zip(kinds, given)]
+        found = [state_rows(name, value, widths, batch, unbatched) for (name, widths), value in zip(kinds, given)]
         if order is not None:
             found = [[row.index_select(0, order) for row in rows] for rows in found]
         return [list(rows) for rows in zip(*found)]
@@ -238,35 +290,3 @@ class TanhOrRelu:
 
 def _short(widths: Widths) -> list[int | list[int]]:
     return [list(row) if row[1:] else row[0] for row in widths]
-
-
-def _rows(name: str, value: Any, widths: list[int], batch: int, unbatched: bool) -> list[Tensor]:
-    """The rows of a state given as tensor, `RaggedState` or sequence of tensors, each (batch, width), checked."""
-    if not isinstance(value, (Tensor, RaggedState, tuple, list)):
-        raise RuntimeError(f"{name}: expected a tensor or a RaggedState, got {type(value).__name__}.")
-    rows = [row.unsqueeze(0) if unbatched else row for row in (value.unbind(0) if isinstance(value, Tensor) else value)]
-    expected = [(batch, width) for width in widths]
-    got = [tuple(row.shape) for row in rows]
-    if got != expected:
-        if unbatched:
-            expected, got = [shape[1:] for shape in expected], [shape[1:] for shape in got]
-        raise RuntimeError(
-            f"Expected {name} with rows of shapes {expected} (one a layer and direction), got {got}.\n"
-            "Pass the state that the module returned, a list of such rows, or none for zeros."
-        )
-    return rows
-
-
-def backward_order(batch_sizes: Tensor) -> Tensor:
-    """Row numbers of packed data that make every sequence run from its last step to its first.
-
-    batch_sizes: (time,), on the CPU, never rising. The packed layout stays the same, since no length changes; the
-    order is its own inverse.
-    """
-    steps = torch.arange(len(batch_sizes))
-    time = torch.repeat_interleave(steps, batch_sizes)
-    offsets = batch_sizes.cumsum(0) - batch_sizes
-    place = torch.arange(len(time)) - offsets[time]
-    # Sequence b is as long as the number of steps that hold more than b sequences.
-    lengths = (batch_sizes.unsqueeze(0) > torch.arange(int(batch_sizes[0])).unsqueeze(1)).sum(1)
-    return offsets[lengths[place] - 1 - time] + place

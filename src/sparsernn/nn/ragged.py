@@ -6,65 +6,34 @@ them. These modules keep torch's parameter names, call and results, and run each
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import init
 
-from ..structure.cells import GRU, LSTM, register_cell
+from ..structure.cells import GRU, LSTM, MODES, register_cell
 from .fused import reverse, run_fused
 from .layers import LayeredRecurrent, States, TanhOrRelu
+from .packing import options_of
+from .protocol import Kept, register_layer
 from .state import RaggedState as RaggedState
 
 
 class _Ragged(LayeredRecurrent):
+    like_torch = True
+
     def __init__(
         self,
         input_size: int,
         hidden_sizes: Sequence[int | Sequence[int]],
         *,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        proj_sizes: Sequence[int | Sequence[int]] | None = None,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            input_size,
-            hidden_sizes,
-            bias=bias,
-            batch_first=batch_first,
-            dropout=dropout,
-            bidirectional=bidirectional,
-            proj_sizes=proj_sizes,
-        )
-
-        def register(name: str, *shape: int) -> None:
-            self.register_parameter(name, nn.Parameter(torch.empty(*shape, device=device, dtype=dtype)))
-
-        for layer, ends in enumerate(self.suffixes()):
-            for direction, end in enumerate(ends):
-                width, output = self.hidden_sizes[layer][direction], self.output_widths(layer)[direction]
-                register("weight_ih" + end, self.gates * width, self.layer_input_size(layer))
-                register("weight_hh" + end, self.gates * width, output)
-                if bias:
-                    register("bias_ih" + end, self.gates * width)
-                    register("bias_hh" + end, self.gates * width)
-                if self.proj_sizes is not None:
-                    register("weight_hr" + end, output, width)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Uniform in ±1/sqrt(width) of the own layer and direction, as torch does."""
-        for widths, directions in zip(self.hidden_sizes, self.all_weights_by_layer()):
-            for width, weights in zip(widths, directions):
-                for weight in weights:
-                    init.uniform_(weight, -1 / math.sqrt(width), 1 / math.sqrt(width))
+        super().__init__(input_size, hidden_sizes, **options)
+        self._register(device, dtype)
 
     def weights(self, end: str) -> list[Tensor]:
         """weight_ih, weight_hh, the two biases and weight_hr (those that exist) of the layer named by `end`."""
@@ -92,6 +61,9 @@ class _Ragged(LayeredRecurrent):
         result = super()._apply(fn, recurse)
         self.flatten_parameters()
         return result
+
+    def narrowed(self, kept: Kept) -> nn.Module:
+        return fitted(self)
 
     def _one_call(self, layer: int) -> bool:
         """Whether all directions of `layer` have one width, so that one fused call runs them."""
@@ -133,24 +105,27 @@ class _Ragged(LayeredRecurrent):
         )
 
 
+@register_layer
 class RaggedLSTM(_Ragged):
     """torch.nn.LSTM with a width of its own for each layer and direction.
 
     `hidden_sizes`: for each layer the width of each direction, [(forward, reverse), ...] or [width, ...];
     `proj_sizes` likewise for weight_hr. Parameters are named as in torch (`weight_hh_l1_reverse`), each of its own
-    shape; arguments and results are those of torch.nn.LSTM. Where widths differ h_n and c_n are `RaggedState`s, and
-    `hidden_size` raises AttributeError: any one number would be wrong for some layer.
+    shape; other arguments, call and results are those of torch.nn.LSTM. Where widths differ h_n and c_n are
+    `RaggedState`s, and `hidden_size` raises AttributeError: any one number would be wrong for some layer.
     """
 
     cell = LSTM
 
 
+@register_layer
 class RaggedGRU(_Ragged):
     """torch.nn.GRU with a width of its own for each layer and direction; see `RaggedLSTM`."""
 
     cell = GRU
 
 
+@register_layer
 class RaggedRNN(TanhOrRelu, _Ragged):
     """torch.nn.RNN with a width of its own for each layer and direction; see `RaggedLSTM`."""
 
@@ -180,6 +155,45 @@ def _flatten(module: _Ragged, layer: int, direction: int, weights: list[Any], bo
                 module.batch_first,
                 both,
             )
+
+
+def fitted(module: Any) -> nn.Module:
+    """A stack, torch's or ragged, whose weights have been cut: torch's where one width is left, else a ragged one."""
+    gates = len(MODES[module.mode].gates)
+    ends = [[f"_l{n}{end}" for end in ("", "_reverse")[: 1 + module.bidirectional]] for n in range(module.num_layers)]
+    hidden = [[getattr(module, "weight_hh" + end).shape[0] // gates for end in row] for row in ends]
+    projected = hasattr(module, "weight_hr_l0")
+    proj = [[getattr(module, "weight_hr" + end).shape[0] for end in row] for row in ends] if projected else None
+    module.input_size = module.weight_ih_l0.shape[1]
+    even = len({w for row in hidden for w in row}) == 1 and len({w for row in proj or [[0]] for w in row}) == 1
+    if isinstance(module, nn.RNNBase):
+        if even:
+            module.hidden_size, module.proj_size = hidden[0][0], proj[0][0] if proj else 0
+            module.flatten_parameters()
+            return module
+        if type(module).__name__ not in RAGGED or type(module) is not getattr(nn, type(module).__name__):
+            raise TypeError(f"{type(module).__name__} is a subclass of torch's layer: it has one width for all layers.")
+        return _rebuilt(RAGGED[type(module).__name__], module, hidden, proj)
+    if not even:
+        module.hidden_sizes = tuple(map(tuple, hidden))
+        module.proj_sizes = None if proj is None else tuple(map(tuple, proj))
+        return module
+    return _rebuilt(getattr(nn, module.kind), module, hidden[0][0], proj[0][0] if proj else None)
+
+
+def _rebuilt(kind: type[Any], module: Any, hidden: Any, proj: Any) -> nn.Module:
+    """The same stack as another class: the very same Parameter objects."""
+    plain = issubclass(kind, nn.RNNBase)
+    options = options_of(module) | {"device": "meta"}
+    options |= {"num_layers": module.num_layers} if plain else {}
+    options |= {"proj_size" if plain else "proj_sizes": proj} if proj else {}
+    new = kind(module.input_size, hidden, **options)
+    new.dropout = module.dropout
+    new._parameters.update(module._parameters)
+    if plain:
+        new._init_flat_weights()
+        new.flatten_parameters()
+    return new
 
 
 RAGGED: dict[str, type[_Ragged]] = {kind.cell.name: kind for kind in (RaggedLSTM, RaggedGRU, RaggedRNN)}

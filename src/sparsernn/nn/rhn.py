@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import numbers
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,10 +15,12 @@ from torch.nn import init
 from ..structure.cells import RHN as HIGHWAY
 from ..structure.cells import Cell, register_cell
 from .fused import reverse
-from .layers import LayeredRecurrent, States, Widths
+from .layers import LayeredRecurrent, States
+from .protocol import Direction, Kept, Packing, register_layer
 from .rhn_steps import RHNWeights, run_steps
 
 
+@register_layer
 class RHN(LayeredRecurrent):
     """A recurrent highway network with coupled gates; call and results are those of torch.nn.GRU.
 
@@ -73,16 +74,13 @@ class RHN(LayeredRecurrent):
         self.depth = depth
         self.input_dropout, self.state_dropout = float(input_dropout), float(state_dropout)
         self.transform_bias = float(transform_bias)
-        for name, shape in self.shapes(self.input_size, self.hidden_sizes).items():
-            self.register_parameter(name, nn.Parameter(torch.empty(*shape, device=device, dtype=dtype)))
-        self.reset_parameters()
+        self._register(device, dtype)
 
-    def shapes(self, input_size: int, hidden_sizes: Widths) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every parameter of such a network with these sizes."""
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         found: dict[str, tuple[int, ...]] = {}
         for layer, ends in enumerate(self.suffixes()):
-            for width, end in zip(hidden_sizes[layer], ends):
-                found["weight_ih" + end] = (self.gates * width, sum(hidden_sizes[layer - 1]) if layer else input_size)
+            for width, end in zip(self.hidden_sizes[layer], ends):
+                found["weight_ih" + end] = (self.gates * width, self.layer_input_size(layer))
                 for d in range(self.depth):
                     found[f"weight_hh_d{d}{end}"] = (self.gates * width, width)
                     if self.bias:
@@ -109,26 +107,21 @@ class RHN(LayeredRecurrent):
             [getattr(self, f"bias_d{d}{end}") if self.bias else None for d in depths],
         )
 
-    def fit(self) -> None:
-        """Bring the sizes in line with the parameters, after surgery has cut these."""
+    def narrowed(self, kept: Kept) -> Self:
         self.input_size = getattr(self, "weight_ih" + self.suffixes()[0][0]).shape[1]
         self.hidden_sizes = tuple(
             tuple(getattr(self, "weight_ih" + end).shape[0] // self.gates for end in ends) for ends in self.suffixes()
         )
+        return self
 
-    def narrowed(self, input_size: int, hidden_sizes: Sequence[Sequence[int]]) -> Self:
-        """A copy of these sizes, its parameters on the meta device."""
-        new = copy.copy(self)
-        new._parameters = {}
-        new.input_size, new.hidden_sizes = input_size, tuple(tuple(row) for row in hidden_sizes)
-        for name, shape in self.shapes(new.input_size, new.hidden_sizes).items():
-            old = self._parameters[name]
-            assert old is not None
-            new._parameters[name] = nn.Parameter(torch.empty(shape, dtype=old.dtype, device="meta"), old.requires_grad)
-        return new
-
-    def flatten_parameters(self) -> None:
-        """Nothing: there is no fused kernel whose memory the weights would have to share."""
+    def packing(self) -> Packing:
+        depths, found = range(self.depth), []
+        for layer, ends in enumerate(self.suffixes()):
+            for direction, end in enumerate(ends):
+                hh = tuple(f"weight_hh_d{d}{end}" for d in depths)
+                bias = tuple(f"bias_d{d}{end}" if self.bias else None for d in depths)
+                found.append(Direction(layer, bool(direction), "weight_ih" + end, hh, bias))
+        return Packing(self.mode, self.shapes(), tuple(found))
 
     def _run_layer(
         self, layer: int, x: Tensor, batch_sizes: Tensor | None, states: list[States], backwards: Tensor | None

@@ -7,7 +7,7 @@ components are stored, and each runs through torch's own fused kernel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, cast
 
 import torch
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..structure.cells import GRU, LSTM, RNN
+from ..tensors import short
 from .layers import LayeredRecurrent, States, TanhOrRelu
+from .protocol import Kept, Misfit, Sides, check_size, register_layer
 from .segments import Segment, blocks_for_reduction, check_pattern, segments
-from .split_dense import places, to_dense, width_of
+from .split_dense import from_dense, to_dense, width_of
 
 
 class _Split(LayeredRecurrent):
@@ -130,6 +132,62 @@ class _Split(LayeredRecurrent):
         self.input_size, self.segments = input_size, given
         self.hidden_sizes = tuple(map(tuple, widths))
 
+    def sides(self, kept: Kept) -> Sides:
+        inputs = torch.ones(self.input_size, dtype=torch.bool)
+        for n, (begin, end) in enumerate(self.segments[0]):
+            inputs[begin:end] &= kept.columns.get(f"components.0.{n}.weight_ih_l0", inputs.new_ones(()))
+        rows = [self._left(kept, layer) for layer in range(self.num_layers)]
+        return Sides(inputs, (tuple(row for each in rows for row in each),) * self.cell.states, torch.cat(rows[-1]))
+
+    def _left(self, kept: Kept, layer: int) -> list[Tensor]:
+        """bool for each direction of `layer`: which units are left; one that was folded is not cut any more."""
+        found = []
+        for direction, end in enumerate(("", "_reverse")[: 1 + self.bidirectional]):
+            parts = [
+                kept.units.get(f"components.{layer}.{n}.l0{end}", torch.ones(width, dtype=torch.bool))
+                for n, width in enumerate(self.component_widths(layer, direction))
+            ]
+            found.append(torch.cat(parts))
+        return found
+
+    def narrowed(self, kept: Kept) -> Self:
+        """Its components have been narrowed before."""
+        inputs, segments = self.sides(kept).inputs, []
+        for layer, row in enumerate(self.segments):
+            read = torch.cat(self._left(kept, layer - 1)) if layer else inputs
+            before = torch.cat([torch.zeros(1, dtype=torch.long), read.long().cumsum(0)]).tolist()
+            segments.append([(before[begin], before[end]) for begin, end in row])
+        self.resize(int(inputs.sum()), segments)
+        return self
+
+    def packing(self) -> None:
+        """None: kernels run its components, or what `to_dense` gives."""
+
+    def config(self) -> dict[str, Any]:
+        return {"input_size": self.input_size, "segments": self.segments}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], dense: nn.Module) -> Self:
+        new = cls._own(dense)._copied()
+        new.input_size = check_size("input_size", config.get("input_size"), new.input_size)
+        rows: Any = config.get("segments")
+        counts = [len(row) for row in new.segments]
+        is_list = isinstance(rows, list | tuple)
+        if not is_list or [len(row) if isinstance(row, list | tuple) else -1 for row in rows] != counts:
+            raise Misfit("segments", f"got {short(rows)}, expected lists of {counts} segments.")
+        for layer, row in enumerate(rows):
+            most = new.layer_input_size(layer)
+            for n, pair in enumerate(row):
+                whole = isinstance(pair, list | tuple) and [type(part) for part in pair] == [int, int]
+                if not whole or not 0 <= pair[0] < pair[1] <= most:
+                    expected = f"begin and end within 0 to {most}"
+                    raise Misfit(f"segments[{layer}][{n}]", f"got {short(pair)}, expected {expected}.")
+        new.segments = tuple(tuple((begin, end) for begin, end in row) for row in rows)
+        return new
+
+    def settle(self) -> None:
+        self.resize(self.input_size, self.segments)
+
     def reset_parameters(self) -> None:
         """Each component anew, as torch does: uniform in ±1/sqrt(its width)."""
         for component in self._all():
@@ -185,44 +243,13 @@ class _Split(LayeredRecurrent):
 
         Raises ValueError if `layer` has a weight that is not zero where the pattern has none.
         """
-        if not isinstance(layer, getattr(nn, cls.cell.name)) or getattr(layer, "proj_size", 0):
-            raise TypeError(
-                f"{cls.__name__}.from_dense: got {layer}, expected a torch.nn.{cls.cell.name} (no projection)."
-            )
-        dense: Any = layer
-        options: dict[str, Any] = {"nonlinearity": dense.nonlinearity} if cls.cell == RNN else {}
-        weight = dense.weight_ih_l0
-        made = cls(
-            dense.input_size,
-            dense.hidden_size,
-            dense.num_layers,
-            blocks=blocks,
-            input_density=input_density,
-            bias=dense.bias,
-            batch_first=dense.batch_first,
-            dropout=dense.dropout,
-            bidirectional=dense.bidirectional,
-            device=weight.device,
-            dtype=weight.dtype,
-            **options,
-        )
-        with torch.no_grad():
-            for part, whole in places(made, dense):
-                part.copy_(whole)
-            again = made.to_dense()
-            for (name, ours), theirs in zip(again.named_parameters(), dense.parameters()):
-                outside = int((ours != theirs).sum())
-                if outside:
-                    raise ValueError(
-                        f"{name} has {outside} weights that are not zero where {blocks} blocks of input density "
-                        f"{input_density} have none.\nPrune them first, or choose fewer blocks or a larger density."
-                    )
-        return made.train(dense.training)
+        return from_dense(cls, layer, blocks, input_density)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, blocks={[len(row) for row in self.segments]}"
 
 
+@register_layer
 class SplitLSTM(_Split):
     """An LSTM of `blocks` smaller ones side by side, called like torch.nn.LSTM, as many parameters and no zeros.
 
@@ -238,12 +265,14 @@ class SplitLSTM(_Split):
     cell = LSTM
 
 
+@register_layer
 class SplitGRU(_Split):
     """A GRU of `blocks` smaller ones side by side, called like torch.nn.GRU; see `SplitLSTM`."""
 
     cell = GRU
 
 
+@register_layer
 class SplitRNN(TanhOrRelu, _Split):
     """An RNN (tanh or relu) of `blocks` smaller ones side by side, called like torch.nn.RNN; see `SplitLSTM`."""
 

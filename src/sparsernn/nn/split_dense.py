@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..structure.cells import RNN
 from .layers import LayeredRecurrent
+from .packing import options_of
 from .ragged import RAGGED
 
 
@@ -41,10 +41,7 @@ def places(split: Any, dense: Any) -> Iterator[tuple[Tensor, Tensor]]:
 
 def to_dense(split: Any) -> nn.Module:
     """The same function as one torch.nn module (`sparsernn.nn.ragged` where widths differ), zeros stored."""
-    options: dict[str, Any] = {name: getattr(split, name) for name in ("bias", "batch_first", "bidirectional")}
-    options |= {"nonlinearity": split.nonlinearity} if split.cell == RNN else {}
-    weight = next(split.parameters())
-    options |= {"device": weight.device, "dtype": weight.dtype}
+    options = options_of(split)
     widths = {width for row in split.hidden_sizes for width in row}
     if len(widths) == 1:
         dense: Any = getattr(nn, split.kind)(split.input_size, widths.pop(), split.num_layers, **options)
@@ -57,3 +54,31 @@ def to_dense(split: Any) -> nn.Module:
         for part, whole in places(split, dense):
             whole.copy_(part)
     return dense.train(split.training)
+
+
+def from_dense(cls: type[Any], layer: nn.Module, blocks: Any, input_density: Any) -> Any:
+    """`layer` as a split layer of class `cls`; see `SplitLSTM.from_dense`."""
+    if not isinstance(layer, getattr(nn, cls.cell.name)) or getattr(layer, "proj_size", 0):
+        raise TypeError(f"{cls.__name__}.from_dense: got {layer}, expected a torch.nn.{cls.cell.name} (no projection).")
+    dense: Any = layer
+    made = cls(
+        dense.input_size,
+        dense.hidden_size,
+        dense.num_layers,
+        blocks=blocks,
+        input_density=input_density,
+        **options_of(dense),
+    )
+    made.dropout = dense.dropout
+    with torch.no_grad():
+        for part, whole in places(made, dense):
+            part.copy_(whole)
+        again = made.to_dense()
+        for (name, ours), theirs in zip(again.named_parameters(), dense.parameters()):
+            outside = int((ours != theirs).sum())
+            if outside:
+                raise ValueError(
+                    f"{name} has {outside} weights that are not zero where {blocks} blocks of input density "
+                    f"{input_density} have none.\nPrune them first, or choose fewer blocks or a larger density."
+                )
+    return made.train(dense.training)

@@ -216,6 +216,23 @@ def pack_rows(rows: Sequence[Tensor]) -> Tensor | RaggedState:
     return RaggedState(rows)
 
 
+def state_rows(name: str, value: Any, widths: list[int], batch: int, unbatched: bool) -> list[Tensor]:
+    """The rows of a state given as tensor, `RaggedState` or sequence of tensors, each (batch, width), checked."""
+    if not isinstance(value, (Tensor, RaggedState, tuple, list)):
+        raise RuntimeError(f"{name}: expected a tensor or a RaggedState, got {type(value).__name__}.")
+    rows = [row.unsqueeze(0) if unbatched else row for row in (value.unbind(0) if isinstance(value, Tensor) else value)]
+    expected = [(batch, width) for width in widths]
+    got = [tuple(row.shape) for row in rows]
+    if got != expected:
+        if unbatched:
+            expected, got = [shape[1:] for shape in expected], [shape[1:] for shape in got]
+        raise RuntimeError(
+            f"Expected {name} with rows of shapes {expected} (one a layer and direction), got {got}.\n"
+            "Pass the state that the module returned, a list of such rows, or none for zeros."
+        )
+    return rows
+
+
 def _sentence(state: RaggedState, what: str) -> str:
     return (
         f"{what} needs one width, but the layers and directions of this state have widths {list(state.widths)}.\n"

@@ -6,6 +6,7 @@ import copy
 import copyreg
 import warnings
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -13,27 +14,41 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from .._modules import copied
-from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
-from ..nn.split import SplitGRU, SplitLSTM, SplitRNN
+from ..nn.layers import LayeredRecurrent
+from ..nn.protocol import LAYERS, Layer
 from ..structure.examples import leaves_in
 from .baking import bake, is_computed
 from .engine import Engine
-from .layered import GRAPHS, HIGHWAYS, RAGGED
+from .layered import LayerByLayer, WholeLayer
 from .linear import AcceleratedLinear, LinearEngine
 from .modules import CELLS, STACKS, Accelerated
 
-KERNELS: dict[type[nn.Module], type[nn.Module]] = {
-    **STACKS, **CELLS, **RAGGED, **GRAPHS, **HIGHWAYS, nn.Linear: AcceleratedLinear,
-}  # fmt: skip
-GATED = (GatedLSTM, GatedGRU, GatedRNN)
-SPLIT = (SplitLSTM, SplitGRU, SplitRNN)
+TORCH: dict[type[nn.Module], type[nn.Module]] = {**STACKS, **CELLS, nn.Linear: AcceleratedLinear}
 NEAR = 1e-4  # of the largest output: what a layer that computes in another order may differ by
 
 
 def runs_on_kernels(module: nn.Module) -> bool:
     """Whether `module` is a recurrent layer or a cell, or derived from one, that kernels can run."""
-    known = isinstance(module, tuple(KERNELS)) and not isinstance(module, (nn.Linear, Accelerated))
-    return known or type_before_parametrizations(module) in GATED
+    if isinstance(module, (nn.Linear, Accelerated)):
+        return False
+    return isinstance(module, tuple(TORCH)) or (isinstance(module, Layer) and (_packs(module) or _is_gated(module)))
+
+
+def _packs(layer: Layer) -> bool:
+    return layer.packing() is not None
+
+
+def _is_gated(module: nn.Module) -> bool:
+    """A registered layer, no class derived from it, that kernels run in its dense form."""
+    stack = isinstance(module, LayeredRecurrent) and module.like_torch and not _packs(module)
+    return stack and type_before_parametrizations(module) in LAYERS.values()
+
+
+def is_split(module: nn.Module) -> bool:
+    """A registered layer, no class derived from it, that is made of recurrent modules."""
+    inner = [part for part in module.modules() if part is not module]
+    made_of = isinstance(module, LayeredRecurrent) and any(isinstance(part, Accelerated) for part in inner)
+    return made_of and type(module) in LAYERS.values()
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -43,8 +58,8 @@ def is_linear(module: nn.Module) -> bool:
 
 def has_own_forward(module: nn.Module) -> bool:
     """Whether an accelerated module does more than its kernels: its class is derived from torch's."""
-    fast = next(base for base in type(module).__mro__ if base in KERNELS.values())
-    return type(module).forward is not fast.forward
+    first = next(base for base in type(module).__mro__ if "forward" in vars(base))
+    return not issubclass(first, Accelerated)
 
 
 def into_one(module: Any) -> None:
@@ -70,18 +85,19 @@ def put_on_kernels(module: Any, wrappers: Iterable[nn.Module] = ()) -> str:
     """
     if "forward" in module.__dict__:
         return "its forward was replaced by another function"
-    new = _another(module)
+    new: Any = _another(module)
     wrong = bake(new, wrappers)
     if wrong:
         return wrong
-    if type(new) in GATED:
+    if _is_gated(new):
         into_one(new)
-    base = next(base for base in type(new).__mro__ if base in KERNELS)
+    base = next(base for base in type(new).__mro__ if base in TORCH or base in LAYERS.values())
     engine = LinearEngine if base is nn.Linear else Engine
     own = type(new) is not base
-    if base in GRAPHS:
-        new.clear_absent()  # the kernels take the weights without the masks
-    new.__class__ = made(type(new), KERNELS[base]) if own else KERNELS[base]
+    if isinstance(new, Layer):
+        new.settle()  # the kernels take the weights as they stand
+    fast = TORCH.get(base) or _class_for(base, new.packing().whole)
+    new.__class__ = made(type(new), fast) if own else fast
     new.__dict__["_engine"] = engine("float32")
     if own or is_computed(module):
         wrong = _differs(module, new, base.__name__ if own else "")
@@ -91,6 +107,11 @@ def put_on_kernels(module: Any, wrappers: Iterable[nn.Module] = ()) -> str:
         module.__dict__.clear()
         module.__dict__.update(new.__dict__)
     return wrong
+
+
+@cache
+def _class_for(base: type[nn.Module], whole: bool) -> Any:
+    return made(WholeLayer if whole else LayerByLayer, base)
 
 
 def _another(module: nn.Module) -> Any:
@@ -147,8 +168,9 @@ def made(*bases: type) -> Any:
         return build, arguments, *rest
 
     first = bases[0]
+    name = f"Accelerated{bases[1].__name__}" if first in (WholeLayer, LayerByLayer) else first.__name__
     names = {"__module__": first.__module__, "__doc__": first.__doc__, "__reduce_ex__": reduce_ex, "_made_of": bases}
-    new: Any = type(first.__name__, bases, names)
+    new: Any = type(name, bases, names)
     return new
 
 

@@ -1,4 +1,4 @@
-"""The accelerated forms of `sparsernn.nn`'s layers of unequal widths, graphs and highways."""
+"""The accelerated forms of this package's own layers: as a whole, or one layer after the other."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ..nn.graph import GraphGRU, GraphLSTM, GraphRNN
-from ..nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
-from ..nn.rhn import RHN
 from .engine import packing_of
 from .memory import check, eager
 from .modules import Accelerated, check_call, run_stack
 
 
-class _Layered(Accelerated):
-    """Forward of `sparsernn.nn.ragged` and of RHN: all layers in one call."""
+class WholeLayer(Accelerated):
+    """Forward of a layer whose layers all run in one call (`Packing.whole`)."""
 
     @eager
     def forward(self, input: Any, hx: Any = None) -> Any:
@@ -72,24 +69,8 @@ class _Layered(Accelerated):
         return out, tuple(finals) if module.cell.states > 1 else finals[0]
 
 
-class AcceleratedRaggedLSTM(_Layered, RaggedLSTM):
-    """sparsernn.nn.ragged.RaggedLSTM on compiled kernels."""
-
-
-class AcceleratedRaggedGRU(_Layered, RaggedGRU):
-    """sparsernn.nn.ragged.RaggedGRU on compiled kernels."""
-
-
-class AcceleratedRaggedRNN(_Layered, RaggedRNN):
-    """sparsernn.nn.ragged.RaggedRNN on compiled kernels."""
-
-
-class AcceleratedRHN(_Layered, RHN):
-    """sparsernn.nn.rhn.RHN on compiled kernels."""
-
-
-class _Graph(Accelerated):
-    """How one layer of a graph runs; the rest of the forward is the module's own."""
+class LayerByLayer(Accelerated):
+    """How one layer runs; the rest of the forward is the module's own."""
 
     @eager
     def forward(self, input: Any, hx: Any = None) -> Any:
@@ -122,28 +103,3 @@ def _no_time(module: Any, x: Tensor) -> None:
     time = 0 if x.dim() == 2 or not module.batch_first else 1
     if x.shape[time] == 0:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-
-
-class AcceleratedGraphLSTM(_Graph, GraphLSTM):
-    """sparsernn.nn.graph.GraphLSTM on compiled kernels."""
-
-
-class AcceleratedGraphGRU(_Graph, GraphGRU):
-    """sparsernn.nn.graph.GraphGRU on compiled kernels."""
-
-
-class AcceleratedGraphRNN(_Graph, GraphRNN):
-    """sparsernn.nn.graph.GraphRNN on compiled kernels."""
-
-
-RAGGED: dict[type[nn.Module], type[nn.Module]] = {
-    RaggedLSTM: AcceleratedRaggedLSTM,
-    RaggedGRU: AcceleratedRaggedGRU,
-    RaggedRNN: AcceleratedRaggedRNN,
-}
-GRAPHS: dict[type[nn.Module], type[nn.Module]] = {
-    GraphLSTM: AcceleratedGraphLSTM,
-    GraphGRU: AcceleratedGraphGRU,
-    GraphRNN: AcceleratedGraphRNN,
-}
-HIGHWAYS: dict[type[nn.Module], type[nn.Module]] = {RHN: AcceleratedRHN}

@@ -12,7 +12,7 @@ from torch import nn
 
 from .._modules import copied, unwrap
 from .calibration import choose_by
-from .classes import SPLIT, into_one, is_linear, made, put_on_kernels, runs_on_kernels
+from .classes import into_one, is_linear, is_split, made, put_on_kernels, runs_on_kernels
 from .modules import Accelerated
 from .opening import make_stream
 from .precision import Wanted, assign, by_name, check_wanted, runs_in_float32, units
@@ -82,7 +82,7 @@ def _packed(model: nn.Module) -> Any:
         wrong = put_on_kernels(module, _round(fast, path))
         if wrong:
             left[path] = wrong
-    for split in [m for m in fast.modules() if type(m) in SPLIT and _can_be_one(m)]:
+    for split in [m for m in fast.modules() if is_split(m) and _can_be_one(m)]:
         into_one(split)
         put_on_kernels(split)
     _bind_again(fast)

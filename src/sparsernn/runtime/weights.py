@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.layers import LayeredRecurrent
-from ..nn.rhn import RHN
+from ..nn.packing import packing_of
+from ..nn.protocol import Packing
 from ..structure.cells import MODES, Cell
-from ..structure.cells import RHN as HIGHWAY
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def _slots(mode: str, cell: Cell) -> Slots:
     return Slots(f"cells.{mode.lower()}", len(ih) + len(more), cell.states, ih, hh)
 
 
-SLOTS = {mode: _slots(mode, cell) for mode, cell in {**MODES, HIGHWAY.name: HIGHWAY}.items()}
+SLOTS = {mode: _slots(mode, cell) for mode, cell in MODES.items()}
 
 
 @dataclass(frozen=True)
@@ -101,42 +101,19 @@ def ends(module: Any) -> list[tuple[int, bool, str]]:
     return [(n, back, f"_l{n}" + ("_reverse" if back else "")) for n in range(module.num_layers) for back in directions]
 
 
-def kind_of(module: Any) -> str:
-    """The key of SLOTS for a stack, a cell or one of `sparsernn.nn`."""
-    if isinstance(module, RHN):
-        return "RHN"
-    if isinstance(module, nn.RNNCellBase):
-        kinds = {nn.LSTMCell: "LSTM", nn.GRUCell: "GRU"}
-        known = [kind for cell, kind in kinds.items() if isinstance(module, cell)]
-        return known[0] if known else f"RNN_{module.nonlinearity.upper()}"  # type: ignore[union-attr]
-    return module.mode
-
-
 def weight_shapes(module: Any) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight that a recurrent (also a gated) or linear module of its sizes has."""
     if isinstance(module, nn.Linear):
         biased = module._parameters.get("bias", module) is not None
         shapes: dict[str, tuple[int, ...]] = {"weight": (module.out_features, module.in_features)}
         return shapes | ({"bias": (module.out_features,)} if biased else {})
-    if isinstance(module, RHN):
-        return module.shapes(module.input_size, module.hidden_sizes)
-    gates, shapes = len(SLOTS[kind_of(module)].ih), {}
-    for layer, reverse, end in ends(module):
-        if isinstance(module, LayeredRecurrent):
-            inputs, width = module.layer_input_size(layer), module.hidden_sizes[layer][reverse]
-            output, projected = module.output_widths(layer)[reverse], module.proj_sizes is not None
-            rows = sum(module.living[layer][reverse]) if hasattr(module, "living") else gates * width
-        else:
-            width, projected = module.hidden_size, bool(getattr(module, "proj_size", 0))
-            output = module.proj_size if projected else width
-            inputs = (1 + module.bidirectional) * output if layer else module.input_size
-            rows = gates * width
-        shapes |= {"weight_ih" + end: (rows, inputs), "weight_hh" + end: (rows, output)}
-        if module.bias:
-            shapes |= {"bias_ih" + end: (gates * width,), "bias_hh" + end: (gates * width,)}
-        if projected:
-            shapes["weight_hr" + end] = (output, width)
-    return shapes
+    return module.shapes() if isinstance(module, LayeredRecurrent) else dict(_packing(module).shapes)
+
+
+def _packing(module: nn.Module) -> Packing:
+    found = packing_of(module)
+    assert found is not None
+    return found
 
 
 def lacking(module: nn.Module) -> str:
@@ -163,15 +140,12 @@ def layer_weights(module: Any) -> list[LayerWeights]:
             f"{type(module).__name__} is accelerated, but its {wrong}.\n"
             "Masks, norms and other sizes belong on the original model: change that, and accelerate it again."
         )
-    own = {name: module._parameters[name].detach() for name in weight_shapes(module)}
-    kind, found = kind_of(module), []
-    for layer, reverse, end in ends(module):
-        ih, hr = own["weight_ih" + end], own.get("weight_hr" + end)
-        if kind == "RHN":
-            hh, *more = [own[f"weight_hh_d{d}{end}"] for d in range(module.depth)]
-            first, *further = [own.get(f"bias_d{d}{end}") for d in range(module.depth)]
-            found.append(LayerWeights(kind, layer, reverse, ih, hh, first, None, None, tuple(zip(more, further))))
-        else:
-            biases = own.get("bias_ih" + end), own.get("bias_hh" + end)
-            found.append(LayerWeights(kind, layer, reverse, ih, own["weight_hh" + end], *biases, hr))
+    packing, found = _packing(module), []
+    own = {name: module._parameters[name].detach() for name in packing.shapes}
+    for d in packing.directions:
+        first, *further = [None if name is None else own[name] for name in d.bias]
+        hh, *more = [own[name] for name in d.hh]
+        bias_hh, hr = (None if name is None else own[name] for name in (d.bias_hh, d.hr))
+        deeper = tuple(zip(more, further))
+        found.append(LayerWeights(packing.mode, d.layer, d.reverse, own[d.ih], hh, first, bias_hh, hr, deeper))
     return found

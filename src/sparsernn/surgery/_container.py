@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,7 +17,7 @@ from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 from ..files import write_atomically
-from ..tensors import DTYPES, TensorFile, fits
+from ..tensors import DTYPES, TensorFile, fits, short
 
 FORMAT = 1
 NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES if not dtype.is_complex}
@@ -120,9 +119,3 @@ def parse(text: str) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise Fault("metadata.sparsernn", f"got {short(header)}, expected a JSON object.")
     return header
-
-
-def short(value: object) -> str:
-    """`value` for an error message, at most 60 characters."""
-    text = reprlib.repr(value)  # of limited depth
-    return text if len(text) <= 60 else text[:57] + "..."

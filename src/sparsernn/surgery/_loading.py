@@ -10,14 +10,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from .._modules import copied, places, unwrapped
+from ..nn.protocol import Layer, layer_class
 from ..tensors import DTYPES, TensorFile
 from ._container import NAMES, Fault, read_tensors, short
 from ._reasons import NOTE, check_notes, check_readers
-from ._rebuild import BUILDS, SIZES, Shapes, check_sizes, describe
+from ._records import describe, from_record
 from ._slots import Slot, may_set, slots
-from ._sparse_records import CHECKS, settle
 from .attachments import Checked, attachment_of
+from .torch_modules import TABLE, UNSAID, Shapes
 from .widths import output_width, state_widths
+from .words import KeptWords
 
 
 class Loader:
@@ -28,8 +30,8 @@ class Loader:
         self.ties = _mapping(header, "ties", str)
         self.attached = _mapping(header, "attached", list)
         self.dense = dict(places(model))
-        self.stacks: dict[int, nn.Module] = {}  # id(dense module) -> ragged or gated stack
-        self.new: set[int] = set()  # ids of those stacks
+        self.stacks: dict[int, Layer] = {}  # id(dense module) -> the layer of this package in its place
+        self.new: set[int] = set()  # ids of those of another class than the dense module
         self.exact: Shapes = {}
         self.late: list[str] = []  # names of tensors that the built model has no tensor for
 
@@ -46,16 +48,10 @@ class Loader:
         for slot, owner in targets:
             if owner not in made:
                 made[owner] = self._tensor(slot, values[owner])
-            memo[id(slot.tensor)] = made[owner]
-        for place, module in self.dense.items():
+            memo[id(slot.tensor)] = memo[id(self._before(slot))] = made[owner]
+        for module in reversed(self.dense.values()):  # parts before what is made of them
             if id(module) in self.stacks:
-                stack: Any = copy.deepcopy(self.stacks[id(module)], memo)
-                memo[id(module)] = stack
-                if hasattr(stack, "check_rows"):
-                    try:
-                        stack.check_rows()
-                    except ValueError as error:
-                        raise Fault(f"tensors.{place}", str(error)) from None
+                memo[id(module)] = copy.deepcopy(self.stacks[id(module)], memo)
         for module in reversed(list(self.model.modules())):  # wrappers, the innermost first
             if (inner := unwrapped(module)) is not module:
                 memo[id(module)] = copied(inner, memo)
@@ -63,12 +59,16 @@ class Loader:
         modules = dict(small.named_modules())
         for place, record in self.modules.items():
             module = modules[place]
-            for name in SIZES.get(record["class"], (None, ()))[1]:
-                setattr(module, name, record[name])
+            if record["class"] in TABLE:
+                vars(module).update({name: record[name] for name in TABLE[record["class"]].sizes})
             if isinstance(module, nn.RNNBase):
                 module.flatten_parameters()
-        for place, record in self.modules.items():
-            settle(place, record, modules[place])
+        for place, module in modules.items():
+            if isinstance(module, Layer) and place in self.modules:
+                try:
+                    module.settle()
+                except ValueError as error:
+                    raise Fault(f"modules.{place}", str(error)) from None
         for slot in slots(small):
             dense = self.tensors.get(self.ties.get(slot.name, slot.name), {}).get("dense")
             if dense is not None and slot.role == "parameter":
@@ -80,7 +80,7 @@ class Loader:
     def _check_modules(self) -> None:
         wanted = {place: record for place, m in self.dense.items() if (record := describe(m)) is not None}
         # Files of earlier versions do not speak of these, which were never cut then.
-        unsaid = {place: record for place, record in wanted.items() if record["class"] in ("InstanceNorm", "GroupNorm")}
+        unsaid = {place: record for place, record in wanted.items() if record["class"] in UNSAID}
         self.modules = unsaid | dict(self.modules)
         if missing := sorted(wanted.keys() - self.modules.keys()):
             raise Fault(f"modules.{missing[0]}", "missing, but the model has such a module: another architecture.")
@@ -89,24 +89,11 @@ class Loader:
             module = self.dense.get(place)
             if module is None:
                 raise Fault(field, "the model has no such module: build the class that was saved.")
-            tag = record.get("class")
-            if isinstance(tag, str) and tag in BUILDS:
-                with warnings.catch_warnings():  # what a constructor has to say, the dense one has said
-                    warnings.simplefilter("ignore")
-                    stack = BUILDS[tag](field, record, module)
-                self.stacks[id(module)] = stack
-                self.new.add(id(stack))
-                parts = [*stack.named_parameters(), *stack.named_buffers()]
-                shapes = {name: tuple(tensor.shape) for name, tensor in parts}
-            elif isinstance(tag, str) and tag in CHECKS:
-                shapes = CHECKS[tag](field, record, module)
-            elif isinstance(tag, str) and tag in SIZES:
-                shapes = check_sizes(field, record, module)
-            else:
-                raise Fault(
-                    f"{field}.class",
-                    f"got {short(tag)}, expected one of {', '.join([*SIZES, *BUILDS, *CHECKS])}.",
-                )
+            layer, shapes = from_record(field, record, module)
+            if layer is not None:
+                self.stacks[id(module)] = layer
+                if layer_class(layer) is not layer_class(module):
+                    self.new.add(id(layer))
             start = place + "." if place else ""
             self.exact |= {start + name: shape for name, shape in shapes.items()}
 
@@ -147,8 +134,9 @@ class Loader:
                 continue  # made anew by the model at some other size
             self._check_tensor(slot, record)
             if id(slot.module) not in self.new:
-                same = by_tensor.setdefault(id(slot.tensor), owner), by_owner.setdefault(owner, id(slot.tensor))
-                if same != (owner, id(slot.tensor)):
+                tensor = id(self._before(slot))
+                same = by_tensor.setdefault(tensor, owner), by_owner.setdefault(owner, tensor)
+                if same != (owner, tensor):
                     raise Fault(f"ties.{slot.name}", "the model shares other tensors than the file does.")
             found.append((slot, owner))
         for name in [*self.tensors, *self.ties]:
@@ -165,6 +153,12 @@ class Loader:
             )
         return found
 
+    def _before(self, slot: Slot) -> Tensor:
+        """What the model that was given has at this place; where it has nothing there, the slot's own tensor."""
+        module = self.dense.get(slot.name.rpartition(".")[0])
+        found = None if module is None else module._parameters.get(slot.local, module._buffers.get(slot.local))
+        return slot.tensor if found is None else found
+
     def _check_reasons(self, targets: list[tuple[Slot, str]]) -> None:
         """What is narrower than in the model was cut by surgery."""
         dense = {s.name: tuple(s.tensor.shape) for s in slots(self.model) if s.role == "parameter"}
@@ -177,8 +171,9 @@ class Loader:
             check_readers(self.dense, dense, {slot.name: tuple(record["shape"]) for slot, record in found})
         for place, module in self.dense.items():
             if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-                rows, mapped = self.modules[place]["num_embeddings"], str(self.attached.get(place))
-                if rows < module.num_embeddings and "'kept_words'" not in mapped:
+                rows, attached = self.modules[place]["num_embeddings"], self.attached.get(place, [])
+                mapped = any(isinstance(item, dict) and item.get("tag") == KeptWords.tag for item in attached)
+                if rows < module.num_embeddings and not mapped:
                     words = f"got {rows}, but the model has {module.num_embeddings} and no map of words is attached."
                     raise Fault(f"modules.{place}.num_embeddings", words)
 

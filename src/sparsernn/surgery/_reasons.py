@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ._container import Fault, short
-from .widths import leaf_axes
+from .torch_modules import leaf_axes
 
 NOTE = "_sparsernn_dense"  # attribute of a module: local name -> shape before the first cut
 Shape = tuple[int, ...]

@@ -8,19 +8,19 @@ kept in a dict or a config object, sums with tensors of a fixed width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from ..nn.protocol import Sides
 from ..nn.ragged import RaggedState
 from ..structure.classes import Plane
 from .attachments import attachments, register_attachment, remember
-from .narrow import RECURRENT, kept_index
-from .splits import SplitCut, parts_of_splits
-from .widths import WIDEST, leaf_axes, output_width, rising, state_widths, whole
+from .narrow import kept_index, parts
+from .torch_modules import leaf_axes
+from .widths import WIDEST, output_width, rising, state_widths, whole
 
 Axis = tuple[int, int, list[int]]  # (dimension of the activation, dense width, the indices that are left)
 
@@ -160,27 +160,15 @@ def _spread_rows(state: Any, rows: list[tuple[int, int, Tensor]]) -> Tensor:
     return torch.stack([_spread(part, axis) for part, axis in zip(parts, rows)])
 
 
-def adapt(
-    model: nn.Module,
-    names: Mapping[int, str],
-    gone: Mapping[Plane, Tensor],
-    layers: Any,
-    dead: Mapping[str, Tensor],
-    cuts: Mapping[str, SplitCut] = MappingProxyType({}),
-) -> None:
+def adapt(model: nn.Module, names: Mapping[int, str], gone: Mapping[Plane, Tensor], sides: Mapping[str, Sides]) -> None:
     """Attach `DenseWidths` to every module whose weights were narrowed. `names[id(parameter)]` is its name."""
-    inside = parts_of_splits(model)  # which the split layer around them adapts
+    inside = parts(model)  # which the layer around them adapts
     for path, module in model.named_modules():
         if id(module) in inside:
             continue
         if any(isinstance(a, DenseWidths) for a in attachments(module)):
             raise TypeError(f"{path} has dense-width adapters of an earlier compaction.")
-        stacked = isinstance(module, RECURRENT)
-        mine = [layer for layer in layers if layer.module == path and stacked]
-        if path in cuts:
-            found = _split(cuts[path], module)
-        else:
-            found = _recurrent(mine, gone, dead) if mine else _leaf(module, names, gone)
+        found = _recurrent(sides[path]) if path in sides else _leaf(module, names, gone)
         if found is not None and (found.inputs or found.output or found.states):
             found.attach(module)
 
@@ -203,28 +191,16 @@ def _leaf(module: nn.Module, names: Mapping[int, str], gone: Mapping[Plane, Tens
     return DenseWidths({n: a for n, a in taken.items() if a is not None}, _cut((name, axis), gone, dim))
 
 
-def _split(cut: SplitCut, split: Any) -> DenseWidths:
-    last = torch.cat(cut.rows[-2 if split.bidirectional else -1 :])
-    rows = [_axis_of(row) for row in cut.rows]
-    changed = any(bool(row.any()) for row in cut.rows)
-    states = [rows] * split.cell.states if changed else None
-    inputs = {0: _axis_of(cut.inputs)} if bool(cut.inputs.any()) else {}
-    return DenseWidths(inputs, _axis_of(last) if bool(last.any()) else None, states)
+def _recurrent(sides: Sides) -> DenseWidths:
+    source, output = _axis_of(sides.inputs), _axis_of(sides.output)
+    states = [[_axis_of(row) for row in rows] for rows in sides.states]
+    cut = any(len(left) < dense for rows in states for _, dense, left in rows)
+    return DenseWidths(
+        {0: source} if len(source[2]) < source[1] else {},
+        output if len(output[2]) < output[1] else None,
+        states if cut else None,
+    )
 
 
-def _axis_of(mask: Tensor) -> Axis:
-    return -1, len(mask), kept_index(mask).tolist()
-
-
-def _recurrent(layers: Any, gone: Mapping[Plane, Tensor], dead: Mapping[str, Tensor]) -> DenseWidths:
-    source = _cut((layers[0].parameters("ih")[0], 1), gone, -1)
-    last = [layer for layer in layers if layer.layer == layers[-1].layer]
-    mask = torch.cat([dead[layer.unit_sets[-1]] for layer in last])
-    output: Axis | None = (-1, len(mask), kept_index(mask).tolist()) if bool(mask.any()) else None
-    sets = [[layer.unit_sets[-1] for layer in layers]]
-    if layers[0].cell.states > 1:
-        sets.append([layer.name for layer in layers])
-    states: list[list[Axis]] | None = None
-    if any(bool(dead[name].any()) for rows in sets for name in rows):
-        states = [[(-1, len(dead[n]), kept_index(dead[n]).tolist()) for n in rows] for rows in sets]
-    return DenseWidths({} if source is None else {0: source}, output, states)
+def _axis_of(left: Tensor) -> Axis:
+    return -1, len(left), left.nonzero()[:, 0].tolist()

@@ -20,7 +20,7 @@ from ._container import FORMAT, NAMES, Fault, open_container, read_header, write
 from ._kernels import checked, precisions, say
 from ._loading import Loader
 from ._reasons import noted
-from ._rebuild import describe
+from ._records import describe
 from ._slots import refuse_what_is_elsewhere, slots
 from .attachments import attachment_of, attachments
 

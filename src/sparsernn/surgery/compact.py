@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .._modules import copied, unwrap
+from ..nn.protocol import Sides
 from ..structure import examples
 from ..structure.classes import Plane
 from ..structure.structure import Structure
@@ -19,10 +20,10 @@ from .adapters import adapt
 from .attributes import changed_widths, update_attributes
 from .gates import fold_gates
 from .guards import guard_unreached
-from .narrow import LEAVES, RECURRENT, fit_modules, narrow_tensors
+from .narrow import fit_modules, narrow_tensors, sides_of
 from .norms import fit_weightless_norms
 from .optimizers import repoint, repoint_plan
-from .splits import fit_splits, split_cuts
+from .torch_modules import is_leaf
 from .verify import mismatch
 from .words import forget_zero_rows, narrow_words
 
@@ -106,10 +107,9 @@ class _Cut:
 
     def plain(self, zeros: Collection[int] = ()) -> Smaller:
         names = {id(p): name for name, p in self.model.named_parameters()}
-        cuts = split_cuts(self.model, self.structure.layers, self.dead, self.gone)
+        sides = self.sides
         narrow_tensors(self.model, self.gone)
-        small = fit_modules(self.model, self.structure.layers, self.dead, self.states)
-        fit_splits(small, cuts, self.states)
+        small = fit_modules(self.model, self.dead, self.gone, sides, self.states)
         guard_unreached(small, names, self.structure, zeros)
         return Smaller(small, self.gone)
 
@@ -118,26 +118,30 @@ class _Cut:
         found = update_attributes(small.model, changed_widths(self.structure.layers, self.dead), named=named)
         return small if found else None
 
-    def adapters(self, kinds: tuple[type[nn.Module], ...]) -> Smaller | None:
-        """Dense-width adapters on the modules of `kinds`; parameters of all others keep their dense width.
+    @property
+    def sides(self) -> dict[str, Sides]:
+        return sides_of(self.model, self.structure.layers, self.dead, self.gone)
+
+    def adapters(self, *, leaves: bool) -> Smaller | None:
+        """Dense-width adapters on recurrent modules and, with `leaves`, on linear layers, convolutions and the like;
+        parameters of all others keep their dense width.
 
         None where a dead unit would keep what it is computed from.
         """
-        names = {id(p): name for name, p in self.model.named_parameters()}
-        mine = {names[id(p)] for m in self.model.modules() if isinstance(m, kinds) for p in m.parameters(recurse=False)}
-        buffers = {
-            n
-            for n, _ in self.model.named_buffers()
-            if isinstance(self.model.get_submodule(n.rpartition(".")[0]), kinds)
-        }
-        gone = {plane: mask for plane, mask in self.gone.items() if plane[0] in mine | buffers}
+        names = {id(t): name for name, t in (*self.model.named_parameters(), *self.model.named_buffers())}
+        recurrent = [part for path in self.sides for part in self.model.get_submodule(path).modules()]
+        chosen = recurrent + [m for m in self.model.modules() if leaves and is_leaf(m)]
+        own = [t for m in chosen for t in (*m.parameters(recurse=False), *m.buffers(recurse=False))]
+        mine = {names[id(tensor)] for tensor in own}
+        gone = {plane: mask for plane, mask in self.gone.items() if plane[0] in mine}
         if not self._computed_from() <= gone.keys():
             return None
-        cuts = split_cuts(self.model, self.structure.layers, self.dead, gone)
         masks = [mask for mask in self.dead.values() if bool(mask.any())]
         zeros = {n * len(mask) for mask in masks for n in (1, 2)}  # of one direction, and of both
-        small = replace(self, gone=gone).plain(zeros)
-        adapt(small.model, names, gone, self.structure.layers, self.dead, cuts)
+        cut = replace(self, gone=gone)
+        sides = cut.sides
+        small = cut.plain(zeros)
+        adapt(small.model, names, gone, sides)
         return small
 
     def _computed_from(self) -> set[Plane]:
@@ -164,8 +168,8 @@ FORMS: tuple[Callable[[_Cut], Smaller | None], ...] = (
     lambda cut: cut.plain(),
     lambda cut: cut.widths(),
     lambda cut: cut.widths("hid", "unit", "dim", "width"),
-    lambda cut: cut.adapters((*RECURRENT, *LEAVES)),
-    lambda cut: cut.adapters(RECURRENT),
+    lambda cut: cut.adapters(leaves=True),
+    lambda cut: cut.adapters(leaves=False),
 )
 
 

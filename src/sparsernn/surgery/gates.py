@@ -7,13 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from .._modules import copied
-from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
+from ..nn.gated import GATED
 from ..structure import examples
 from ..structure.structure import Structure
-from .narrow import STACKS, carry_over, replace_module
+from .narrow import carry_over, replace_module
 from .verify import mismatch
-
-GATED: dict[str, type[Any]] = {"LSTM": GatedLSTM, "GRU": GatedGRU, "RNN": GatedRNN}
 
 
 def fold_gates(
@@ -30,17 +28,17 @@ def fold_gates(
     owners = [id(p) for module in folded.modules() for p in module._parameters.values()]
     tied = ""
     for path, module in list(folded.named_modules()):
-        if not isinstance(module, STACKS):
+        kind = next((kind for kind in GATED.values() if isinstance(module, kind.dense_types)), None)
+        if kind is None:
             continue
-        stack: Any = module
-        gated = GATED[stack.mode.split("_")[0]].from_dense(stack)
+        gated = kind.from_dense(module)
         if all(len(gate) == 0 for gate in _constants(gated)):
             continue
         if any(owners.count(id(p)) > 1 for p in module.parameters(recurse=False)):
             tied = f"constant gates of {path} stay as they are: it shares its weights with another module."
             continue
         for name, p in module.named_parameters(recurse=False):
-            own = gated._parameters[name].requires_grad_(p.requires_grad)
+            own = gated.get_parameter(name).requires_grad_(p.requires_grad)
             if not name.startswith("weight_hr"):
                 orders[names[id(p)]] = getattr(gated, "rows" + name[name.index("_l") :])[: len(own)]
         carry_over(module, gated)

@@ -2,56 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from ..nn.layers import LayeredRecurrent
+from ..nn.packing import mode_of, widths_of
 from ..structure.cells import MODES
 
 WIDEST = 2**31  # no layer is wider: a bound for numbers that are read before the model is at hand
 
 
-class Axes(NamedTuple):
-    """Axes of a leaf module's weight that stand for channels: number of the argument -> (axis of the weight, dimension
-    of the activation), and the same for the result."""
-
-    inputs: Mapping[int, tuple[int, int]]
-    output: tuple[int, int]
-
-
-def leaf_axes(module: nn.Module) -> Axes | None:
-    """The axes of a module that adapters can give the dense width; None for any other."""
-    weight = getattr(module, "weight", None)
-    spatial = -(weight.dim() - 1) if isinstance(weight, Tensor) else 0
-    table: dict[type[nn.Module], Axes] = {
-        nn.Linear: Axes({0: (1, -1)}, (0, -1)),
-        nn.Bilinear: Axes({0: (1, -1), 1: (2, -1)}, (0, -1)),
-        nn.Embedding: Axes({}, (1, -1)),
-        nn.modules.batchnorm._BatchNorm: Axes({0: (0, 1)}, (0, 1)),
-        nn.PReLU: Axes({0: (0, 1)}, (0, 1)),
-        nn.modules.conv._ConvTransposeNd: Axes({0: (0, spatial)}, (1, spatial)),
-        nn.modules.conv._ConvNd: Axes({0: (1, spatial)}, (0, spatial)),
-    }
-    return next((axes for kind, axes in table.items() if isinstance(module, kind)), None)
-
-
 def state_widths(module: nn.Module) -> list[list[int]]:
     """Width of each state (h, or h and c) of a recurrent module, by layer and direction; [] for any other module."""
     of: Any = module
-    if isinstance(module, nn.RNNCellBase):
-        return [[of.hidden_size]] * (1 + isinstance(module, nn.LSTMCell))
-    if isinstance(module, nn.RNNBase):
-        rows = module.num_layers * (1 + module.bidirectional)
-        cells, outer = [module.hidden_size] * rows, [module.proj_size or module.hidden_size] * rows
-    elif isinstance(getattr(module, "hidden_sizes", None), tuple) and type(module).__module__.startswith("sparsernn."):
-        cells = [width for row in of.hidden_sizes for width in row]
-        outer = [width for row in getattr(module, "proj_sizes", None) or of.hidden_sizes for width in row]
-    else:
+    if not isinstance(module, (nn.RNNBase, nn.RNNCellBase, LayeredRecurrent)):
         return []
-    cell = MODES[of.mode] if isinstance(module, nn.RNNBase) else of.cell
-    return [outer, cells][: cell.states]
+    count = MODES[mode_of(module)].states
+    if isinstance(module, nn.RNNCellBase):
+        return [[of.hidden_size]] * count
+    cells, outer = widths_of(module, "hidden_size"), widths_of(module, "proj_size")
+    return [[width for row in rows for width in row] for rows in (outer if outer[0][0] else cells, cells)[:count]]
 
 
 def output_width(module: nn.Module) -> int:

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ...structure.cells import cell_of
 from .call import Flat
 from .sizes import Together, resized
-from .stack import STACKS
+from .stack import is_stack
 from .translate import first_line
 
 Seen = tuple[int | None, int | None]  # batch and time of the first recurrent layer, None where it has none
@@ -55,7 +55,7 @@ def _warn_of_fixed(flat: Flat, label: str, size: int, sets: Sequence[Together]) 
 
 def _first_layer(flat: Flat, values: Sequence[Tensor]) -> Seen:
     twin = flat.fresh()
-    first = next((m for m in twin.model.modules() if cell_of(m) or isinstance(m, STACKS)), None)
+    first = next((m for m in twin.model.modules() if cell_of(m) or is_stack(m)), None)
     seen: list[Seen] = []
 
     def look(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -13,8 +13,7 @@ import torch
 from torch import _VF, Tensor
 from torch.onnx import symbolic_helper
 
-from ...nn.fused import reverse, run_fused
-from ...nn.layers import backward_order
+from ...nn.fused import backward_order, reverse, run_fused
 from ...structure.cells import MODES
 
 ORDER = {"LSTM": "iofg", "GRU": "zrn", "RNN": "h"}  # of the gates in ONNX

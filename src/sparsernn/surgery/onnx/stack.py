@@ -13,14 +13,18 @@ import torch
 from torch import _VF, Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ...nn.gated import GatedGRU, GatedLSTM, GatedRNN
-from ...nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
+from ...nn.layers import LayeredRecurrent
 from ...nn.state import RaggedState
 from ...structure.cells import MODES
 from .nodes import Node, nodes
 from .operators import SYMBOLIC
 
-STACKS = (nn.LSTM, nn.GRU, nn.RNN, RaggedLSTM, RaggedGRU, RaggedRNN, GatedLSTM, GatedGRU, GatedRNN)
+
+def is_stack(module: nn.Module) -> bool:
+    """Whether a node of ONNX can stand for each of its layers; a subclass with another forward stays as it is."""
+    ours = isinstance(module, LayeredRecurrent) and module.like_torch
+    known = (nn.LSTM, nn.GRU, nn.RNN, LayeredRecurrent)
+    return (ours or isinstance(module, known[:3])) and type(module).forward in [kind.forward for kind in known]
 
 
 class OnnxStack:
@@ -32,7 +36,7 @@ class OnnxStack:
     def _read(self) -> None:
         """The weights as they are at this call: hooks and wrappers may have written them just before."""
         module = self.module
-        stack: Any = module.to_dense() if isinstance(module, (GatedLSTM, GatedGRU, GatedRNN)) else module
+        stack: Any = module.to_dense() if isinstance(module, LayeredRecurrent) else module
         self.batch_first = stack.batch_first
         self.directions = 2 if stack.bidirectional else 1
         self.layers: list[list[Node]] = []
@@ -133,8 +137,7 @@ class OnnxStack:
 @contextmanager
 def as_nodes(model: nn.Module, opset: int) -> Iterator[None]:
     """Exchange the forward of every recurrent stack of `model` for an `OnnxStack`; hooks and attributes stay."""
-    own = {kind.forward for kind in STACKS}  # a subclass with another forward stays as it is
-    stacks = [(place, m) for place, m in model.named_modules() if isinstance(m, STACKS) and type(m).forward in own]
+    stacks = [(place, m) for place, m in model.named_modules() if is_stack(m)]
     for name, symbolic in SYMBOLIC.items():
         torch.onnx.register_custom_op_symbolic(name, symbolic, opset)
     try:
