@@ -6,6 +6,8 @@ needs, and its text.
 
 from __future__ import annotations
 
+from .kernels_int8 import INT8
+
 PRELUDE = """\
 /* Sums and products are rounded one by one, so that every processor gives the same bits. */
 #if defined(__FAST_MATH__)
@@ -228,12 +230,13 @@ KERNELS: dict[str, tuple[tuple[str, ...], str]] = {
     "dense": (("each",), DENSE),
     "take": (("each",), BLOCKS.partition("\n\n")[0] + "\n"),
     "blocks8": (("take",), _of_width(BLOCKS.partition("\n\n")[2], 8)),
+    **INT8,
     "blocks16": (("take",), _of_width(BLOCKS.partition("\n\n")[2], 16)),
 }
 
 # What stands at the head of a file if one of these words is in it.
 PIECES = [
-    (("$bits(", "$float("), MEMCPY),
+    (("$bits(", "$float(", "$memcpy("), MEMCPY),
     (("$bits(",), BITS),
     (("$float(",), FLOAT),
     (("$ALL(",), ALL),

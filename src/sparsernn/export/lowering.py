@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..runtime.program.program import CONSTANT, STATE, Clock, Operation, Port, Program, View
+from .integers import MOST, WORD, pack_int8
 from .maps import Operand, copy
 from .places import NUMPY_TYPES, Memory, Place, row_major
 from .products import Matrix, Tables, pack
@@ -113,7 +114,14 @@ class Lowering:
 
     def matrix(self, weight: np.ndarray, gates: int = 1, times: int = 1) -> Matrix:
         """A packed matrix, of which a step takes `times` products."""
-        matrix = pack(weight, gates, self.tables)
+        matrix: Matrix
+        if self.precision == "int8":
+            if weight.shape[1] > MOST:
+                raise Refused(f"its sums of {weight.shape[1]} columns may not fit into 32 bits in int8")
+            self.sizes[BYTES] = max(self.sizes[BYTES], -(-weight.shape[1] // WORD) * WORD)
+            matrix = pack_int8(weight, gates, self.tables, row_major(BYTES, (weight.shape[1],), 0, "int8"))
+        else:
+            matrix = pack(weight, gates, self.tables)
         self.matrices.append((matrix, times))
         return matrix
 

@@ -109,7 +109,7 @@ def pack(weight: np.ndarray, gates: int, tables: Tables) -> Matrix:
     weight = np.ascontiguousarray(weight, np.float32)
     cut = gate_strips(weight, gates)
     there = (cut != 0).any(1)  # (strips, columns)
-    if there.sum() * STRIP > WORTH * weight.size:
+    if there.sum() * STRIP > WORTH * weight.size or weight.shape[1] > 65535:
         return Dense(weight, (tables.add(Dense.packed(weight)),))
     wide = weight.shape[1] > 255
     index = [n for strip in there for n in (int(strip.sum()), *np.flatnonzero(strip))]

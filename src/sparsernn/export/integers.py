@@ -1,0 +1,74 @@
+"""Matrices in int8: one scale a row, words of 16 rows and 4 columns, those that are zero left out where it pays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .places import Place
+from .products import STRIP, WORTH, Tables, gate_strips, strips
+from .source import Source
+from .terms import bits
+
+WORD = 4
+MOST = 2**31 // (127 * 127)  # columns that int32 sums
+
+
+@dataclass(frozen=True)
+class Words:
+    """weight: (rows, columns) int8; scales: of the rows; row: memory for a row of x in int8.
+
+    gates: 0 where all words are there; else each gate begins a strip of its own, and words that are zero are left out.
+    """
+
+    weight: np.ndarray
+    scales: np.ndarray
+    gates: int
+    wide: bool  # columns in 16 bits
+    multiply_adds: int
+    tables: tuple[str, ...]
+    row: Place
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.weight.shape  # type: ignore[return-value]
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        most = np.abs(x).max(1, keepdims=True)
+        inverse = np.where(most > 1e-30, np.float32(127.0) / most, np.float32(0))
+        numbers = (bits(x * inverse + np.float32(12582912.0)) & 255).astype(np.uint8).view(np.int8)
+        sums = numbers.astype(np.int32) @ self.weight.astype(np.int32).T
+        y += sums.astype(np.float32) * (self.scales * (most / np.float32(127.0)))
+
+    def call(self, source: Source, x: str, y: str) -> str:
+        rows, columns = self.shape
+        tables, row = ", ".join(self.tables), self.row.pointer()
+        if not self.gates:
+            return f"{source.kernel('bytes')}({tables}, {x}, {row}, {y}, {columns}, {rows});"
+        kernel = source.kernel("words16" if self.wide else "words8")
+        return f"{kernel}({tables}, {x}, {row}, {y}, {columns}, {rows // self.gates}, {self.gates});"
+
+
+def pack_int8(weight: np.ndarray, gates: int, tables: Tables, row: Place) -> Words:
+    """The words of a matrix of floats."""
+    weight = np.asarray(weight, np.float32)
+    most = np.abs(weight).max(1)
+    scales = (most / np.float32(127)).astype(np.float32)
+    numbers = np.rint(weight / np.where(most > 0, scales, 1)[:, None]).clip(-127, 127).astype(np.int8)
+    columns = weight.shape[1]
+    filled = np.zeros((len(weight), -(-columns // WORD) * WORD), np.int8)
+    filled[:, :columns] = numbers
+    cut = gate_strips(filled, gates)
+    words = cut.reshape(len(cut), STRIP, -1, WORD).swapaxes(1, 2)  # (strips, words, 16, 4)
+    there = np.asarray(np.any(words, axis=(2, 3)))
+    scale = tables.add(scales)
+    if there.sum() * STRIP * WORD > WORTH * filled.size or there.shape[1] > 65535:
+        whole = strips(filled)
+        names = (tables.add(whole.reshape(len(whole), STRIP, -1, WORD).swapaxes(1, 2)), scale)
+        return Words(numbers, scales, 0, False, weight.size, names, row)
+    wide = there.shape[1] > 255
+    index = [n for strip in there for n in (int(strip.sum()), *np.flatnonzero(strip))]
+    kept = words[there] if there.any() else np.zeros(1, np.int8)
+    names = (tables.add(kept), tables.add(np.array(index, np.uint16 if wide else np.uint8)), scale)
+    return Words(numbers, scales, gates, wide, int(there.sum()) * STRIP * WORD, names, row)

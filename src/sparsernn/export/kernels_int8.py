@@ -1,0 +1,195 @@
+"""The C of products in int8: words of 16 rows and 4 columns, sums exact in 32 bits in whatever order.
+
+A row of x becomes round(x / s), s = max |x| / 127, at each step; y[r] += sum * (t[r] s), t the scale of the weights of
+row r. A vector holds two partial sums of some rows, of columns 0 and 1 and of 2 and 3 of each word.
+"""
+
+from __future__ import annotations
+
+VECTORS = """\
+#if $W > 1 && defined(__AVX2__)
+#include <immintrin.h>
+#define $SUMS __m256i
+#define $SUMS_OF_X __m256i
+#define $SUMS_ZERO _mm256_setzero_si256()
+#define $SUMS_EACH $EACH4
+#define $SUMS_X(v) _mm256_cvtepi8_epi16(_mm_set1_epi32(v))
+#define $SUMS_ADD(s, p, x) \\
+    _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(p))), x))
+#define $SUMS_KEEP(p, s) _mm256_storeu_si256((__m256i *)(p), s)
+#define $SUMS_ROWS 4
+#elif $W > 1 && defined(__SSE2__)
+#include <emmintrin.h>
+#define $SUMS __m128i
+#define $SUMS_OF_X __m128i
+#define $SUMS_ZERO _mm_setzero_si128()
+#define $SUMS_EACH $EACH8
+#define $SUMS_WIDE(v) _mm_srai_epi16(_mm_unpacklo_epi8(v, v), 8)
+#define $SUMS_X(v) $SUMS_WIDE(_mm_set1_epi32(v))
+#define $SUMS_ADD(s, p, x) _mm_add_epi32(s, _mm_madd_epi16($SUMS_WIDE(_mm_loadl_epi64((const __m128i *)(p))), x))
+#define $SUMS_KEEP(p, s) _mm_storeu_si128((__m128i *)(p), s)
+#define $SUMS_ROWS 2
+#elif $W > 1 && defined(__ARM_NEON)
+#include <arm_neon.h>
+#define $SUMS int32x4_t
+#define $SUMS_OF_X int8x8_t
+#define $SUMS_ZERO vdupq_n_s32(0)
+#define $SUMS_EACH $EACH8
+#define $SUMS_X(v) vreinterpret_s8_s32(vdup_n_s32(v))
+#define $SUMS_ADD(s, p, x) vpadalq_s16(s, vmull_s8(vld1_s8(p), x))
+#define $SUMS_KEEP(p, s) vst1q_s32(p, s)
+#define $SUMS_ROWS 2
+#elif $W > 1 && defined(__wasm_simd128__)
+#include <wasm_simd128.h>
+#define $SUMS v128_t
+#define $SUMS_OF_X v128_t
+#define $SUMS_ZERO wasm_i32x4_splat(0)
+#define $SUMS_EACH $EACH8
+#define $SUMS_X(v) wasm_i16x8_extend_low_i8x16(wasm_i32x4_splat(v))
+#define $SUMS_ADD(s, p, x) wasm_i32x4_add(s, wasm_i32x4_dot_i16x8(wasm_i16x8_load8x8(p), x))
+#define $SUMS_KEEP(p, s) wasm_v128_store(p, s)
+#define $SUMS_ROWS 2
+#endif
+"""
+
+QUANTISE = """\
+/* q = round(x / s) of `columns` numbers, then zeros up to a multiple of 4. Returns s = max |x| / 127, NaN for a NaN. */
+static float $quantise(const float *x, int8_t *q, int columns)
+{
+    float most = 0.0f;
+    int c = 0;
+    for (; c < columns; ++c) {
+        const float size = x[c] < 0.0f ? -x[c] : x[c];
+        most = size != size ? size : size > most ? size : most;
+    }
+    const float inverse = most > 1e-30f ? 127.0f / most : 0.0f;
+    for (c = 0; c < columns; ++c)
+        q[c] = (int8_t)($bits(x[c] * inverse + 12582912.0f) & 255);
+    for (; c & 3; ++c)
+        q[c] = 0;
+    return most / 127.0f;
+}
+"""
+
+STRIP = """\
+/* sums = 16 rows of W times q; W of `words` words, number k of them of the columns from 4 * @ on. */
+static void $NAME(const int8_t *w, PARAMETER const int8_t *q, int words, int32_t *sums)
+{
+#if defined($SUMS_ROWS)
+    int32_t parts[32];
+#define $BEGIN(k) $SUMS s##k = $SUMS_ZERO;
+#define $TAKE_WORD(k) s##k = $SUMS_ADD(s##k, w + (k) * 4 * $SUMS_ROWS, x);
+#define $END(k) $SUMS_KEEP(parts + (k) * 2 * $SUMS_ROWS, s##k);
+    $SUMS_EACH($BEGIN)
+    for (int k = 0; k < words; ++k, w += 64) {
+        int32_t four;
+        $memcpy(&four, q + 4 * @, 4);
+        const $SUMS_OF_X x = $SUMS_X(four);
+        $SUMS_EACH($TAKE_WORD)
+    }
+    $SUMS_EACH($END)
+    for (int r = 0; r < 16; ++r)
+        sums[r] = parts[2 * r] + parts[2 * r + 1];
+#elif defined(__ARM_FEATURE_DSP) && defined(__GNUC__) && !defined(__ARM_NEON)
+#define $SPREAD(y, z) __asm__("sxtb16 %0, %1" : "=r"(y) : "r"(z))
+#define $TURNED(y, z) __asm__("sxtb16 %0, %1, ror #8" : "=r"(y) : "r"(z))
+#define $TWICE(s, y, z) __asm__("smlad %0, %1, %2, %0" : "+r"(s) : "r"(y), "r"(z))
+#define $ROW(k) { \\
+        uint32_t u, v; \\
+        $memcpy(&v, now + 4 * (k), 4); \\
+        $SPREAD(u, v); \\
+        $TURNED(v, v); \\
+        $TWICE(s##k, u, even); \\
+        $TWICE(s##k, v, odd); \\
+    }
+    for (int r = 0; r < 16; r += 4) {
+        int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+        const int8_t *now = w + 4 * r;
+        for (int k = 0; k < words; ++k, now += 64) {
+            uint32_t even, odd;
+            $memcpy(&odd, q + 4 * @, 4);
+            $SPREAD(even, odd);
+            $TURNED(odd, odd);
+            $EACH4($ROW)
+        }
+        sums[r] = s0;
+        sums[r + 1] = s1;
+        sums[r + 2] = s2;
+        sums[r + 3] = s3;
+    }
+#else
+    for (int r = 0; r < 16; ++r) {
+        const int8_t *now = w + 4 * r;
+        int32_t s = 0;
+        for (int k = 0; k < words; ++k, now += 64) {
+            const int8_t *const x = q + 4 * @;
+            s += now[0] * x[0] + now[1] * x[1] + now[2] * x[2] + now[3] * x[3];
+        }
+        sums[r] = s;
+    }
+#endif
+}
+"""
+
+SCALED = """\
+/* y[0..rows) += sums times the scales of their rows and of x. */
+static void $scaled(const int32_t *sums, const float *t, float s, float *y, int rows)
+{
+    for (int r = 0; r < rows; ++r)
+        y[r] += (float)sums[r] * (t[r] * s);
+}
+"""
+
+BYTES = """\
+/* y[0..rows) += W x, of all weights. */
+static void $bytes(const int8_t *w, const float *t, const float *x, int8_t *q, float *y, int columns, int rows)
+{
+    const float s = $quantise(x, q, columns);
+    const int words = (columns + 3) / 4;
+    int32_t sums[16];
+    for (int r = 0; r < rows; r += 16, w += 64 * words) {
+        $all_words(w, q, words, sums);
+        $scaled(sums, t + r, s, y + r, rows - r < 16 ? rows - r : 16);
+    }
+}
+"""
+
+WORDS = """\
+/* y[0..rows) += W x for each of `gates` parts of y, of the words that are not zero. */
+static void $words(const int8_t *w, const $T *index, const float *t, const float *x, int8_t *q, float *y, int columns,
+                   int rows, int gates)
+{
+    const float s = $quantise(x, q, columns);
+    int32_t sums[16];
+    for (; gates > 0; --gates, y += rows, t += rows) {
+        for (int r = 0; r < rows; r += 16) {
+            const int count = *index++;
+            $some_words(w, index, q, count, sums);
+            $scaled(sums, t + r, s, y + r, rows - r < 16 ? rows - r : 16);
+            index += count;
+            w += 64 * count;
+        }
+    }
+}
+"""
+
+
+def _strip(name: str, parameter: str, at: str) -> str:
+    return STRIP.replace("$NAME", f"${name}").replace("PARAMETER ", parameter).replace("@", at)
+
+
+def _sparse(bits: int) -> str:
+    text = _strip(f"some_words{bits}", f"const uint{bits}_t *index, ", "index[k]") + "\n" + WORDS
+    return text.replace("$words(", f"$words{bits}(").replace("$some_words(", f"$some_words{bits}(").replace(
+        "$T ", f"uint{bits}_t "
+    )  # fmt: skip
+
+
+INT8: dict[str, tuple[tuple[str, ...], str]] = {
+    "sums": (("each",), VECTORS),
+    "quantise": (("sums",), QUANTISE),
+    "scaled": ((), SCALED),
+    "bytes": (("quantise", "scaled"), _strip("all_words", "", "k") + "\n" + BYTES),
+    "words8": (("quantise", "scaled"), _sparse(8)),
+    "words16": (("quantise", "scaled"), _sparse(16)),
+}
