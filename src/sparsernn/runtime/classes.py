@@ -114,6 +114,24 @@ def _class_for(base: type[nn.Module], whole: bool) -> Any:
     return made(WholeLayer if whole else LayerByLayer, base)
 
 
+def on_torch(model: nn.Module) -> nn.Module:
+    """`model`, a copy of an accelerated one, back on the classes that it had: all operations are torch's again."""
+    for module in model.modules():
+        module.__class__ = _before(type(module))
+        module.__dict__.pop("_engine", None)
+    return model
+
+
+def _before(kind: type) -> Any:
+    """The class that a module had before it was accelerated."""
+    first, *others = vars(kind).get("_made_of", (kind,))
+    if first in (WholeLayer, LayerByLayer):
+        return others[0]
+    if first is not kind:
+        return _before(first)
+    return next(base for base in kind.__mro__ if base in TORCH) if issubclass(kind, Accelerated) else kind
+
+
 def _another(module: nn.Module) -> Any:
     """The same weights and parts in another module, whose tables can be changed."""
     new = type(module).__new__(type(module))

@@ -17,6 +17,7 @@ from .modules import Accelerated
 from .opening import make_stream
 from .precision import Wanted, assign, by_name, check_wanted, runs_in_float32, units
 from .processor import processor
+from .program.stream import ProgramStream
 from .refusals import check_model, nothing
 from .stream import Stream
 
@@ -138,15 +139,26 @@ class AcceleratedModel:
         lines += [f"{path or type(self).__name__}: on torch, {why}" for path, why in self.__dict__["_on_torch"].items()]
         return "\n".join(lines + self.__dict__["_measured"])
 
-    def stream(self, batch: int = 1, example: Any = None) -> Stream:
-        """The model step by step for `batch` rows, see `Stream`.
+    def stream(
+        self,
+        batch: int = 1,
+        example: Any = None,
+        time: int | Mapping[str, int | None] | None = None,
+        states: Mapping[str, int | str] | None = None,
+        delay: int = 0,
+    ) -> Stream | ProgramStream:
+        """The model step by step for `batch` rows: a `Stream` where it is a chain of Embedding, Linear, elementwise
+        (relu, tanh, sigmoid) and one-directional recurrent layers, else a `ProgramStream`, for any causal model.
 
-        For a model that is a chain of Embedding, Linear, elementwise (relu, tanh, sigmoid; dropout is none in
-        inference) and one-directional recurrent layers, found by running it once and verified against that run.
-        `example`: an input to run it on, of any batch, where the one made up from its first layer does not fit.
-        Raises RuntimeError with the reason for any other model.
+        example: the model's inputs, a tensor, a tuple of arguments or a dict of keywords, of any batch; without it an
+        input is made up from the first layer. time: the time axis of the inputs, for all or by name (None: the same at
+        each step); by default whichever of 1 and 0 fits. states: for a model that takes one step itself, the name of
+        the input that holds a state -> the place of its next value among the outputs; states in buffers and attributes
+        are found. delay: steps of look-ahead that are waited for.
+        What was found is verified against whole calls. Raises RuntimeError with the reason where the model can't run
+        step by step.
         """
-        return make_stream(cast(nn.Module, self), batch, example)
+        return make_stream(cast(nn.Module, self), batch, example, time, states, delay)
 
 
 def _engines(model: Any) -> Iterator[tuple[str, Any]]:

@@ -1,23 +1,37 @@
-"""Opening a stream: the model's chain is found by a run that nobody else sees, and judged by that run."""
+"""Opening a stream: the model's chain or step program is found by runs that nobody else sees, and judged by them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .agreement import accelerated, twin, verify
+from .classes import on_torch
 from .modules import Accelerated
 from .precision import precisions
+from .program.capture import NotAProgram
+from .program.lowering.code import CannotCompile
+from .program.make import make_program
+from .program.stream import ProgramStream
 from .recording import NotAChain, record
 from .stream import Stream, input_size
 
 _STEPS = 5  # of an input that is made up
 
 
-def make_stream(model: nn.Module, batch: int, example: Any = None) -> Stream:
-    """The stream of an accelerated model; RuntimeError where the model is not a chain that can run step by step."""
+def make_stream(
+    model: nn.Module,
+    batch: int,
+    example: Any = None,
+    time: int | Mapping[str, int | None] | None = None,
+    states: Mapping[str, int | str] | None = None,
+    delay: int = 0,
+) -> Stream | ProgramStream:
+    """The stream of an accelerated model: of a chain, or else of its step program; RuntimeError where it has none."""
     if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
         raise ValueError(f"stream: batch is {batch!r}, expected a whole number from 1 on.")
     try:
@@ -27,35 +41,80 @@ def make_stream(model: nn.Module, batch: int, example: Any = None) -> Stream:
             exact = twin(model, "float32")
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise RuntimeError(f"stream: {type(model).__name__} can't be copied: {_first_line(error)}") from error
-    if example is None:
-        return _of_any(own, exact, batch, _examples(own, batch))
-    x = _one_tensor(example)
-    rows = 0 if _batch_first(own) else 1
-    # As many rows as the stream has; a chain does not mix them.
-    x = x.index_select(rows, torch.arange(batch, dtype=torch.int64, device="cpu") % x.shape[rows])
+    failure: str | None = None
+    if time is None and not states and not delay and (example is None or isinstance(_single(example), Tensor)):
+        found, example, failure = _chain(own, exact, batch, example)
+        if found is not None:
+            return found
     try:
-        return _of(own, exact, batch, x)
-    except NotAChain as error:
-        raise _refused(own, str(error)) from error
+        return _program(own, batch, example, time, states, delay)
+    except CannotCompile as error:
+        raise _refused(own, f"no kernel runs {error}") from error
     except _FAILURES as error:
-        raise _refused(own, f"it fails on the example, {_named(x)}: {_first_line(error)}") from error
+        if not isinstance(error, NotAProgram) and str(error).startswith("stream: "):
+            raise
+        why = str(error) if isinstance(error, NotAProgram) else f"it fails on the example: {_first_line(error)}"
+        raise _refused(own, failure or why) from error
 
 
 _FAILURES = (RuntimeError, TypeError, ValueError, IndexError, AttributeError)
 
 
-def _of_any(own: nn.Module, exact: nn.Module | None, batch: int, examples: list[Tensor]) -> Stream:
-    """The stream by the first input that the model takes."""
-    why: str | None = None
-    for x in examples:
+def _chain(own: nn.Module, exact: nn.Module | None, batch: int, example: Any) -> tuple[Stream | None, Any, str | None]:
+    """The stream of a chain; where it is none, the input that this was found on and how the model failed on it."""
+    if example is not None:
+        x = _one_tensor(example)
         try:
-            return _of(own, exact, batch, x)
-        except NotAChain as error:
-            raise _refused(own, str(error)) from error
+            return _of(own, exact, batch, _with_batch(x, batch, 0 if _batch_first(own) else 1)), example, None
+        except NotAChain:
+            return None, example, None
+        except _FAILURES as error:
+            return None, example, f"it fails on the example, {_named(x)}: {_first_line(error)}"
+    why: str | None = None
+    for x in _examples(own, batch):
+        try:
+            return _of(own, exact, batch, x), x, None
+        except NotAChain:
+            return None, x, None
         except _FAILURES as error:
             # The likeliest input's failure is the one to tell.
             why = why or f"it fails on an input made up for it, {_named(x)}: {_first_line(error)}"
     raise _refused(own, why or "no input could be made up for it", "Pass `example=`, an input that the model takes.")
+
+
+def _program(
+    own: nn.Module, batch: int, example: Any, time: Any, states: Mapping[str, int | str] | None, delay: int
+) -> ProgramStream:
+    model, of_layers = on_torch(twin(own)), set(precisions(own).values())
+    first = next((leaf for leaf in tree_leaves(example) if isinstance(leaf, Tensor)), None)
+    if first is None:
+        raise TypeError(f"stream: example is a {type(example).__name__} without a tensor: give the model's inputs.")
+    rows = 1 if time == 0 or (time is None and not states and not _batch_first(own) and _has_stacks(own)) else 0
+    size = first.shape[rows] if first.dim() > rows else batch
+    if size != batch:
+        example = tree_map(lambda v: _with_batch(v, batch, rows, size) if isinstance(v, Tensor) else v, example)
+    made = make_program(model, example, time, states, delay)
+    stateless = not made.program.states and any(axis is not None for axis in made.axes)
+    if stateless and time is None and rows == 1:
+        # Rows of a batch were taken for steps, since as steps they could not be run one by one.
+        made = make_program(model, example, 0, states, delay)
+    # One precision for all: the finest that a layer was given.
+    precision = next(p for p in ("float32", "bfloat16", "int8") if p in of_layers or p == "int8")
+    return ProgramStream(made, precision)  # type: ignore[arg-type]
+
+
+def _with_batch(x: Tensor, batch: int, rows: int, size: int | None = None) -> Tensor:
+    """As many rows as the stream has, along axis `rows`, or along the one that has `size` of them."""
+    if size is not None:
+        axes = [a for a in (rows, *range(x.dim())) if a < x.dim() and x.shape[a] == size]
+        if not axes:
+            return x
+        rows = axes[0]
+    return x.index_select(rows, torch.arange(batch, dtype=torch.int64, device="cpu") % x.shape[rows])
+
+
+def _has_stacks(model: nn.Module) -> bool:
+    return any(hasattr(module, "batch_first") for module in accelerated(model))
 
 
 def _of(own: nn.Module, exact: nn.Module | None, batch: int, x: Tensor) -> Stream:
@@ -73,19 +132,16 @@ def _of(own: nn.Module, exact: nn.Module | None, batch: int, x: Tensor) -> Strea
 
 def _refused(model: nn.Module, why: str, cure: str = "") -> RuntimeError:
     return RuntimeError(
-        f"stream: {type(model).__name__} can't run step by step: {why.rstrip('.')}.\n"
-        "A stream takes a chain of Embedding, Linear, elementwise and one-directional recurrent layers."
-        + (f"\n{cure}" if cure else "")
+        f"stream: {type(model).__name__} can't run step by step: {why.rstrip('.')}." + (f"\n{cure}" if cure else "")
     )
 
 
+def _single(example: Any) -> Any:
+    return example[0] if isinstance(example, (tuple, list)) and len(example) == 1 else example
+
+
 def _one_tensor(example: Any) -> Tensor:
-    x = example[0] if isinstance(example, (tuple, list)) and len(example) == 1 else example
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            f"stream: example is a {type(x).__name__}, expected the one tensor that the model takes: "
-            "(batch, time), (time, batch) or the same with features behind."
-        )
+    x = _single(example)
     if x.dim() < 2 or 0 in x.shape or not x.is_cpu:
         raise ValueError(
             f"stream: example is {_named(x)} on {x.device}, "

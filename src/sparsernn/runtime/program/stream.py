@@ -1,0 +1,114 @@
+"""Streaming of any causal model: its step program on compiled kernels, with the model's own inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..costs import Precision
+from ..memory import eager
+from .compiled import Compiled
+from .made import Made
+from .program import STATE, Program, View
+
+NUMBER = "step"  # what the number of the next step is called among the states
+
+
+class ProgramStream:
+    """A model running step by step: `step(...)`, `reset()`, `state`.
+
+    Made by `fast.stream(...)` for models that are no chain. Each has its own state and buffers, so several can run side
+    by side, one in each thread; the weights are those of the moment it was made, and the model need not outlive it.
+    every: steps from one output to the next, of the output that is due most often; delay: by how many steps outputs lag
+    behind inputs.
+    """
+
+    def __init__(self, made: Made, precision: Precision = "float32", run: Compiled | None = None) -> None:
+        self._run = run or Compiled(made.program, precision)
+        self._made = made
+        self.every, self.delay = made.program.every, made.program.delay
+        given = made.inputs.is_state or (False,) * len(made.inputs.names)
+        self._names = [name for name, own in zip(made.inputs.names, given) if not own]
+        self._plain = all("." not in name for name in self._names)
+        self._join = _joined(made)
+
+    @eager
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """One time step: the model's output, in the model's own structure, None where nothing is due.
+
+        Inputs are the model's, without a time axis, and without the states that the stream keeps itself. The tensors
+        that come back are the stream's own memory, overwritten by the next step: clone() what is kept.
+        """
+        if kwargs or not self._plain:
+            args = self._in_order(args, kwargs)
+        return self._join(self._run.step(*args))
+
+    def reset(self) -> None:
+        """Back to the start of a sequence."""
+        self._run.reset()
+
+    def another(self) -> ProgramStream:
+        """A second stream with a state of its own, from the start; the weights are shared."""
+        return ProgramStream(self._made, run=self._run.another())
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """A copy of all that the stream remembers, by name; "step" is the number of the next step. Some or all of it
+        can be assigned."""
+        flat, shapes = self._run.content(), _shapes(self._run.program)
+        found = {name: value.view(shapes[name]) for name, value in flat.items()}
+        return {**found, NUMBER: torch.tensor(self._run.number, dtype=torch.int64, device="cpu")}
+
+    @state.setter
+    def state(self, value: Mapping[str, Tensor]) -> None:
+        shapes: dict[str, tuple[int, ...]] = {**_shapes(self._run.program), NUMBER: ()}
+        for name, tensor in value.items():
+            if name not in shapes:
+                raise ValueError(f"state: {name!r} is none of the states {', '.join(shapes)}.")
+            if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shapes[name]:
+                got = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+                raise ValueError(f"state: got {got} for {name}, expected a tensor of shape {shapes[name]}.")
+        number = int(value[NUMBER]) if NUMBER in value else self._run.number
+        self._run.restore({name: tensor for name, tensor in value.items() if name != NUMBER}, number)
+
+    def explain(self) -> str:
+        """The operations of a step, each with its clock and the line of the model that asked for it."""
+        return self._run.program.explain()
+
+    def _in_order(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """All tensors of the arguments, as the program has its inputs."""
+        roots = list(dict.fromkeys(name.split(".")[0] for name in self._names))
+        named = dict(zip(roots, args))
+        unknown = [name for name in kwargs if name not in roots or name in named]
+        if unknown or len(args) > len(roots):
+            raise TypeError(f"step: got {len(args)} arguments and {list(kwargs)}, expected {', '.join(roots)}.")
+        named |= kwargs
+        found = []
+        for name in self._names:
+            value: Any = named.get(name.split(".")[0])
+            for key in name.split(".")[1:]:
+                value = value.get(key) if isinstance(value, Mapping) else value[int(key)]
+            found.append(value)
+        return tuple(found)
+
+
+def _shapes(program: Program) -> dict[str, tuple[int, ...]]:
+    """Of all states; one whose port shows all of it has the port's shape."""
+    shapes: dict[str, tuple[int, ...]] = {n: (b.size,) for n, b in program.buffers.items() if b.kind == STATE}
+    for port in program.states:
+        view: View = port.view
+        if view.buffer in shapes and view.contiguous and view.size == shapes[view.buffer][0]:
+            shapes[view.buffer] = view.shape
+    return shapes
+
+
+def _joined(made: Made) -> Callable[[Sequence[Tensor | None]], Any]:
+    """From the program's outputs to the model's."""
+    count = len(made.program.outputs)
+    numbers: Any = made.shaped(range(count))  # type: ignore[arg-type]
+    if isinstance(numbers, int):
+        return lambda outputs: outputs[numbers]
+    return tuple if type(numbers) is tuple and numbers == tuple(range(count)) else made.shaped

@@ -1,0 +1,118 @@
+"""Streams of models that are no chain: the model's own inputs and outputs, step by step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparsernn.runtime.layers import accelerate
+from sparsernn.runtime.program.stream import ProgramStream
+
+
+class Gated(nn.Module):
+    """Two inputs by name, two outputs in a dict, a normalised residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(6, 6, batch_first=True)
+        self.norm = nn.LayerNorm(6)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor, gain: Tensor) -> dict[str, Tensor]:
+        y = self.norm(x + self.rnn(x)[0]) * gain[:, None]
+        return {"y": y, "logits": self.head(y)}
+
+
+class Ahead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(4, 8, 5, padding=2, stride=2)
+        self.rnn = nn.LSTM(8, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(F.relu(self.conv(x.transpose(1, 2))).transpose(1, 2))[0]
+
+
+class Cell(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTMCell(3, 7)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        h, c = self.cell(x, state)
+        return h * 2, (h, c)
+
+
+@pytest.mark.parametrize("batch", (1, 3))
+def test_inputs_and_outputs_are_the_models(batch: int) -> None:
+    torch.manual_seed(0)
+    model = Gated().eval()
+    x, gain = torch.randn(2, 30, 6), torch.rand(2, 6)
+    stream = accelerate(model).stream(batch, example=(x, gain), time={"x": 1, "gain": None})
+    assert isinstance(stream, ProgramStream) and stream.every == 1 and stream.delay == 0
+    x, gain = torch.randn(batch, 30, 6), torch.rand(batch, 6)
+    want = model.double()(x.double(), gain.double())
+    for _ in range(2):
+        for t in range(30):
+            got = stream.step(x[:, t], gain=gain) if t % 2 else stream.step(x[:, t].contiguous(), gain)
+            assert list(got) == ["y", "logits"]
+            assert all((got[key] - want[key][:, t]).abs().max() <= 1e-5 for key in got)
+        stream.reset()
+    with pytest.raises(TypeError, match="expected x, gain"):
+        stream.step(x[:, 0], gian=gain)
+
+
+def test_outputs_that_are_late_and_rare() -> None:
+    torch.manual_seed(1)
+    model = Ahead().eval()
+    with pytest.raises(RuntimeError, match=r"Ahead can't run step by step: .*pass delay=\d"):
+        accelerate(model).stream(example=torch.randn(1, 20, 4))
+    stream = accelerate(model).stream(example=torch.randn(1, 20, 4), delay=2)
+    x = torch.randn(1, 40, 4)
+    found = [y.clone() for t in range(40) if (y := stream.step(x[:, t])) is not None]
+    want = model.double()(x.double())[:, : len(found)]
+    assert stream.every == 2 and len(found) >= 19
+    assert (torch.stack(found, 1) - want).abs().max() <= 1e-5
+
+
+def test_states_that_are_given_and_handed_out() -> None:
+    torch.manual_seed(2)
+    model = Cell().eval()
+    state = torch.zeros(1, 7), torch.zeros(1, 7)
+    stream = accelerate(model).stream(example=(torch.randn(1, 3), state), states={"state": 1})
+    exact = Cell().double().eval()
+    exact.load_state_dict(model.state_dict())
+    state = tuple(s.double() for s in state)
+    for _ in range(20):
+        x = torch.randn(1, 3)
+        want, state = exact(x.double(), state)  # type: ignore[arg-type]
+        y, _ = stream.step(x)
+        assert (y - want).abs().max() <= 1e-5
+
+
+def test_a_state_is_kept_assigned_and_looked_at() -> None:
+    torch.manual_seed(3)
+    stream = accelerate(Gated().eval()).stream(
+        example=(torch.randn(1, 9, 6), torch.rand(1, 6)), time={"x": 1, "gain": None}
+    )
+    assert isinstance(stream, ProgramStream)
+    x, gain = torch.randn(1, 6), torch.rand(1, 6)
+    for _ in range(5):
+        stream.step(x, gain)
+    kept = stream.state
+    y = stream.step(x, gain)["y"].clone()
+    other = stream.another()
+    other.state = kept
+    assert torch.equal(other.step(x, gain)["y"], y) and int(stream.state["step"]) == 6
+    assert all(not torch.equal(value, kept[name]) for name, value in stream.state.items())
+    before = stream.state
+    for wrong, why in (
+        ({"rnn.q": x}, "is none of the states"),
+        ({next(iter(kept)): torch.zeros(3)}, "expected a tensor"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            stream.state = wrong
+    assert all(torch.equal(value, before[name]) for name, value in stream.state.items())
+    assert "normalise" in stream.explain() and "test_program_streams.py" in stream.explain()
