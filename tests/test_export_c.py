@@ -30,22 +30,49 @@ class Tagger(nn.Module):
 
 
 @needs_compiler
-@pytest.mark.parametrize("weights", ["source"])
+@pytest.mark.parametrize("weights", ["source", "file"])
 def test_c_is_the_model_step_by_step(tmp_path, weights):
     torch.manual_seed(0)
     model = Tagger().eval()
     report = srn.export_c(model, tmp_path, "tagger", weights=weights)
     assert report == json.loads((tmp_path / "tagger.json").read_text())
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["tagger.c", "tagger.h", "tagger.json", "tagger_test.c"]
+    written = {"tagger.c", "tagger.h", "tagger.json", "tagger_test.c"} | (
+        {"tagger.bin"} if weights == "file" else set()
+    )
+    assert {p.name for p in tmp_path.iterdir()} == written
     library = compiled(tmp_path, ["tagger"], ["-O2"])
+    blob = (tmp_path / "tagger.bin").read_bytes() if weights == "file" else b""
+    loaded = [(ctypes.c_uint32 * (len(blob) // 4)).from_buffer_copy(blob)] if blob else []
+    assert library.tagger_test(*loaded) == 0
     state = (ctypes.c_char * report["ram"]["state"])()
     x, y = torch.randn(1, 30, 6), torch.zeros(1, 30, 3)
     library.tagger_reset(state)
     for t in range(30):
         given, out = (ctypes.c_float * 6)(*x[0, t]), (ctypes.c_float * 3)()
-        assert library.tagger_step(state, given, out) == 0
+        assert library.tagger_step(state, *loaded, given, out) == 0
         y[0, t] = torch.tensor(list(out))
     torch.testing.assert_close(y, model(x), atol=1e-5, rtol=0)
+
+
+@needs_compiler
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_file_of_weights_is_checked_before_it_is_used(tmp_path, precision):
+    srn.export_c(Tagger().eval(), tmp_path, "one", precision=precision, weights="file")
+    srn.export_c(Tagger().eval(), tmp_path, "two", precision=precision, weights="file")
+    one, two = ((tmp_path / f"{name}.bin").read_bytes() for name in ("one", "two"))
+    library = compiled(tmp_path, ["one"], ["-O2"])
+
+    def opened(data: bytes, shift: int = 0) -> int:
+        memory = (ctypes.c_uint8 * (len(data) + shift)).from_buffer_copy(bytes(shift) + data)
+        return library.one_open(ctypes.byref(memory, shift), len(data))
+
+    assert opened(one) == 0
+    assert opened(one[:-4]) == 1
+    assert opened(one, 1) == 2
+    assert opened(b"SRNX" + one[4:]) == 3
+    assert opened(one[:4] + bytes([9]) + one[5:]) == 3
+    assert opened(one[:40] + bytes([one[40] ^ 1]) + one[41:]) == 4
+    assert opened(two) == 4
 
 
 @needs_compiler

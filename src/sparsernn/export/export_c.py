@@ -15,6 +15,7 @@ from ..runtime.program.make import make_program
 from ..runtime.program.program import Program
 from ..runtime.program.steps import States
 from .agreement import Steps, check, sample
+from .blob import blob
 from .examples import first_example, step_inputs, with_batch
 from .files import header, source
 from .folder import write_all
@@ -87,12 +88,14 @@ def export_program(
     check_numbers(program)
     try:
         plan = lower(program, precision)
+        plan.filed = weights == "file"
     except Refused as refused:
         raise ValueError(f"export_c: {refused}") from None
     given = sample(plan, VECTORS) if inputs is None else inputs
     outputs, errors = check(plan, given, precision)
     report = footprint(plan, name, precision, errors)
-    contents = {
+    contents: dict[str, str | bytes] = {f"{name}.bin": blob(plan.tables)} if plan.filed else {}
+    contents |= {
         f"{name}.h": header(plan, name),
         f"{name}.c": source(plan, name),
         f"{name}_test.c": vectors_source(plan, name, given[:VECTORS], outputs[:VECTORS]),

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from .blob import DECLARED, names, offsets, opened
 from .clocks import counted, counting, due, due_function
 from .kernels import PIECES, PRELUDE
 from .lowering import SCRATCH, Argument, Plan
@@ -27,6 +28,7 @@ def header(plan: Plan, name: str) -> str:
     sizes = [_size(a, "INPUTS", single[0]) for a in plan.inputs] + [
         _size(a, "OUTPUTS", single[1]) for a in plan.outputs
     ]
+    sizes += [f"#define ${{WEIGHTS}} {offsets(plan.tables)['']} /* bytes of $.bin */"] if plan.filed else []
     fields = [f"    {ARRAY_TYPES[k]} {k}[{n}]; /* {_CONTENT[k]} */" for k, n in plan.sizes.items() if n]
     fields += ["    uint32_t number; /* of the next step */"] if counted(plan) else []
     fields = fields or ["    float f[1]; /* C has no empty struct */"]
@@ -55,7 +57,7 @@ void $reset($state *s);
 
 /* One time step. Returns 0, or {_refusal(plan)} */
 int $step({_parameters(plan)});
-{chr(10).join(due) if counted(plan) else ""}
+{DECLARED if plan.filed else ""}{chr(10).join(due) if counted(plan) else ""}
 #ifdef __cplusplus
 }}
 #endif
@@ -79,7 +81,8 @@ def _size(argument: Argument, kind: str, single: bool) -> str:
 
 def _parameters(plan: Plan) -> str:
     read = [f"const {C_TYPES[a.place.dtype]} *{a.place.array}" for a in plan.inputs]
-    return ", ".join(["$state *s", *read, *(f"{C_TYPES[a.place.dtype]} *{a.place.array}" for a in plan.outputs)])
+    state = ["$state *s", *(["const void *file"] if plan.filed else [])]
+    return ", ".join([*state, *read, *(f"{C_TYPES[a.place.dtype]} *{a.place.array}" for a in plan.outputs)])
 
 
 def source(plan: Plan, name: str) -> str:
@@ -110,14 +113,16 @@ def source(plan: Plan, name: str) -> str:
     ]
     after = counting(plan) if counted(plan) else []
     parts = [
-        *(table_text(n, a) for n, a in plan.tables.arrays.items()),
+        *_tables(plan),
         *body.functions.values(),
         _reset(plan),
         due_function(plan) if counted(plan) else "",
         f"int $step({_parameters(plan)})\n{{",
+        *(["    const unsigned char *const weights = (const unsigned char *)file;"] if plan.filed else []),
         *arrays,
         *body.lines,
         *after,
+        *(["    (void)weights;"] if plan.filed else []),
         "    (void)s;",
         "    return 0;\n}\n",
     ]
@@ -139,6 +144,12 @@ def _checks(plan: Plan) -> Iterable[str]:
 def table_text(name: str, array: np.ndarray) -> str:
     kind = TABLE_TYPES[array.dtype.name]
     return "\n".join([f"static const {kind} {name}[{array.size}] = {{", *numbers(array), "};\n"])
+
+
+def _tables(plan: Plan) -> list[str]:
+    if plan.filed:
+        return [*names(plan.tables, TABLE_TYPES), "", opened(plan.tables)]
+    return [table_text(n, a) for n, a in plan.tables.arrays.items()]
 
 
 def _reset(plan: Plan) -> str:

@@ -64,6 +64,7 @@ class Plan:
     outputs: list[Argument]
     bounds: dict[str, int]  # input of tokens -> how many rows every table has that they choose from
     multiply_adds: int = 0
+    filed: bool = False  # whether the tables are a file of their own
 
 
 class Refused(ValueError):

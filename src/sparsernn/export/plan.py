@@ -17,7 +17,7 @@ KEYWORDS = frozenset(
     "private protected public register restrict return short signed sizeof static struct switch template this throw "
     "true try typedef typename union unsigned using virtual void volatile wchar_t while xor".split()
 )
-OWN = frozenset("s f i b w q weights number".split())  # names that the step itself uses
+OWN = frozenset("s f i b w q k t file weights state".split())  # names that the step itself uses
 
 
 def lower(program: Program, precision: str = "float32") -> Plan:

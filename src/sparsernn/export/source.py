@@ -79,5 +79,5 @@ def named(text: str, name: str) -> str:
     """`text` with the model's name in place of `$`; `${NAME}` is in capitals."""
     text = text.replace("${H}", f"{name.upper()}_H")
     text = re.sub(r"\$\{(\w+)\}", lambda m: f"{name.upper()}_{m[1]}", text)
-    text = text.replace("$.h", f"{name}.h").replace("$:", f"{name}:")
+    text = text.replace("$.h", f"{name}.h").replace("$.bin", f"{name}.bin").replace("$:", f"{name}:")
     return text.replace("$", f"{name}_")

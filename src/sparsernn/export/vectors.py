@@ -45,22 +45,43 @@ def vectors_source(
             f"            if ({condition + ' && ' if condition else ''}y{k}[k] != $expected_{k}[t * {size} + k])"
         )
         checks.append("                return t + 1;")
+    given = "const void *file" if plan.filed else "void"
     text = "\n".join(
         [
             '#include "$.h"\n',
             "/* Compiled with -D$MAIN it is a program. */",
-            "int $test(void);\n",
+            f"int $test({given});\n",
             *tables,
             "/* 0 if every step gives the bits of the reference, else the number of the first step that doesn't. */",
-            "int $test(void)\n{\n    static $state state;",
+            f"int $test({given})\n{{\n    static $state state;",
             *locals_,
             "    $reset(&state);",
             f"    for (int t = 0; t < {steps}; ++t) {{",
-            f"        if ($step(&state, {', '.join(calls)}))",
+            f"        if ($step({', '.join(['&state', *(['file'] if plan.filed else []), *calls])}))",
             "            return t + 1;",
             *checks,
             "    }\n    return 0;\n}\n",
-            "#ifdef $MAIN\nint main(void)\n{\n    return $test();\n}\n#endif\n",
+            _FILED if plan.filed else "#ifdef $MAIN\nint main(void)\n{\n    return $test();\n}\n#endif\n",
         ]
     )
     return named(text, name)
+
+
+_FILED = """\
+#ifdef $MAIN
+#include <stdio.h>
+
+static uint32_t read[${WEIGHTS} / 4];
+
+int main(int count, char **arguments)
+{
+    FILE *const file = fopen(count > 1 ? arguments[1] : "$.bin", "rb");
+    if (!file || fread(read, 1, sizeof read, file) != sizeof read || $open(read, sizeof read)) {
+        fprintf(stderr, "there is no $.bin of this model\\n");
+        return 1;
+    }
+    fclose(file);
+    return $test(read);
+}
+#endif
+"""
