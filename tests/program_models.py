@@ -293,9 +293,126 @@ class Previous(nn.Module):
         return torch.stack(ys, 1)
 
 
+class WaveNet(nn.Module):
+    """Gated dilated layers, residuals and a sum of skips, on (B, C, T)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.front = nn.Conv1d(1, 6, 1)
+        self.filters = nn.ModuleList(CausalConv(6, 12, 2, 2**n) for n in range(3))
+        self.mixes = nn.ModuleList(nn.Conv1d(6, 6, 1) for _ in range(3))
+        self.head = nn.Conv1d(6, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, skips = self.front(x), 0
+        for f, m in zip(self.filters, self.mixes):
+            a, b = f(y).chunk(2, 1)
+            z = m(torch.tanh(a) * torch.sigmoid(b))
+            skips = skips + z
+            y = y + z
+        return self.head(F.relu(skips))
+
+
+class Bands(nn.Module):
+    """Convolutions on (B, C, F, T), time last, and a GRU behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=(1, 0))
+        self.norm = nn.BatchNorm2d(3)
+        self.gru = nn.GRU(12, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu6(self.norm(self.conv(F.pad(x, (1, 0)))))
+        return self.gru(y.flatten(1, 2).transpose(1, 2))[0]
+
+
+def _projected(m: Any, x: Tensor) -> Tensor:
+    y, _ = m.r(x)
+    return torch.cat([m.s(y)[0], y], -1)
+
+
+def _unbatched(m: Any, x: Tensor) -> Tensor:
+    return m.l(m.g(x)[0])
+
+
+def _highway(m: Any, x: Tensor) -> Tensor:
+    t = torch.sigmoid(m.t(x))
+    return t * torch.tanh(m.h(x)) + (1 - t) * x
+
+
+def _mixture(m: Any, x: Tensor) -> Any:
+    pi, mu, sigma = m.l(m.g(x)[0]).split([3, 3, 3], -1)
+    return pi.softmax(-1), mu, torch.exp(sigma.clamp(-5, 5)) + 1e-3
+
+
+def _film(m: Any, x: Tensor, other: Tensor) -> Tensor:
+    gamma, beta = m.c(other)[:, None].chunk(2, -1)
+    return m.g(x * (1 + gamma) + beta)[0]
+
+
+def _context(m: Any, x: Tensor) -> Tensor:
+    y = F.pad(x, (0, 0, 2, 0))
+    n = x.shape[1]
+    return m.l(torch.cat([y[:, k : k + n] for k in range(3)], -1))
+
+
+def _log_features(m: Any, x: Tensor) -> Tensor:
+    power = x[..., :3].square() + x[..., 3:] ** 2
+    return m.g(torch.log(power.clamp(min=1e-6)))[0]
+
+
+def _smoothed(m: Any, x: Tensor) -> Tensor:
+    """A one-pole filter, written as a loop."""
+    y, out = torch.zeros_like(x[:, 0]), []
+    for t in range(x.shape[1]):
+        y = 0.9 * y + 0.1 * x[:, t]
+        out.append(y)
+    return m.l(torch.stack(out, 1) - x)
+
+
+def _separable(m: Any, x: Tensor) -> Tensor:
+    y = m.p(F.gelu(m.n(m.d(x.transpose(1, 2)).transpose(1, 2)), approximate="tanh"))
+    return x + y
+
+
+def _heads(m: Any, x: Tensor) -> Any:
+    """Attention among four channels of one frame, and the largest of each frame."""
+    b, t, f = x.shape
+    q = m.q(x).view(b, t, 4, f // 4)
+    y = F.scaled_dot_product_attention(q, q, q).flatten(2)
+    return y, x.amax(-1), (x > 0).to(x.dtype).mean(-1)
+
+
 R = torch.randn
 L = nn.Linear
 STREAMS: dict[str, tuple[Any, ...]] = {
+    "WaveNet": (WaveNet, lambda: R(2, 1, 9), {"time": 2}),
+    "time last": (Bands, lambda: R(2, 2, 7, 9), {"time": 3}),
+    "projections": (
+        lambda: Function(
+            _projected,
+            r=nn.LSTM(4, 6, proj_size=3, batch_first=True),
+            s=nn.RNN(3, 4, nonlinearity="relu", batch_first=True),
+        ),
+        lambda: R(2, 9, 4),
+    ),
+    "without a batch": (lambda: Function(_unbatched, g=nn.GRU(4, 5), l=L(5, 2)), lambda: R(9, 4), {"time": 0}),
+    "highway": (lambda: Function(_highway, t=L(4, 4), h=L(4, 4)), lambda: R(2, 9, 4)),
+    "mixture": (lambda: Function(_mixture, g=nn.GRU(4, 6, batch_first=True), l=L(6, 9)), lambda: R(2, 9, 4)),
+    "feature-wise modulation": (
+        lambda: Function(_film, c=L(3, 8), g=nn.GRU(4, 5, batch_first=True)),
+        lambda: (R(2, 9, 4), R(2, 3)),
+        {"time": {"x": 1, "other": None}},
+    ),
+    "context frames": (lambda: Function(_context, l=L(12, 3)), lambda: R(2, 9, 4)),
+    "log features": (lambda: Function(_log_features, g=nn.LSTM(3, 4, batch_first=True)), lambda: R(2, 9, 6)),
+    "one-pole filter": (lambda: Function(_smoothed, l=L(4, 2)), lambda: R(2, 9, 4)),
+    "separable convolution": (
+        lambda: Function(_separable, d=CausalConv(4, 4, 5, groups=4), n=nn.LayerNorm(4), p=L(4, 4)),
+        lambda: R(2, 9, 4),
+    ),
+    "heads within a frame": (lambda: Function(_heads, q=L(8, 8)), lambda: R(2, 9, 8)),
     "loop over a cell": (Loop, lambda: R(2, 9, 4)),
     "two loops": (Filled, lambda: R(2, 9, 4)),
     "layers of a cell of one's own": (Custom, lambda: R(2, 9, 3)),
@@ -495,6 +612,14 @@ def _branch(m: Any, x: Tensor) -> Tensor:
     return m.l(x) if float(x.sum()) > 0 else x
 
 
+def _reversed_loop(m: Any, x: Tensor) -> Tensor:
+    h, out = x.new_zeros(x.shape[0], 4), []
+    for t in reversed(range(x.shape[1])):
+        h = m.g(x[:, t], h)
+        out.append(h)
+    return torch.stack(out[::-1], 1)
+
+
 def _squeeze_excite(m: Any, x: Tensor) -> Tensor:
     return x * torch.sigmoid(m.l(x.mean(1, keepdim=True)))
 
@@ -590,5 +715,68 @@ REFUSED: dict[str, tuple[Any, ...]] = {
         lambda: R(2, 24, 4),
         {},
         "fails on its example with 24 time steps",
+    ),
+    "packed": (
+        lambda: Function(
+            lambda m, x: nn.utils.rnn.pad_packed_sequence(
+                m.g(nn.utils.rnn.pack_padded_sequence(x, torch.tensor([x.shape[1]] * len(x)), batch_first=True))[0]
+            )[0],
+            g=nn.GRU(4, 5, batch_first=True),
+        ),
+        lambda: R(2, 9, 4),
+        {},
+        "packs its sequences",
+    ),
+    "transposed weights of the input": (
+        lambda: Function(lambda m, x: m.l(x) @ x.mT, l=L(4, 4)),
+        lambda: R(2, 9, 4),
+        {},
+        "every other|fails",
+    ),
+    "batch norm over time": (
+        lambda: Function(lambda m, x: (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True)),
+        lambda: R(2, 9, 4),
+        {},
+        "of the whole sequence|whole of it",
+    ),
+    "sorted": (
+        lambda: Function(lambda m, x: x.sort(1)[0]),
+        lambda: R(2, 9, 4),
+        {},
+        "sort.*is not among the operations",
+    ),
+    "reversed loop": (
+        lambda: Function(_reversed_loop, g=nn.GRUCell(4, 4)),
+        lambda: R(2, 9, 4),
+        {},
+        "number of the step|loop",
+    ),
+    "a list as long as the sequence": (
+        lambda: Function(lambda m, x: list(x.unbind(1))),
+        lambda: R(2, 9, 4),
+        {},
+        "more parts the longer",
+    ),
+    "several rates": (
+        lambda: Function(
+            lambda m, x: x[:, 1::2] + m.c(x.transpose(1, 2)).transpose(1, 2)[:, : x.shape[1] // 2], c=nn.Conv1d(4, 4, 1)
+        ),
+        lambda: R(2, 8, 4),
+        {},
+        "different rates",
+    ),
+    "stft": (
+        lambda: Function(
+            lambda m, x: torch.stft(x, 8, 4, window=torch.ones(8, dtype=x.dtype), return_complex=True).abs()
+        ),
+        lambda: R(2, 32),
+        {},
+        "stft|reflect|complex",
+    ),
+    "upsampled": (
+        lambda: Function(lambda m, x: x.repeat_interleave(2, 1)),
+        lambda: R(2, 9, 4),
+        {},
+        "repeat_interleave.*is not among the operations",
     ),
 }

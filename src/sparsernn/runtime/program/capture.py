@@ -96,6 +96,11 @@ def capture(model: nn.Module, leaves: Sequence[Tensor], arguments: Callable[[Seq
         except RuntimeError as error:
             if "tracing tensor" not in str(error):
                 raise
+            if any(f.filename.endswith("rnn.py") for f in traceback.extract_tb(error.__traceback__)):
+                raise NotAProgram(
+                    f"it packs its sequences{_where(error)}, whose rows end at different steps: a stream has one step "
+                    "of each row, so give it a forward without packing."
+                ) from None
             raise NotAProgram(
                 f"forward reads a tensor's value into Python{_where(error)}, as one that branches on a tensor's value "
                 "does: use torch.where, or stream the parts."

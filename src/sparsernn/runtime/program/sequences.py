@@ -20,12 +20,8 @@ from .simplify import in_place, reach, started
 from .values import CONST, HELD, SEQUENCE, Value
 
 MULTIPLE = 24  # lengths are multiples of it: models fold steps in pairs, threes, fours, sixes and eights
-LENGTHS = (
-    (12, 24),
-    (24, 48),
-    (120, 240),
-    (480, 960),
-)  # tried in turn; longer ones for what reaches far or has long strides
+# Tried in turn; longer ones for what reaches far or has long strides.
+LENGTHS = ((12, 24), (24, 48), (96, 192), (480, 960))
 
 
 def sequence_program(model: nn.Module, inputs: Inputs, axes: Sequence[int | None], delay: int) -> Made:
@@ -39,9 +35,18 @@ def sequence_program(model: nn.Module, inputs: Inputs, axes: Sequence[int | None
         except Exception as error:  # whatever the model raises at this length
             failure = failure or error
             continue
-        made, far = _eliminated(runs, inputs, axes, lengths, delay)
-        if far:
+        build = Builder()
+        try:
+            made = _eliminated(build, runs, inputs, axes, lengths, delay)
+        except NotAProgram as error:
+            if _long_enough(build, lengths):
+                raise
+            failure = error
+            continue
+        if _long_enough(build, lengths):
             return made
+    if isinstance(failure, NotAProgram):
+        raise failure
     if failure is not None:
         text = (str(failure).splitlines() or [type(failure).__name__])[0]
         raise NotAProgram(f"it fails on its example with {LENGTHS[1][0]} time steps: {text}") from failure
@@ -53,11 +58,21 @@ def _run(model: nn.Module, inputs: Inputs, axes: Sequence[int | None], steps: in
     return capture(copied(model), leaves, inputs.arguments)
 
 
+def _long_enough(build: Builder, lengths: tuple[int, int]) -> bool:
+    """Whether the runs are longer than what an operation looks back to, and whole numbers of the slowest clock's."""
+    slowest = max((o.clock.every for o in build.operations), default=1)
+    return reach(build.operations) < lengths[0] and lengths[0] % slowest == 0
+
+
 def _eliminated(
-    runs: Sequence[Capture], inputs: Inputs, axes: Sequence[int | None], lengths: tuple[int, int], delay: int
-) -> tuple[Made, bool]:
-    """The program, and whether these lengths were long enough for it."""
-    build = Builder()
+    build: Builder,
+    runs: Sequence[Capture],
+    inputs: Inputs,
+    axes: Sequence[int | None],
+    lengths: tuple[int, int],
+    delay: int,
+) -> Made:
+    """The program of two runs of these lengths."""
     work = Elimination(build, runs[0], runs[1], RULES, lengths)
     ports = []
     for name, leaf, axis in zip(inputs.names, runs[0].inputs, axes):
@@ -68,6 +83,8 @@ def _eliminated(
             work.inputs.append(Value(HELD, tensor))
         else:
             work.inputs.append(Value(SEQUENCE, tensor.unsqueeze(axis), axis, EACH_STEP, lengths))
+    if runs[0].structure != runs[1].structure:
+        raise NotAProgram("its output has more parts the longer the sequence is: stack them to one tensor.")
     eliminate(work)
     outputs = Outputs()
     for leaf in runs[0].outputs:
@@ -75,9 +92,7 @@ def _eliminated(
         value = None if value is None else _on_time(build, value)
         outputs.add(leaf, None if value is None else _port(build, value, outputs.name, lengths, delay), value)
     program = in_place(build.program(ports, outputs.ports, delay))
-    strides = max((o.clock.every for o in program.operations), default=1)
-    enough = reach(program.operations) < lengths[0] and lengths[0] % strides == 0
-    return outputs.made(started(program), inputs, axes, runs[0].structure), enough
+    return outputs.made(started(program), inputs, axes, runs[0].structure)
 
 
 def _on_time(build: Builder, value: Value) -> Value:
@@ -95,7 +110,10 @@ def _port(build: Builder, value: Value, name: str, lengths: tuple[int, int], del
     if value.kind != SEQUENCE:
         return Port(name, build.view(value.tensor), value.clock if value.moves else EACH_STEP)
     assert value.axis is not None
-    late = {(n - 1) * value.clock.every + value.clock.first - (t - 1) for n, t in zip(value.lengths, lengths)}
+    every, first = value.clock.every, value.clock.first
+    # Elements beyond the sequence's own steps read padding at its end alone, and are never due.
+    counts = [min(n, -(-steps // every)) for n, steps in zip(value.lengths, lengths)]
+    late = {(n - 1) * every + first - (steps - 1) for n, steps in zip(counts, lengths)}
     ahead = max(late)
     if ahead > delay:
         source = f" ({build.source})" if build.source else ""
