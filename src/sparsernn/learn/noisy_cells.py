@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..nn.equations import gru
+from ..nn.time_loop import over_time
 from .noisy_lstm import Layer, run_lstm, steps_of
 from .noisy_rnn import run_rnn
 
@@ -28,18 +28,15 @@ def run(layer: Layer, x_NI: Tensor, sizes: Sequence[int], states: list[Tensor]) 
     if layer.input_BI is not None:
         x_NI = x_NI * steps_of(layer.input_BI, sizes)
     inputs = F.linear(x_NI, layer.weight_ih)  # hoisted: one product for all steps, the bias after the multipliers
-    outputs: list[Tensor] = []
-    ended: list[Tensor] = []
-    read = carried = states[0]  # what matrices read, h * z; h itself is carried
-    for now, size in zip(inputs.split(tuple(sizes)), sizes):
-        if size < len(read):
-            ended.append(read[size:])
-            read, carried = read[:size], carried[:size]
-        gate = None if layer.gate_BG is None else layer.gate_BG[:size]
+
+    def step(now: Tensor, states: list[Tensor]) -> list[Tensor]:
+        read, carried = states  # what matrices read, h * z; h itself is carried
+        gate = None if layer.gate_BG is None else layer.gate_BG[: len(now)]
         carried = _gru_step(layer, now, read, carried, gate)
-        read = carried if layer.unit_BK is None else carried * layer.unit_BK[:size]
-        outputs.append(read)
-    return torch.cat(outputs), [torch.cat([read, *reversed(ended)])]
+        return [carried if layer.unit_BK is None else carried * layer.unit_BK[: len(now)], carried]
+
+    y, finals = over_time(step, inputs.split(tuple(sizes)), [states[0], states[0]])
+    return y, finals[:1]
 
 
 def _gru_step(layer: Layer, now: Tensor, read: Tensor, carried: Tensor, gate: Tensor | None) -> Tensor:

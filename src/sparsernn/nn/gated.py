@@ -9,6 +9,7 @@ from r without a product with x or h.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -17,12 +18,13 @@ from torch import Tensor, nn
 from ..structure.cells import GRU, LSTM, MODES
 from ..tensors import short
 from .folding import first_order, fold, is_order, unfold
-from .fused import reverse, run_fused
+from .fused import run_fused
 from .gated_steps import GatedWeights, run_steps, worth_a_loop
 from .layers import LayeredRecurrent, States, TanhOrRelu
 from .packing import options_of
 from .protocol import Misfit, check_table, register_layer
 from .ragged import RaggedGRU, RaggedLSTM, RaggedRNN
+from .time_loop import flattened
 
 
 class _Gated(LayeredRecurrent):
@@ -67,7 +69,7 @@ class _Gated(LayeredRecurrent):
         return super().config() | {"living": self.living, "scaled": self.scaled}
 
     @classmethod
-    def _counts(cls, config: Mapping[str, Any], source: Any) -> dict[str, Any]:
+    def counts(cls, config: Mapping[str, Any], source: Any) -> dict[str, Any]:
         size = source.num_layers, 1 + source.bidirectional
         found = {name: check_table(name, config.get(name), *size) for name in ("living", "scaled")}
         for layer, row in enumerate(found["living"]):
@@ -103,7 +105,8 @@ class _Gated(LayeredRecurrent):
                 if not is_order(getattr(self, "rows" + end).tolist(), width, living, self.scaled[layer][direction]):
                     raise ValueError(f"rows{end} does not list the rows of {width} units' gates with {living} living.")
 
-    def _weights(self, layer: int, direction: int, end: str) -> GatedWeights:
+    def _weights(self, end: str) -> GatedWeights:
+        layer, direction = next((n, row.index(end)) for n, row in enumerate(self.suffixes()) if end in row)
         width = self.hidden_sizes[layer][direction]
         weight_ih = getattr(self, "weight_ih" + end)
         zeros = None if self.bias else weight_ih.new_zeros(self.gates * width)
@@ -120,20 +123,8 @@ class _Gated(LayeredRecurrent):
             getattr(self, "weight_hr" + end, None),
         )
 
-    def _run_layer(
-        self, layer: int, x: Tensor, batch_sizes: Tensor | None, states: list[States], backwards: Tensor | None
-    ) -> tuple[Tensor, list[States]]:
-        outputs, last = [], []
-        for direction, end in enumerate(self.suffixes()[layer]):
-            seen = reverse(x, backwards, self.batch_first) if direction else x
-            y, finals = self._run_direction(self._weights(layer, direction, end), seen, batch_sizes, states[direction])
-            outputs.append(reverse(y, backwards, self.batch_first) if direction else y)
-            last.append(finals)
-        return torch.cat(outputs, -1), last
-
-    def _run_direction(
-        self, w: GatedWeights, x: Tensor, batch_sizes: Tensor | None, states: States
-    ) -> tuple[Tensor, States]:
+    def _run_direction(self, end: str, x: Tensor, batch_sizes: Tensor | None, states: States) -> tuple[Tensor, States]:
+        w = self._weights(end)
         batch = len(states[0])
         if not worth_a_loop(w, batch):
             biases = (bias.index_select(0, w.rows.argsort()) for bias in (w.bias_ih, w.bias_hh)) if self.bias else ()
@@ -151,15 +142,7 @@ class _Gated(LayeredRecurrent):
                 batch_first=self.batch_first,
             )
             return y, [final.squeeze(0) for final in finals]
-        if batch_sizes is not None:
-            return run_steps(w, x, batch_sizes.tolist(), states)
-        x = x.transpose(0, 1) if self.batch_first else x
-        steps = len(x)
-        if steps == 0:
-            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        y, finals = run_steps(w, x.flatten(0, 1), [batch] * steps, states)
-        y = y.unflatten(0, (steps, batch))
-        return (y.transpose(0, 1) if self.batch_first else y), finals
+        return flattened(partial(run_steps, w, states=states), x, batch_sizes, batch, self.batch_first)
 
     @classmethod
     def from_dense(cls, layer: nn.Module, constant: Mapping[str, Mapping[str, Tensor]] | None = None) -> Self:
@@ -201,7 +184,7 @@ class _Gated(LayeredRecurrent):
     def to_dense(self) -> nn.Module:
         """The ragged stack of the same function, with zero rows where gates are constant."""
         options = options_of(self) | {"proj_sizes": self.proj_sizes}
-        dense = self.dense_types[1](self.input_size, self.hidden_sizes, **options)
+        dense: Any = self.dense_types[1](self.input_size, self.hidden_sizes, **options)
         dense.dropout = self.dropout
         with torch.no_grad():
             for end in [end for ends in self.suffixes() for end in ends]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +10,7 @@ from torch.nn import functional as F
 
 from ..structure.cells import GRU, LSTM, Cell
 from .equations import activate, gru_candidate, gru_state, lstm_state
-
-Step = Callable[[Tensor, list[Tensor]], list[Tensor]]
+from .time_loop import Step, over_time
 
 
 @dataclass(frozen=True)
@@ -69,16 +67,7 @@ def run_steps(w: GatedWeights, x: Tensor, sizes: list[int], states: list[Tensor]
     plain = w.count - sum(n for n, gate in zip(w.living, w.cell.gates) if gate in w.cell.apart)
     bias = torch.cat([w.bias_ih[:plain] + w.bias_hh[:plain], w.bias_ih[plain : w.count]])
     inputs = F.linear(x, w.weight_ih, bias)
-    outputs: list[Tensor] = []
-    ended: list[list[Tensor]] = []
-    for now, size in zip(inputs.split(sizes), sizes):
-        if size < len(states[0]):
-            ended.append([state[size:] for state in states])
-            states = [state[:size] for state in states]
-        states = step(now, states)
-        outputs.append(states[0])
-    finals = [torch.cat(parts) for parts in zip(states, *reversed(ended))]
-    return torch.cat(outputs), finals
+    return over_time(step, inputs.split(sizes), states)
 
 
 def lstm_step(w: GatedWeights) -> Step:

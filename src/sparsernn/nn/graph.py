@@ -153,9 +153,7 @@ class _Graph(_Ragged):
         self.clear_absent()
 
     def packing(self) -> Packing:
-        found = super().packing()
-        assert found is not None
-        return replace(found, whole=False)
+        return replace(self._stacked(), whole=False)
 
     def flatten_parameters(self) -> None:
         """Nothing: masked weights are made anew in every call."""

@@ -1,7 +1,8 @@
 """What all stacks of recurrent layers share: the call of torch.nn.LSTM, GRU and RNN, layer by layer.
 
-A subclass says how one layer runs (`_run_layer`); this base takes care of padded, unbatched and packed inputs,
-initial and final states, reversal in time and dropout between layers.
+A subclass says how one layer runs (`_run_layer`), or one direction of it (`_run_direction`; by default the equations of
+its cell); this base takes care of padded, unbatched and packed inputs, initial and final states, reversal in time and
+dropout between layers.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import math
 import numbers
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +20,17 @@ from torch.nn import functional as F
 from torch.nn import init
 from torch.nn.utils.rnn import PackedSequence
 
-from ..structure.cells import RNN, Cell
-from .fused import backward_order
-from .packing import Widths, check_widths, sizes_and_options, stacked
-from .protocol import Layer, Misfit, Packing, check_size, fitting_widths
+from ..structure.cells import MODES, RNN, Cell
+from .fused import backward_order, reverse
+from .packing import Widths, check_widths, stacked, stand_in
+from .protocol import Kept, Layer, Packing, check_size, fitting_widths
 from .state import RaggedState, pack_rows, state_rows
+from .time_loop import flattened, run_cell
 
 States = list[Tensor]  # of one layer and direction: [h] or [h, c], each (batch, width)
 
 
-class LayeredRecurrent(Layer, ABC):
+class LayeredRecurrent(Layer):
     """Base of the stacks in this package. Shapes and arguments of `forward` are those of torch.nn.LSTM."""
 
     cell: Cell
@@ -81,7 +83,6 @@ class LayeredRecurrent(Layer, ABC):
 
     @property
     def gates(self) -> int:
-        """How many gates a unit has in each matrix."""
         return len(self.cell.gates)
 
     @property
@@ -117,17 +118,16 @@ class LayeredRecurrent(Layer, ABC):
         return [[f"_l{layer}{end}" for end in ends] for layer in range(self.num_layers)]
 
     def packing(self) -> Packing | None:
+        return self._stacked()
+
+    def _stacked(self) -> Packing:
         inputs = [self.layer_input_size(layer) for layer in range(self.num_layers)]
-        outputs = [self.output_widths(layer) for layer in range(self.num_layers)]
-        return stacked(
-            self.mode, inputs, self.hidden_sizes, outputs, bias=self.bias, projected=self.proj_sizes is not None
-        )
+        outputs, projected = self.proj_sizes or self.hidden_sizes, self.proj_sizes is not None
+        return stacked(self.mode, inputs, self.hidden_sizes, outputs, bias=self.bias, projected=projected)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every parameter at the present sizes."""
-        found = LayeredRecurrent.packing(self)
-        assert found is not None
-        return dict(found.shapes)
+        return dict(self._stacked().shapes)
 
     def _register(self, device: Any, dtype: torch.dtype | None) -> None:
         """Make the parameters, and reset them."""
@@ -137,11 +137,10 @@ class LayeredRecurrent(Layer, ABC):
 
     def reset_parameters(self) -> None:
         """Uniform in ±1/sqrt(width) of the own layer and direction, as torch does."""
-        for widths, ends in zip(self.hidden_sizes, self.suffixes()):
-            for width, end in zip(widths, ends):
-                for name, weight in self.named_parameters():
-                    if name.endswith(end):
-                        init.uniform_(weight, -1 / math.sqrt(width), 1 / math.sqrt(width))
+        widths = {end: w for row, ends in zip(self.hidden_sizes, self.suffixes()) for w, end in zip(row, ends)}
+        for name, weight in self.named_parameters():
+            bound = 1 / math.sqrt(widths[name[name.rindex("_l") :]])
+            init.uniform_(weight, -bound, bound)
 
     def flatten_parameters(self) -> None:
         """Nothing, unless there is a fused kernel whose memory the weights share."""
@@ -158,24 +157,19 @@ class LayeredRecurrent(Layer, ABC):
             rows = fitting_widths("hidden_sizes", config.get("hidden_sizes"), new.hidden_sizes)
             new.hidden_sizes = tuple(map(tuple, rows))
             return new._empty(new.shapes())
-        ours = isinstance(dense, LayeredRecurrent) and dense.like_torch and dense.cell == cls.cell
-        if not ours and not isinstance(dense, getattr(nn, cls.cell.name)):
-            raise Misfit("class", f"{cls.__name__}, but the model has a {type(dense).__name__} there.")
-        made: Any = cls
-        size, rows, options = sizes_and_options(config, dense)
-        try:
-            new = made(size, rows, **(options | {"device": "meta"}), **cls._counts(config, dense))
-        except Misfit:
-            raise
-        except ValueError as error:
-            raise Misfit("", str(error)) from None
-        new.dropout = cast(Any, dense).dropout
-        return new
+        return stand_in(cls, config, dense)
 
     @classmethod
-    def _counts(cls, config: Mapping[str, Any], source: Any) -> dict[str, Any]:
+    def counts(cls, config: Mapping[str, Any], source: Any) -> dict[str, Any]:
         """What else the constructor takes from a config."""
         return {}
+
+    def narrowed(self, kept: Kept) -> nn.Module:
+        if self.packing() is not None:  # its rows are those of the gates
+            rows = [[getattr(self, "weight_ih" + end).shape for end in row] for row in self.suffixes()]
+            self.input_size = rows[0][0][1]
+            self.hidden_sizes = tuple(tuple(shape[0] // self.gates for shape in row) for row in rows)
+        return self
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {_short(self.hidden_sizes)}"
@@ -186,7 +180,6 @@ class LayeredRecurrent(Layer, ABC):
                 text += f", {name}={getattr(self, name)}"
         return text + (", nonlinearity=relu" if self.mode == "RNN_RELU" else "")
 
-    @abstractmethod
     def _run_layer(
         self, layer: int, x: Tensor, batch_sizes: Tensor | None, states: list[States], backwards: Tensor | None
     ) -> tuple[Tensor, list[States]]:
@@ -195,6 +188,21 @@ class LayeredRecurrent(Layer, ABC):
         x: (time, batch, features), or (batch, time, features) with batch_first; with `batch_sizes` the data of a
         PackedSequence, and `backwards` the order of its rows in which every sequence runs from its end.
         """
+        outputs: list[Tensor] = []
+        finals: list[States] = []
+        for direction, end in enumerate(self.suffixes()[layer]):
+            seen = reverse(x, backwards, self.batch_first) if direction else x
+            y, last = self._run_direction(end, seen, batch_sizes, states[direction])
+            outputs.append(reverse(y, backwards, self.batch_first) if direction else y)
+            finals.append(last)
+        return torch.cat(outputs, -1) if self.bidirectional else outputs[0], finals
+
+    def _run_direction(self, end: str, x: Tensor, batch_sizes: Tensor | None, states: States) -> tuple[Tensor, States]:
+        """One layer and direction by the equations of its cell; `end` is that of its parameters' names."""
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        weights: list[Tensor | None] = [self._parameters.get(name + end) for name in names]
+        run = partial(run_cell, MODES[self.mode], weights, states=states)
+        return flattened(run, x, batch_sizes, len(states[0]), self.batch_first)
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As torch.nn.LSTM (GRU, RNN); states of unequal widths are `RaggedState`s, also accepted as `hx`."""

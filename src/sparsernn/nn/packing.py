@@ -95,15 +95,24 @@ def options_of(module: Any) -> dict[str, Any]:
     return found | {"device": weight.device, "dtype": weight.dtype}
 
 
-def sizes_and_options(config: Mapping[str, Any], source: Any) -> tuple[int, list[list[int]], dict[str, Any]]:
-    """input_size and hidden_sizes of `config`, and the other arguments of a stack in the place of `source`."""
+def stand_in(kind: Any, config: Mapping[str, Any], dense: nn.Module) -> Any:
+    """A stack of class `kind` (a `LayeredRecurrent`) for the place of `dense`, on the meta device."""
+    source: Any = dense
+    ours = getattr(dense, "like_torch", False) and source.cell == kind.cell
+    if not ours and not isinstance(dense, getattr(nn, kind.cell.name)):
+        raise Misfit("class", f"{kind.__name__}, but the model has a {type(dense).__name__} there.")
     size = check_size("input_size", config.get("input_size"), source.input_size)
     rows = fitting_widths("hidden_sizes", config.get("hidden_sizes"), widths_of(source, "hidden_size"))
-    options = options_of(source)
-    projected = widths_of(source, "proj_size")
+    options, projected = options_of(source) | {"device": "meta"}, widths_of(source, "proj_size")
     if projected[0][0]:
         options["proj_sizes"] = fitting_widths("proj_sizes", config.get("proj_sizes"), projected)
     elif config.get("proj_sizes") is not None:
         got = short(config["proj_sizes"])
         raise Misfit("proj_sizes", f"got {got}, but the model has no projection there.")
-    return size, rows, options
+    counts = kind.counts(config, source)
+    try:
+        new = kind(size, rows, **counts, **options)
+    except ValueError as error:
+        raise Misfit("", str(error)) from None
+    new.dropout = source.dropout
+    return new

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,10 @@ from torch.nn import init
 
 from ..structure.cells import RHN as HIGHWAY
 from ..structure.cells import Cell, register_cell
-from .fused import reverse
 from .layers import LayeredRecurrent, States
-from .protocol import Direction, Kept, Packing, register_layer
+from .protocol import Direction, Packing, register_layer
 from .rhn_steps import RHNWeights, run_steps
+from .time_loop import flattened
 
 
 @register_layer
@@ -107,13 +107,6 @@ class RHN(LayeredRecurrent):
             [getattr(self, f"bias_d{d}{end}") if self.bias else None for d in depths],
         )
 
-    def narrowed(self, kept: Kept) -> Self:
-        self.input_size = getattr(self, "weight_ih" + self.suffixes()[0][0]).shape[1]
-        self.hidden_sizes = tuple(
-            tuple(getattr(self, "weight_ih" + end).shape[0] // self.gates for end in ends) for ends in self.suffixes()
-        )
-        return self
-
     def packing(self) -> Packing:
         depths, found = range(self.depth), []
         for layer, ends in enumerate(self.suffixes()):
@@ -123,34 +116,19 @@ class RHN(LayeredRecurrent):
                 found.append(Direction(layer, bool(direction), "weight_ih" + end, hh, bias))
         return Packing(self.mode, self.shapes(), tuple(found))
 
-    def _run_layer(
-        self, layer: int, x: Tensor, batch_sizes: Tensor | None, states: list[States], backwards: Tensor | None
-    ) -> tuple[Tensor, list[States]]:
-        outputs: list[Tensor] = []
-        ends: list[States] = []
-        for direction, end in enumerate(self.suffixes()[layer]):
-            seen = reverse(x, backwards, self.batch_first) if direction else x
-            y, last = self._run_direction(self.weights(end), seen, batch_sizes, states[direction][0])
-            outputs.append(reverse(y, backwards, self.batch_first) if direction else y)
-            ends.append([last])
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1), ends
-
-    def _run_direction(
-        self, weights: RHNWeights, x: Tensor, batch_sizes: Tensor | None, state: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        if batch_sizes is None and self.batch_first:
-            x = x.transpose(0, 1)
-        if batch_sizes is None and x.size(0) == 0:
-            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        sizes = None if batch_sizes is None else batch_sizes.tolist()
-        keep_h = None
+    def _run_direction(self, end: str, x: Tensor, batch_sizes: Tensor | None, states: States) -> tuple[Tensor, States]:
+        keep = keep_h = None
         if self.training and self.input_dropout:
-            keep = F.dropout(x.new_ones(len(state), x.shape[-1]), self.input_dropout)
-            x = x * (keep if sizes is None else torch.cat([keep[:size] for size in sizes]))
+            keep = F.dropout(x.new_ones(len(states[0]), x.shape[-1]), self.input_dropout)
         if self.training and self.state_dropout:
-            keep_h = F.dropout(torch.ones_like(state), self.state_dropout)
-        y, last = run_steps(weights, x, sizes, state, keep_h)
-        return (y.transpose(0, 1) if batch_sizes is None and self.batch_first else y), last
+            keep_h = F.dropout(torch.ones_like(states[0]), self.state_dropout)
+
+        def run(flat: Tensor, sizes: list[int]) -> tuple[Tensor, States]:
+            flat = flat if keep is None else flat * torch.cat([keep[:size] for size in sizes])
+            y, last = run_steps(self.weights(end), flat, sizes, states[0], keep_h)
+            return y, [last]
+
+        return flattened(run, x, batch_sizes, len(states[0]), self.batch_first)
 
     def extra_repr(self) -> str:
         text = f"{super().extra_repr()}, depth={self.depth}"

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .equations import highway
+from .time_loop import over_time
 
 
 @dataclass(frozen=True)
@@ -22,35 +23,27 @@ class RHNWeights:
     bias: list[Tensor | None]
 
 
-def run_steps(
-    w: RHNWeights, x: Tensor, sizes: list[int] | None, state: Tensor, keep: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Output and final state. x: (time, batch, features); with `sizes`, as packed: (sum of sizes, features), sizes[t]
-    sequences at step t, never rising. state: (batch, H). keep: (batch, H), multiplies what the matrices read, or None.
+def run_steps(w: RHNWeights, x: Tensor, sizes: list[int], state: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Output and final state. x: (sum of sizes, features), sizes[t] sequences at step t, never rising. state and keep,
+    which multiplies what the matrices read (None: nothing does): (batch, H).
 
     The input product is one for all steps, those of h and t of a depth are one.
     """
     inputs = F.linear(x, w.ih, w.bias[0])
     if _has_its_own_gradient(inputs, state, w):
-        rows = [len(state)] * len(x) if sizes is None else sizes
-        y, last = _Steps.apply(inputs.flatten(0, -2), state, keep, rows, *w.hh, *w.bias[1:])  # type: ignore[misc]
-        return (y.view(*x.shape[:-1], y.shape[-1]) if sizes is None else y), last
+        return _Steps.apply(inputs, state, keep, sizes, *w.hh, *w.bias[1:])  # type: ignore[return-value]
     columns = [weight.t() for weight in w.hh]
-    outputs: list[Tensor] = []
-    ended: list[Tensor] = []
-    for now in inputs.unbind(0) if sizes is None else inputs.split(sizes):
-        if len(now) < len(state):
-            ended.append(state[len(now) :])
-            state = state[: len(now)]
-            keep = None if keep is None else keep[: len(now)]
+
+    def step(now: Tensor, states: list[Tensor]) -> list[Tensor]:
+        (state,) = states
         for d, weight in enumerate(columns):
-            seen = state if keep is None else state * keep
+            seen = state if keep is None else state * keep[: len(state)]
             start = w.bias[d] if d else now
-            both = seen @ weight if start is None else torch.addmm(start, seen, weight)
-            state = highway(both, state)
-        outputs.append(state)
-    last = torch.cat([state, *reversed(ended)]) if ended else state
-    return torch.stack(outputs) if sizes is None else torch.cat(outputs), last
+            state = highway(seen @ weight if start is None else torch.addmm(start, seen, weight), state)
+        return [state]
+
+    y, (last,) = over_time(step, inputs.split(sizes), [state])
+    return y, last
 
 
 def _has_its_own_gradient(inputs: Tensor, state: Tensor, w: RHNWeights) -> bool:

@@ -94,9 +94,9 @@ def put_on_kernels(module: Any, wrappers: Iterable[nn.Module] = ()) -> str:
     base = next(base for base in type(new).__mro__ if base in TORCH or base in LAYERS.values())
     engine = LinearEngine if base is nn.Linear else Engine
     own = type(new) is not base
-    if isinstance(new, Layer):
+    if base in LAYERS.values():
         new.settle()  # the kernels take the weights as they stand
-    fast = TORCH.get(base) or _class_for(base, new.packing().whole)
+    fast: Any = TORCH.get(base) or _class_for(base, new.packing().whole)
     new.__class__ = made(type(new), fast) if own else fast
     new.__dict__["_engine"] = engine("float32")
     if own or is_computed(module):

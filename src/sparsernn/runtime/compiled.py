@@ -21,6 +21,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+from ..structure import cells
 from . import kept
 from .processor import processor
 
@@ -34,9 +35,10 @@ def _hash_of_sources(folder: Path = Path(__file__).parent) -> str | None:
     """Hash of every source file that kernels are made of: one bakes in constants of more files than its own."""
     digest = hashlib.sha256()
     files = sorted([*folder.glob("*.py"), *folder.glob("kernels/*.py")])
-    for file in files:
+    for file in [*files, Path(cells.__file__)]:
         content = file.read_bytes()
-        digest.update(f"{file.relative_to(folder).as_posix()} {len(content)}\n".encode() + content)
+        name = file.relative_to(folder) if file in files else Path("..", file.name)
+        digest.update(f"{name.as_posix()} {len(content)}\n".encode() + content)
     return digest.hexdigest() if files else None
 
 

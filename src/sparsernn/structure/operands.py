@@ -74,9 +74,9 @@ def steps_of_layer(name: str, args: Sequence[Any]) -> Iterator[Operand]:
         for direction in range(directions):
             place = layer * directions + direction
             mine = weights[place * each : (place + 1) * each]
-            own = tuple(state[place : place + 1] for state in states)
+            own: list[Tensor] = [state[place : place + 1] for state in states]
             source = _turned(x_TBI, lengths_B) if direction else x_TBI
-            hx = own if len(own) > 1 else own[0]
+            hx: Any = tuple(own) if len(own) > 1 else own[0]
             out_TBH = call(source, hx, mine, biases, 1, 0.0, False, False, False)[0]
             before_TBH = torch.cat([own[0], out_TBH[:-1]])
             b_ih, b_hh = mine[2:4] if biases else (None, None)
