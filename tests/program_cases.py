@@ -107,3 +107,16 @@ def apart(want: Tensor, got: Tensor) -> float:
     scale = want[want.isfinite()].abs().max().clamp(min=1.0) if want.isfinite().any() else 1.0
     away = torch.where(same, 0.0, (want - got).abs() / scale).nan_to_num(nan=torch.inf)
     return float(away.max()) if want.numel() else 0.0
+
+
+def inputs_for(program: Program, steps: int, seed: int = 1) -> list[list[Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def one(port: Port) -> Tensor:
+        kind, shape = program.buffers[port.view.buffer].dtype, port.view.shape
+        if kind == INT:
+            return torch.randint(2, shape, generator=generator)
+        noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return noise > 0 if kind == BOOL else noise
+
+    return [[one(port) for port in program.inputs] for _ in range(steps)]

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..compiled import address, function
 from ..costs import Precision
 from ..memory import check, eager, signature, undisturbed
+from .folding import folded
 from .lowering.code import CLOCK, Code, Linked, memory_of
 from .lowering.moves import copy
 from .lowering.table import lower, tokens_to_check
@@ -24,6 +25,7 @@ class Plan:
     """What several runs of a program share: the calls, packed weights and constants."""
 
     def __init__(self, program: Program, precision: Precision) -> None:
+        program = folded(program)
         self.program = program
         code = self.code = Code(program, precision)
         with torch.inference_mode(False), torch.no_grad():
@@ -64,7 +66,8 @@ class Compiled:
 
     def __init__(self, program: Program, precision: Precision = "float32", plan: Plan | None = None) -> None:
         plan = self._plan = plan or Plan(program, precision)
-        self.program, code = program, plan.code
+        self.program, code = plan.program, plan.code
+        program = plan.program
         with torch.inference_mode(False), torch.no_grad():
             memory = self._memory = code.memory(program, plan.rings, len(plan.clocks))
         self._linked = Linked(code.calls, {**memory, **code.constants}, plan.rings)

@@ -76,7 +76,7 @@ class ProgramStream:
 
     def explain(self) -> str:
         """The operations of a step, each with its clock and the line of the model that asked for it."""
-        return self._run.program.explain()
+        return self._made.program.explain()
 
     def _in_order(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """All tensors of the arguments, as the program has its inputs."""
