@@ -18,6 +18,8 @@ VECTORS = """\
     _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(p))), x))
 #define $SUMS_KEEP(p, s) _mm256_storeu_si256((__m256i *)(p), s)
 #define $SUMS_ROWS 4
+#define $SUMS_PAIRS(a, b) _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xD8)
+#define $SUMS_DONE(p) $SUMS_KEEP(p, $SUMS_PAIRS(s0, s1)); $SUMS_KEEP((p) + 8, $SUMS_PAIRS(s2, s3));
 #elif $W > 1 && defined(__SSE2__)
 #include <emmintrin.h>
 #define $SUMS __m128i
@@ -53,17 +55,38 @@ VECTORS = """\
 """
 
 QUANTISE = """\
+#if $W > 1
+typedef int8_t $Q __attribute__((vector_size($W)));
+#endif
 /* q = round(x / s) of `columns` numbers, then zeros up to a multiple of 4. Returns s = max |x| / 127, NaN for a NaN. */
 static float $quantise(const float *x, int8_t *q, int columns)
 {
     float most = 0.0f;
     int c = 0;
+#if $W > 1
+    $V mosts = {0.0f};
+    for (; c + $W <= columns; c += $W) {
+        const $V v = $LD(x + c);
+        const $V size = $PICK(v < 0.0f, -v, v);
+        mosts = $PICK((size > mosts) | (size != size), size, mosts);
+    }
+    for (int k = 0; k < $W; ++k)
+        most = mosts[k] > most || mosts[k] != mosts[k] ? mosts[k] : most;
+#endif
     for (; c < columns; ++c) {
         const float size = x[c] < 0.0f ? -x[c] : x[c];
-        most = size != size ? size : size > most ? size : most;
+        most = size > most || size != size ? size : most;
     }
     const float inverse = most > 1e-30f ? 127.0f / most : 0.0f;
-    for (c = 0; c < columns; ++c)
+    c = 0;
+#if $W > 1
+    for (; c + $W <= columns; c += $W) {
+        const $I i = ($I)($LD(x + c) * inverse + 12582912.0f);
+        const $Q n = __builtin_convertvector(i, $Q);
+        $memcpy(q + c, &n, $W);
+    }
+#endif
+    for (; c < columns; ++c)
         q[c] = (int8_t)($bits(x[c] * inverse + 12582912.0f) & 255);
     for (; c & 3; ++c)
         q[c] = 0;
@@ -76,7 +99,6 @@ STRIP = """\
 static void $NAME(const int8_t *w, PARAMETER const int8_t *q, int words, int32_t *sums)
 {
 #if defined($SUMS_ROWS)
-    int32_t parts[32];
 #define $BEGIN(k) $SUMS s##k = $SUMS_ZERO;
 #define $TAKE_WORD(k) s##k = $SUMS_ADD(s##k, w + (k) * 4 * $SUMS_ROWS, x);
 #define $END(k) $SUMS_KEEP(parts + (k) * 2 * $SUMS_ROWS, s##k);
@@ -87,9 +109,14 @@ static void $NAME(const int8_t *w, PARAMETER const int8_t *q, int words, int32_t
         const $SUMS_OF_X x = $SUMS_X(four);
         $SUMS_EACH($TAKE_WORD)
     }
+#if defined($SUMS_DONE)
+    $SUMS_DONE(sums)
+#else
+    int32_t parts[32];
     $SUMS_EACH($END)
     for (int r = 0; r < 16; ++r)
         sums[r] = parts[2 * r] + parts[2 * r + 1];
+#endif
 #elif defined(__ARM_FEATURE_DSP) && defined(__GNUC__) && !defined(__ARM_NEON)
 #define $SPREAD(y, z) __asm__("sxtb16 %0, %1" : "=r"(y) : "r"(z))
 #define $TURNED(y, z) __asm__("sxtb16 %0, %1, ror #8" : "=r"(y) : "r"(z))
@@ -135,7 +162,15 @@ SCALED = """\
 /* y[0..rows) += sums times the scales of their rows and of x. */
 static void $scaled(const int32_t *sums, const float *t, float s, float *y, int rows)
 {
-    for (int r = 0; r < rows; ++r)
+    int r = 0;
+#if $W > 1
+    for (; r + $W <= rows; r += $W) {
+        $I i;
+        $memcpy(&i, sums + r, sizeof i);
+        $ST(y + r, $LD(y + r) + __builtin_convertvector(i, $V) * ($LD(t + r) * s));
+    }
+#endif
+    for (; r < rows; ++r)
         y[r] += (float)sums[r] * (t[r] * s);
 }
 """
