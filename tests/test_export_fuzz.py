@@ -14,7 +14,7 @@ from export_programs import Clock, Sketch, compiled, needs_compiler
 from sparsernn.export.export_c import export_program
 from sparsernn.runtime.program.program import Program, View
 
-PROGRAMS = int(os.environ.get("EXPORT_PROGRAMS", "40"))
+PROGRAMS = int(os.environ.get("EXPORT_PROGRAMS", "25"))
 UNARY = ("relu", "tanh", "sigmoid", "silu", "abs", "neg", "softplus", "hardswish", "erf", "sin")
 BINARY = ("add", "sub", "mul", "maximum", "minimum", "gt", "le")
 
