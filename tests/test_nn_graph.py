@@ -432,3 +432,29 @@ def test_bad_input_gets_a_sentence(arguments, options, words):
     with pytest.raises((TypeError, ValueError), match=words) as caught:
         GraphLSTM(*arguments, **options)
     assert len(str(caught.value).splitlines()) <= 3
+
+
+class AsksForItsWidth(nn.Module):
+    """Reads the width of the graph's output by hand, so only an adapter can make its graph smaller."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        graph = nx.DiGraph([(0, 3), (1, 3), (2, 3), (0, 4), (1, 4), (2, 4), (3, 5), (4, 5), (4, 6), (4, 7)])
+        self.rnn = GraphLSTM(3, graph, outputs="all")
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.rnn(x)
+        assert y.shape[-1] == 8
+        return self.head(y)
+
+
+def test_a_graph_behind_code_that_asks_for_its_width_gets_an_adapter():
+    torch.manual_seed(0)
+    model, x = AsksForItsWidth().double().eval(), torch.randn(5, 2, 3, dtype=torch.float64)
+    with torch.no_grad():
+        for weight in (model.rnn.weight_hh_l0, model.rnn.weight_ih_l1, model.head.weight):
+            weight[:, 1] = 0
+        small = srn.compact(model, x)
+        assert small.rnn.hidden_sizes == ((2,), (2,), (3,))
+        assert torch.allclose(small(x), model(x), rtol=0, atol=1e-12)

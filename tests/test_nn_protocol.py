@@ -28,7 +28,8 @@ MADE: dict[str, Any] = {
 
 def made(name: str) -> Layer:
     torch.manual_seed(0)
-    return next(make for start, make in MADE.items() if name.startswith(start))(LAYERS[name]).double().eval()
+    make = next((make for start, make in MADE.items() if name.startswith(start)), lambda kind: kind(3, [4, 2]))
+    return make(LAYERS[name]).double().eval()
 
 
 def example(layer: Any) -> torch.Tensor:

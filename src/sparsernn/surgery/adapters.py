@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..nn.protocol import Sides
-from ..nn.ragged import RaggedState
+from ..nn.state import RaggedState, pack_rows
 from ..structure.classes import Plane
 from .attachments import attachments, register_attachment, remember
 from .narrow import kept_index, parts
@@ -155,9 +155,9 @@ def _spread(value: Any, axis: tuple[int, int, Tensor]) -> Any:
     return torch.cat([value, zeros], dim).index_select(dim, places)
 
 
-def _spread_rows(state: Any, rows: list[tuple[int, int, Tensor]]) -> Tensor:
+def _spread_rows(state: Any, rows: list[tuple[int, int, Tensor]]) -> Tensor | RaggedState:
     parts = list(state) if isinstance(state, RaggedState) else state.unbind(0)
-    return torch.stack([_spread(part, axis) for part, axis in zip(parts, rows)])
+    return pack_rows([_spread(part, axis) for part, axis in zip(parts, rows)])
 
 
 def adapt(model: nn.Module, names: Mapping[int, str], gone: Mapping[Plane, Tensor], sides: Mapping[str, Sides]) -> None:
