@@ -17,6 +17,7 @@ from .figure1 import figure1
 from .graphs import graphs
 from .measure import Ceiling, Engine, Ideal, Row, ideal, small_weights, versus
 from .paper_net import paper_net
+from .programs import programs
 from .split import split
 from .tiny import tiny
 from .training import training
@@ -191,4 +192,4 @@ def streaming(ceiling: Ceiling, rounds: int) -> list[Row]:
 
 
 _ALL = (compact, compact8, blocks90, blocks95, blocks95int8, single95, product, streaming, tiny, split, graphs)
-WORKS = {f.__name__: f for f in (*_ALL, figure1, training, paper_net, bidaf, endurance, start)}
+WORKS = {f.__name__: f for f in (*_ALL, programs, figure1, training, paper_net, bidaf, endurance, start)}
