@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from .darji.graphs import RECIPE as DARJI_GRAPHS
+from .darji.graphs import RandomGraphs
 from .darji.prune import RECIPE as DARJI_PRUNE
-from .darji.prune_graphs import RECIPE as DARJI_PRUNE_GRAPHS
-from .demeester.lm import RECIPE as DEMEESTER_LM
+from .darji.prune_graphs import PrunedGraphs
+from .demeester.lm import LanguageModel
 from .demeester.pos import Pos
-from .demeester.recite import RECIPE as DEMEESTER_RECITE
+from .demeester.recite import Recite
 from .lobacheva.agnews import RECIPE as LOBACHEVA_AGNEWS
 from .lobacheva.char import RECIPE as LOBACHEVA_CHAR
 from .lobacheva.imdb import RECIPE as LOBACHEVA_IMDB
@@ -32,8 +32,8 @@ _ALL = (
     Blocks,
     SPOKEN_DIGITS,
     Pos,
-    DEMEESTER_RECITE,
-    DEMEESTER_LM,
+    Recite,
+    LanguageModel,
     LOBACHEVA_IMDB,
     LOBACHEVA_CHAR,
     LOBACHEVA_WORD,
@@ -43,9 +43,9 @@ _ALL = (
     WEN_RHN,
     WEN_BIDAF,
     Targets,
-    DARJI_GRAPHS,
+    RandomGraphs,
     DARJI_PRUNE,
-    DARJI_PRUNE_GRAPHS,
+    PrunedGraphs,
 )
 RECIPES: dict[str, Any] = {recipe.name: recipe for recipe in _ALL}
 

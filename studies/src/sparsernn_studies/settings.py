@@ -48,7 +48,7 @@ Part = Annotated[float, Is("a share between 0 and 1", lambda value: 0 < value < 
 Share = Annotated[float, Is("a share from 0 to below 1", lambda value: 0 <= value < 1)]
 Whole1 = Annotated[float, Is("a share from 0 to 1", lambda value: 0 <= value <= 1)]
 Percent = Annotated[int, Is("a percentage above 0, at most 100", lambda value: 0 < value <= 100)]
-Some = Annotated[tuple[T, ...], Is("at least one", len)]
+Some = Annotated[tuple[T, ...], Is("at least one", bool)]
 
 
 @dataclass_transform(frozen_default=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -106,7 +107,7 @@ class Study(Generic[S, R]):
         """The rows that `settings` ask for, in the order of the table."""
         raise NotImplementedError
 
-    @property
+    @cached_property
     def example_inputs(self) -> Any:
         """Something to trace and to time the models with."""
         raise NotImplementedError
@@ -123,7 +124,7 @@ class Study(Generic[S, R]):
         """What the net of `row` learns."""
         raise NotImplementedError
 
-    def training(self, row: R) -> Training:
+    def training(self, row: R) -> Any:
         """How long and how fast."""
         raise NotImplementedError
 
@@ -269,7 +270,7 @@ class Study(Generic[S, R]):
                 "title": self.heading(self.title),
                 "verdict": self.verdict(_measured(rows)) or None,
                 "command": self.run.command,
-                "runs": [self._reported(row) for row in as_rows(list(rows.values()))],
+                "runs": [row for row in map(self._reported, as_rows(list(rows.values()))) if row["measured"]],
                 "history": self.course(self.shown.name),
                 **({"checks": claims} if claims else {}),
                 **self.sections(rows),

@@ -6,52 +6,15 @@ the fine-tuning.
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import ClassVar
 
-from ..recipe import Judge, Loaded, Recipe
-from ..runs import Run
-from ..tables import figure, rich_table
+from ..study import Judge
+from ..tables import figure
 from ..word_model import Drop
 from ..word_training import WordTraining
 from .words import Settings, Words
 
-TITLE = "Penn Treebank, words: AWD-LSTM, dense and sparse from the start"
 ROWS = ("dense", "sparse-hidden")
-# The means that the paper prints, for its own runs.
-PAPER = {
-    "dense": {"test_perplexity": 58.8},
-    "sparse-hidden": {"test_perplexity": 57.9},
-    "dense-finetuned": {"test_perplexity": 56.6},
-    "sparse-hidden-finetuned": {"test_perplexity": 57.0},
-}
-COLUMNS = (
-    figure("valid perplexity", "valid_perplexity", "{:.2f}"),
-    figure("test perplexity", "test_perplexity", "{:.2f}"),
-    figure("parameters", "parameters", "{:,}"),
-    figure("steps", "steps", "{:,}"),
-)
-
-
-def run(run: Run) -> None:
-    """Make the rows, show the table and write the report."""
-    rows = Words(run, watched=True).results(PAPER)
-    run.console.print(rich_table(TITLE, COLUMNS, rows))
-    run.console.print(f"Report: {report(run)}")
-
-
-def loaded(run: Run) -> Loaded:
-    work = Words(run, watched=True)
-    work.results(PAPER)
-    return work.loaded()
-
-
-def bench(run: Run) -> None:
-    Words(run, watched=True).bench()
-
-
-def report(run: Run) -> Path:
-    work = Words(run, watched=True)
-    return work.report(TITLE, work.results(PAPER))
 
 
 def _training(epochs: int, bptt: int, steps: int = 0, device: str = "cpu") -> WordTraining:
@@ -70,20 +33,31 @@ def _training(epochs: int, bptt: int, steps: int = 0, device: str = "cpu") -> Wo
 
 
 DROP = Drop(words=0.1, input=0.4, hidden=0.25, output=0.4, weights=0.5)
-RECIPE = Recipe(
-    name="demeester-lm",
-    summary="AWD-LSTM on Penn Treebank, dense beside sparse from the start, first run and fine-tuning.",
-    scales={
+
+
+class LanguageModel(Words):
+    name = "demeester-lm"
+    summary = "AWD-LSTM on Penn Treebank, dense beside sparse from the start, first run and fine-tuning."
+    title = "Penn Treebank, words: AWD-LSTM, dense and sparse from the start"
+    scales: ClassVar = {
         "smoke": Settings(ROWS, 8, 12, 0.66666, _training(1, 10), DROP, words=1200, fine_tuning=True),
         "cpu": Settings(ROWS, 100, 200, 0.66666, _training(1, 70, 200), DROP),
         "paper": Settings(ROWS, 400, 1150, 0.66666, _training(500, 70, device="any"), DROP, fine_tuning=True),
-    },
-    minutes={"smoke": "seconds", "cpu": "about 10 minutes for 200 steps", "paper": "days on a GPU"},
-    run=run,
-    load=loaded,
-    bench=bench,
-    report=report,
-    columns=COLUMNS,
-    judge=Judge("valid_perplexity", more=False, rows="sparse-*"),
-    labels={row + end: row + end for end in ("", "-finetuned") for row in ROWS},
-)
+    }
+    minutes: ClassVar = {"smoke": "seconds", "cpu": "about 10 minutes for 200 steps", "paper": "days on a GPU"}
+    columns = (
+        figure("valid perplexity", "valid_perplexity", "{:.2f}"),
+        figure("test perplexity", "test_perplexity", "{:.2f}"),
+        figure("parameters", "parameters", "{:,}"),
+        figure("steps", "steps", "{:,}"),
+    )
+    labels: ClassVar = {row + end: row + end for end in ("", "-finetuned") for row in ROWS}
+    # The means that the paper prints, for its own runs.
+    papers: ClassVar = {
+        "dense": {"test_perplexity": 58.8},
+        "sparse-hidden": {"test_perplexity": 57.9},
+        "dense-finetuned": {"test_perplexity": 56.6},
+        "sparse-hidden-finetuned": {"test_perplexity": 57.0},
+    }
+    judge = Judge("valid_perplexity", more=False, rows="sparse-*")
+    watched = True

@@ -85,7 +85,7 @@ class Pos(Study[Settings, Tagger]):
 
     @classmethod
     def rows_of(cls, settings: Settings) -> list[Tagger]:
-        pairs = [(kind, density) for density in settings.densities for kind in KINDS]
+        pairs: list[tuple[Kind, float]] = [(kind, density) for density in settings.densities for kind in KINDS]
         return [Tagger("dense"), *(Tagger(f"{kind}-{density:g}", kind, density) for kind, density in pairs)]
 
     @property

@@ -1,32 +1,27 @@
-"""What the recipes on word models share: dense AWD-LSTMs beside wider sparse ones with as many parameters."""
+"""What the studies on word models share: dense AWD-LSTMs beside wider sparse ones with as many parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from sparsernn.analysis.sparsity import inspect
 from sparsernn.nn.embedding import FrequencyEmbedding
-from sparsernn.surgery.checkpoint import load, save
-from sparsernn.timing import benchmark
+from sparsernn.surgery.checkpoint import save
 
-from ..recipe import Loaded
-from ..results import Result, as_rows, sizes
-from ..runs import Run
-from ..settings import settings
+from ..results import sizes
+from ..settings import Count, Part, Some, Whole, settings
+from ..study import Row, Study
 from ..tasks import ptb_word
 from ..tasks.text import Text, bits_per_symbol
 from ..word_model import Drop, WordModel, layers
 from ..word_training import WordTrainer, WordTraining
 
-# Row -> (sparse hidden layers, sparse embedding).
-FORMS = {"dense": (False, False), "sparse-hidden": (True, False), "sparse-all": (True, True)}
+Form = Literal["dense", "sparse-hidden", "sparse-all"]
 
 
 @settings
@@ -37,35 +32,39 @@ class Settings:
     `fine_tuning`: rows that go on from the first run with averaged weights from the start.
     """
 
-    rows: tuple[str, ...]
-    embedding: int
-    hidden: int
-    reduce: float
+    rows: Some[Form]
+    embedding: Count
+    hidden: Count
+    reduce: Part
     training: WordTraining
     drop: Drop = field(default_factory=Drop)
-    blocks: int = 10
-    words: int = 0
+    blocks: Count = 10
+    words: Whole = 0
     fine_tuning: bool = False
 
-    def check(self) -> None:
-        unknown = [row for row in self.rows if row not in FORMS]
-        if unknown or not self.rows:
-            raise ValueError(f"rows is {','.join(self.rows)!r}, expected some of {', '.join(FORMS)}.")
-        if not 0 < self.reduce < 1 or min(self.embedding, self.hidden, self.blocks) < 1 or self.words < 0:
-            raise ValueError("reduce lies between 0 and 1, embedding, hidden and blocks are at least 1.")
+
+@dataclass(frozen=True)
+class Net(Row):
+    """`first`: the row that a fine-tuned one goes on from."""
+
+    form: Form
+    first: Net | None = None
 
 
-class Words:
-    """The rows of one run; `watched`: whether the validation text steers and measures the training."""
+class Words(Study[Settings, Net]):
+    """`watched`: whether the validation text steers and measures the training."""
 
-    def __init__(self, run: Run, *, watched: bool) -> None:
-        self.run, self.watched = run, watched
-        self.settings: Settings = run.settings
+    watched: ClassVar[bool]
+
+    @classmethod
+    def rows_of(cls, settings: Settings) -> list[Net]:
+        found = [Net(form, form) for form in settings.rows]
+        tuned = [Net(f"{row.name}-finetuned", row.form, row) for row in found] if settings.fine_tuning else []
+        return [*found, *tuned]
 
     @property
-    def rows(self) -> list[str]:
-        tuned = [f"{row}-finetuned" for row in self.settings.rows] if self.settings.fine_tuning else []
-        return [*self.settings.rows, *tuned]
+    def shown(self) -> Net:
+        return next((row for row in self.rows if row.form != "dense"), self.rows[0])
 
     @cached_property
     def text(self) -> Text:
@@ -76,32 +75,27 @@ class Words:
     def example_inputs(self) -> Tensor:
         return self.text.train[:48].view(12, 4)
 
-    def model(self, row: str) -> WordModel:
+    def model(self, row: Net) -> WordModel:
         torch.manual_seed(self.run.seed)
-        s = self.settings
-        sparse_hidden, sparse_words = FORMS[row.removesuffix("-finetuned")]
-        width = round(s.embedding / s.reduce) if sparse_words else s.embedding
-        units = round(s.hidden / s.reduce) if sparse_hidden else s.hidden
-        if sparse_words:
+        s, words = self.settings, row.form == "sparse-all"
+        share = 1.0 if row.form == "dense" else s.reduce
+        width = round(s.embedding / s.reduce) if words else s.embedding
+        embedding: nn.Embedding | FrequencyEmbedding
+        if words:
             counts = torch.bincount(self.text.train, minlength=len(self.text.symbols))
-            embedding: nn.Embedding | FrequencyEmbedding = FrequencyEmbedding(
-                counts, width, density=s.reduce, blocks=s.blocks
-            )
+            embedding = FrequencyEmbedding(counts, width, density=s.reduce, blocks=s.blocks)
         else:
             embedding = nn.Embedding(len(self.text.symbols), width)
-        return WordModel(
-            embedding, layers(width, units, reduce=s.reduce if sparse_hidden else 1.0, ends=sparse_words), s.drop
-        )
+        return WordModel(embedding, layers(width, round(s.hidden / share), reduce=share, ends=words), s.drop)
 
-    def make(self, row: str) -> Mapping[str, Any]:
+    def make(self, row: Net) -> Mapping[str, Any]:
         model, s = self.model(row), self.settings.training
-        if row.endswith("-finetuned"):
-            model.load_state_dict(self.load(row.removesuffix("-finetuned")).state_dict())
+        if row.first:
+            model.load_state_dict(self.load(row.first).state_dict())
             s = replace(s, averaged=True, patience=0)
-        trainer = WordTrainer(
-            model, self.text.train, self.text.valid if self.watched else None, s, self.run.seed, self.run.folder / row
-        )
-        trainer.train(row)
+        valid = self.text.valid if self.watched else None
+        trainer = WordTrainer(model, self.text.train, valid, s, self.run.seed, self.run.folder / row.name)
+        trainer.train(row.name)
         measured: dict[str, Any] = {"steps": trainer.step}
         with trainer.averaged_weights():
             model.cpu().eval()
@@ -113,30 +107,5 @@ class Words:
                 measured[f"{part}_perplexity"] = 2 ** bits_per_symbol(model, words_N, streams=10, window=s.bptt)
         return {**measured, "embedding": sum(p.numel() for p in model.embedding.parameters()), **sizes(model)}
 
-    def file(self, row: str) -> Path:
-        return self.run.folder / f"{row}.safetensors"
-
-    def load(self, row: str) -> WordModel:
-        model = load(self.model(row), self.file(row)).eval()
-        assert isinstance(model, WordModel)
-        return model
-
-    def results(self, paper: Mapping[str, Mapping[str, Any]]) -> dict[str, Result]:
-        return {row: self.run.row(row, lambda row=row: self.make(row), paper=paper.get(row)) for row in self.rows}
-
-    def loaded(self) -> Loaded:
-        return Loaded({row: self.load(row) for row in self.rows}, self.example_inputs, self.rows[0])
-
-    def bench(self) -> None:
-        """Time all models on one batch."""
-        torch.set_num_threads(1)
-        benchmark(self.loaded().models, self.example_inputs, console=self.run.console)
-
-    def report(self, title: str, rows: Mapping[str, Result]) -> Path:
-        """Write report.html, on the first sparse net, in the run's folder."""
-        path = self.run.folder / "report.html"
-        row = next((row for row in self.rows if row != "dense"), self.rows[0])
-        inspect(self.load(row), self.example_inputs).html(
-            path, title=title, command=self.run.command, runs=as_rows(list(rows.values()))
-        )
-        return path
+    def forms(self) -> Mapping[str, nn.Module]:
+        return {row.name: self.load(row) for row in self.rows}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import networkx as nx
 import torch
@@ -19,7 +19,8 @@ from sparsernn.learn.sparsifier import Sparsifier
 from sparsernn.nn.graph import GraphGRU, GraphLSTM, GraphRNN
 from sparsernn.nn.layering import directed
 
-CELLS: dict[str, tuple[type[Any], dict[str, str]]] = {
+GraphCell = Literal["tanh", "relu", "lstm", "gru"]
+CELLS: dict[GraphCell, tuple[type[Any], dict[str, str]]] = {
     "lstm": (GraphLSTM, {}),
     "gru": (GraphGRU, {}),
     "tanh": (GraphRNN, {"nonlinearity": "tanh"}),

@@ -45,6 +45,11 @@ class Data:
         n = self.train
         return self.x_TN[:, n:], self.lengths_N[n:], self.classes_N[n:]
 
+    def examples(self) -> tuple[Tensor, Tensor]:
+        """The first eight strings of the test, x_TN and lengths_N."""
+        x_TN, lengths_N, _ = self.test()
+        return x_TN[: int(lengths_N[:8].max()), :8], lengths_N[:8]
+
 
 def strings(count: int, longest: int, seed: int) -> Data:
     """Reber strings of 8 to `longest` letters, as many valid as invalid ones, chosen from `count` generated ones."""

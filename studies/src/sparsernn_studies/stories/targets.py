@@ -141,7 +141,7 @@ class Targets(Study[Settings, Way]):
         made = reber.generate(self.settings.strings, self.run.seed, embedded=True)
         return (*padded(made.strings, reber.LETTERS), torch.tensor(made.valid, dtype=torch.long))
 
-    @property
+    @cached_property
     def example_inputs(self) -> Any:
         return self.inputs(self.rows[0].net)
 

@@ -95,7 +95,7 @@ class Wang(Study[Settings, Net]):
         train_images, test_images = mnist_rows.load(self.run.data or data_folder(None))
         return train_images.some(self.settings.train_images), test_images.some(self.settings.test_images)
 
-    @property
+    @cached_property
     def example_inputs(self) -> Tensor:
         """Four images of noise: what the nets are traced and timed with needs no data set."""
         return torch.rand(28, 4, 28, generator=torch.Generator().manual_seed(0))
