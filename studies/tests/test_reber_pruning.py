@@ -11,8 +11,9 @@ from sparsernn_studies.claims import judged
 from sparsernn_studies.darji.claims import CLAIMS
 from sparsernn_studies.darji.figures import curves, distributions
 from sparsernn_studies.darji.paper import paper
-from sparsernn_studies.darji.rows import Course, Darji, histogram, prune, share_below
-from sparsernn_studies.darji.settings import FLAWS, Name, Settings, names
+from sparsernn_studies.darji.prune import Darji
+from sparsernn_studies.darji.pruning import Course, histogram, prune, share_below
+from sparsernn_studies.darji.settings import FLAWS, Net, Settings, rows_of
 from sparsernn_studies.darji.stacks import STACKS, PaddedStackClassifier, StackClassifier, StackGenerator
 from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.results import collect
@@ -165,7 +166,7 @@ def test_a_smoke_run_has_all_rows_holds_its_masks_and_resumes(tmp_path, capsys):
     recipe(run).complete()
     assert "right after pruning" in capsys.readouterr().out
     rows = {r.row: r for r in collect(run.results)}
-    assert set(rows) == {str(name) for name in names(run.settings)} and len(rows) == 9
+    assert set(rows) == {row.name for row in rows_of(run.settings)} and len(rows) == 9
     dense, both = rows["gru-strings-dense"].measured, rows["gru-strings-both"].measured
     found = recipe(run).loaded()
     weights = [p for n, p in found.models[found.sparsified].named_parameters() if "weight" in n and "recurrent" in n]
@@ -201,7 +202,7 @@ def test_each_flaw_is_what_its_name_says(tmp_path):
     assert len(test & {tuple(x) for x in leaked.x_TN[:, : leaked.train].T.tolist()}) == 1
     assert all(torch.equal(a, b) for a, b in zip(clean.test(), leaked.test()))
     assert int(clean.x_TN.max()) <= 7 < int(letters.x_TN.max()) and int(every.x_TN.max()) > 7
-    kinds = {task: type(work.model(Name("gru", task))) for task in ("strings", "leak", "letters", "padding", "all")}
+    kinds = {task: type(work.model(Net.of("gru", task))) for task in ("strings", "leak", "letters", "padding", "all")}
     assert kinds["padding"] is kinds["all"] is PaddedStackClassifier
     assert kinds["strings"] is kinds["leak"] is kinds["letters"] is StackClassifier
 
@@ -233,12 +234,12 @@ def test_settings_that_make_no_sense_are_refused(changes):
 
 
 def test_the_originals_figures_stand_with_their_rows():
-    assert paper(Name("tanh", "strings", "both"))["after_80"] == 0.995
-    assert paper(Name("lstm", "all", "hh")) == {
+    assert paper(Net.of("tanh", "strings", "both"))["after_80"] == 0.995
+    assert paper(Net.of("lstm", "all", "hh")) == {
         "before_90": 0.953, "first_90": 1.0, "after_90": 1.0, "before_100": 0.521, "first_100": 0.988, "after_100": 1.0,
     }  # fmt: skip
-    assert paper(Name("lstm", "strings", "both"))["before_60"] == 1.0
-    assert paper(Name("lstm", "padding", "hh")) == paper(Name("lstm", "wide")) == {}
+    assert paper(Net.of("lstm", "strings", "both"))["before_60"] == 1.0
+    assert paper(Net.of("lstm", "padding", "hh")) == paper(Net.of("lstm", "wide")) == {}
 
 
 def made_up(after: float) -> dict:

@@ -6,7 +6,7 @@ import difflib
 from typing import Any
 
 from .darji.graphs import RandomGraphs
-from .darji.prune import RECIPE as DARJI_PRUNE
+from .darji.prune import Darji
 from .darji.prune_graphs import PrunedGraphs
 from .demeester.lm import LanguageModel
 from .demeester.pos import Pos
@@ -44,7 +44,7 @@ _ALL = (
     WEN_BIDAF,
     Targets,
     RandomGraphs,
-    DARJI_PRUNE,
+    Darji,
     PrunedGraphs,
 )
 RECIPES: dict[str, Any] = {recipe.name: recipe for recipe in _ALL}

@@ -142,6 +142,11 @@ class Study(Generic[S, R]):
         return self.rows
 
     @property
+    def saved(self) -> Sequence[R]:
+        """The rows whose nets a finished run gives back."""
+        return self.rows
+
+    @property
     def shown(self) -> R:
         """The row that is inspected and reported on."""
         return self.rows[-1]
@@ -248,7 +253,7 @@ class Study(Generic[S, R]):
     def loaded(self) -> Loaded:
         """The models of a finished run."""
         self.results()
-        return Loaded({row.name: self.load(row) for row in self.rows}, self.example_inputs, self.shown.name)
+        return Loaded({row.name: self.load(row) for row in self.saved}, self.example_inputs, self.shown.name)
 
     def bench(self) -> None:
         """Take the times anew and show the table; without times of its own, time `forms` on one batch."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .settings import Name
+from .settings import Net
 
 DENSE = {"tanh": 0.937, "relu": 1.0, "lstm": 1.0, "gru": 1.0}
 # Where two figures are given, the second is reached after one epoch and kept; one alone is right after pruning.
@@ -18,14 +18,14 @@ PRUNED: dict[tuple[str, str], dict[int, tuple[float, ...]]] = {
 }
 
 
-def paper(name: Name) -> dict[str, float]:
+def paper(row: Net) -> dict[str, float]:
     """The original's figures for a row on strings, clean or with all flaws; {} where it has none."""
-    if name.task not in ("strings", "all"):
+    if row.task not in ("strings", "all"):
         return {}
-    if name.part == "dense":
-        return {"test_accuracy": DENSE[name.cell]}
+    if row.part == "dense":
+        return {"test_accuracy": DENSE[row.cell]}
     found: dict[str, float] = {}
-    for percent, (before, *after) in PRUNED.get((name.cell, name.part), {}).items():
+    for percent, (before, *after) in PRUNED.get((row.cell, row.part), {}).items():
         found[f"before_{percent}"] = before
         if after:
             found |= {f"first_{percent}": after[0], f"after_{percent}": after[-1]}

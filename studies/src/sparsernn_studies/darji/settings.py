@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from ..settings import settings
+from ..graphs.population import GraphCell
+from ..settings import Count, Percent, Positive, Some, Whole, settings
+from ..study import Row
+from ..tasks.reber import Fourfold
 from ..train import Training
-from .stacks import STACKS
 
 CELL_NAMES = {"tanh": "RNN (tanh)", "relu": "RNN (relu)", "lstm": "LSTM", "gru": "GRU"}
 # What is pruned, as `Prune` takes it: weights, and what shares a threshold.
@@ -26,7 +29,9 @@ PART_NAMES = {
     "head": "hidden-to-output",
     "threshold": "both, by a fixed threshold",
 }
-FLAWS = ("padding", "letters", "leak", "all")
+Part = Literal["both", "hh", "ih", "matrix", "head"]
+Flaw = Literal["padding", "letters", "leak", "all"]
+FLAWS: tuple[Flaw, ...] = ("padding", "letters", "leak", "all")
 TASK_NAMES = {
     "strings": "",
     "sentences": "generation",
@@ -49,67 +54,38 @@ class Settings:
     up. `samples`: strings that a generator draws each time it is judged.
     """
 
-    cells: tuple[str, ...] = ("tanh", "relu", "lstm", "gru")
-    layers: int = 3
-    hidden: int = 50
-    embedding: int = 50
-    parts: tuple[str, ...] = ("both", "hh", "ih", "head", "matrix")
-    percentages: tuple[int, ...] = (10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
-    flaws: tuple[str, ...] = ("all", "padding", "letters")
-    flaw_parts: tuple[str, ...] = ("hh",)
-    few: tuple[int, ...] = (90, 100)
-    thresholds: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2)
-    wide: int = 100
-    wide_batch: int = 32
-    wide_epochs: int = 6
-    strings: int = 5000
+    cells: Some[GraphCell] = ("tanh", "relu", "lstm", "gru")
+    layers: Count = 3
+    hidden: Count = 50
+    embedding: Count = 50
+    parts: tuple[Part, ...] = ("both", "hh", "ih", "head", "matrix")
+    percentages: Some[Percent] = (10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
+    flaws: tuple[Flaw, ...] = ("all", "padding", "letters")
+    flaw_parts: tuple[Part, ...] = ("hh",)
+    few: Some[Percent] = (90, 100)
+    thresholds: tuple[Positive, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2)
+    wide: Count = 100
+    wide_batch: Count = 32
+    wide_epochs: Count = 6
+    strings: Fourfold = 5000
     shortest: int = 11
     longest: int = 24
     embedded: bool = False
-    epochs: int = 9
-    retrain_epochs: int = 10
-    patience: int = 3
-    sentence_epochs: int = 16
-    batch: int = 32
-    learning_rate: float = 3e-3
-    retrain_rate: float = 2e-3
-    warm_up: int = 50
+    epochs: Count = 9
+    retrain_epochs: Count = 10
+    patience: Count = 3
+    sentence_epochs: Count = 16
+    batch: Count = 32
+    learning_rate: Positive = 3e-3
+    retrain_rate: Positive = 2e-3
+    warm_up: Whole = 50
     final_rate: float = 0.02
     near: float = 0.01
-    samples: int = 1000
+    samples: Count = 1000
 
     def check(self) -> None:
-        known = {"cells": tuple(STACKS), "parts": tuple(PARTS)[:-1], "flaw_parts": tuple(PARTS)[:-1], "flaws": FLAWS}
-        for name, names_known in known.items():
-            given = getattr(self, name)
-            if set(given) - set(names_known) or (name == "cells" and not given):
-                raise ValueError(f"{name} is {','.join(given)!r}, expected some of {', '.join(names_known)}.")
-        for name in ("percentages", "few"):
-            if not getattr(self, name) or any(not 0 < p <= 100 for p in getattr(self, name)):
-                raise ValueError(f"{name} is {getattr(self, name)}, expected percentages above 0, at most 100.")
-        if any(t <= 0 for t in self.thresholds):
-            raise ValueError(f"thresholds is {self.thresholds}, expected numbers greater than zero.")
-        for name in (
-            "layers",
-            "hidden",
-            "embedding",
-            "wide",
-            "wide_batch",
-            "batch",
-            "samples",
-            "retrain_epochs",
-            "patience",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number, at least 1.")
-        if self.strings < 16 or self.strings % 4 or not 8 <= self.shortest < self.longest:
-            raise ValueError(
-                f"strings is {self.strings}, of {self.shortest} to {self.longest} letters; expected a multiple of 4, "
-                "at least 16, of at least 8 letters."
-            )
-        for task in TASK_NAMES:
-            self.training(task, 1)
-        self.retraining(1)
+        if not 8 <= self.shortest < self.longest:
+            raise ValueError(f"shortest is {self.shortest}, longest {self.longest}; expected 8 at least, and more.")
 
     def batch_of(self, task: str) -> int:
         return self.wide_batch if task == "wide" else self.batch
@@ -125,15 +101,16 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Name:
-    """A row: the nets of `cell` for `task`, "dense" or with a part pruned to all percentages or thresholds."""
+class Net(Row):
+    """The nets of `cell` for `task`, "dense" or with a part pruned to all percentages or thresholds."""
 
-    cell: str
+    cell: GraphCell
     task: str
-    part: str = "dense"
+    part: str
 
-    def __str__(self) -> str:
-        return f"{self.cell}-{self.task}-{self.part}"
+    @classmethod
+    def of(cls, cell: GraphCell, task: str, part: str = "dense") -> Net:
+        return cls(f"{cell}-{task}-{part}", cell, task, part)
 
     @property
     def label(self) -> str:
@@ -141,14 +118,13 @@ class Name:
         return f"{CELL_NAMES[self.cell]}: " + ", ".join(word for word in what if word)
 
     @property
-    def dense(self) -> Name:
+    def dense(self) -> Net:
         """The row of the net that this one is pruned from."""
-        return Name(self.cell, self.task)
+        return Net.of(self.cell, self.task)
 
 
-def names(settings: Settings) -> list[Name]:
+def rows_of(s: Settings) -> list[Net]:
     """The rows in the order in which they are made: what answers most comes first."""
-    s = settings
     first, later = ([p for p in s.parts if (p in ("both", "hh", "ih")) is early] for early in (True, False))
     order = [("strings", part) for part in ("dense", *first)]
     order += [("sentences", part) for part in ("dense", "both")]
@@ -156,4 +132,4 @@ def names(settings: Settings) -> list[Name]:
     order += [("wide", part) for part in ("dense", "threshold") if s.thresholds]
     order += [("strings", part) for part in later]
     order += [(flaw, part) for flaw in s.flaws[1:] for part in ("dense", *s.flaw_parts)]
-    return [Name(cell, task, part) for task, part in order for cell in s.cells]
+    return [Net.of(cell, task, part) for task, part in order for cell in s.cells]

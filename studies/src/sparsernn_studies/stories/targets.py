@@ -24,7 +24,7 @@ from ..models import CharacterLSTM, SequenceClassifier
 from ..results import sizes
 from ..scores import as_recorded
 from ..settings import Count, Part, Positive, Some, Whole, settings
-from ..study import Judge, Loaded, Row, Study
+from ..study import Judge, Row, Study
 from ..tables import figure
 from ..tasks import reber, shakespeare
 from ..tasks.sequences import Classification, padded
@@ -235,11 +235,10 @@ class Targets(Study[Settings, Way]):
     def verdict(self, measured: Mapping[str, Mapping[str, Any]]) -> str:
         return verdict(measured, self.settings)
 
-    def loaded(self) -> Loaded:
+    @property
+    def saved(self) -> list[Way]:
         """The nets of the first kind before anything is taken out."""
-        self.results()
-        models = {row.name: self.load(row) for row in self.rows if row.net == self.shown.net}
-        return Loaded(models, self.example_inputs, self.shown.name)
+        return [row for row in self.rows if row.net == self.shown.net]
 
     def forms(self) -> Mapping[str, nn.Module]:
         """The first net, dense and trained directly at the small size."""

@@ -22,7 +22,7 @@ from ..claims import Measured
 from ..data import data_folder
 from ..models import RowClassifier
 from ..results import Result, sizes
-from ..study import Judge, Loaded, Study
+from ..study import Judge, Study
 from ..tables import figure
 from ..tasks import mnist_rows
 from ..tasks.mnist_rows import ImageClassification, Images, image_accuracy
@@ -139,15 +139,14 @@ class Wang(Study[Settings, Net]):
     def grouped(self, measured: Measured) -> Measured:
         return grouped(measured)
 
-    def loaded(self) -> Loaded:
+    @property
+    def saved(self) -> tuple[Net, ...]:
         """Dense and pruned net of the first cell."""
-        self.results()
-        rows = dense(self.shown.cell, self.shown.layers), self.shown
-        return Loaded({row.name: self.load(row) for row in rows}, self.example_inputs, self.shown.name)
+        return dense(self.shown.cell, self.shown.layers), self.shown
 
     def forms(self) -> Mapping[str, nn.Module]:
         """The first cell's dense and pruned net, the pruned one on sparsernn's kernels as well."""
-        found = self.loaded().models
+        found = {row.name: self.load(row) for row in self.saved}
         return {**found, "pruned, sparsernn": accelerate(found[self.shown.name])}
 
     def sections(self, rows: Mapping[str, Result]) -> Mapping[str, Any]:
