@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import sparsernn as srn
-from sparsernn_studies.wen.bidaf_model import BiDAF, Sizes
-from sparsernn_studies.wen.bidaf_rows import units, weights
+from sparsernn_studies.wen.bidaf_model import BiDAF, Sizes, units, weights
 
 from .engines import same
 from .measure import Ceiling, Ideal, Row, versus

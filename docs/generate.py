@@ -153,7 +153,7 @@ def ptb_section(found: Sequence[Result]) -> str:
         if not rows:
             continue
         _, _, _, again, *table = recipe_section("wen-ptb", scale, rows).splitlines()
-        said = verdict({r.row: r for r in rows}).splitlines()
+        said = verdict({r.row: r.measured for r in rows}).splitlines()
         parts += [f"## What comes out, {scale} scale", "", again, *table, "", *(f"- {each}" for each in said), ""]
         labels, courses = RECIPES["wen-ptb"].labels, {r.row: r.measured["valid_course"] for r in rows}
         epochs = range(1, max(map(len, courses.values())) + 1)

@@ -21,9 +21,8 @@ from sparsernn_studies.settings import SettingsError, with_changes
 from sparsernn_studies.tasks import squad
 from sparsernn_studies.tasks.reading import Answering, Vocabulary, answers
 from sparsernn_studies.train import Training, train
-from sparsernn_studies.wen.bidaf import LABELS, TABLE_3, TABLE_4
-from sparsernn_studies.wen.bidaf_model import BiDAF, Sizes
-from sparsernn_studies.wen.bidaf_rows import SIX, Bidaf, six, units, weights
+from sparsernn_studies.wen.bidaf import TABLE_3, TABLE_4, Bidaf
+from sparsernn_studies.wen.bidaf_model import SIX, BiDAF, Sizes, six, units, weights
 
 QUESTIONS = list(squad.made(24, 0))
 VOCABULARY = Vocabulary.of(QUESTIONS)
@@ -218,10 +217,10 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_smoke_run_makes_all_rows(smoke):
     rows = {r.row: r.measured for r in collect(smoke / "results")}
-    assert RECIPES["wen-bidaf"].at("smoke").rows == (
+    assert tuple(row.name for row in RECIPES["wen-bidaf"].at("smoke").nets) == (
         *("dense", "tuned-0.5", "iss-0.5", "target-tuned", "target", "direct"),
     )
-    assert len(rows) == 6 and set(rows) <= set(LABELS)
+    assert len(rows) == 6 and set(rows) <= set(Bidaf.labels)
     for row, m in rows.items():
         assert m["same_answers"] == m["questions"] == 60, row
         assert 0 <= m["em"] <= m["f1"] + 1e-9 <= 100 and len(m["units"]) == 6
@@ -236,7 +235,7 @@ def test_a_smoke_run_makes_all_rows(smoke):
     for row in ("target", "target-tuned"):
         assert inside[row] <= 0.4 * inside["dense"] < 1.4 * inside[row]
     page = (smoke / "report.html").read_text(encoding="utf-8")
-    assert page.count("dead units as white strips") >= 3 and all(LABELS[row] in page for row in rows)
+    assert page.count("dead units as white strips") >= 3 and all(Bidaf.labels[row] in page for row in rows)
 
 
 def _shapes(found: list[int]) -> list[tuple[int, int]]:
@@ -248,10 +247,12 @@ def _shapes(found: list[int]) -> list[tuple[int, int]]:
 
 def test_a_run_is_taken_up_where_it_was_left(smoke, monkeypatch, capsys):
     monkeypatch.chdir(smoke.parents[2])
-    monkeypatch.setattr("sparsernn_studies.wen.bidaf_rows.train", None)
+    monkeypatch.setattr("sparsernn_studies.study.train", None)
     assert main(["bench", "wen-bidaf"]) == 0
     out = capsys.readouterr().out
-    assert "60/60" in out and all(LABELS[row] in out for row in RECIPES["wen-bidaf"].at("smoke").rows)
+    assert "60/60" in out and all(
+        Bidaf.labels[row] in out for row in (each.name for each in RECIPES["wen-bidaf"].at("smoke").nets)
+    )
     assert main(["inspect", "wen-bidaf"]) == 0
     assert "units can go" in capsys.readouterr().out
 
@@ -269,7 +270,7 @@ def test_answer_tells_the_span_and_its_sentence(smoke, tmp_path, capsys):
         assert 0 <= int(share.removesuffix("%)")) <= 100 and span.split()[0] in second and second[-1] in ".!"
         counts = {r.row: r.measured["parameters"] for r in collect(smoke / "results")}
         smallest = min(counts, key=lambda row: counts[row])
-        assert third == f"Read by {LABELS[smallest]!r}, {counts[smallest]:,} parameters beside the word vectors."
+        assert third == f"Read by {Bidaf.labels[smallest]!r}, {counts[smallest]:,} parameters beside the word vectors."
 
 
 def test_answer_says_what_it_cannot_read(smoke, tmp_path, capsys, monkeypatch):
@@ -324,7 +325,7 @@ def test_other_recipes_do_not_answer(tmp_path, capsys, monkeypatch):
 
 def test_the_settings_are_the_papers():
     settings = RECIPES["wen-bidaf"].at("paper")
-    training = settings.training("dense")
+    training = settings.training(settings.nets[0])
     assert (settings.hidden, settings.vector, settings.filters, settings.batch, training.steps) == (
         100,
         100,
@@ -334,20 +335,20 @@ def test_the_settings_are_the_papers():
     )
     assert [training.learning_rate * training.rate(step) for step in (0, 9_999)] == [1e-3, 1e-3]
     assert (settings.dropout, settings.sparse_dropout, settings.threshold) == (0.2, 0.1, 4e-4)
-    assert 1e-3 in settings.strengths and len(settings.rows) == 1 + 4 + 4 + 3
+    assert 1e-3 in settings.strengths and len(settings.nets) == 1 + 4 + 4 + 3
 
 
 @pytest.mark.parametrize(
     "change, words",
     [
         ("hidden=0", "hidden is 0"),
-        ("strengths=-1", "strengths are numbers above 0"),
-        ("target=1", "target is a share"),
-        ("dropout=1", "shares from 0 to below 1"),
+        ("strengths=-1", "strengths is .*, expected a number above 0"),
+        ("target=1", "target is 1.0, expected a share from 0 to below 1"),
+        ("dropout=1", "share from 0 to below 1"),
         ("corpus=news", "one of squad, subset, made"),
         ("optimizer=sgd", "one of adamw, adadelta"),
         ("learning_rate=0", "learning_rate"),
-        ("bench_rounds=0", "bench_rounds is at least 1"),
+        ("bench_rounds=0", "bench_rounds is 0, expected a whole number, at least 1"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(change, words):
@@ -366,14 +367,17 @@ def test_word_vectors_are_read_from_the_data_folder_and_not_trained(tmp_path):
         run.begin()
         return Bidaf(run)
 
+    def make(study: Bidaf) -> None:
+        study.make(study.named("dense"))
+
     with pytest.raises(DataError, match=r"v.txt is needed and no data folder is given"):
-        work(None).make("dense")
+        make(work(None))
     made = work(tmp_path)
-    made.make("dense")
+    make(made)
     assert set(made.vocabulary.words) <= set(words)
-    found = made.load("dense").words.weight.detach()[2:]
+    found = made.load(made.named("dense")).words.weight.detach()[2:]
     assert [row[0] for row in found.tolist()] == [float(words.index(word)) for word in made.vocabulary.words]
     assert (found[:, 1:] == torch.tensor([0.5, -1.0])).all()
     (tmp_path / "run" / "run.json").unlink()
     with pytest.raises(DataError, match=r"v.txt has vectors of 3 numbers, expected 4: --set vector=3."):
-        work(tmp_path, "vector=4").make("dense")
+        make(work(tmp_path, "vector=4"))

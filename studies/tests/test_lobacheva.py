@@ -14,14 +14,16 @@ from rich.console import Console
 from torch import nn
 
 import sparsernn as srn
-from sparsernn_studies.lobacheva import rows as rows_module
+from sparsernn_studies.lobacheva import gates as gates_module
+from sparsernn_studies.lobacheva.char import Characters
 from sparsernn_studies.lobacheva.claims import all_of
 from sparsernn_studies.lobacheva.figures import as_sums, from_sums, structure_figures
-from sparsernn_studies.lobacheva.rows import Lobacheva
+from sparsernn_studies.lobacheva.gates import Gates
 from sparsernn_studies.lobacheva.settings import SymbolSettings, TextSettings
 from sparsernn_studies.lobacheva.similarity import gate_overlap, gate_overlap_within, overlap
 from sparsernn_studies.lobacheva.tasks import SymbolTask
 from sparsernn_studies.lobacheva.units import Survivors
+from sparsernn_studies.lobacheva.word import Words
 from sparsernn_studies.models import OneHotLSTM, TextClassifier, WordScores
 from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.runs import Run
@@ -50,9 +52,12 @@ def make_run(folder: Path, scale: str = "smoke", name: str = "lobacheva-char", *
     return run
 
 
-def work_of(run: Run, two_layers: bool = False) -> Lobacheva:
-    task = SymbolTask(run, lambda run: TEXT, words=two_layers, two_layers=two_layers)
-    return Lobacheva(run, task, "two-" if two_layers else "")
+def work_of(run: Run, two_layers: bool = False) -> Gates:
+    work = Words(run) if two_layers else Characters(run)
+    work.tasks = {
+        net: SymbolTask(run, lambda: TEXT, words=two_layers, two_layers=bool(net)) for net in work.nets(run.settings)
+    }
+    return work
 
 
 def planted(*, dead: int = 0) -> OneHotLSTM:
@@ -178,7 +183,7 @@ def test_settings_that_cannot_be_are_named():
     for changes, said in (
         ({"rows": ("bayes-x",)}, "rows is 'bayes-x', expected some of bayes-wgn"),
         ({"rounds": (1.0,)}, "expected one a round"),
-        ({"symbols": -1}, "0 or more"),
+        ({"symbols": -1}, "expected a whole number from 0 on"),
     ):
         with pytest.raises(ValueError, match=said):
             dataclasses.replace(SMOKE, **changes)
@@ -190,14 +195,15 @@ def test_settings_that_cannot_be_are_named():
 def test_rows_are_made_timed_and_computed_as_measured(tmp_path, two_layers):
     run = make_run(tmp_path, rows=("bayes-wgn", "prune-wgn"), two_layers=5, strengths=(0.5, 0.5, 0.5))
     work = work_of(run, two_layers)
-    rows = work.timed(work.results({}))
+    rows = work.results()
     prefix = "two-" if two_layers else ""
-    assert list(rows) == [f"{prefix}{row}" for row in ("dense", "bayes-wgn", "prune-wgn")]
-    for row, result in rows.items():
-        measured, model = result.measured, work.load(row)
+    made = [f"{net}{row}" for net in dict.fromkeys(("", prefix)) for row in ("dense", "bayes-wgn", "prune-wgn")]
+    assert list(rows) == ["unigram", "bigram", *made]
+    for row in (f"{prefix}{row}" for row in ("dense", "bayes-wgn", "prune-wgn")):
+        measured, model = rows[row].measured, work.load(work.named(row))
         assert measured["nonzero"] == sum(int(p.count_nonzero()) for p in model.parameters() if p.dim() > 1)
         assert len(measured["units"]) == 1 + two_layers
-        for name, value in work.task.quality(model).items():
+        for name, value in work.tasks[prefix].quality(model).items():
             assert measured[name] == pytest.approx(value)
         if row != f"{prefix}dense":
             assert measured["epochs"][-1] == 2.0 and measured["max_error"] < 1e-4
@@ -208,20 +214,24 @@ def test_rows_are_made_timed_and_computed_as_measured(tmp_path, two_layers):
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_figures(tmp_path, monkeypatch):
-    whole = work_of(make_run(tmp_path / "whole", rows=("bayes-wgn",))).results({})
+    def figures(rows) -> dict:
+        timed = ("ms_", "gain_", "spread_", "gates_gain", "train_seconds")
+        return {row: {k: v for k, v in r.measured.items() if not k.startswith(timed)} for row, r in rows.items()}
+
+    whole = work_of(make_run(tmp_path / "whole", rows=("bayes-wgn",))).results()
     run = make_run(tmp_path / "killed", rows=("bayes-wgn",))
-    compacted = rows_module.compact
+    compacted = gates_module.compact
 
     def killed(*args, **options):
         raise KeyboardInterrupt
 
-    work_of(run).run.row("dense", lambda: work_of(run).make("dense"))
-    monkeypatch.setattr(rows_module, "compact", killed)
+    work_of(run).result(work_of(run).named("dense"))
+    monkeypatch.setattr(gates_module, "compact", killed)
     with pytest.raises(KeyboardInterrupt):
-        work_of(run).results({})
-    monkeypatch.setattr(rows_module, "compact", compacted)
-    again = work_of(run).results({})
-    assert {row: r.measured for row, r in again.items()} == {row: r.measured for row, r in whole.items()}
+        work_of(run).results()
+    monkeypatch.setattr(gates_module, "compact", compacted)
+    again = work_of(run).results()
+    assert figures(again) == figures(whole)
 
 
 def test_the_page_is_made_from_the_results(tmp_path, monkeypatch):
@@ -231,7 +241,7 @@ def test_the_page_is_made_from_the_results(tmp_path, monkeypatch):
 
     assert "Not run yet" in gate_study.gates_page(tmp_path / "results", tmp_path / "none")
     work = work_of(make_run(tmp_path, scale="cpu", strengths=(0.5, 0.5, 0.5)))
-    work.timed(work.results({}))
+    work.results()
     pages = [gate_study.gates_page(tmp_path / "results", tmp_path / name) for name in ("one", "two")]
     assert pages[0] == pages[1] and "Owed" in pages[0]
     for drawn in ("gates", "lag", "course"):

@@ -17,6 +17,7 @@ from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.settings import SettingsError, with_changes
 from sparsernn_studies.tasks.text import bits_per_symbol
 from sparsernn_studies.wen.rhn import PAPER, TABLE_2
+from sparsernn_studies.wen.rhn_settings import iss
 from sparsernn_studies.word_training import WordTrainer, WordTraining
 
 WORDS = 13
@@ -159,24 +160,26 @@ def test_the_best_epochs_net_is_kept(tmp_path: Path) -> None:
 
 def test_the_settings_are_the_papers() -> None:
     settings = RECIPES["wen-rhn"].at("paper")
-    assert settings.rows[:5] == tuple(PAPER) and settings.rows[5:] == ("target", "direct")
-    training = settings.training("dense")
+    names = tuple(row.name for row in settings.nets)
+    assert names[:5] == tuple(PAPER) and names[5:] == ("target", "direct")
+    dense, target = settings.nets[0], settings.nets[5]
+    training = settings.training(dense)
     rates = [training.rate(epoch) for epoch in (0, 19, 20, 499)]
     assert rates == pytest.approx([0.2, 0.2, 0.2 / 1.02, 0.2 * 1.02**-480])
     assert (training.batch, training.bptt, training.clip, training.sum_over_time) == (20, 35, 10.0, True)
-    assert settings.drop("dense") == HighwayDrop(0.25, 0.75, 0.25, 0.75)
-    sparse = settings.drop("iss-0.005")
+    assert settings.drop(dense) == HighwayDrop(0.25, 0.75, 0.25, 0.75)
+    sparse = settings.drop(iss(0.005))
     assert [sparse.words, sparse.input, sparse.state, sparse.output] == pytest.approx([0.15, 0.45, 0.15, 0.45])
-    assert training.keep_best and not settings.training("target").keep_best
+    assert training.keep_best and not settings.training(target).keep_best
 
 
 @pytest.mark.parametrize(
     "change, words",
     [
-        ("width=0", "width, depth"),
-        ("strengths=-1", "strengths and fall are above 0"),
-        ("target=1.5", "target from 0"),
-        ("dropout=2", "factors from 0 to 1"),
+        ("width=0", "width is 0"),
+        ("strengths=-1", "expected a number above 0"),
+        ("target=1.5", "share from 0"),
+        ("dropout=2", "share from 0 to 1"),
         ("learning_rate=0", "learning_rate"),
         ("depth=deep", "a whole number"),
     ],
@@ -188,4 +191,4 @@ def test_settings_that_cannot_be_are_refused(change: str, words: str) -> None:
 
 def test_rows_follow_the_strengths() -> None:
     changed = with_changes(RECIPES["wen-rhn"].at("cpu"), ["strengths=0.01,0.5", "target=0"])
-    assert changed.rows == ("dense", "iss-0.01", "iss-0.5")
+    assert [row.name for row in changed.nets] == ["dense", "iss-0.01", "iss-0.5"]

@@ -19,7 +19,7 @@ from sparsernn_studies.models import FrameClassifier
 from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.results import collect
 from sparsernn_studies.settings import SettingsError, with_changes
-from sparsernn_studies.stories.digit_rows import ROWS
+from sparsernn_studies.stories.spoken_digits import SpokenDigits
 from sparsernn_studies.tasks import spoken_digits
 from sparsernn_studies.tasks.augment import augmented
 from sparsernn_studies.tasks.frames import Distillation, FrameClassification, Sequences, accuracy, labels, mean_logits
@@ -338,10 +338,10 @@ def test_a_teacher_draws_its_pupil_to_its_own_outputs():
 
 def test_the_recipe_from_dense_to_int8(run_folder):
     rows = {r.row: r.measured for r in collect(run_folder / "results")}
-    assert set(rows) == set(ROWS)
+    assert set(rows) == set(SpokenDigits.labels)
     for row in ("fast", "blocks", "bfloat16", "int8"):
         assert rows[row]["stream_same_labels"] == rows[row]["stream_recordings"] == 160
-    for row in ROWS:
+    for row in SpokenDigits.labels:
         assert rows[row]["us_step"] > 0 and rows[row]["us_step_p99"] >= rows[row]["us_step"]
         assert rows[row]["real_time_factor"] == pytest.approx(
             (rows[row]["us_step"] + rows[row]["us_features"]) / 10_000
@@ -356,12 +356,12 @@ def test_the_recipe_from_dense_to_int8(run_folder):
     assert rows["blocks"]["nonzero"] < 0.6 * rows["compact"]["nonzero"]
     assert rows["bfloat16"]["step_bytes"] < rows["blocks"]["step_bytes"]
     page = (run_folder / "report.html").read_text(encoding="utf-8")
-    assert all(label in page for label in ROWS.values())
+    assert all(label in page for label in SpokenDigits.labels.values())
 
 
 def test_a_run_is_taken_up_where_it_was_left(run_folder, monkeypatch, capsys):
     monkeypatch.chdir(run_folder.parents[2])
-    monkeypatch.setattr("sparsernn_studies.stories.digit_rows.train", None)
+    monkeypatch.setattr("sparsernn_studies.study.train", None)
     assert main(["run", "spoken-digits", "--scale", "smoke"]) == 0
     assert "16x1 blocks" in capsys.readouterr().out
     for command in ("inspect", "bench"):
@@ -371,7 +371,6 @@ def test_a_run_is_taken_up_where_it_was_left(run_folder, monkeypatch, capsys):
 
 def test_listen_tells_the_label_of_the_whole_file(run_folder, capsys, tmp_path):
     from sparsernn_studies.runs import Run
-    from sparsernn_studies.stories.digit_rows import SpokenDigits
 
     settings = RECIPES["spoken-digits"].at("smoke")
     work = SpokenDigits(Run("spoken-digits", "smoke", 0, settings, run_folder, tmp_path))
@@ -380,8 +379,8 @@ def test_listen_tells_the_label_of_the_whole_file(run_folder, capsys, tmp_path):
         for row in ("fast", "int8"):
             assert main(["listen", str(run_folder), str(tmp_path / name), "--row", row]) == 0
             out = capsys.readouterr().out
-            heard = work.heard(spoken_digits.recordings({name: content}))
-            word = spoken_digits.WORDS[int(labels(work.load(row), heard))]
+            heard = work.sounds.heard(spoken_digits.recordings({name: content}))
+            word = spoken_digits.WORDS[int(labels(work.load(work.named(row)), heard))]
             last = out.replace("\n", " ").strip().rpartition("s  ")[2]
             assert word in last and f"{word} (" in out and "real-time factor" in out and "p99" in out
 

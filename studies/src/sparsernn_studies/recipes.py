@@ -1,4 +1,4 @@
-"""The recipes: each is a Python function that makes the rows of one table."""
+"""The studies by their names, as commands take them."""
 
 from __future__ import annotations
 
@@ -11,47 +11,48 @@ from .darji.prune_graphs import PrunedGraphs
 from .demeester.lm import LanguageModel
 from .demeester.pos import Pos
 from .demeester.recite import Recite
-from .lobacheva.agnews import RECIPE as LOBACHEVA_AGNEWS
-from .lobacheva.char import RECIPE as LOBACHEVA_CHAR
-from .lobacheva.imdb import RECIPE as LOBACHEVA_IMDB
-from .lobacheva.word import RECIPE as LOBACHEVA_WORD
+from .lobacheva.agnews import AgNews
+from .lobacheva.char import Characters
+from .lobacheva.imdb import Imdb
+from .lobacheva.word import Words
 from .settings import SettingsError
 from .stories.blocks import Blocks
 from .stories.reber import Reber
 from .stories.shakespeare import Shakespeare
-from .stories.spoken_digits import RECIPE as SPOKEN_DIGITS
+from .stories.spoken_digits import SpokenDigits
 from .stories.targets import Targets
+from .study import Study
 from .wang.mnist import Wang
-from .wen.bidaf import RECIPE as WEN_BIDAF
-from .wen.ptb import RECIPE as WEN_PTB
-from .wen.rhn import RECIPE as WEN_RHN
+from .wen.bidaf import Bidaf
+from .wen.ptb import Ptb
+from .wen.rhn import Rhn
 
-_ALL = (
+_ALL: tuple[type[Study[Any, Any]], ...] = (
     Shakespeare,
     Reber,
     Blocks,
-    SPOKEN_DIGITS,
+    SpokenDigits,
     Pos,
     Recite,
     LanguageModel,
-    LOBACHEVA_IMDB,
-    LOBACHEVA_CHAR,
-    LOBACHEVA_WORD,
-    LOBACHEVA_AGNEWS,
+    Imdb,
+    Characters,
+    Words,
+    AgNews,
     Wang,
-    WEN_PTB,
-    WEN_RHN,
-    WEN_BIDAF,
+    Ptb,
+    Rhn,
+    Bidaf,
     Targets,
     RandomGraphs,
     Darji,
     PrunedGraphs,
 )
-RECIPES: dict[str, Any] = {recipe.name: recipe for recipe in _ALL}
+RECIPES: dict[str, type[Study[Any, Any]]] = {study.name: study for study in _ALL}
 
 
-def find(name: str) -> Any:
-    """The recipe `name`. Raises SettingsError, which offers the nearest names, if there is none."""
+def find(name: str) -> type[Study[Any, Any]]:
+    """The study `name`. Raises SettingsError, which offers the nearest names, if there is none."""
     if name in RECIPES:
         return RECIPES[name]
     # One that is nearly the word, else those that resemble it, else all.

@@ -46,7 +46,7 @@ Positive = Annotated[float, Is("a number above 0", lambda value: value > 0 and m
 NotNegative = Annotated[float, Is("a number from 0 on", lambda value: 0 <= value < math.inf)]
 Part = Annotated[float, Is("a share between 0 and 1", lambda value: 0 < value < 1)]
 Share = Annotated[float, Is("a share from 0 to below 1", lambda value: 0 <= value < 1)]
-Whole1 = Annotated[float, Is("a share from 0 to 1", lambda value: 0 <= value <= 1)]
+Fraction = Annotated[float, Is("a share from 0 to 1", lambda value: 0 <= value <= 1)]
 Percent = Annotated[int, Is("a percentage above 0, at most 100", lambda value: 0 < value <= 100)]
 Some = Annotated[tuple[T, ...], Is("at least one", bool)]
 

@@ -7,7 +7,6 @@ A class with the table's texts as attributes; an object of it is the study at on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -24,43 +23,14 @@ from sparsernn.timing import benchmark
 from . import checkpoint
 from .claims import Claim, Measured, Verdict, judged, lines, table
 from .results import Result, as_rows
+from .rows import Judge, Loaded, Row
 from .runs import Run, RunError
 from .settings import SettingsError
 from .tables import Column, rich_table
 from .train import History, Objective, Training, train
 
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table by its name in `results/`. What else makes it the row it is, its study adds as fields."""
-
-    name: str
-
-
 S = TypeVar("S")
 R = TypeVar("R", bound=Row)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The models of a finished run by their row, and inputs for them; `sparsified` is the one before compaction."""
-
-    models: Mapping[str, nn.Module]
-    example_inputs: Any
-    sparsified: str
-
-
-@dataclass(frozen=True)
-class Judge:
-    """What a sweep compares: the mean of `metric` over the rows whose names fit the pattern `rows` (as of file names).
-
-    `more`: whether more of it is better. `size`: the metric that quality is set against.
-    """
-
-    metric: str
-    more: bool
-    rows: str = "*"
-    size: str = "nonzero"
 
 
 class Study(Generic[S, R]):
@@ -155,6 +125,11 @@ class Study(Generic[S, R]):
         """The models that are timed side by side, the one compared with first."""
         return {row.name: self.load(row) for row in (self.rows[0], self.shown)}
 
+    @property
+    def timed_rows(self) -> Sequence[R]:
+        """The rows that `timed` takes times of."""
+        return self.rows
+
     def timed(self, rows: Mapping[str, Result]) -> dict[str, Result]:
         """The rows with their times added."""
         raise NotImplementedError
@@ -171,8 +146,8 @@ class Study(Generic[S, R]):
         """The rows as the claims take them."""
         return measured
 
-    def sections(self, rows: Mapping[str, Result]) -> Mapping[str, Any]:
-        """Further sections of the report, as `Report.html` takes them."""
+    def sections(self, rows: Mapping[str, Result], found: Any) -> Mapping[str, Any]:
+        """Further sections of the report, as `Report.html` takes them; `found`: what was seen in the shown net."""
         return {}
 
     # What is the same for all
@@ -214,6 +189,10 @@ class Study(Generic[S, R]):
         """The row of that name."""
         return next(row for row in self.rows if row.name == name)
 
+    def label(self, name: str) -> str:
+        """What the row of that name is called in tables."""
+        return self.labels.get(name) or getattr(self.named(name), "label", name)
+
     def result(self, row: R) -> Result:
         """The row's result, made if it is not there."""
         return self.run.row(row.name, lambda: self.make(row), paper=self.paper(row))
@@ -222,7 +201,8 @@ class Study(Generic[S, R]):
         """All rows, in the order of the table, with their times where the study takes any."""
         made = {row.name: self.result(row) for row in self.order}
         rows = {row.name: made[row.name] for row in self.rows}
-        return self.timed(rows) if self.timing and any(self.timing not in r.measured for r in rows.values()) else rows
+        lacking = self.timing and any(self.timing not in rows[row.name].measured for row in self.timed_rows)
+        return self.timed(rows) if lacking else rows
 
     def judged(self, rows: Mapping[str, Result]) -> list[Verdict]:
         """The claims by the rows of this run alone."""
@@ -235,7 +215,7 @@ class Study(Generic[S, R]):
     def show(self, rows: Mapping[str, Result]) -> None:
         """Show the table, and what follows from it."""
         shown = {
-            self.labels.get(name, name): result
+            self.label(name): result
             for name, result in rows.items()
             if any(column.cell(result.measured) != "-" for column in self.columns)
         }
@@ -269,7 +249,8 @@ class Study(Generic[S, R]):
         rows = self.results()
         path = self.run.folder / "report.html"
         claims = table(self.judged(rows))
-        inspect(self.load(self.shown), self.example_inputs).html(
+        found = inspect(self.load(self.shown), self.example_inputs)
+        found.html(
             path,
             **{
                 "title": self.heading(self.title),
@@ -278,7 +259,7 @@ class Study(Generic[S, R]):
                 "runs": [row for row in map(self._reported, as_rows(list(rows.values()))) if row["measured"]],
                 "history": self.course(self.shown.name),
                 **({"checks": claims} if claims else {}),
-                **self.sections(rows),
+                **self.sections(rows, found),
             },
         )
         return path
@@ -291,7 +272,7 @@ class Study(Generic[S, R]):
             if not any(fnmatchcase(name, pattern) for pattern in self.hidden)
             and not (isinstance(value, list) and len(value) > 6)
         }
-        return {**row, "row": self.labels.get(row["row"], row["row"]), "measured": measured}
+        return {**row, "row": self.label(row["row"]), "measured": measured}
 
     def course(self, name: str) -> dict[str, list[float]] | None:
         """The course of the training `name`, where it has left a checkpoint."""

@@ -139,7 +139,7 @@ class Darji(Study[Settings, Net]):
         found = {row.name: self.load(row) for row in self.saved}
         return {**found, "pruned, sparsernn": accelerate(found[self.shown.name])}
 
-    def sections(self, rows: Mapping[str, Result]) -> Mapping[str, Any]:
+    def sections(self, rows: Mapping[str, Result], found: Any) -> Mapping[str, Any]:
         measured = {row: result.measured for row, result in rows.items()}
         return {"figures": [(drawn, caption) for drawn, caption, _ in figures([measured])]}
 

@@ -20,7 +20,7 @@ from sparsernn.nn.graph import GraphGRU, GraphLSTM, GraphRNN
 from sparsernn.nn.layering import directed
 
 GraphCell = Literal["tanh", "relu", "lstm", "gru"]
-CELLS: dict[GraphCell, tuple[type[Any], dict[str, str]]] = {
+CELLS: dict[str, tuple[type[Any], dict[str, str]]] = {
     "lstm": (GraphLSTM, {}),
     "gru": (GraphGRU, {}),
     "tanh": (GraphRNN, {"nonlinearity": "tanh"}),

@@ -7,30 +7,24 @@ compared with published ones.
 
 from __future__ import annotations
 
-from ..recipe import Judge
-from ..runs import Run
+from functools import cached_property
+from typing import Any, ClassVar
+
+from ..study import Judge
 from ..tasks import agnews
 from ..tasks.labelled import Labelled
-from . import paper as paper
-from .recipe import ACCURACY, gate_recipe
+from . import paper
+from .claims import all_of
+from .gates import ACCURACY, COLUMNS, Gates
 from .settings import PAPER_TEXTS, SMOKE_TEXTS, NewsSettings
-from .tasks import TextTask
+from .tasks import Task, TextTask
 
 
-def _data(run: Run) -> Labelled:
-    s: NewsSettings = run.settings
-    return agnews.load(run.data, s.words, s.length, s.texts, test_part_only=s.test_part_only)
-
-
-RECIPE = gate_recipe(
-    "lobacheva-agnews",
-    lambda run: {"": TextTask(run, _data, classes=len(agnews.CLASSES))},
-    paper.AGNEWS,
-    ACCURACY,
-    Judge("test_accuracy", more=True, rows="bayes-wgn"),
-    "AG News",
-    summary="Topics of news by an LSTM of which Bayes leaves few words, units and gates.",
-    scales={
+class AgNews(Gates):
+    name = "lobacheva-agnews"
+    summary = "Topics of news by an LSTM of which Bayes leaves few words, units and gates."
+    title = "AG News"
+    scales: ClassVar = {
         "smoke": NewsSettings(**SMOKE_TEXTS, test_part_only=True),
         "cpu": NewsSettings(
             words=6000,
@@ -47,6 +41,19 @@ RECIPE = gate_recipe(
             test_part_only=True,
         ),
         "paper": NewsSettings(**PAPER_TEXTS, rounds=(150.0,), hidden=512, length=100),
-    },
-    minutes={"smoke": "seconds", "cpu": "10 minutes, estimated", "paper": "a day on a GPU, estimated"},
-)
+    }
+    minutes: ClassVar = {"smoke": "seconds", "cpu": "10 minutes, estimated", "paper": "a day on a GPU, estimated"}
+    columns = (*ACCURACY, *COLUMNS)
+    papers = paper.AGNEWS
+    claims = all_of("lobacheva-agnews")
+    judge = Judge("test_accuracy", more=True, rows="bayes-wgn")
+    baselines = ("majority", "linear")
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        s: Any = self.settings
+
+        def load() -> Labelled:
+            return agnews.load(self.run.data, s.words, s.length, s.texts, test_part_only=s.test_part_only)
+
+        return {"": TextTask(self.run, load, classes=len(agnews.CLASSES))}

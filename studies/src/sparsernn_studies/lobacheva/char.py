@@ -6,22 +6,23 @@ on, where the paper begins each window with zeros.
 
 from __future__ import annotations
 
-from ..recipe import Judge
-from ..tasks import ptb_char
-from . import paper as paper
-from .recipe import BITS, gate_recipe
-from .settings import SymbolSettings
-from .tasks import SymbolTask
+from functools import cached_property
+from typing import Any, ClassVar
 
-RECIPE = gate_recipe(
-    "lobacheva-char",
-    lambda run: {"": SymbolTask(run, lambda run: ptb_char.load(run.data, run.settings.symbols), words=False)},
-    paper.CHARACTERS,
-    BITS,
-    Judge("test_bpc", more=False, rows="bayes-wgn"),
-    "Characters of Penn Treebank",
-    summary="Next characters by an LSTM whose weights, gates and units Bayes and pruning take.",
-    scales={
+from ..study import Judge
+from ..tasks import ptb_char
+from . import paper
+from .claims import all_of
+from .gates import BITS, COLUMNS, Gates
+from .settings import SymbolSettings
+from .tasks import SymbolTask, Task
+
+
+class Characters(Gates):
+    name = "lobacheva-char"
+    summary = "Next characters by an LSTM whose weights, gates and units Bayes and pruning take."
+    title = "Characters of Penn Treebank"
+    scales: ClassVar = {
         "smoke": SymbolSettings(
             hidden=8,
             batch=4,
@@ -61,6 +62,15 @@ RECIPE = gate_recipe(
             checkpoint_every=1000,
             device="any",
         ),
-    },
-    minutes={"smoke": "seconds", "cpu": "15 minutes, estimated", "paper": "days on a GPU, estimated"},
-)
+    }
+    minutes: ClassVar = {"smoke": "seconds", "cpu": "15 minutes, estimated", "paper": "days on a GPU, estimated"}
+    columns = (*BITS, *COLUMNS)
+    papers = paper.CHARACTERS
+    claims = all_of("lobacheva-char")
+    judge = Judge("test_bpc", more=False, rows="bayes-wgn")
+    baselines = ("unigram", "bigram")
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        s: Any = self.settings
+        return {"": SymbolTask(self.run, lambda: ptb_char.load(self.run.data, s.symbols), words=False)}

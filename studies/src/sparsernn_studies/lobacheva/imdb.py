@@ -6,35 +6,37 @@ at most 200 words. W learns which weights go, W+N units, inputs and words as wel
 
 from __future__ import annotations
 
-from ..recipe import Judge
-from ..runs import Run
+from functools import cached_property
+from typing import Any, ClassVar
+
+from ..study import Judge
 from ..tasks import imdb
-from ..tasks.labelled import Labelled
-from . import paper as paper
-from .recipe import ACCURACY, gate_recipe
+from . import paper
+from .claims import all_of
+from .gates import ACCURACY, COLUMNS, Gates
 from .settings import PAPER_TEXTS, SMOKE_TEXTS, TextSettings
-from .tasks import TextTask
+from .tasks import Task, TextTask
 
 
-def _data(run: Run) -> Labelled:
-    s = run.settings
-    return imdb.load(run.data, s.words, s.length, s.texts)
-
-
-RECIPE = gate_recipe(
-    "lobacheva-imdb",
-    lambda run: {"": TextTask(run, _data, classes=2)},
-    paper.IMDB,
-    ACCURACY,
-    Judge("test_accuracy", more=True, rows="bayes-wgn"),
-    "IMDb reviews",
-    summary="Sentiment of reviews by an LSTM of which Bayes leaves few words, units and gates.",
-    scales={
+class Imdb(Gates):
+    name = "lobacheva-imdb"
+    summary = "Sentiment of reviews by an LSTM of which Bayes leaves few words, units and gates."
+    title = "IMDb reviews"
+    scales: ClassVar = {
         "smoke": TextSettings(**SMOKE_TEXTS),
         "cpu": TextSettings(
             rows=("bayes-wgn", "bayes-wn", "prune-wgn", "bayes-w"), dense_epochs=2, strengths=(5e-5, 5e-4, 5e-4)
         ),
         "paper": TextSettings(**PAPER_TEXTS, rounds=(1000.0,)),
-    },
-    minutes={"smoke": "seconds", "cpu": "40 minutes, estimated", "paper": "days on a GPU, estimated"},
-)
+    }
+    minutes: ClassVar = {"smoke": "seconds", "cpu": "40 minutes, estimated", "paper": "days on a GPU, estimated"}
+    columns = (*ACCURACY, *COLUMNS)
+    papers = paper.IMDB
+    claims = all_of("lobacheva-imdb")
+    judge = Judge("test_accuracy", more=True, rows="bayes-wgn")
+    baselines = ("majority", "linear")
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        s: Any = self.settings
+        return {"": TextTask(self.run, lambda: imdb.load(self.run.data, s.words, s.length, s.texts), classes=2)}

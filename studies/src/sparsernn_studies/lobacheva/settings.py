@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from sparsernn.learn.bayes import BayesLevel
 
-from ..settings import settings
+from ..settings import Count, NotNegative, Positive, Some, Whole, settings
 from ..train import Training
 
 # Row -> what is learnt to go. The paper's W, W+N and W+G+N, by Bayes and by group lasso ("prune").
+Kind = Literal["bayes-wgn", "bayes-wn", "bayes-w", "prune-wgn", "prune-wn", "prune-w"]
 LEVELS: dict[str, tuple[BayesLevel, ...]] = {
     "bayes-wgn": ("weight", "gate", "unit"),
     "bayes-wn": ("weight", "unit"),
@@ -45,39 +46,30 @@ class Settings:
     the penalties of pruning, of weights, gates and units. `lags`: time steps over which the gradient is followed.
     """
 
-    rows: tuple[str, ...] = tuple(LEVELS)
-    hidden: int = 128
-    batch: int = 128
-    length: int = 200
-    dense_epochs: int = 4
-    learning_rate: float = 2e-3
-    final_rate: float = 0.1
-    warm_up: int = 20
-    rounds: tuple[float, ...] = (0.5, 0.8, 5.0)
-    sparse_rate: float = 2e-3
-    sigma_rates: tuple[float, ...] = (40.0, 12.0, 12.0)
-    mean_rates: tuple[float, ...] = (20.0, 12.0, 12.0)
+    rows: Some[Kind] = ("bayes-wgn", "bayes-wn", "bayes-w", "prune-wgn", "prune-wn", "prune-w")
+    hidden: Count = 128
+    batch: Count = 128
+    length: Count = 200
+    dense_epochs: Count = 4
+    learning_rate: Positive = 2e-3
+    final_rate: NotNegative = 0.1
+    warm_up: Whole = 20
+    rounds: Some[Positive] = (0.5, 0.8, 5.0)
+    sparse_rate: Positive = 2e-3
+    sigma_rates: tuple[Positive, ...] = (40.0, 12.0, 12.0)
+    mean_rates: tuple[Positive, ...] = (20.0, 12.0, 12.0)
     strengths: tuple[float, float, float] = (3e-5, 1e-4, 1e-4)
-    lags: int = 50
-    bench_rounds: int = 15
-    checkpoint_every: int = 50
+    lags: Count = 50
+    bench_rounds: Count = 15
+    checkpoint_every: Count = 50
     device: Literal["cpu", "any"] = "cpu"
 
     def check(self) -> None:
-        for name in ("hidden", "batch", "length", "dense_epochs", "lags", "bench_rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number, at least 1.")
-        unknown = [row for row in self.rows if row not in LEVELS]
-        if unknown or not self.rows:
-            raise ValueError(f"rows is {','.join(self.rows)!r}, expected some of {', '.join(LEVELS)}.")
-        if not self.rounds or min(self.rounds) <= 0:
-            raise ValueError(f"rounds is {self.rounds}, expected at least one number of epochs above 0.")
         if not len(self.rounds) == len(self.sigma_rates) == len(self.mean_rates):
             raise ValueError(
                 f"rounds, sigma_rates and mean_rates have {len(self.rounds)}, {len(self.sigma_rates)} and "
                 f"{len(self.mean_rates)} entries, expected one a round in each."
             )
-        self.training(1, self.learning_rate)
 
     def training(self, steps: int, rate: float) -> Training:
         return Training(
@@ -95,16 +87,11 @@ class TextSettings(Settings):
     """Classes of texts. `words`: size of the vocabulary. `score_epochs`: epochs of a bag of words whose scores begin in
     the first columns of the embedding. `texts`: only so many of each part, 0 for all."""
 
-    words: int = 20_000
-    embedding: int = 300
-    score_epochs: int = 3
-    score_rate: float = 2e-2
-    texts: int = 0
-
-    def check(self) -> None:
-        super().check()
-        if min(self.words, self.embedding) < 1 or min(self.score_epochs, self.texts) < 0:
-            raise ValueError("words and embedding are at least 1, score_epochs and texts 0 or more.")
+    words: Count = 20_000
+    embedding: Count = 300
+    score_epochs: Whole = 3
+    score_rate: Positive = 2e-2
+    texts: Whole = 0
 
 
 @settings
@@ -150,12 +137,7 @@ class SymbolSettings(Settings):
     embedding and of both layers of the second net, 0 for none. `forget`: where the forget gates' bias begins.
     """
 
-    symbols: int = 0
-    vocabulary: int = 0
-    two_layers: int = 0
+    symbols: Whole = 0
+    vocabulary: Whole = 0
+    two_layers: Whole = 0
     forget: float = 0.0
-
-    def check(self) -> None:
-        super().check()
-        if min(self.symbols, self.vocabulary, self.two_layers) < 0:
-            raise ValueError("symbols, vocabulary and two_layers are 0 or more.")

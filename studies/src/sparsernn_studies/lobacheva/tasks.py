@@ -25,13 +25,13 @@ STREAMS = 10  # of a text that is judged
 class TextTask:
     """The class of a text: embedding, LSTM, the last state."""
 
-    def __init__(self, run: Run, load: Callable[[Run], Labelled], classes: int) -> None:
+    def __init__(self, run: Run, load: Callable[[], Labelled], classes: int) -> None:
         self.run, self.classes, self._load = run, classes, load
         self.settings: TextSettings = run.settings
 
     @cached_property
     def data(self) -> Labelled:
-        return self._load(self.run)
+        return self._load()
 
     @cached_property
     def objective(self) -> TextClassification:
@@ -102,13 +102,13 @@ class SymbolTask:
     """The next symbol of a text, read as parallel streams with the state carried on: one layer on one-hot symbols, or
     an embedding and two layers as in Zaremba et al. (arXiv 1409.2329), without dropout."""
 
-    def __init__(self, run: Run, load: Callable[[Run], Text], *, words: bool, two_layers: bool = False) -> None:
+    def __init__(self, run: Run, load: Callable[[], Text], *, words: bool, two_layers: bool = False) -> None:
         self.run, self.words, self.two_layers, self._load = run, words, two_layers, load
         self.settings: SymbolSettings = run.settings
 
     @cached_property
     def data(self) -> Text:
-        return self._load(self.run)
+        return self._load()
 
     @cached_property
     def streams(self) -> Streams:

@@ -7,39 +7,24 @@ units with all gates beside ones with the output gate alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, ClassVar
 
-from ..recipe import Judge
-from ..runs import Run
+from ..study import Judge
 from ..tasks import ptb_word
 from ..tasks.text import Text
-from . import paper as paper
-from .recipe import PERPLEXITY, gate_recipe
+from . import paper
+from .claims import all_of
+from .gates import COLUMNS, PERPLEXITY, Gates, labels_of
 from .settings import SymbolSettings
 from .tasks import SymbolTask, Task
 
 
-def _data(run: Run) -> Text:
-    s: SymbolSettings = run.settings
-    text = ptb_word.by_frequency(ptb_word.load(run.data), s.symbols)
-    return ptb_word.most_frequent(text, s.vocabulary) if 0 < s.vocabulary < len(text.symbols) else text
-
-
-def _tasks(run: Run) -> Mapping[str, Task]:
-    nets = {"": False, "two-": True} if run.settings.two_layers else {"": False}
-    return {prefix: SymbolTask(run, _data, words=True, two_layers=two) for prefix, two in nets.items()}
-
-
-RECIPE = gate_recipe(
-    "lobacheva-word",
-    _tasks,
-    paper.WORDS,
-    PERPLEXITY,
-    Judge("test_perplexity", more=False, rows="bayes-wgn"),
-    "Words of Penn Treebank",
-    nets={"": "", "two-": "two layers: "},
-    summary="Next words by LSTMs whose weights, gates and units Bayes and pruning take; one layer and two.",
-    scales={
+class Words(Gates):
+    name = "lobacheva-word"
+    summary = "Next words by LSTMs whose weights, gates and units Bayes and pruning take; one layer and two."
+    title = "Words of Penn Treebank"
+    scales: ClassVar = {
         "smoke": SymbolSettings(
             hidden=8,
             batch=4,
@@ -87,6 +72,26 @@ RECIPE = gate_recipe(
             checkpoint_every=1000,
             device="any",
         ),
-    },
-    minutes={"smoke": "seconds", "cpu": "20 minutes, estimated", "paper": "days on a GPU, estimated"},
-)
+    }
+    minutes: ClassVar = {"smoke": "seconds", "cpu": "20 minutes, estimated", "paper": "days on a GPU, estimated"}
+    columns = (*PERPLEXITY, *COLUMNS)
+    labels = labels_of({"": "", "two-": "two layers: "})
+    papers = paper.WORDS
+    claims = all_of("lobacheva-word")
+    judge = Judge("test_perplexity", more=False, rows="bayes-wgn")
+    baselines = ("unigram", "bigram")
+
+    @classmethod
+    def nets(cls, settings: Any) -> tuple[str, ...]:
+        return ("", "two-") if settings.two_layers else ("",)
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        return {
+            net: SymbolTask(self.run, self.text, words=True, two_layers=bool(net)) for net in self.nets(self.settings)
+        }
+
+    def text(self) -> Text:
+        s: Any = self.settings
+        text = ptb_word.by_frequency(ptb_word.load(self.run.data), s.symbols)
+        return ptb_word.most_frequent(text, s.vocabulary) if 0 < s.vocabulary < len(text.symbols) else text

@@ -192,7 +192,7 @@ class Characters(Study[Any, Net]):
             done[name] = self.run.add(result, figures)
         return done
 
-    def sections(self, rows: Mapping[str, Result]) -> Mapping[str, Any]:
+    def sections(self, rows: Mapping[str, Result], found: Any) -> Mapping[str, Any]:
         measured = {self.labels[name]: result.measured for name, result in rows.items()}
         dense, sparse = self.labels["dense"], self.labels["sparse"]
         first = rows["dense"]

@@ -9,170 +9,291 @@ which a stream knows at every frame.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from sparsernn.analysis.sparsity import inspect
+import torch
+from torch import Tensor, nn
 
+from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.prune import Prune
+from sparsernn.learn.schedules import Gradual
+from sparsernn.learn.sparsifier import Sparsifier
+from sparsernn.learn.target import Ramp
+from sparsernn.runtime.costs import Precision
+from sparsernn.runtime.layers import accelerate
+from sparsernn.surgery.checkpoint import save
+from sparsernn.surgery.compact import compact
+
+from ..claims import Measured
 from ..data import DataError
-from ..recipe import Judge, Loaded, Recipe
-from ..results import Result, as_rows
-from ..runs import Run
+from ..models import FrameClassifier
+from ..results import Result, sizes
+from ..scores import as_recorded
 from ..settings import SettingsError
-from ..tables import Column, figure, file_size, rich_table
-from ..tasks.log_mel import RATE, WINDOW
+from ..study import Judge, Loaded, Row, Study
+from ..tables import Column, figure, file_size
+from ..tasks import spoken_digits
+from ..tasks.frames import Distillation, FrameClassification, Sequences, accuracy
+from ..tasks.log_mel import MELS, RATE, WINDOW
 from ..tasks.spoken_digits import WORDS
 from ..tasks.wav import read_wav_file, resampled
-from .digit_rows import FAST, ROWS, SpokenDigits
+from ..train import Training
 from .digit_settings import SMOKE, Settings
-from .listening import HOP_SECONDS, Listener, settling
+from .listening import HOP_SECONDS, Listener, same_labels, settling, step_bytes, time_frames
+from .sounds import Sounds, scale_in
 
-COLUMNS = (
-    figure("accuracy", "test_accuracy", "{:.1%}"),
-    figure("units", "units"),
-    figure("weights", "nonzero", "{:,}"),
-    Column("a step reads", lambda m: file_size(m["step_bytes"])),
-    figure("step", "us_step", "{:.1f} µs"),
-    figure("p99", "us_step_p99", "{:.1f} µs"),
-    figure("", "speedup_step", "{:.1f}x"),
-    figure("real time", "real_time_factor", "{:.4f}"),
-    Column("stream = file", lambda m: f"{m['stream_same_labels']:,} of {m['stream_recordings']:,}"),
-)
+ORDER = ("dense", "sparse", "compact", "fast", "blocks", "bfloat16", "int8", "direct")  # each needs those before it
 
 
-def _make(run: Run) -> tuple[SpokenDigits, dict[str, Result]]:
-    work = SpokenDigits(run)
-    order = ("dense", "sparse", "compact", "fast", "blocks", "bfloat16", "int8", "direct")  # each needs those before it
-    made = {row: run.row(row, getattr(work, row)) for row in order}
-    return work, {row: made[row] for row in ROWS}
+@dataclass(frozen=True)
+class Net(Row):
+    """`stored`: the row whose weights an accelerated one runs, in `precision`."""
+
+    stored: str = ""
+    precision: Precision = "float32"
 
 
-def _show(run: Run, work: SpokenDigits, rows: Mapping[str, Result]) -> None:
-    s: Settings = run.settings
-    measured = {row: result.measured for row, result in rows.items()}
-    speaker = work.split.test[0].speaker
-    run.console.print()
-    run.console.print(
-        rich_table(
-            f"Spoken digits, tested on {speaker}, whom no net has heard",
-            COLUMNS,
-            {ROWS[row]: result for row, result in rows.items()},
-            f"One thread, batch 1, {s.bench_recordings} recordings frame by frame; torch's rows the faster of GRU and "
-            f"GRUCell; real time: model and features ({measured['dense']['us_features']:.0f} µs) over the 10 ms of a "
-            "frame.",
+class SpokenDigits(Study[Settings, Net]):
+    name = "spoken-digits"
+    summary = "A GRU on spoken digits, speakers held out: dense, sparse by target, compact, blocks, streamed."
+    title = "Spoken digits"
+    caption = (
+        "One thread, batch 1, {bench_recordings} recordings frame by frame; torch's rows the faster of GRU and "
+        "GRUCell; real time: model and features over the 10 ms of a frame."
+    )
+    scales: ClassVar = {
+        "smoke": SMOKE,
+        "cpu": Settings(),
+    }
+    minutes: ClassVar = {"smoke": "seconds", "cpu": "about 5 minutes"}
+    columns = (
+        figure("accuracy", "test_accuracy", "{:.1%}"),
+        figure("units", "units"),
+        figure("weights", "nonzero", "{:,}"),
+        Column("a step reads", lambda m: file_size(m["step_bytes"])),
+        figure("step", "us_step", "{:.1f} µs"),
+        figure("p99", "us_step_p99", "{:.1f} µs"),
+        figure("", "speedup_step", "{:.1f}x"),
+        figure("real time", "real_time_factor", "{:.4f}"),
+        Column("stream = file", lambda m: f"{m['stream_same_labels']:,} of {m['stream_recordings']:,}"),
+    )
+    labels: ClassVar = {
+        "dense": "dense",
+        "direct": "equal-size dense, trained directly",
+        "sparse": "sparse, not compacted",
+        "compact": "compact (torch)",
+        "fast": "compact (sparsernn)",
+        "blocks": "and 16x1 blocks (sparsernn)",
+        "bfloat16": "and blocks in bfloat16",
+        "int8": "and blocks in int8",
+    }
+    judge = Judge("test_accuracy", more=True, rows="blocks")
+    timing = "us_step"
+
+    @classmethod
+    def rows_of(cls, settings: Settings) -> list[Net]:
+        torchs = [Net(name) for name in ("dense", "direct", "sparse", "compact")]
+        fast = [Net("blocks", "blocks"), Net("bfloat16", "blocks", "bfloat16"), Net("int8", "blocks", "int8")]
+        return [*torchs, Net("fast", "compact"), *fast]
+
+    @property
+    def order(self) -> list[Net]:
+        return sorted(self.rows, key=lambda row: ORDER.index(row.name))
+
+    @property
+    def shown(self) -> Net:
+        return self.named("sparse")
+
+    @cached_property
+    def sounds(self) -> Sounds:
+        recordings = spoken_digits.made() if self.settings.made else spoken_digits.load(self.run.data)
+        return Sounds(recordings, self.run.seed, self.run.folder / "features.json")
+
+    @cached_property
+    def learnt(self) -> list[Sequences]:
+        return self.sounds.training(self.settings.variants)
+
+    @cached_property
+    def example_inputs(self) -> Tensor:
+        """Something to trace with, of the features' size: known before any recording is."""
+        return torch.randn(30, 4, MELS, generator=torch.Generator().manual_seed(self.run.seed))
+
+    def model(self, row: Net) -> FrameClassifier:
+        s = self.settings
+        torch.manual_seed(self.run.seed)
+        widths = self.small_widths if row.name == "direct" else (s.hidden, s.hidden)
+        return FrameClassifier(MELS, widths, len(WORDS), s.dropout if row.name == "dense" else s.small_dropout)
+
+    def start(self, row: Net) -> FrameClassifier:
+        if row.name == "blocks":
+            return self.stored("compact")
+        model = self.model(row)
+        if row == self.shown:
+            model.load_state_dict(self.stored("dense").state_dict())
+        return model
+
+    @property
+    def small_widths(self) -> tuple[int, ...]:
+        """Units of each layer of a net that has as many weights as the blocks leave, shaped like the compact one."""
+        blocks = self.stored("blocks")
+        shape = [layer.hidden_size for layer in blocks.layers]
+        left = sizes(blocks)["nonzero"]
+        nets = {tuple(max(1, round(share / 100 * width)) for width in shape) for share in range(1, 101)}
+        return min(sorted(nets), key=lambda widths: abs(_weights(widths) - left))
+
+    def objective(self, row: Net) -> FrameClassification:
+        """The digit; all but the dense net have the dense one as teacher."""
+        s = self.settings
+        plain = FrameClassification(self.learnt, s.batch, self.run.seed, s.masked)
+        if row.name == "dense" or not s.taught:
+            return plain
+        return Distillation(**vars(plain), teacher=self.stored("dense"), share=s.taught)
+
+    def training(self, row: Net) -> Training:
+        s = self.settings
+        if row.name == "blocks":  # a short training with a rate of its own
+            return Training(s.block_steps, s.block_rate, min(s.warm_up, s.block_steps // 10))
+        plain = Training(s.steps, s.learning_rate, s.warm_up, weight_decay=s.weight_decay)
+        if row == self.shown:
+            return replace(plain, learning_rate=s.sparse_rate)
+        # The equal-size net takes as many steps as dense, sparse and blocks have together.
+        return replace(plain, steps=2 * s.steps + s.block_steps) if row.name == "direct" else plain
+
+    def sparsifier(self, row: Net) -> Callable[[nn.Module], Sparsifier] | None:
+        s, x = self.settings, self.example_inputs
+        if row == self.shown:
+            ramp = Ramp(begin=s.ramp_begin, end=s.ramp_end, freeze=s.freeze)
+            return lambda model: GroupLasso(model, x, target=s.target, steps=s.steps, ramp=ramp, score=as_recorded())
+        if row.name == "blocks":
+            end = max(2, s.block_steps // 2)
+            gradual = Gradual(begin=1, end=end, every=max(1, end // 20))
+            return lambda model: Prune(model, x, s.block_sparsity, level="block", schedule=gradual)
+        return None
+
+    def make(self, row: Net) -> Mapping[str, Any]:
+        if row.name == "compact":
+            save(compact(self.load(self.shown), self.example_inputs), self.file(row))
+        elif not row.stored or row.name == "blocks":
+            return super().make(row)
+        return self.measure(row, None)
+
+    def measure(self, row: Net, model: Any) -> dict[str, Any]:
+        """The figures of the row's net as it runs; of one that streams also on how many of all recordings its labels
+        are those of whole files."""
+        model = self.load(row)
+        stored: Any = self.stored(row.stored) if row.stored else model
+        found = {
+            "test_accuracy": accuracy(model, self.sounds.test),
+            "valid_accuracy": accuracy(model, self.sounds.valid),
+            "units": [layer.hidden_size for layer in stored.layers],
+            **sizes(stored),
+            "step_bytes": step_bytes(model),
+        }
+        if row.stored:
+            every = self.sounds.all
+            found |= {"stream_recordings": len(every.frames), "stream_same_labels": same_labels(model, every)}
+        return found
+
+    def stored(self, name: str) -> Any:
+        """The net of a row as torch runs it."""
+        return super().load(self.named(name))
+
+    def load(self, row: Net, kind: str = "") -> Any:
+        if not row.stored:
+            return super().load(row)
+        with warnings.catch_warnings():  # a processor that has no int8 products says so in `accelerate`
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return accelerate(self.stored(row.stored), precision=row.precision)
+
+    def timed(self, rows: Mapping[str, Result]) -> dict[str, Result]:
+        """The rows with the times of a frame added."""
+        count = self.settings.bench_recordings
+        models = {row.name: self.load(row) for row in self.rows}
+        step = max(1, len(self.sounds.test.frames) // count)
+        heard = [r.samples_N for r in self.sounds.split.test[::step][:count]]
+        frames = self.sounds.test.frames[::step][:count]
+        found = time_frames(models, frames, heard, scale_in(self.sounds.kept))
+        return {row: self.run.add(result, found[row]) for row, result in rows.items()}
+
+    def show(self, rows: Mapping[str, Result]) -> None:
+        super().show(rows)
+        self.run.console.print(f"Tested on {self.sounds.split.test[0].speaker}, whom no net has heard.")
+
+    def verdict(self, measured: Measured) -> str:
+        dense, small, last = measured["dense"], measured["blocks"], measured["int8"]
+        return (
+            f"{small['nonzero'] / dense['weights']:.0%} of the weights: accuracy {dense['test_accuracy']:.1%} → "
+            f"{small['test_accuracy']:.1%}; in int8 {last['test_accuracy']:.1%}, and a step is "
+            f"{last['speedup_step']:.1f}x faster on this CPU, one thread."
         )
-    )
-    run.console.print(_verdict(measured))
 
-
-def _verdict(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    dense, small, last = rows["dense"], rows["blocks"], rows["int8"]
-    return (
-        f"{small['nonzero'] / dense['weights']:.0%} of the weights: accuracy {dense['test_accuracy']:.1%} → "
-        f"{small['test_accuracy']:.1%}; in int8 {last['test_accuracy']:.1%}, and a step is {last['speedup_step']:.1f}x "
-        "faster on this CPU, one thread."
-    )
-
-
-def run(run: Run) -> None:
-    """Make the rows, time them, show the table and write the report."""
-    work, made = _make(run)
-    _show(run, work, work.timed(made))
-    run.console.print(f"Report: {report(run)}")
-
-
-def bench(run: Run) -> None:
-    """Time the models of a finished run anew and show the table."""
-    work, made = _make(run)
-    _show(run, work, work.timed(made))
-
-
-def report(run: Run) -> Path:
-    """Write report.html in the run's folder and return its path."""
-    work, rows = _make(run)
-    if any("us_step" not in result.measured for result in rows.values()):
-        rows = work.timed(rows)
-    measured = {row: dict(result.measured) for row, result in rows.items()}
-    path = run.folder / "report.html"
-    inspect(work.load("sparse"), work.example_inputs).html(
-        path,
-        title="Spoken digits",
-        verdict=_verdict(measured),
-        command=run.command,
-        runs=[{**row, "row": ROWS[row["row"]]} for row in as_rows(list(rows.values()))],
-        history=work.history(),
-        benchmark=[
-            {
-                "work": f"{ROWS[row]}, one frame",
-                "against": "dense, torch",
-                "ratio": figures["speedup_step"],
-                "spread": figures["spread_step"],
-            }
-            for row, figures in measured.items()
-            if row != "dense"
-        ],
-        checks={
-            **{
-                f"{ROWS[row]}: labels of the stream that are those of the whole file": (
-                    f"{measured[row]['stream_same_labels']} of {measured[row]['stream_recordings']}"
-                )
-                for row in FAST
+    def sections(self, rows: Mapping[str, Result], found: Any) -> Mapping[str, Any]:
+        measured = {self.labels[row]: result.measured for row, result in rows.items()}
+        return {
+            "benchmark": [
+                {
+                    "work": f"{label}, one frame",
+                    "against": "dense, torch",
+                    "ratio": figures["speedup_step"],
+                    "spread": figures["spread_step"],
+                }
+                for label, figures in measured.items()
+                if label != self.labels["dense"]
+            ],
+            "checks": {
+                **{
+                    f"{label}: labels of the stream that are those of the whole file": (
+                        f"{figures['stream_same_labels']} of {figures['stream_recordings']}"
+                    )
+                    for label, figures in measured.items()
+                    if "stream_recordings" in figures
+                },
+                "seed": self.run.seed,
+                **rows["dense"].versions,
             },
-            "seed": run.seed,
-            **rows["dense"].versions,
-        },
-    )
-    return path
+        }
 
+    def loaded(self) -> Loaded:
+        return Loaded({row.name: self.load(row) for row in self.rows}, self.example_inputs, self.shown.name)
 
-def loaded(run: Run) -> Loaded:
-    """The models of a finished run."""
-    work = SpokenDigits(run)
-    return Loaded({row: work.load(row) for row in ROWS}, work.example_inputs, "sparse")
+    def listen(self, file: Path, row: str | None = None) -> None:
+        """Stream the WAV file through the model of a finished run and show its label as it settles.
 
-
-def listen(run: Run, file: Path, row: str | None = None) -> None:
-    """Stream the WAV file through the model of a finished run and show its label as it settles.
-
-    Raises SettingsError for a row that does not stream, DataError for a file that is no WAV file or shorter than a
-    frame.
-    """
-    chosen = "int8" if row is None else row
-    if chosen not in FAST:
-        raise SettingsError(f"--row {chosen}: expected one of the rows that stream, {', '.join(FAST)}.")
-    work = SpokenDigits(run)
-    sound = resampled(read_wav_file(file), RATE)
-    if len(sound.samples_N) < WINDOW:
-        raise DataError(
-            f"{file} lasts {1e3 * sound.seconds:.0f} ms, expected at least one frame of {1e3 * WINDOW / RATE:.0f} ms."
+        Raises SettingsError for a row that does not stream, DataError for a file that is no WAV file or shorter than a
+        frame.
+        """
+        able = [each.name for each in self.rows if each.stored]
+        if (row or "int8") not in able:
+            raise SettingsError(f"--row {row}: expected one of the rows that stream, {', '.join(able)}.")
+        chosen = self.named(row or "int8")
+        sound = resampled(read_wav_file(file), RATE)
+        if len(sound.samples_N) < WINDOW:
+            raise DataError(
+                f"{file} lasts {1e3 * sound.seconds:.0f} ms, expected at least one frame of "
+                f"{1e3 * WINDOW / RATE:.0f} ms."
+            )
+        listener = Listener(self.load(chosen).stream(batch=1), scale_in(self.sounds.kept))
+        show = self.run.console.print
+        label = -1
+        for seconds, label, share in settling(listener, sound.samples_N):
+            show(f"{seconds:6.2f} s  {WORDS[label]} ({share:.0%})", highlight=False)
+        times = sorted(listener.frame_seconds)
+        p50, p99 = (times[int(share * (len(times) - 1))] for share in (0.5, 0.99))
+        show(
+            f"{WORDS[label]} ({float(listener.shares_C[label]):.0%}), {sound.seconds:.2f} s heard by "
+            f"{self.labels[chosen.name]!r}; a frame takes {1e6 * p50:.0f} µs (p50), {1e6 * p99:.0f} µs (p99) "
+            f"of {1e3 * HOP_SECONDS:.0f} ms: "
+            f"real-time factor {sum(times) / sound.seconds:.4f}.",
+            highlight=False,
         )
-    listener = Listener(work.load(chosen).stream(batch=1), work.scale)  # type: ignore[operator]
-    show = run.console.print
-    label = -1
-    for seconds, label, share in settling(listener, sound.samples_N):
-        show(f"{seconds:6.2f} s  {WORDS[label]} ({share:.0%})", highlight=False)
-    times = sorted(listener.frame_seconds)
-    p50, p99 = (times[int(share * (len(times) - 1))] for share in (0.5, 0.99))
-    show(
-        f"{WORDS[label]} ({float(listener.shares_C[label]):.0%}), {sound.seconds:.2f} s heard by {ROWS[chosen]!r}; "
-        f"a frame takes {1e6 * p50:.0f} µs (p50), {1e6 * p99:.0f} µs (p99) of {1e3 * HOP_SECONDS:.0f} ms: "
-        f"real-time factor {sum(times) / sound.seconds:.4f}.",
-        highlight=False,
-    )
 
 
-RECIPE = Recipe(
-    name="spoken-digits",
-    summary="A GRU on spoken digits, speakers held out: dense, sparse by target, compact, blocks, streamed.",
-    scales={"smoke": SMOKE, "cpu": Settings()},
-    minutes={"smoke": "seconds", "cpu": "about 5 minutes"},
-    run=run,
-    load=loaded,
-    bench=bench,
-    report=report,
-    listen=listen,
-    columns=COLUMNS,
-    judge=Judge("test_accuracy", more=True, rows="blocks"),
-    labels=ROWS,
-)
+def _weights(widths: Sequence[int]) -> int:
+    """Weights in the matrices of a net of these layers."""
+    inputs = (MELS, *widths)
+    return sum(3 * o * (i + o) for i, o in zip(inputs, widths)) + len(WORDS) * widths[-1]

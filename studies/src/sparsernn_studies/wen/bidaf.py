@@ -8,24 +8,37 @@ directly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
 
 from sparsernn.analysis.sparsity import inspect
+from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.sparsifier import Sparsifier
+from sparsernn.surgery.checkpoint import save
+from sparsernn.surgery.compact import compact
 
+from ..claims import Measured
 from ..data import DataError
-from ..recipe import Judge, Loaded, Recipe
-from ..results import Result, as_rows
-from ..runs import Run
-from ..tables import Column, figure, rich_table
+from ..results import Result, sizes
+from ..runs import RunError
+from ..scores import as_recorded
+from ..study import Judge
+from ..tables import Column, figure
 from ..tasks.passages import Passage
-from ..tasks.reading import answers
+from ..tasks.reading import Answering, answers, scores
 from ..tasks.squad import Question
-from .bidaf_rows import Bidaf
-from .bidaf_settings import SCALES
+from .bidaf_data import Questions
+from .bidaf_model import SIX, BiDAF, Sizes, units, weights
+from .bidaf_settings import SCALES, AnsweringSettings, Net
+from .bidaf_times import timed
 
-TITLE = "Questions on passages, BiDAF"
 LARGEST = 1 << 20  # bytes of a text that questions are asked about
 # EM, F1, units of the six LSTMs, millions of weights, milliseconds of one question. The strengths of the penalty behind
 # the rows are not published, so none of them belongs to a row of ours but the dense one.
@@ -50,126 +63,169 @@ def published(row: tuple[float, float, tuple[int, ...], float, float]) -> dict[s
     return {"em": em, "f1": f1, "units": list(units), "nonzero": round(millions * 1e6), "ms_paper": milliseconds}
 
 
-PAPER: Mapping[str, Mapping[str, Any]] = {"dense": published(TABLE_3[0])}
-COLUMNS = (
-    figure("EM", "em", "{:.2f}"),
-    figure("F1", "f1", "{:.2f}"),
-    Column("units of the six", lambda m: " ".join(map(str, m["units"]))),
-    Column("weights", lambda m: f"{m['nonzero'] / 1e6:.3f}M"),
-    Column("same", lambda m: f"{m['same_answers']}/{m['questions']}"),
-    figure("torch, ms", "ms_compact", "{:.2f}"),
-    figure("", "speedup_compact", "{:.1f}x"),
-    figure("ours, ms", "ms_fast", "{:.2f}"),
-    figure("", "speedup_fast", "{:.1f}x"),
-    figure("twin", "speedup_twin", "{:.1f}x"),
-    Column("LSTMs", lambda m: f"{m['share_compact']:.0%}, {m['share_fast']:.0%}"),
-)
-
-
-def _label(row: str) -> str:
-    kind, _, rest = row.partition("-")
-    names = {
-        "tuned": f"ISS, from the dense net, {rest}",
-        "iss": f"ISS, from scratch, {rest}",
-        "target": "target, from the dense net" if rest else "target, from scratch",
-        "direct": "the sizes of target, directly",
-    }
-    return names.get(kind, row)
-
-
-LABELS = {row: _label(row) for settings in SCALES.values() for row in settings.rows}
-
-
-def _show(run: Run, rows: Mapping[str, Result]) -> None:
+class Bidaf(Questions):
+    name = "wen-bidaf"
+    summary = "Intrinsic sparse structures in BiDAF, which answers questions about a text: ISS by strength, target."
+    title = "Questions on passages, BiDAF"
     caption = (
         "Exact match and F1 in percent; weights without the word vectors; same: answers before and after what could go "
         "was taken out. One question, one thread; speed against the dense net in torch, twin: ours against ours on the "
         "dense net; LSTMs: their share of the time, in torch and in ours."
     )
-    run.console.print(rich_table(TITLE, COLUMNS, {_label(row): result for row, result in rows.items()}, caption))
-    run.console.print(_verdict(rows))
-
-
-def _verdict(rows: Mapping[str, Result]) -> str:
-    measured = {row: result.measured for row, result in rows.items()}
-    dense = measured["dense"]
-    lines = [
-        f"{_label(row)}: {m['nonzero'] / dense['nonzero']:.0%} of the weights, F1 {dense['f1']:.2f} → {m['f1']:.2f}."
-        for row, m in measured.items()
-        if row not in ("dense", "direct")
-    ]
-    if "direct" in measured:
-        ours, theirs = measured["target"]["f1"], measured["direct"]["f1"]
-        better = "better" if ours > theirs else "not better"
-        lines.append(f"target is {better} than its sizes trained directly: F1 {ours:.2f} against {theirs:.2f}.")
-    return "\n".join(lines)
-
-
-def run(run: Run) -> None:
-    """Make the rows, time them, show the table and write the report."""
-    bench(run)
-    run.console.print(f"Report: {report(run)}")
-
-
-def bench(run: Run) -> None:
-    """Time the nets anew and show the table."""
-    work = Bidaf(run)
-    _show(run, work.timed(work.results(PAPER)))
-
-
-def _inspected(run: Run) -> str:
-    """The row whose weights are shown: the first one whose units go, else the dense one."""
-    return next((row for row in run.settings.rows if row not in ("dense", "direct")), "dense")
-
-
-def loaded(run: Run) -> Loaded:
-    """The nets of a finished run before anything is taken out."""
-    work = Bidaf(run)
-    return Loaded({row: work.load(row) for row in run.settings.rows}, work.example_inputs, _inspected(run))
-
-
-def report(run: Run) -> Path:
-    """Write report.html in the run's folder: the table, the first sparse row in full, the other ones' matrices."""
-    work = Bidaf(run)
-    rows = work.results(PAPER)
-    figures = [
-        (
-            inspect(work.load(row), work.example_inputs).plot_weights(),
-            f"{_label(row)}: weights that are not zero, dead units as white strips.",
-        )
-        for row in rows
-        if row not in ("dense", "direct", _inspected(run))
-    ]
-    path = run.folder / "report.html"
-    inspect(work.load(_inspected(run)), work.example_inputs).html(
-        path,
-        title=TITLE,
-        verdict=_verdict(rows),
-        command=run.command,
-        runs=[{**row, "row": _label(row["row"])} for row in as_rows(list(rows.values()))],
-        figures=figures,
+    scales: ClassVar = SCALES
+    minutes: ClassVar = {
+        "smoke": "seconds",
+        "cpu": "about 12 minutes, estimated",
+        "paper": "hours a row on a GPU, not yet run",
+    }
+    columns = (
+        figure("EM", "em", "{:.2f}"),
+        figure("F1", "f1", "{:.2f}"),
+        Column("units of the six", lambda m: " ".join(map(str, m["units"]))),
+        Column("weights", lambda m: f"{m['nonzero'] / 1e6:.3f}M"),
+        Column("same", lambda m: f"{m['same_answers']}/{m['questions']}"),
+        figure("torch, ms", "ms_compact", "{:.2f}"),
+        figure("", "speedup_compact", "{:.1f}x"),
+        figure("ours, ms", "ms_fast", "{:.2f}"),
+        figure("", "speedup_fast", "{:.1f}x"),
+        figure("twin", "speedup_twin", "{:.1f}x"),
+        Column("LSTMs", lambda m: f"{m['share_compact']:.0%}, {m['share_fast']:.0%}"),
     )
-    return path
+    labels: ClassVar = {row.name: row.label for settings in SCALES.values() for row in settings.nets}
+    papers: ClassVar = {"dense": published(TABLE_3[0])}
+    judge = Judge("f1", more=True, rows="target")
+    timing = "ms_fast"
 
+    @classmethod
+    def rows_of(cls, settings: AnsweringSettings) -> tuple[Net, ...]:
+        return settings.nets
 
-def answer(run: Run, context: Path, question: str) -> None:
-    """Show what the run's smallest net answers to `question` about the text in the file `context`, how sure it is, and
-    the sentence.
+    @property
+    def shown(self) -> Net:
+        """The first row whose units go, else the dense one."""
+        return next((row for row in self.rows if row.kind in ("iss", "target")), self.rows[0])
 
-    Raises DataError for a text or a question without words, and for a file that is no text.
-    """
-    passage, asked = Passage.of(_text(context)), Passage.of(question)
-    if not len(passage):
-        raise DataError(f"{context} has no words; expected a text that the question can be asked about.")
-    if not len(asked):
-        raise DataError(f"The question {question!r} has no words; ask with --question 'Who wrote it?'.")
-    row, model = (work := Bidaf(run)).smallest()
-    [(first, last, share)] = answers(model, work.vocabulary, [Question(passage, asked.words, (0, 0), ())])
-    show = run.console.print
-    show(f"{_one_line(passage.between(first, last))} ({share:.0%})", highlight=False, markup=False, soft_wrap=True)
-    show(_one_line(passage.sentence(first)), highlight=False, markup=False, soft_wrap=True)
-    kept = sum(p.numel() for name, p in model.named_parameters() if name != "words.weight")
-    show(f"Read by {_label(row)!r}, {kept:,} parameters beside the word vectors.", highlight=False, soft_wrap=True)
+    def model(self, row: Net) -> BiDAF:
+        """The untrained net of `row`, its word vectors as well."""
+        s, v = self.settings, self.vocabulary
+        torch.manual_seed(self.run.seed)
+        widths = tuple(units(self.load(self.named("target"), "-compact"))) if row.kind == "direct" else ()
+        size = Sizes(len(v.words) + 2, len(v.letters) + 2, s.vector, s.letter, s.filters, hidden=s.hidden)
+        return BiDAF(replace(size, widths=widths), s.dropout if row.kind == "dense" else s.sparse_dropout)
+
+    def start(self, row: Net) -> BiDAF:
+        model = self.model(row)
+        if row.tuned:
+            model.load_state_dict(self.load(self.named("dense")).state_dict())
+        if self.vectors is not None:
+            known = self.vectors
+            with torch.no_grad():
+                for n, word in enumerate(self.vocabulary.words, start=2):
+                    model.words.weight[n] = known[word]
+            model.words.weight.requires_grad_(False)
+        return model
+
+    def sparsifier(self, row: Net) -> Callable[[nn.Module], Sparsifier] | None:
+        s, x = self.settings, self.example_inputs
+        if row.kind == "iss":
+            return lambda model: GroupLasso(
+                model, x, strength=row.strength, update="subgradient", threshold=s.threshold, include=SIX
+            )
+        if row.kind == "target":
+            steps = s.training(row).steps
+            return lambda model: GroupLasso(model, x, target=s.target, steps=steps, include=SIX, score=as_recorded())
+        return None
+
+    def make(self, row: Net) -> Mapping[str, Any]:
+        """Train `row` (or go on with it), take out what can go, save both nets and measure."""
+        s, valid = self.settings, self.corpus.valid
+        model, training = self.start(row), self.settings.training(row)
+        with warnings.catch_warnings():  # the published method is the subgradient under Adam
+            warnings.filterwarnings("ignore", message=".*divides the penalty's gradient")
+            learnt = Answering(self.corpus.train, self.vocabulary, s.batch, self.run.seed)
+            history = self.train(row.name, model, learnt, training, self.sparsifier(row))
+        device = model.end.weight.device
+        before = answers(model, self.vocabulary, valid)
+        save(model.cpu(), self.file(row))
+        with warnings.catch_warnings():  # dense nets leave no unit without readers
+            warnings.simplefilter("ignore")
+            small = compact(model, self.example_inputs)
+        save(small, self.file(row, "-compact"))
+        after = answers(small.to(device), self.vocabulary, valid)
+        return {
+            **scores(valid, after),
+            "questions": len(valid),
+            "same_answers": sum(a[:2] == b[:2] for a, b in zip(before, after)),
+            "units": units(small),
+            **weights(small),
+            "train_questions": len(self.corpus.train),
+            "steps": training.steps,
+            "train_seconds": round(history.seconds, 1),
+        }
+
+    def smallest(self) -> tuple[Net, BiDAF]:
+        """The row whose compact net has the fewest parameters, and that net."""
+        done = [row for row in self.rows if self.file(row, "-compact").is_file()]
+        if not done:
+            raise RunError(f"{self.run.folder} has no net yet, so the run is not done: run the recipe again.")
+        nets = [(row, self.load(row, "-compact")) for row in done]
+        return min(nets, key=lambda pair: sizes(pair[1])["parameters"])
+
+    def timed(self, rows: Mapping[str, Result]) -> dict[str, Result]:
+        """The rows with the times of one question added: one thread, side by side with the dense net."""
+        torch.set_num_threads(1)
+        dense, inputs, rounds = self.load(self.rows[0]), self.timing_inputs, self.settings.bench_rounds
+        found = {}
+        for row in self.rows:
+            small = self.load(row, "-compact")
+            figures = timed(dense, small, inputs, rounds=rounds, clock=time.thread_time)
+            found[row.name] = self.run.add(rows[row.name], {**figures, "timed_words": inputs[2].shape[1]})
+        return found
+
+    def verdict(self, measured: Measured) -> str:
+        dense = measured["dense"]
+        lines = [
+            f"{self.label(row)}: {m['nonzero'] / dense['nonzero']:.0%} of the weights, F1 {dense['f1']:.2f} → "
+            f"{m['f1']:.2f}."
+            for row, m in measured.items()
+            if row not in ("dense", "direct")
+        ]
+        if "direct" in measured:
+            ours, theirs = measured["target"]["f1"], measured["direct"]["f1"]
+            better = "better" if ours > theirs else "not better"
+            lines.append(f"target is {better} than its sizes trained directly: F1 {ours:.2f} against {theirs:.2f}.")
+        return "\n".join(lines)
+
+    def sections(self, rows: Mapping[str, Result], found: Any) -> Mapping[str, Any]:
+        drawn = [row for row in self.rows if row.kind in ("iss", "target") and row != self.shown]
+        return {
+            "figures": [
+                (
+                    inspect(self.load(row), self.example_inputs).plot_weights(),
+                    f"{row.label}: weights that are not zero, dead units as white strips.",
+                )
+                for row in drawn
+            ]
+        }
+
+    def answer(self, context: Path, question: str) -> None:
+        """Show what the run's smallest net answers to `question` about the text in the file `context`, how sure it is,
+        and the sentence.
+
+        Raises DataError for a text or a question without words, and for a file that is no text.
+        """
+        passage, asked = Passage.of(_text(context)), Passage.of(question)
+        if not len(passage):
+            raise DataError(f"{context} has no words; expected a text that the question can be asked about.")
+        if not len(asked):
+            raise DataError(f"The question {question!r} has no words; ask with --question 'Who wrote it?'.")
+        row, model = self.smallest()
+        [(first, last, share)] = answers(model, self.vocabulary, [Question(passage, asked.words, (0, 0), ())])
+        show = self.run.console.print
+        show(f"{_one_line(passage.between(first, last))} ({share:.0%})", highlight=False, markup=False, soft_wrap=True)
+        show(_one_line(passage.sentence(first)), highlight=False, markup=False, soft_wrap=True)
+        kept = sum(p.numel() for name, p in model.named_parameters() if name != "words.weight")
+        show(f"Read by {row.label!r}, {kept:,} parameters beside the word vectors.", highlight=False, soft_wrap=True)
 
 
 def _one_line(text: str) -> str:
@@ -184,19 +240,3 @@ def _text(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is no text in UTF-8 ({error.reason} at byte {error.start}).") from None
-
-
-RECIPE = Recipe(
-    name="wen-bidaf",
-    summary="Intrinsic sparse structures in BiDAF, which answers questions about a text: ISS by strength, target.",
-    scales=SCALES,
-    minutes={"smoke": "seconds", "cpu": "about 12 minutes, estimated", "paper": "hours a row on a GPU, not yet run"},
-    run=run,
-    load=loaded,
-    bench=bench,
-    report=report,
-    answer=answer,
-    columns=COLUMNS,
-    judge=Judge("f1", more=True, rows="target"),
-    labels=LABELS,
-)

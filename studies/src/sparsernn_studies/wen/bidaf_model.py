@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,11 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from sparsernn.nn.ragged import RaggedLSTM
+from sparsernn.structure.cells import recurrent_layers
+
+from ..results import sizes
+
+SIX = ("modelling.*", "output.*")  # the LSTMs behind the attention, whose units are learnt
 
 
 @dataclass(frozen=True)
@@ -149,3 +155,30 @@ def _open_forget_gates(model: nn.Module) -> None:
     for name, bias in model.named_parameters():
         if ".bias_ih" in name:
             bias[len(bias) // 4 : len(bias) // 2] = 1
+
+
+def six(model: nn.Module) -> list[Any]:
+    """The layers and directions of the modelling stack and the output layer, in that order."""
+    found = {name: [] for name in ("modelling", "output")}
+    for layer in recurrent_layers(model):
+        part = layer.name.partition(".")[0]
+        if part in found:
+            found[part].append(layer)
+    return [layer for layers in found.values() for layer in layers]
+
+
+def units(model: nn.Module) -> list[int]:
+    """Units of the six LSTMs: modelling layers 1 and 2, output layer, each forwards and backwards."""
+    return [layer.hidden_size for layer in six(model)]
+
+
+def weights(model: nn.Module) -> dict[str, int]:
+    """`weights`, `nonzero` and `parameters` without the word vectors, which are counted as `word_vectors`."""
+    vectors = model.get_parameter("words.weight")
+    whole = sizes(model)
+    return {
+        "weights": whole["weights"] - vectors.numel(),
+        "nonzero": whole["nonzero"] - int(vectors.count_nonzero()),
+        "parameters": whole["parameters"] - vectors.numel(),
+        "word_vectors": vectors.numel(),
+    }

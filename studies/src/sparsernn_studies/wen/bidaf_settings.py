@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
-from ..settings import settings
+from ..settings import Count, Fraction, NotNegative, Positive, Share, Whole, settings
+from ..study import Row
 from ..tasks.squad import CorpusName
 from ..train import Training
+
+
+@dataclass(frozen=True)
+class Net(Row):
+    """`kind`: what is learnt to go, or that nothing is. `tuned`: it begins with the dense net's weights."""
+
+    label: str
+    kind: str
+    strength: float = 0.0
+    tuned: bool = False
 
 
 @settings
@@ -29,56 +41,49 @@ class AnsweringSettings:
     timed side by side on one question.
     """
 
-    hidden: int = 100
-    vector: int = 100
-    letter: int = 8
-    filters: int = 100
+    hidden: Count = 100
+    vector: Count = 100
+    letter: Count = 8
+    filters: Count = 100
     corpus: CorpusName = "squad"
-    piece: int = 0
-    longest: int = 400
-    questions: int = 0
+    piece: Whole = 0
+    longest: Count = 400
+    questions: Whole = 0
     vectors: str = ""
-    strengths: tuple[float, ...] = ()
-    threshold: float = 4e-4
-    target: float = 0.0
-    steps: int = 10_000
-    tuned_steps: int = 10_000
-    batch: int = 60
+    strengths: tuple[Positive, ...] = ()
+    threshold: NotNegative = 4e-4
+    target: Share = 0.0
+    steps: Count = 10_000
+    tuned_steps: Count = 10_000
+    batch: Count = 60
     optimizer: Literal["adamw", "adadelta"] = "adamw"
-    learning_rate: float = 1e-3
-    warm_up: int = 0
-    final_rate: float = 1.0
-    dropout: float = 0.2
-    sparse_dropout: float = 0.1
-    clip: float = 0.0
+    learning_rate: Positive = 1e-3
+    warm_up: Whole = 0
+    final_rate: Fraction = 1.0
+    dropout: Share = 0.2
+    sparse_dropout: Share = 0.1
+    clip: NotNegative = 0.0
     device: Literal["cpu", "any"] = "cpu"
-    checkpoint_every: int = 200
-    bench_rounds: int = 15
-
-    def check(self) -> None:
-        for name in ("hidden", "vector", "letter", "filters", "longest", "steps", "tuned_steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number, at least 1.")
-        if min(self.piece, self.questions, self.clip, self.threshold) < 0 or self.bench_rounds < 1:
-            raise ValueError("piece, questions, clip and threshold are 0 or more, bench_rounds is at least 1.")
-        if min(self.strengths, default=1) <= 0 or not 0 <= self.target < 1:
-            raise ValueError("strengths are numbers above 0, target is a share from 0 to below 1.")
-        if not (0 <= self.dropout < 1 and 0 <= self.sparse_dropout < 1 and 0 <= self.final_rate <= 1):
-            raise ValueError("dropout and sparse_dropout are shares from 0 to below 1, final_rate is one from 0 to 1.")
-        self.training("dense")
+    checkpoint_every: Count = 200
+    bench_rounds: Count = 15
 
     @property
-    def rows(self) -> tuple[str, ...]:
+    def nets(self) -> tuple[Net, ...]:
+        sized = (
+            Net("target-tuned", "target, from the dense net", "target", tuned=True),
+            Net("target", "target, from scratch", "target"),
+            Net("direct", "the sizes of target, directly", "direct"),
+        )
         return (
-            "dense",
-            *(f"tuned-{strength:g}" for strength in self.strengths),
-            *(f"iss-{strength:g}" for strength in self.strengths),
-            *(("target-tuned", "target", "direct") if self.target else ()),
+            Net("dense", "dense", "dense"),
+            *(Net(f"tuned-{s:g}", f"ISS, from the dense net, {s:g}", "iss", s, tuned=True) for s in self.strengths),
+            *(Net(f"iss-{s:g}", f"ISS, from scratch, {s:g}", "iss", s) for s in self.strengths),
+            *(sized if self.target else ()),
         )
 
-    def training(self, row: str) -> Training:
+    def training(self, row: Net) -> Training:
         return Training(
-            self.tuned_steps if tuned(row) else self.steps,
+            self.tuned_steps if row.tuned else self.steps,
             self.learning_rate,
             self.warm_up,
             self.final_rate,
@@ -87,11 +92,6 @@ class AnsweringSettings:
             checkpoint_every=self.checkpoint_every,
             optimizer=self.optimizer,
         )
-
-
-def tuned(row: str) -> bool:
-    """Whether the row begins with the dense net's weights."""
-    return row == "target-tuned" or row.startswith("tuned-")
 
 
 SCALES = {

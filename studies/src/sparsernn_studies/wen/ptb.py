@@ -8,18 +8,24 @@ as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
 
 from sparsernn.analysis.sparsity import inspect
+from sparsernn.learn.l1 import L1
+from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.sparsifier import Sparsifier
 
-from ..recipe import Judge, Loaded, Recipe
-from ..results import Result, as_rows
-from ..runs import Run
-from ..tables import Column, figure, rich_table
-from .ptb_rows import Wen
+from ..claims import Measured
+from ..results import Result
+from ..scores import as_recorded
+from ..study import Judge
+from ..word_model import StackedLSTM
 from .ptb_settings import ROWS, Settings
+from .words import Net, WordStudy
 
 # Validation and test perplexity of Zaremba et al. (table 1), and Wen's table 1 with all parameters and milliseconds.
 PAPER: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -44,36 +50,83 @@ PAPER: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
 }
 
-COLUMNS = (
-    figure("valid", "valid_perplexity", "{:.2f}"),
-    figure("test", "test_perplexity", "{:.2f}"),
-    figure("in int8", "test_perplexity_int8", "{:.2f}"),
-    figure("units", "units"),
-    Column("weights", lambda m: f"{m['nonzero'] / 1e6:.2f}M"),
-    Column("mult-adds", lambda m: f"{m['mult_adds'] / 1e6:.2f}M"),
-    figure("dense, ms", "ms_dense", "{:.2f}"),
-    figure("torch, ms", "ms_compact", "{:.2f}"),
-    figure("", "speedup_compact", "{:.1f}x"),
-    figure("ours, ms", "ms_fast", "{:.2f}"),
-    figure("", "speedup_fast", "{:.1f}x"),
-    figure("int8, ms", "ms_int8", "{:.2f}"),
-    figure("", "speedup_int8", "{:.1f}x"),
-)
+
+class Ptb(WordStudy[Settings]):
+    name = "wen-ptb"
+    summary = "Intrinsic sparse structures in Zaremba's LSTMs on Penn Treebank: ISS, target, L1, blocks, direct design."
+    title = "Penn Treebank, {size} LSTM"
+    scales: ClassVar = {
+        "smoke": Settings(size="tiny", rows=tuple(ROWS), words=1500, strength=0.2, target=0.4, bench_rounds=1),
+        "cpu": Settings(precision="auto"),
+        "paper": Settings(size="large", rows=tuple(ROWS), schedule="code", device="any", checkpoint_every=1000),
+    }
+    minutes: ClassVar = {
+        "smoke": "seconds",
+        "cpu": "45 to 60 minutes a row, estimated",
+        "paper": "hours a row on a GPU",
+    }
+    labels: ClassVar = {row.name: row.label for row in ROWS.values()}
+    judge = Judge("valid_perplexity", more=False, rows="iss")
+
+    @classmethod
+    def rows_of(cls, settings: Settings) -> list[Net]:
+        return [ROWS[name] for name in settings.rows]
+
+    @property
+    def shown(self) -> Net:
+        """The first row whose units go, else the first."""
+        return next((row for row in self.rows if row.kind in ("iss", "target")), self.rows[0])
+
+    def paper(self, row: Net) -> Mapping[str, Any]:
+        return PAPER.get(self.settings.size, {}).get(row.name, {})
+
+    def model(self, row: Net) -> StackedLSTM:
+        s = self.settings
+        torch.manual_seed(self.run.seed)
+        widths = (s.widths or self.units_of("iss")) if row.kind == "direct" else (s.net.units, s.net.units)
+        return StackedLSTM(len(self.text.symbols), s.net.units, widths, s.keep(row), s.net.start)
+
+    def sparsifier(self, row: Net) -> Callable[..., Sparsifier] | None:
+        """What learns the sparsity of `row`, attached to a training of so many steps."""
+        s, x, part = self.settings, self.example_inputs, ("layers.*", "head.*")  # every matrix but the embedding
+        lasso = {"update": "subgradient", "threshold": s.threshold}
+
+        def learner(model: nn.Module, steps: int) -> Sparsifier:
+            match row.kind:
+                case "iss":
+                    return GroupLasso(model, x, strength=s.strength, **lasso)
+                case "l1":
+                    both = {"strength": s.l1_strength, "threshold": s.l1_threshold}
+                    return L1(model, x, **both, update="subgradient", include=part)
+                case "lines":  # Wen's matrix has the rows of all four gates as its columns
+                    return GroupLasso(model, None, strength=s.lines_strength, level=("gate", "column"), **lasso)
+                case "target":
+                    return GroupLasso(model, x, target=s.target, steps=steps, score=as_recorded())
+                case _:
+                    return GroupLasso(model, None, target=row.share, steps=steps, level="block", include=part)
+
+        return None if row.kind in ("dense", "relaxed", "direct") else learner
+
+    def verdict(self, measured: Measured) -> str:
+        return verdict(measured)
+
+    def sections(self, rows: Mapping[str, Result], found: Any) -> Mapping[str, Any]:
+        drawn = [row for row in self.rows if row.kind in ("iss", "target", "l1") and row != self.shown]
+        return {
+            "figures": [
+                (
+                    inspect(self.load(row), self.example_inputs).plot_weights(),
+                    f"{row.label}: weights that are not zero, dead units as white strips (figures 4 and 5).",
+                )
+                for row in drawn
+            ]
+        }
 
 
-def _show(run: Run, rows: Mapping[str, Result]) -> None:
-    shown = {ROWS[row]: result for row, result in rows.items()}
-    caption = "Perplexities; one thread, 10 texts of 30 words with the softmax; speed against the dense net in torch."
-    run.console.print(rich_table(f"Penn Treebank, {run.settings.size} LSTM", COLUMNS, shown, caption))
-    if said := verdict(rows):
-        run.console.print(said)
-
-
-def verdict(rows: Mapping[str, Result]) -> str:
+def verdict(measured: Measured) -> str:
     """What the rows say: what ISS took and what it cost, and whether its sizes alone would have done."""
-    if "iss" not in rows:
+    if "iss" not in measured:
         return ""
-    measured = {row: result.measured for row, result in rows.items()}
     sparse = measured["iss"]
     lines = []
     if "dense" in measured:
@@ -101,78 +154,7 @@ def verdict(rows: Mapping[str, Result]) -> str:
         else:
             m = blocks[best]
             lines.append(
-                f"No worse than the dense net ({wanted:.2f}) and fastest, at one seed: {ROWS[best]}, in int8 "
+                f"No worse than the dense net ({wanted:.2f}) and fastest, at one seed: {ROWS[best].label}, in int8 "
                 f"{m['test_perplexity_int8']:.2f} and {m['speedup_int8']:.1f}x as fast."
             )
     return "\n".join(lines)
-
-
-def run(run: Run) -> None:
-    """Make the rows, time them, show the table and write the report."""
-    bench(run)
-    run.console.print(f"Report: {report(run)}")
-
-
-def bench(run: Run) -> None:
-    """Time the nets anew and show the table."""
-    work = Wen(run)
-    _show(run, work.timed(work.results(PAPER.get(run.settings.size, {}))))
-
-
-def _inspected(run: Run) -> str:
-    """The row whose weights are shown: the first one whose units go, else the first."""
-    return next((row for row in run.settings.rows if row in ("iss", "iss-tuned", "target")), run.settings.rows[0])
-
-
-def loaded(run: Run) -> Loaded:
-    """The nets of a finished run before anything is taken out."""
-    work = Wen(run)
-    return Loaded({row: work.load(row) for row in run.settings.rows}, work.example_inputs, _inspected(run))
-
-
-def report(run: Run) -> Path:
-    """Write report.html in the run's folder: the table, and the weight matrices of each row whose units go."""
-    work = Wen(run)
-    rows = work.results(PAPER.get(run.settings.size, {}))
-    if any("ms_fast" not in result.measured for result in rows.values()):
-        rows = work.timed(rows)
-    figures = [
-        (
-            inspect(work.load(row), work.example_inputs).plot_weights(),
-            f"{ROWS[row]}: weights that are not zero, dead units as white strips (figures 4 and 5 of the paper).",
-        )
-        for row in rows
-        if row in ("iss", "iss-tuned", "target", "l1") and row != _inspected(run)
-    ]
-    path = run.folder / "report.html"
-    inspect(work.load(_inspected(run)), work.example_inputs).html(
-        path,
-        title=f"Penn Treebank, {run.settings.size} LSTM",
-        verdict=verdict(rows) or None,
-        command=run.command,
-        runs=[
-            {**row, "measured": {k: v for k, v in row["measured"].items() if not k.endswith("_course")}}
-            for row in as_rows(list(rows.values()))
-        ],
-        figures=figures,
-    )
-    return path
-
-
-RECIPE = Recipe(
-    name="wen-ptb",
-    summary="Intrinsic sparse structures in Zaremba's LSTMs on Penn Treebank: ISS, target, L1, blocks, direct design.",
-    scales={
-        "smoke": Settings(size="tiny", rows=tuple(ROWS), words=1500, strength=0.2, target=0.4, bench_rounds=1),
-        "cpu": Settings(precision="auto"),
-        "paper": Settings(size="large", rows=tuple(ROWS), schedule="code", device="any", checkpoint_every=1000),
-    },
-    minutes={"smoke": "seconds", "cpu": "45 to 60 minutes a row, estimated", "paper": "hours a row on a GPU"},
-    run=run,
-    load=loaded,
-    bench=bench,
-    report=report,
-    columns=COLUMNS,
-    judge=Judge("valid_perplexity", more=False, rows="iss"),
-    labels=ROWS,
-)

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ..precision import resolved
-from ..settings import settings
+from ..settings import Count, Is, NotNegative, Part, Positive, Some, Whole, settings
 from ..word_training import WordTraining
+from .words import Net
 
 # In the order in which they are made, what answers most first.
 ROWS = {
-    "dense": "dense",
-    "relaxed": "dense, the sparse rows' dropout",
-    "iss": "ISS, from scratch",
-    "direct": "direct design: the sizes of ISS",
-    "target": "target, from scratch",
-    "iss-tuned": "ISS, from the dense net",
-    "l1": "L1, from the dense net",
-    "lines": "lasso on rows and columns, from scratch",
-    "blocks-40": "ISS, then 40% of the 16x1 blocks",
-    "blocks-20": "ISS, then 20% of the 16x1 blocks",
-    "blocks-10": "ISS, then 10% of the 16x1 blocks",
+    row.name: row
+    for row in (
+        Net("dense", "dense", "dense"),
+        Net("relaxed", "dense, the sparse rows' dropout", "relaxed"),
+        Net("iss", "ISS, from scratch", "iss"),
+        Net("direct", "direct design: the sizes of ISS", "direct"),
+        Net("target", "target, from scratch", "target"),
+        Net("iss-tuned", "ISS, from the dense net", "iss", "dense"),
+        Net("l1", "L1, from the dense net", "l1", "dense"),
+        Net("lines", "lasso on rows and columns, from scratch", "lines"),
+        Net("blocks-40", "ISS, then 40% of the 16x1 blocks", "blocks", "iss", 0.4),
+        Net("blocks-20", "ISS, then 20% of the 16x1 blocks", "blocks", "iss", 0.2),
+        Net("blocks-10", "ISS, then 10% of the 16x1 blocks", "blocks", "iss", 0.1),
+    )
 }
-# The row whose net others begin with: the dense one's weights, or what is left of ISS's.
-STARTS = {"iss-tuned": "dense", "l1": "dense", **{row: "iss" for row in ROWS if row.startswith("blocks")}}
+Name = Annotated[str, Is(f"some of {', '.join(ROWS)}", ROWS.__contains__)]
 
 
 @dataclass(frozen=True)
@@ -77,71 +80,56 @@ class Settings:
     """
 
     size: Literal["tiny", "small", "medium", "large"] = "small"
-    rows: tuple[str, ...] = tuple(row for row in ROWS if row != "relaxed")
-    epochs: int = 0
+    rows: Some[Name] = tuple(row for row in ROWS if row != "relaxed")
+    epochs: Whole = 0
     schedule: Literal["paper", "code"] = "paper"
-    strength: float = 0.00245
-    threshold: float = 1e-4
-    l1_strength: float = 1e-4
-    l1_threshold: float = 2e-4
-    lines_strength: float = 0.003
-    target: float = 0.25
-    widths: tuple[int, ...] = ()
-    block_epochs: int = 4
-    block_rate: float = 0.5
-    block_weight_decay: float = 3e-4
-    words: int = 0
-    measured_words: int = 0
-    steps: int = 0
-    batch: int = 20
+    strength: NotNegative = 0.00245
+    threshold: NotNegative = 1e-4
+    l1_strength: NotNegative = 1e-4
+    l1_threshold: NotNegative = 2e-4
+    lines_strength: NotNegative = 0.003
+    target: Part = 0.25
+    widths: tuple[Count, ...] = ()
+    block_epochs: Count = 4
+    block_rate: Positive = 0.5
+    block_weight_decay: NotNegative = 3e-4
+    words: Whole = 0
+    measured_words: Whole = 0
+    steps: Whole = 0
+    batch: Count = 20
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     device: Literal["cpu", "any"] = "cpu"
-    checkpoint_every: int = 200
-    bench_rounds: int = 15
+    checkpoint_every: Count = 200
+    bench_rounds: Count = 15
 
     def check(self) -> None:
-        unknown = [row for row in self.rows if row not in ROWS]
-        if unknown or not self.rows:
-            raise ValueError(f"rows is {','.join(self.rows)!r}, expected some of {', '.join(ROWS)}.")
-        for row in self.rows:
-            if STARTS.get(row, row) not in self.rows:
-                raise ValueError(f"rows is {','.join(self.rows)!r}: {row} begins with the row {STARTS[row]}.")
+        for row in map(ROWS.__getitem__, self.rows):
+            if row.begins and row.begins not in self.rows:
+                raise ValueError(f"rows is {','.join(self.rows)!r}: {row.name} begins with the row {row.begins}.")
         if "direct" in self.rows and not self.widths and "iss" not in self.rows:
             raise ValueError("The row direct takes the widths of the row iss, which is not among rows; set widths.")
-        if self.widths and (len(self.widths) != 2 or min(self.widths) < 1):
+        if len(self.widths) not in (0, 2):
             raise ValueError(f"widths is {self.widths}, expected the units of both layers, such as 373,315.")
-        if not 0 < self.target < 1 or min(self._penalties) < 0:
-            raise ValueError("target lies between 0 and 1; strengths, thresholds and weight decay are 0 or more.")
-        if self.block_epochs < 1 or not self.block_rate > 0:
-            raise ValueError("block_epochs is at least 1, block_rate above 0.")
-        if min(self.epochs, self.words, self.measured_words, self.steps) < 0 or self.bench_rounds < 1:
-            raise ValueError("epochs, words, measured_words and steps are 0 or more, bench_rounds is at least 1.")
-        self.training("dense")
-
-    @property
-    def _penalties(self) -> tuple[float, ...]:
-        lasso = self.strength, self.threshold, self.l1_strength, self.l1_threshold, self.lines_strength
-        return *lasso, self.block_weight_decay
 
     @property
     def net(self) -> Size:
         return SIZES[self.size]
 
-    def keep(self, row: str) -> float:
+    def keep(self, row: Net) -> float:
         """Share that dropout keeps in the training of `row`."""
-        if row == "dense":
+        if row.kind == "dense":
             return self.net.keep
-        return self.net.direct_keep if row == "direct" else self.net.sparse_keep
+        return self.net.direct_keep if row.kind == "direct" else self.net.sparse_keep
 
-    def training(self, row: str) -> WordTraining:
+    def training(self, row: Net) -> WordTraining:
         net = self.net
         epochs, rate = self.epochs or net.epochs, 1.0
         third = max(1, epochs // 3)
         course: Mapping[str, Any] = {"hold": net.hold, "decay": net.decay}
-        if STARTS.get(row) == "iss":
+        if row.kind == "blocks":
             epochs, rate = self.block_epochs, self.block_rate
             course = {"hold": -(-epochs // 2), "decay": 0.5, "weight_decay": self.block_weight_decay}
-        elif self.schedule == "code" and row.startswith("iss"):
+        elif self.schedule == "code" and row.kind == "iss":
             course = {"hold": third, "decay": 0.1, "decay_every": third}
         return WordTraining(
             epochs,

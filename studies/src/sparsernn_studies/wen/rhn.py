@@ -6,21 +6,21 @@ strength of the penalty; units to a target; and a dense net as wide as the one t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
-from sparsernn.analysis.sparsity import inspect
+import torch
+from torch import nn
 
-from ..recipe import Loaded, Recipe
-from ..results import Result, as_rows
-from ..runs import Run
-from ..tables import rich_table
-from .ptb import COLUMNS
-from .rhn_rows import Highway
-from .rhn_settings import HighwaySettings, iss_row
+from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.sparsifier import Sparsifier
 
-TITLE = "Penn Treebank, recurrent highway network"
+from ..claims import Measured
+from ..highway_model import HighwayModel
+from ..scores import as_recorded
+from .rhn_settings import HighwaySettings, iss
+from .words import Net, WordStudy
+
 # Strength: validation and test perplexity, units, parameters in millions (table 2; strength 0 is the dense net).
 TABLE_2 = {
     0.0: (67.9, 65.4, 830, 23.5),
@@ -30,7 +30,7 @@ TABLE_2 = {
     0.007: (74.5, 71.2, 328, 5.7),
 }
 PAPER: Mapping[str, Mapping[str, Any]] = {
-    iss_row(strength) if strength else "dense": {
+    iss(strength).name if strength else "dense": {
         "valid_perplexity": valid,
         "test_perplexity": test,
         "units": [units],
@@ -38,105 +38,87 @@ PAPER: Mapping[str, Mapping[str, Any]] = {
     }
     for strength, (valid, test, units, millions) in TABLE_2.items()
 }
-SCALES = {
-    "smoke": HighwaySettings(
-        12, 2, (0.3, 0.6), target=0.5, epochs=2, dropout=0.1, sparse_dropout=0.1, bptt=10, words=1500, bench_rounds=1
-    ),
-    # So short a training of so small a net is far from over-fitting, and takes a stronger penalty to reach zero.
-    "cpu": HighwaySettings(
-        64,
-        4,
-        (0.02, 0.04),
-        epochs=3,
-        learning_rate=0.4,
-        dropout=0.0,
-        sparse_dropout=0.0,
-        keep_best=False,
-        words=200_000,
-        measured_words=20_000,
-        precision="auto",
-    ),
-    "paper": HighwaySettings(device="any", checkpoint_every=1000),
-}
 
 
-def _label(row: str) -> str:
-    kind, _, strength = row.partition("-")
-    names = {"iss": f"ISS, strength {strength}", "direct": "direct design: the size of target"}
-    return names.get(kind, row)
+class Rhn(WordStudy[HighwaySettings]):
+    name = "wen-rhn"
+    summary = "Intrinsic sparse structures in a recurrent highway network on Penn Treebank: ISS by strength, target."
+    title = "Penn Treebank, recurrent highway network"
+    scales: ClassVar = {
+        "smoke": HighwaySettings(
+            12,
+            2,
+            (0.3, 0.6),
+            target=0.5,
+            epochs=2,
+            dropout=0.1,
+            sparse_dropout=0.1,
+            bptt=10,
+            words=1500,
+            bench_rounds=1,
+        ),
+        # So short a training of so small a net is far from over-fitting, and takes a stronger penalty to reach zero.
+        "cpu": HighwaySettings(
+            64,
+            4,
+            (0.02, 0.04),
+            epochs=3,
+            learning_rate=0.4,
+            dropout=0.0,
+            sparse_dropout=0.0,
+            keep_best=False,
+            words=200_000,
+            measured_words=20_000,
+            precision="auto",
+        ),
+        "paper": HighwaySettings(device="any", checkpoint_every=1000),
+    }
+    minutes: ClassVar = {"smoke": "seconds", "cpu": "some minutes a row, estimated", "paper": "a day a row on a GPU"}
+    labels: ClassVar = {
+        row.name: row.label
+        for settings in (HighwaySettings(strengths=(0.004, 0.005, 0.006, 0.007, 0.02, 0.04, 0.3, 0.6)),)
+        for row in settings.nets
+    }
+    papers = PAPER
 
+    @classmethod
+    def rows_of(cls, settings: HighwaySettings) -> tuple[Net, ...]:
+        return settings.nets
 
-_STRENGTHS = sorted({strength for settings in SCALES.values() for strength in settings.strengths})
-LABELS = {row: _label(row) for row in ("dense", *map(iss_row, _STRENGTHS), "target", "direct")}
+    @property
+    def shown(self) -> Net:
+        return self.rows[1]
 
+    def model(self, row: Net) -> HighwayModel:
+        s = self.settings
+        torch.manual_seed(self.run.seed)
+        width = self.units_of("target")[0] if row.kind == "direct" else s.width
+        return HighwayModel(len(self.text.symbols), width, s.depth, s.drop(row))
 
-def _show(run: Run, rows: Mapping[str, Result]) -> None:
-    caption = "Perplexities; one thread, 10 texts of 30 words with the softmax; speed against the dense net in torch."
-    run.console.print(rich_table(TITLE, COLUMNS, {_label(row): result for row, result in rows.items()}, caption))
-    run.console.print(_verdict(rows))
+    def sparsifier(self, row: Net) -> Callable[..., Sparsifier] | None:
+        s, x = self.settings, self.example_inputs
 
+        def learner(model: nn.Module, steps: int) -> Sparsifier:
+            if row.kind == "target":
+                return GroupLasso(model, x, target=s.target, steps=steps, score=as_recorded())
+            return GroupLasso(model, x, strength=row.strength, update="subgradient", threshold=s.threshold)
 
-def _verdict(rows: Mapping[str, Result]) -> str:
-    measured = {row: result.measured for row, result in rows.items()}
-    dense = measured["dense"]
-    lines = [
-        f"{_label(row)}: units {dense['units'][0]} → {m['units'][0]}, test perplexity {dense['test_perplexity']:.2f} → "
-        f"{m['test_perplexity']:.2f}."
-        for row, m in measured.items()
-        if row not in ("dense", "direct")
-    ]
-    if "direct" in measured:
-        ours, theirs = measured["target"]["test_perplexity"], measured["direct"]["test_perplexity"]
-        better = "better" if ours < theirs else "not better"
-        lines.append(f"target is {better} than the same size trained directly: {ours:.2f} against {theirs:.2f}.")
-    return "\n".join(lines)
+        return learner if row.kind in ("iss", "target") else None
 
+    def mult_adds(self, model: Any) -> int:
+        """Multiply-adds for one word: non-zero weights of all matrices; the embedding's are those of the decoder."""
+        return sum(int(p.count_nonzero()) for p in model.parameters() if p.dim() == 2)
 
-def run(run: Run) -> None:
-    """Make the rows, time them, show the table and write the report."""
-    bench(run)
-    run.console.print(f"Report: {report(run)}")
-
-
-def bench(run: Run) -> None:
-    """Time the nets anew and show the table."""
-    work = Highway(run)
-    _show(run, work.timed(work.results(PAPER)))
-
-
-def loaded(run: Run) -> Loaded:
-    """The nets of a finished run before anything is taken out."""
-    work = Highway(run)
-    return Loaded({row: work.load(row) for row in run.settings.rows}, work.example_inputs, run.settings.rows[1])
-
-
-def report(run: Run) -> Path:
-    """Write report.html on the first sparse net in the run's folder."""
-    work = Highway(run)
-    rows = work.results(PAPER)
-    path = run.folder / "report.html"
-    inspect(work.load(run.settings.rows[1]), work.example_inputs).html(
-        path,
-        title=TITLE,
-        verdict=_verdict(rows),
-        command=run.command,
-        runs=[
-            {**row, "measured": {k: v for k, v in row["measured"].items() if not k.endswith("_course")}}
-            for row in as_rows(list(rows.values()))
-        ],
-    )
-    return path
-
-
-RECIPE = Recipe(
-    name="wen-rhn",
-    summary="Intrinsic sparse structures in a recurrent highway network on Penn Treebank: ISS by strength, target.",
-    scales=SCALES,
-    minutes={"smoke": "seconds", "cpu": "some minutes a row, estimated", "paper": "a day a row on a GPU"},
-    run=run,
-    load=loaded,
-    bench=bench,
-    report=report,
-    columns=COLUMNS,
-    labels=LABELS,
-)
+    def verdict(self, measured: Measured) -> str:
+        dense = measured["dense"]
+        lines = [
+            f"{self.label(row)}: units {dense['units'][0]} → {m['units'][0]}, test perplexity "
+            f"{dense['test_perplexity']:.2f} → {m['test_perplexity']:.2f}."
+            for row, m in measured.items()
+            if row not in ("dense", "direct")
+        ]
+        if "direct" in measured:
+            ours, theirs = measured["target"]["test_perplexity"], measured["direct"]["test_perplexity"]
+            better = "better" if ours < theirs else "not better"
+            lines.append(f"target is {better} than the same size trained directly: {ours:.2f} against {theirs:.2f}.")
+        return "\n".join(lines)
