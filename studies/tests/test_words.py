@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import copy
-import io
-import os
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from sparsernn.nn import FrequencyEmbedding, SplitLSTM
-from sparsernn_studies.lobacheva.settings import BASELINES
 from sparsernn_studies.regularisation import WeightDrop, activation_penalty, embed, locked_dropout, window_length
 from sparsernn_studies.tasks import pos
 from sparsernn_studies.word_model import Drop, WordModel, layers
@@ -150,46 +146,3 @@ def test_tagging_reads_every_sentence_once_an_epoch_and_pads_nothing():
         seen += [tuple(column) for column in tags_TB.t().tolist()]
         assert all(torch.equal(a, b) for a, b in zip(task.batch(step), (x_TB, lengths_B, tags_TB)))
     assert sorted(seen) == sorted(tuple(tags.tolist()) for tags in made.train.tags)
-
-
-@pytest.mark.data
-@pytest.mark.parametrize(
-    "name",
-    [
-        "demeester-pos",
-        "demeester-recite",
-        "demeester-lm",
-        "wen-ptb",
-        "wen-rhn",
-        "lobacheva-imdb",
-        "lobacheva-char",
-        "lobacheva-word",
-        "lobacheva-agnews",
-    ],
-)
-def test_the_recipes_run_and_their_models_come_back(name, tmp_path):
-    from rich.console import Console
-
-    from sparsernn_studies.data import data_folder
-    from sparsernn_studies.recipes import find
-    from sparsernn_studies.runs import Run
-
-    if not os.environ.get("SPARSERNN_DATA"):
-        pytest.skip("SPARSERNN_DATA is not set")
-    recipe = find(name)
-    run = Run(
-        recipe=name,
-        scale="smoke",
-        seed=0,
-        settings=recipe.at("smoke"),
-        folder=tmp_path / "run",
-        results=tmp_path / "results",
-        data=data_folder(None),
-        console=Console(file=io.StringIO()),
-    )
-    run.begin()
-    recipe(run).complete()
-    assert (Path(run.folder) / "report.html").is_file()
-    found = recipe(run).loaded()
-    rows = {path.name.removesuffix("-seed0.json") for path in (tmp_path / "results").rglob("*.json")}
-    assert rows - set(BASELINES) == set(found.models) and found.sparsified in rows
