@@ -14,6 +14,7 @@ from rich.console import Console
 
 from sparsernn_studies import study as study_module
 from sparsernn_studies.data import DataError, data_folder
+from sparsernn_studies.opened import open_run
 from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.results import collect
 from sparsernn_studies.runs import Run
@@ -35,7 +36,7 @@ def one_thread():
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in ELSEWHERE])
 def test_a_study_runs_reports_gives_its_models_back_and_is_not_made_twice(name, tmp_path, monkeypatch):
     settings = RECIPES[name].at("smoke")
-    run = Run(name, "smoke", 0, settings, tmp_path / "run", tmp_path / "results", data_folder(None))
+    run = Run(name, "smoke", 0, settings, tmp_path / "run", tmp_path / "run" / "results", data_folder(None))
 
     def shown() -> str:
         said = io.StringIO()
@@ -52,7 +53,7 @@ def test_a_study_runs_reports_gives_its_models_back_and_is_not_made_twice(name, 
         pytest.skip("SPARSERNN_DATA is not set")
     report = tmp_path / "run" / "report.html"
     assert report.is_file()
-    rows = {result.row for result in collect(tmp_path / "results")}
+    rows = {result.row for result in collect(run.results)}
     assert rows == {row.name for row in RECIPES[name].rows_of(settings)}
     report.unlink()
     monkeypatch.setattr(study_module, "train", None)
@@ -60,7 +61,9 @@ def test_a_study_runs_reports_gives_its_models_back_and_is_not_made_twice(name, 
     again = shown()
     assert again == shown() and report.is_file()
     if name != "darji-graphs":  # which keeps figures only
-        found = RECIPES[name](run).loaded()
+        study, opened = open_run(str(run.folder), tmp_path)
+        assert opened.settings == settings
+        found = study(opened).loaded()
         assert found.sparsified in found.models and found.sparsified in rows
 
 

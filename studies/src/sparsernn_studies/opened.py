@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from .data import data_folder
 from .progress import a_console
@@ -32,7 +33,10 @@ def open_run(name: str, runs: Path) -> tuple[Any, Run]:
     for key, value in lists.items():
         if not _like(value, getattr(usual, key, None)):
             raise RunError(f"{folder / 'run.json'} has {key} = {repr(value)[:60]}, which no run writes; run it again.")
+    kinds = get_type_hints(type(usual))
     try:
+        for key in [key for key in lists if is_dataclass(kinds.get(key)) and isinstance(lists[key], dict)]:
+            lists[key] = kinds[key](**lists[key])
         settings = type(usual)(**lists)
     except (TypeError, ValueError) as error:
         raise RunError(f"{folder} was made by another version of sparsernn ({error}); run it again.") from None
