@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 
+from program_models import STEPS, STREAMS
 from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.program.stream import ProgramStream
 
@@ -116,3 +118,40 @@ def test_a_state_is_kept_assigned_and_looked_at() -> None:
             stream.state = wrong
     assert all(torch.equal(value, before[name]) for name, value in stream.state.items())
     assert "normalise" in stream.explain() and "test_program_streams.py" in stream.explain()
+
+
+@pytest.mark.parametrize("name", ("chain", "TCN and GRU", "CRN", "policy"))
+def test_some_rows_of_the_batch_start_anew(name: str) -> None:
+    torch.manual_seed(4)
+    if name == "chain":
+        model, example, shape, options = nn.LSTM(5, 6, 2), torch.randn(9, 3, 5), (5,), {}
+    else:
+        make, given, *rest = {**STREAMS, **STEPS}[name]
+        model, example = make(), given()
+        shape = {"TCN and GRU": (6,), "CRN": (1, 16), "policy": (4,)}[name]
+        options = rest[0] if rest else {}
+    batch = 2 if name == "policy" else 3  # its state has two rows
+    others = [n for n in range(batch) if n != 1]
+    fast = accelerate(model.eval())
+    stream, fresh, other = (fast.stream(batch, example=example, **options) for _ in range(3))
+
+    def outputs(y: object) -> list[Tensor]:
+        return [leaf.clone() for leaf in tree_leaves(y)]
+
+    for _ in range(11):
+        stream.step(torch.randn(batch, *shape))
+    other.state = stream.state  # type: ignore[assignment]
+    stream.reset([n == 1 for n in range(batch)])
+    for _ in range(11):
+        x = torch.randn(batch, *shape)
+        for got, begun, on in zip(*(outputs(s.step(x)) for s in (stream, fresh, other))):
+            assert torch.equal(got[1], begun[1]) and torch.equal(got[others], on[others])
+    for wrong in ([True] * (batch + 1), torch.zeros(batch, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=rf"expected \({batch},\) bool"):
+            stream.reset(wrong)
+
+
+def test_rows_that_share_a_clock_start_anew_together() -> None:
+    stream = accelerate(Ahead().eval()).stream(2, example=torch.randn(2, 20, 4), delay=2)
+    with pytest.raises(ValueError, match="the same for all rows"):
+        stream.reset([True, False])

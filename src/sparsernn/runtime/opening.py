@@ -100,7 +100,7 @@ def _program(
         made = make_program(model, example, 0, states, delay)
     # One precision for all: the finest that a layer was given.
     precision = next(p for p in ("float32", "bfloat16", "int8") if p in of_layers or p == "int8")
-    return ProgramStream(made, precision)  # type: ignore[arg-type]
+    return ProgramStream(made, precision, batch)  # type: ignore[arg-type]
 
 
 def _with_batch(x: Tensor, batch: int, rows: int, size: int | None = None) -> Tensor:

@@ -16,6 +16,7 @@ from .weights import LayerWeights
 GATES_BYTES = 4 << 20  # workspace of the hoisted input product; longer sequences go through it in pieces
 
 _Fields = ctypes.c_int64 * COUNT
+_ALL = slice(None)
 
 
 class Workspace:
@@ -60,11 +61,11 @@ class Workspace:
             f[Field.PROJECT_LANES] = w.output_size
         self.address = ctypes.addressof(f)
 
-    def clear(self) -> None:
-        """Back to a state of zeros."""
-        self.state.zero_()
+    def clear(self, rows: Tensor | slice = _ALL) -> None:
+        """Back to a state of zeros, in these rows of the batch."""
+        self.state[:, rows] = 0.0
         if self.projected is not None:
-            self.projected.zero_()
+            self.projected[rows] = 0.0
 
     def states(self) -> list[Tensor]:
         """Copies of [h] or [h, c], each (rows, width), units in the module's own order."""

@@ -16,6 +16,7 @@ from .memory import check, eager, signature, undisturbed
 from .modules import Accelerated
 from .pack import WIDTH, Arrangement, Packed, unit_rows
 from .packed_layer import PackedLayer, Workspace
+from .program.rows import mask_of
 from .recording import NotAChain, Part
 from .weights import layer_weights
 
@@ -110,10 +111,11 @@ class Stream:
             raise IndexError(f"step: a token of {x.tolist()} is outside of the embedding's rows, 0 to {self._last}.")
         return self._output
 
-    def reset(self) -> None:
-        """Back to the state of zeros."""
+    def reset(self, rows: Any = None) -> None:
+        """Back to the state of zeros: all rows of the batch, or those where `rows`, (batch,) bool, is True."""
+        mask = slice(None) if rows is None else mask_of(rows, self.batch)
         for space in self._spaces:
-            space.clear()
+            space.clear(mask)
 
     @property
     def state(self) -> list[tuple[Tensor, ...]]:

@@ -13,6 +13,7 @@ from ..memory import eager
 from .compiled import Compiled
 from .made import Made
 from .program import STATE, Program, View
+from .rows import mask_of, steps_of_rows
 
 NUMBER = "step"  # what the number of the next step is called among the states
 
@@ -26,8 +27,12 @@ class ProgramStream:
     behind inputs.
     """
 
-    def __init__(self, made: Made, precision: Precision = "float32", run: Compiled | None = None) -> None:
+    def __init__(
+        self, made: Made, precision: Precision = "float32", batch: int = 1, run: Compiled | None = None
+    ) -> None:
         self._run = run or Compiled(made.program, precision)
+        self.batch = batch
+        self._rows: dict[str, int] | None = None
         self._made = made
         self.every, self.delay = made.program.every, made.program.delay
         given = made.inputs.is_state or (False,) * len(made.inputs.names)
@@ -46,13 +51,27 @@ class ProgramStream:
             args = self._in_order(args, kwargs)
         return self._join(self._run.step(*args))
 
-    def reset(self) -> None:
-        """Back to the start of a sequence."""
-        self._run.reset()
+    def reset(self, rows: Any = None) -> None:
+        """Back to the start of a sequence: all rows of the batch, or those where `rows`, (batch,) bool, is True.
+
+        ValueError where the rows of a model can't start anew one by one: it has outputs that are not due at each step.
+        """
+        if rows is None:
+            self._run.reset()
+            return
+        mask, program = mask_of(rows, self.batch), self._run.program
+        self._rows = steps_of_rows(program, self.batch) if self._rows is None else self._rows
+        now = {name: value for name, value in self._run.content().items() if name in self._rows}
+        for name, value in now.items():
+            places = torch.arange(len(value), dtype=torch.int64, device="cpu")
+            start = program.buffers[name].value
+            begin = torch.zeros_like(value) if start is None else start.reshape(-1).to(value.dtype)
+            now[name] = torch.where(mask[places // self._rows[name] % self.batch], begin, value)
+        self._run.restore(now, self._run.number)
 
     def another(self) -> ProgramStream:
         """A second stream with a state of its own, from the start; the weights are shared."""
-        return ProgramStream(self._made, run=self._run.another())
+        return ProgramStream(self._made, batch=self.batch, run=self._run.another())
 
     @property
     def state(self) -> dict[str, Tensor]:
