@@ -188,8 +188,8 @@ def test_a_forward_that_raises_in_between_spoils_no_later_comparison(at):
     structure = trace(model, x)
     checker = _Checker(model, examples.calls(x), structure)
     checker._use(None, 1e-4)
-    before = {name: p.clone() for name, p in checker.twin.named_parameters()}
+    before = {name: p.clone() for name, p in checker.twin.model.named_parameters()}
     Guarded.raises_at = Guarded.count[0] + at
     assert not checker._holds(list(range(4)))
-    assert all(torch.equal(p, before[name]) for name, p in checker.twin.named_parameters())
+    assert all(torch.equal(p, before[name]) for name, p in checker.twin.model.named_parameters())
     assert checker._holds(list(range(4)))

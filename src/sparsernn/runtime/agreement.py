@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .._modules import copied
+from .._twins import near
 from .costs import Precision
 from .modules import Accelerated
 from .recording import NotAChain
@@ -50,6 +51,5 @@ def verify(stream: Steps, x: Tensor, whole: Tensor, time: int) -> None:
         raise NotAChain(f"its output {tuple(whole.shape)} is not one row of {stream.output_size} for each step")
     if bool(want.isnan().any()):
         raise NotAChain("its output on the example holds NaN, by which nothing can be compared")
-    size = max(1.0, float(want.abs().max()))
-    if not float((got - want).abs().max()) <= 1e-4 * size:
+    if not near([got], [want], 1e-4):
         raise NotAChain("step by step it gives other numbers than over the whole sequence")

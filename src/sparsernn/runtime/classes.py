@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from .._modules import copied
+from .._twins import near
 from ..nn.layers import LayeredRecurrent
 from ..nn.protocol import LAYERS, Layer
 from ..structure.examples import leaves_in
@@ -162,18 +163,12 @@ def _differs(before: nn.Module, after: nn.Module, base: str) -> str:
             return f"on kernels it raises {type(error).__name__}"
     if base and not cast(Any, after)._engine._matrices:
         return f"its forward does not call {base}'s"
-    near = len(got) == len(want) and all(a.shape == b.shape and _near(a, b) for a, b in zip(got, want))
-    return "" if near else "on kernels it gives other numbers"
+    return "" if near(got, want, NEAR) else "on kernels it gives other numbers"
 
 
 def _tensors(outputs: Any) -> list[Tensor]:
     found = [[leaf] if isinstance(leaf, Tensor) else list(leaf) for leaf in leaves_in(outputs)]
     return [tensor for tensors in found for tensor in tensors]
-
-
-def _near(got: Tensor, want: Tensor) -> bool:
-    size = want.nan_to_num().abs().max().clamp(min=1.0) if want.numel() else 1.0
-    return bool(((got - want).abs() <= NEAR * size).logical_or(got.isnan() & want.isnan()).all())
 
 
 def made(*bases: type) -> Any:

@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._modules import in_eval, set_precision
+from .._twins import Twin
 from . import examples
 from .compare import difference
-from .nans import first_nan, has_nan
-from .runs import outcomes
+from .nans import has_nan
 from .structure import Structure
 
 _MOST = 256  # comparisons, after which what is left undecided counts as a culprit
@@ -46,7 +45,7 @@ class _Checker:
             return {}
         nan = self.nan
         if nan and self.itself is None:
-            self.itself = first_nan(self.twin, self.calls, self.dtype) or ""
+            self.itself = self.twin.nan()
         if self.itself:
             every = torch.nonzero(self.classes.free)[:, 0].tolist()
             return dict.fromkeys(every, f"the model itself gives {self.itself}")
@@ -59,15 +58,13 @@ class _Checker:
         return found if found or nan else dict.fromkeys(chosen, why)
 
     def _use(self, dtype: torch.dtype | None, tolerance: float) -> None:
-        self.dtype, self.tolerance = dtype, tolerance
-        self.twin = in_eval(self.model)
-        if dtype is not None:
-            set_precision(self.twin, dtype)
-        self.parameters = dict(self.twin.named_parameters())
+        self.tolerance = tolerance
+        self.twin = Twin(self.model, self.calls, dtype)
+        self.parameters = dict(self.twin.model.named_parameters())
 
     def _outputs(self) -> list[Any]:
         found: list[Any] = []
-        for number, place, leaf in outcomes(self.twin, self.calls, self.dtype):
+        for number, place, leaf in self.twin.outcomes():
             if (number, place) not in self.states:  # carried states show the units themselves
                 found += list(leaf) if getattr(leaf, "is_ragged_state", False) else [leaf]
         return [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in found]
@@ -87,9 +84,9 @@ class _Checker:
             self._clear(mask)
             second = self._outputs()
             if any(map(has_nan, (*first, *second))):
-                self.nan = first_nan(self.twin, self.calls, self.dtype) or "NaN"
+                self.nan = self.twin.nan() or "NaN"
         except ValueError:
-            if self.dtype is None:
+            if self.twin.dtype is None:
                 return False
             self._use(None, 1e-4)  # a forward that insists on its own type of numbers
             return self._holds(chosen)

@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._modules import in_eval, set_precision
+from .._twins import Twin
 from ..nn.ragged import RaggedState
 from ..structure import examples
 from ..structure.compare import difference
-from ..structure.nans import first_nan, has_nan
-from ..structure.runs import outcomes
+from ..structure.nans import has_nan
 from ..structure.steps import Looks, other_looks
 from ..structure.structure import State, Structure
 from .adapters import DenseWidths
@@ -47,24 +46,21 @@ def _compare(
     dtype: torch.dtype | None,
     tolerance: float,
 ) -> str | None:
-    twins = [in_eval(m) for m in (model, small)]
-    for twin in twins:
-        if dtype is not None:
-            set_precision(twin, dtype)
+    twins = [Twin(m, calls, dtype) for m in (model, small)]
     looks = [Looks(), Looks()]
     try:
-        expected = list(outcomes(twins[0], calls, dtype, looks[0]))
+        expected = twins[0].outcomes(looks[0])
     except ValueError as error:
         if dtype is not None:
             raise _CannotRun from error
         raise
     try:
-        found = list(outcomes(twins[1], calls, dtype, looks[1]))
+        found = twins[1].outcomes(looks[1])
     except Exception as error:
         return f"the compacted model fails: {error}"
     for twin, shown, who in zip(twins, (expected, found), ("the model itself", "the compacted model")):
         if any(has_nan(tensor) for _, _, leaf in shown for tensor in examples.tensors_in(leaf)):
-            return f"{who} gives {first_nan(twin, calls, dtype) or 'NaN'}"
+            return f"{who} gives {twin.nan() or 'NaN'}"
     if [at[:2] for at in expected] != [at[:2] for at in found]:
         return f"the examples give {len(found)} outputs instead of {len(expected)}"
     for (number, place, a), (_, _, b) in zip(expected, found):
