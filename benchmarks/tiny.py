@@ -69,7 +69,7 @@ def tiny(ceiling: Ceiling, rounds: int) -> list[Row]:
         fast = srn.accelerate(model)
         form = f"{layers} layer{'s' * (layers > 1)}{', both directions' if both else ''}"
         work = f"{cls.__name__} {inputs} -> {units}, {form}, T{steps} B{batch}"
-        others = {"onnxruntime": _onnx(model, x), "torch": engines.same(lambda model=model, x=x: model(x))}
+        others = {"onnxruntime": onnx_of(model, x), "torch": engines.same(lambda model=model, x=x: model(x))}
         call = engines.same(lambda fast=fast, x=x: fast(x))
         rows += versus(work, call, others, ideal(ceiling, rnn, x, 4), rounds)
     return rows + cells(ceiling, rounds)
@@ -89,7 +89,7 @@ def cells(ceiling: Ceiling, rounds: int) -> list[Row]:
     return rows
 
 
-def _onnx(model: nn.Module, x: Tensor) -> Engine:
+def onnx_of(model: nn.Module, x: Tensor) -> Engine:
     """The model as torch's exporter writes it: one LSTM or GRU operator a layer."""
     import onnxruntime
 

@@ -13,6 +13,7 @@ from sparsernn.nn import RaggedLSTM
 from . import engines
 from .bidaf import bidaf
 from .endurance import endurance, start
+from .export_c import export_c
 from .figure1 import figure1
 from .graphs import graphs
 from .measure import Ceiling, Engine, Ideal, Row, ideal, small_weights, versus
@@ -192,4 +193,4 @@ def streaming(ceiling: Ceiling, rounds: int) -> list[Row]:
 
 
 _ALL = (compact, compact8, blocks90, blocks95, blocks95int8, single95, product, streaming, tiny, split, graphs)
-WORKS = {f.__name__: f for f in (*_ALL, programs, figure1, training, paper_net, bidaf, endurance, start)}
+WORKS = {f.__name__: f for f in (*_ALL, programs, figure1, training, paper_net, bidaf, endurance, start, export_c)}

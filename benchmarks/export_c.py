@@ -1,0 +1,119 @@
+"""The C of `export_c`, compiled here, against our own stream and onnxruntime: one step of a small net."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import sparsernn as srn
+
+from .measure import Ceiling, Engine, Ideal, Row, ideal, small_weights, versus
+from .tiny import onnx_of
+
+LOOP = 20  # steps of a call: one call from Python costs as much as some steps
+GONE = 0.8  # of the blocks of 16 rows and a column, or of the words of 16 rows and 4 columns
+FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
+MANY = """
+#include "net.h"
+void many(net_state *s, const float *x, float *y, int steps);
+void many(net_state *s, const float *x, float *y, int steps)
+{
+    for (int t = 0; t < steps; ++t)
+        net_step(s, x, y);
+}
+"""
+
+
+class Net(nn.Module):
+    """Two GRU layers and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = small_weights(nn.GRU(40, 96)), small_weights(nn.GRU(96, 57))
+        self.head = nn.Linear(57, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.second(self.first(x)[0])[0])
+
+
+def thinned(model: nn.Module, columns: int) -> nn.Module:
+    """A copy without that share of the blocks of 16 rows and so many columns."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                for rows in parameter.split(16):
+                    for block in rows.split(columns, 1):
+                        block *= float(torch.rand(()) >= GONE)
+    return model
+
+
+def in_c(model: nn.Module, x: Tensor, precision: str, target: float | None = None) -> Engine:
+    """`LOOP` steps of the C file that `model` becomes."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = srn.export_c(model, folder, "net", precision=precision)
+        (Path(folder) / "many.c").write_text(MANY)
+        library = Path(folder) / "net.so"
+        sources = [str(Path(folder) / name) for name in ("net.c", "many.c")]
+        subprocess.run(["cc", *FLAGS, "-o", str(library), *sources], check=True)
+        code = ctypes.CDLL(str(library))
+    state = (ctypes.c_char * report["ram"]["state"])()
+    given, y = x.flatten().contiguous(), torch.zeros(report["outputs"][0]["shape"])
+    address = ctypes.c_void_p(given.data_ptr()), ctypes.c_void_p(y.data_ptr())
+    code.net_reset(state)
+
+    def check() -> Tensor:
+        code.net_reset(state)
+        code.net_step(state, *address)
+        return y.clone()
+
+    return Engine(lambda: code.many(state, *address, LOOP), check, target)
+
+
+def streamed(model: nn.Module, x: Tensor, precision: str, target: float | None = None) -> Engine:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a processor without VNNI runs int8 in float32
+        stream = srn.accelerate(model, precision).stream()  # type: ignore[arg-type]
+
+    def check() -> Tensor:
+        stream.reset()
+        return stream.step(x[0]).clone()
+
+    def call() -> None:
+        for _ in range(LOOP):
+            stream.step(x[0])
+
+    return Engine(call, check, target)
+
+
+def repeated(engine: Engine, target: float | None = None) -> Engine:
+    return Engine(lambda: [engine.call() for _ in range(LOOP)], lambda: engine.check()[0], target)
+
+
+def export_c(ceiling: Ceiling, rounds: int) -> list[Row]:
+    """One step of two GRU layers in C against our own stream, onnxruntime, and blocks and int8 against dense."""
+    torch.manual_seed(0)
+    model, x = Net().eval(), torch.randn(1, 1, 40)
+    least: Ideal = ideal(ceiling, model, x, 4).times(LOOP)
+    dense = in_c(model, x, "float32")
+    others = {
+        "stream": streamed(model, x, "float32", 1 / 0.8),
+        "onnxruntime": repeated(onnx_of(model, x), 1 / 0.25),
+    }
+    rows = versus("dense", dense, others, least, rounds)
+    for name, columns, precision, target in (
+        ("blocks, 80% gone", 1, "float32", 1 / 0.35),
+        ("int8", 0, "int8", 1 / 0.45),
+        ("int8, 80% of the words gone", 4, "int8", None),
+    ):
+        small = thinned(model, columns) if columns else model
+        against = {"dense": in_c(model, x, "float32", target), "stream": streamed(small, x, precision)}
+        rows += versus(name, in_c(small, x, precision), against, least, rounds)
+    return rows
