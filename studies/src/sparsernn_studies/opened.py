@@ -29,7 +29,9 @@ def open_run(name: str, runs: Path) -> tuple[Any, Run]:
         raise SettingsError(str(error)) from None
     recipe = find(noted["recipe"])
     usual = recipe.at(noted["scale"])
-    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in noted["settings"].items()}
+    lists: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in noted["settings"].items()
+    }
     for key, value in lists.items():
         if not _like(value, getattr(usual, key, None)):
             raise RunError(f"{folder / 'run.json'} has {key} = {repr(value)[:60]}, which no run writes; run it again.")
