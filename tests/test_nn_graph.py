@@ -351,8 +351,10 @@ def test_accelerated_equals_torch(kind, skips):
         with torch.no_grad():
             assert (fast(x).double() - expected).abs().max() <= 1e-5
     assert isinstance(fast.graph, KINDS[kind]) and "graph.l1" in fast.explain()
-    with pytest.raises(RuntimeError):
-        fast.stream()
+    x = torch.randn(7, 2, 4)
+    stream, whole = fast.stream(2, example=x), model(x)
+    for t in range(7):
+        assert (stream.step(x[t]) - whole[t]).abs().max() <= 1e-5
 
 
 def test_pruning_on_top_of_the_graph():
