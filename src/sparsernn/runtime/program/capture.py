@@ -73,9 +73,11 @@ class Capture:
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def capture(model: nn.Module, leaves: Sequence[Tensor], arguments: Callable[[Sequence[Any]], Arguments]) -> Capture:
+def capture(
+    model: nn.Module, leaves: Sequence[Tensor], arguments: Callable[[Sequence[Any]], Arguments], sources: bool = True
+) -> Capture:
     """Run `model(*args, **kwargs)` on arguments(leaves) and note every operation. The model itself is used up by the
-    run, which may change its buffers and attributes: give a copy."""
+    run, which may change its buffers and attributes: give a copy. sources: with the lines of the model's code."""
     kept = _kept_tensors(model)
     names = {id(value): path for path, value in [*kept.items(), *model.named_parameters()]}
     before = {id(value): value.clone() for value in kept.values()}
@@ -92,7 +94,7 @@ def capture(model: nn.Module, leaves: Sequence[Tensor], arguments: Callable[[Seq
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
-            graph = make_fx(whole, tracing_mode="real", pre_dispatch=True, record_stack_traces=True)(*leaves)
+            graph = make_fx(whole, tracing_mode="real", pre_dispatch=True, record_stack_traces=sources)(*leaves)
         except RuntimeError as error:
             if "tracing tensor" not in str(error):
                 raise

@@ -86,14 +86,14 @@ def _made(model: nn.Module, inputs: Inputs, time: Any, states: States | None, de
 def _remembers(model: nn.Module, inputs: Inputs) -> bool:
     """Whether it keeps a state in buffers or attributes, also one that its first call makes."""
     own = copied(model)
-    run = capture(own, [t.clone() for t in inputs.tensors], inputs.arguments)
+    run = capture(own, [t.clone() for t in inputs.tensors], inputs.arguments, sources=False)
     if is_step(run) or not set(run.changed) - set(run.names.values()):
         return is_step(run)
     own = copied(model)
     args, kwargs = inputs.arguments([t.clone() for t in inputs.tensors])
     with torch.no_grad():
         own(*args, **kwargs)
-    return is_step(capture(own, [t.clone() for t in inputs.tensors], inputs.arguments))
+    return is_step(capture(own, [t.clone() for t in inputs.tensors], inputs.arguments, sources=False))
 
 
 def _in_double(model: nn.Module) -> nn.Module:

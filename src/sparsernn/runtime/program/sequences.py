@@ -29,7 +29,7 @@ def sequence_program(model: nn.Module, inputs: Inputs, axes: Sequence[int | None
     failure: Exception | None = None
     for lengths in LENGTHS:
         try:
-            runs = [_run(model, inputs, axes, steps) for steps in lengths]
+            runs = [_run(model, inputs, axes, steps, n == 0) for n, steps in enumerate(lengths)]
         except NotAProgram:
             raise
         except Exception as error:  # whatever the model raises at this length
@@ -53,9 +53,9 @@ def sequence_program(model: nn.Module, inputs: Inputs, axes: Sequence[int | None
     raise NotAProgram(f"it looks back over more than {LENGTHS[-1][0]} steps.")
 
 
-def _run(model: nn.Module, inputs: Inputs, axes: Sequence[int | None], steps: int) -> Capture:
+def _run(model: nn.Module, inputs: Inputs, axes: Sequence[int | None], steps: int, sources: bool) -> Capture:
     leaves = of_length(inputs, axes, steps, seed=steps)
-    return capture(copied(model), leaves, inputs.arguments)
+    return capture(copied(model), leaves, inputs.arguments, sources)
 
 
 def _long_enough(build: Builder, lengths: tuple[int, int]) -> bool:
