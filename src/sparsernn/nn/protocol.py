@@ -86,7 +86,7 @@ class Layer(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """The sizes that surgery may have changed, as JSON has them."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} can't be saved: its class has no config() of its own.")
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], dense: nn.Module) -> Layer:
@@ -94,7 +94,7 @@ class Layer(nn.Module):
 
         Misfit for a size that `dense` does not have. Parts that are modules are those of `dense`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{cls.__name__} can't be loaded: it has no from_config() of its own.")
 
     def settle(self) -> None:
         """Called once all tensors are in place; ValueError where they contradict each other."""

@@ -8,15 +8,14 @@ for negative indices costs more than the arithmetic. Every function below works 
 from __future__ import annotations
 
 import inspect
-import operator
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
-from numba.core.typing.templates import AbstractTemplate, infer_global
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import intrinsic, models, register_model
 
+from .arithmetic import give_arithmetic
 from .processor import processor
 
 WIDTH = processor().width
@@ -190,9 +189,8 @@ def at_most(builder: Any, value: Any, ceiling: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", value, ceiling), ceiling, value)
 
 
-@instruction(types.float32, vector)
-def total(builder: Any, value: Any) -> Any:
-    """Sum of the lanes, by halves: always in the same order."""
+def by_halves(builder: Any, value: Any) -> Any:
+    """Sum of the lanes of a vector of WIDTH floats of any size, by halves: always in the same order."""
     lanes = WIDTH
     while lanes > 1:
         lanes //= 2
@@ -203,25 +201,13 @@ def total(builder: Any, value: Any) -> Any:
     return builder.extract_element(value, INT32(0))
 
 
-for _operator, _emit in (
-    (operator.add, "fadd"),
-    (operator.sub, "fsub"),
-    (operator.mul, "fmul"),
-    (operator.truediv, "fdiv"),
-):
+@instruction(types.float32, vector)
+def total(builder: Any, value: Any) -> Any:
+    """Sum of the lanes, always in the same order."""
+    return by_halves(builder, value)
 
-    @cast(Any, infer_global)(_operator)
-    class _Binary(AbstractTemplate):
-        def generic(self, args: Any, kws: Any) -> Any:
-            return vector(vector, vector) if args == (vector, vector) else None
 
-    def _lower(name: str) -> Callable[..., Any]:
-        def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-            return getattr(builder, name)(*values)
-
-        return generate
-
-    lower_builtin(_operator, VectorType, VectorType)(_lower(_emit))
+give_arithmetic(vector, VectorType)
 
 
 # Calls of other kernels by address.

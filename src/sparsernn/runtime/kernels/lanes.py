@@ -13,6 +13,7 @@ from ..vector import (
     INTEGERS,
     WIDTH,
     broadcast,
+    by_halves,
     call,
     instruction,
     lanes_below,
@@ -78,14 +79,7 @@ def as_long(builder: Any, value: Any) -> Any:
 @instruction(types.float64, doubles)
 def total64(builder: Any, value: Any) -> Any:
     """Sum of the lanes, by halves."""
-    lanes = WIDTH
-    while lanes > 1:
-        lanes //= 2
-        kind = ir.VectorType(INT32, lanes)
-        low = builder.shuffle_vector(value, value, ir.Constant(kind, list(range(lanes))))
-        high = builder.shuffle_vector(value, value, ir.Constant(kind, list(range(lanes, 2 * lanes))))
-        value = builder.fadd(low, high)
-    return builder.extract_element(value, INT32(0))
+    return by_halves(builder, value)
 
 
 @instruction(vector, vector, types.int64)

@@ -6,15 +6,13 @@ denormal numbers included, which float64 holds as normal ones.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core.typing.templates import AbstractTemplate, infer_global
-from numba.extending import lower_builtin, models, register_model
+from numba.extending import models, register_model
 
+from ..arithmetic import give_arithmetic
 from ..vector import (
     INT32,
     INT64,
@@ -44,25 +42,7 @@ class _DoublesModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, DOUBLES)
 
 
-for _operator, _emit in (
-    (operator.add, "fadd"),
-    (operator.sub, "fsub"),
-    (operator.mul, "fmul"),
-    (operator.truediv, "fdiv"),
-):
-
-    @cast(Any, infer_global)(_operator)
-    class _Binary(AbstractTemplate):
-        def generic(self, args: Any, kws: Any) -> Any:
-            return doubles(doubles, doubles) if args == (doubles, doubles) else None
-
-    def _lower(name: str) -> Callable[..., Any]:
-        def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-            return getattr(builder, name)(*values)
-
-        return generate
-
-    lower_builtin(_operator, DoublesType, DoublesType)(_lower(_emit))
+give_arithmetic(doubles, DoublesType)
 
 
 def _all(kind: Any, value: Any) -> Any:
