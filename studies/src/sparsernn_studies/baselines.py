@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .tasks.pos import Sentences
+
 
 def unigram_bits(train_N: Tensor, test_N: Tensor, symbols: int) -> float:
     """Bits per symbol of the test text by each symbol's share of the training text, one more counted of each."""
@@ -42,6 +44,15 @@ def bigram_bits(train_N: Tensor, test_N: Tensor, symbols: int) -> float:
 def majority(train_N: Tensor, test_N: Tensor) -> float:
     """Share of the test items whose class is the training part's most frequent one."""
     return float((test_N == train_N.mode().values).double().mean())
+
+
+def commonest_tag(train: Sentences, test: Sentences) -> float:
+    """Share of the test words whose tag is the one that their word has most often in the training part."""
+    words_N, tags_N = torch.cat(train.words), torch.cat(train.tags)
+    counts_WT = torch.zeros(int(torch.cat([words_N, *test.words]).max()) + 1, int(tags_N.max()) + 1)
+    counts_WT.index_put_((words_N, tags_N), torch.ones(()), accumulate=True)
+    counts_WT[counts_WT.sum(1) == 0] = counts_WT.sum(0)  # never seen: the commonest of all
+    return float((counts_WT.argmax(1)[torch.cat(test.words)] == torch.cat(test.tags)).double().mean())
 
 
 def linear_bag(train: Sequence[Tensor], train_N: Tensor, test: Sequence[Tensor], test_N: Tensor, symbols: int) -> float:

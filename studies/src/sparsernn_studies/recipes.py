@@ -17,6 +17,7 @@ from .lobacheva.imdb import Imdb
 from .lobacheva.word import Words
 from .settings import SettingsError
 from .stories.blocks import Blocks
+from .stories.folding.study import Fold
 from .stories.reber import Reber
 from .stories.shakespeare import Shakespeare
 from .stories.spoken_digits import SpokenDigits
@@ -44,6 +45,7 @@ _ALL: tuple[type[Study[Any, Any]], ...] = (
     Rhn,
     Bidaf,
     Targets,
+    Fold,
     RandomGraphs,
     Darji,
     PrunedGraphs,

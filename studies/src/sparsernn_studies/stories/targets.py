@@ -20,6 +20,7 @@ from sparsernn.learn.sparsifier import Sparsifier
 from sparsernn.structure.cells import recurrent_layers
 from sparsernn.surgery.compact import compact
 
+from ..counting import multiply_adds, recurrent_weights
 from ..models import CharacterLSTM, SequenceClassifier
 from ..results import sizes
 from ..scores import as_recorded
@@ -224,13 +225,9 @@ class Targets(Study[Settings, Way]):
         return min(counts, key=lambda hidden: abs(counts[hidden] - wanted))
 
     def compute(self, net: Net, hidden: int) -> int:
-        """Multiply-adds of a time step: weights of all matrices but the embedding, where symbols are looked up.
-
-        A net on its way to a target multiplies at its full size to the last step.
-        """
+        """Multiply-adds of a time step. A net on its way to a target multiplies at its full size to the last step."""
         with torch.device("meta"):
-            named = self.of_width(net, hidden).named_parameters()
-        return sum(p.numel() for name, p in named if p.dim() == 2 and not name.startswith("embedding"))
+            return multiply_adds(self.of_width(net, hidden))
 
     def verdict(self, measured: Mapping[str, Mapping[str, Any]]) -> str:
         return verdict(measured, self.settings)
@@ -264,10 +261,3 @@ def best_strength(net: str, rows: Mapping[str, Mapping[str, Any]], target: float
     """The least loss of the strengths that came down to the target, or a tenth above it; None where none did."""
     sweep = [row for name, row in rows.items() if name.startswith(f"{net}-strength")]
     return min((row["test_loss"] for row in sweep if row["share"] <= 1.1 * target), default=None)
-
-
-def recurrent_weights(model: nn.Module) -> int:
-    """Weights in the matrices of the recurrent layers."""
-    parameters = dict(model.named_parameters())
-    names = {name for layer in recurrent_layers(model) for name in layer.matrices()}
-    return sum(parameters[name].numel() for name in names)

@@ -1,0 +1,75 @@
+"""What the five nets say: whether folding loses less than magnitude, and what is left of it after further training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from ...claims import Claim, Measured, beats
+
+Named = Callable[..., str]
+FIFTH = 0.2
+
+
+def claims_of(named: Named, nets: Sequence[str], shares: Sequence[float], further: Sequence[int]) -> list[Claim]:
+    """For each net and share: a fifth of magnitude's loss; better than the ramp; better than a dense net."""
+    found = []
+    for net in nets:
+        guards = (beats("test_loss", f"{net}-dense", f"{net}-baseline", "what needs no net", more=False, by=0.1),)
+        for share in shares:
+            at = f"{net} at {share:.0%} of the weights"
+            found.append(
+                Claim(
+                    f"{at}: without training, fold loses at most a fifth of what magnitude loses",
+                    "of its loss",
+                    partial(_of_magnitude, named, net, share),
+                    at_most=FIFTH,
+                    guards=guards,
+                )
+            )
+            for way, said in (("ramp", "the ramp"), ("magnitude", "magnitude")):
+                found += [
+                    Claim(
+                        f"{at}: fold + {n} steps is better than {said} + {n} steps",
+                        "less loss",
+                        partial(_less, named(net, "fold", share, n), named(net, way, share, n)),
+                        at_least=0.0,
+                        guards=guards,
+                    )
+                    for n in further
+                ]
+            longest = max(further)
+            found.append(
+                Claim(
+                    f"{at}: fold + {longest} steps is better than a dense net of that size and as much compute",
+                    "less loss",
+                    partial(_less, named(net, "fold", share, longest), named(net, "direct", share, longest)),
+                    at_least=0.0,
+                    guards=guards,
+                )
+            )
+    return found
+
+
+def _of_magnitude(named: Named, net: str, share: float, rows: Measured) -> float:
+    dense = rows[named(net, "dense")]["test_loss"]
+    fold, magnitude = (rows[named(net, way, share, 0)]["test_loss"] - dense for way in ("fold", "magnitude"))
+    return fold / magnitude
+
+
+def _less(row: str, other: str, rows: Measured) -> float:
+    return rows[other]["test_loss"] - rows[row]["test_loss"]
+
+
+def verdict(
+    measured: Mapping[str, Mapping[str, Any]], nets: Sequence[str], shares: Sequence[float], named: Named
+) -> str:
+    """One line a net: dense, folded and by magnitude at the middle share, all without training."""
+    share = shares[len(shares) // 2]
+    lines = []
+    for net in nets:
+        names = named(net, "dense"), named(net, "fold", share, 0), named(net, "magnitude", share, 0)
+        dense, fold, magnitude = (measured[name]["test_loss"] for name in names)
+        lines.append(f"{net}: {dense:.4f}; {share:.0%} without training: fold {fold:.4f}, magnitude {magnitude:.4f}.")
+    return "\n".join(lines)
