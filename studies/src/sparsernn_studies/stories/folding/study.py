@@ -1,9 +1,9 @@
 """Fold: five trained nets made small, without training and with a little of it, by four ways at the same sizes.
 
 Each net is trained densely once. Then, for each share of its recurrent weights: *fold* and *magnitude* (the units whose
-readers are smallest, each layer losing as large a share; nothing compensated) take units out at once and train on in the
-small net; *ramp* (`GroupLasso` with a target) takes them out in the course of as many steps; *prune* is the default of
-`Prune` at once. *Direct* is a dense net of the folded one's size trained from the start for the multiply-adds of the
+readers are smallest, as large a share of each layer; nothing compensated) take units out at once, and the small net
+trains on; *ramp* (`GroupLasso` with a target) takes them out in the course of as many steps; *prune* is what `Prune`
+does at once. *Direct* is a dense net of the folded one's size, trained from the start for the multiply-adds of the
 dense training and the longest further training together.
 """
 
