@@ -17,7 +17,8 @@ from ...tasks import narma, pos, shakespeare
 from ...tasks.text import LanguageModelling, Streams, bits_per_symbol
 from ...train import Objective
 
-NetName = Literal["lstm", "stack", "gru", "tagger", "series"]
+Kind = Literal["lstm", "stack", "gru"]
+NetName = Literal[Kind, "tagger", "series"]
 NETS: dict[NetName, str] = {
     "lstm": "characters, LSTM (bits)",
     "stack": "characters, two LSTM layers (bits)",
@@ -78,7 +79,7 @@ class Task(Protocol):
 class Characters:
     """Shakespeare a character at a time. `symbols`: of the text that is trained on, 0 for all; a tenth is tested on."""
 
-    kind: Literal["lstm", "stack", "gru"]
+    kind: Kind
     embedding: int
     batch: int
     length: int

@@ -9,9 +9,9 @@ dense training and the longest further training together.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -28,7 +28,7 @@ from ...study import Judge, Row, Study
 from ...tables import figure
 from ...train import Objective, Training
 from .claims import claims_of, verdict
-from .nets import NETS, Characters, Narma, NetName, Tags, Task
+from .nets import NETS, Characters, Kind, Narma, NetName, Tags, Task
 
 Way = Literal["dense", "baseline", "fold", "magnitude", "prune", "ramp", "direct"]
 
@@ -80,6 +80,7 @@ class Fold(Study[Settings, Small]):
     caption += "multiply-adds of all training, dense training first, in shares of the dense training's."
     scales: ClassVar = {
         "smoke": Settings(
+            nets=("gru", "series"),
             shares=(0.5,),
             further=(3,),
             steps=12,
@@ -139,30 +140,36 @@ class Fold(Study[Settings, Small]):
             said += f" {row.share:.0%}"
         return f"{said}, {row.steps} steps" if row.steps and row.way != "direct" else said
 
-    def task(self, net: NetName) -> Task:
+    @cached_property
+    def tasks(self) -> dict[NetName, Task]:
         s, seed = self.settings, self.run.seed
-        if net == "tagger":
-            return Tags(self.run.data, s.embedding, s.batch * 2, seed, s.sentences)
-        if net == "series":
-            return Narma(s.batch, s.length, seed, s.series_steps)
-        return Characters(net, s.embedding, s.batch, s.length, s.symbols)
+        others: dict[NetName, Task] = {
+            "tagger": Tags(self.run.data, s.embedding, s.batch * 2, seed, s.sentences),
+            "series": Narma(s.batch, s.length, seed, s.series_steps),
+        }
+        texts: tuple[Kind, ...] = ("lstm", "stack", "gru")
+        return {**{kind: Characters(kind, s.embedding, s.batch, s.length, s.symbols) for kind in texts}, **others}
 
-    @property
+    @cached_property
     def example_inputs(self) -> Any:
-        return self.task(self.shown.net).example
+        return self.tasks[self.shown.net].example
 
     def of_width(self, net: NetName, hidden: int | None = None) -> nn.Module:
         torch.manual_seed(self.run.seed)
         half = 1 if net in ("lstm", "stack", "gru") else 2
-        return self.task(net).model(hidden or self.settings.hidden // half)
+        return self.tasks[net].model(hidden or self.settings.hidden // half)
 
     def model(self, row: Small) -> nn.Module:
         if row.way != "direct":
             return self.of_width(row.net)
-        wanted = self.result(self.named(row_name(row.net, "fold", row.share, 0))).measured["recurrent_weights"]
+        folded = self.result(self.named(row_name(row.net, "fold", row.share, 0))).measured
+        return self.of_width(row.net, self.width(row.net, folded["recurrent_weights"]))
+
+    def width(self, net: NetName, wanted: float) -> int:
+        """Units a layer of the dense net that has nearest to so many recurrent weights."""
         with torch.device("meta"):
-            counts = {h: recurrent_weights(self.of_width(row.net, h)) for h in range(1, self.settings.hidden + 1)}
-        return self.of_width(row.net, min(counts, key=lambda hidden: abs(counts[hidden] - wanted)))
+            counts = {h: recurrent_weights(self.of_width(net, h)) for h in range(1, self.settings.hidden + 1)}
+        return min(counts, key=lambda hidden: abs(counts[hidden] - wanted))
 
     def start(self, row: Small) -> nn.Module:
         """The dense net, or what `way` makes of it before any further step."""
@@ -172,19 +179,21 @@ class Fold(Study[Settings, Small]):
         """What the further training of `row` begins with, and how much the outputs changed where a way says it."""
         if row.way in ("dense", "direct"):
             return self.model(row), {}
-        dense, task = self.load(self.named(row_name(row.net, "dense"))), self.task(row.net)
+        dense, task = self.load(self.named(row_name(row.net, "dense"))), self.tasks[row.net]
         if row.way == "fold":
             folded = srn.fold(dense, task.seen(), to=row.share)
             small = srn.compact(folded.model, task.example)
             return small, {"change": folded.measured, "predicted_change": folded.predicted}
-        if row.way == "magnitude":
-            return pruned(dense, task.example, row.share, score=srn.Magnitude(), compensate=False), {}
-        if row.way == "prune":
-            return pruned(dense, next(task.seen()), row.share), {}
+        if row.way in ("magnitude", "prune"):
+            example = next(task.seen())
+            left = self.width(row.net, row.share * recurrent_weights(dense)) / recurrent_layers(dense)[0].hidden_size
+            options: dict[str, Any] = {"score": srn.Magnitude(), "compensate": False} if row.way == "magnitude" else {}
+            srn.Prune(dense, example, 1 - left, level="unit", scope="layer", **options).finish()
+            return srn.compact(dense, example), {}
         return dense, {}
 
     def objective(self, row: Small) -> Objective:
-        return self.task(row.net).objective()
+        return self.tasks[row.net].objective()
 
     def training(self, row: Small) -> Training:
         s = self.settings
@@ -198,12 +207,12 @@ class Fold(Study[Settings, Small]):
     def sparsifier(self, row: Small) -> Callable[[nn.Module], Sparsifier] | None:
         if row.way != "ramp":
             return None
-        example = self.task(row.net).example
+        example = self.tasks[row.net].example
         return lambda model: srn.GroupLasso(model, example, target=row.share, steps=row.steps)
 
     def make(self, row: Small) -> Mapping[str, Any]:
         if row.way == "baseline":
-            return {"test_loss": self.task(row.net).baseline()}
+            return {"test_loss": self.tasks[row.net].baseline()}
         if row.steps or row.way == "dense":
             made = super().make(row)
             return {**made, **(self.begun(row)[1] if row.way == "fold" else {})}
@@ -213,7 +222,7 @@ class Fold(Study[Settings, Small]):
         return {**self.measure(row, model), **found}
 
     def measure(self, row: Small, model: nn.Module) -> Mapping[str, Any]:
-        task, dense = self.task(row.net), self.of_width(row.net)
+        task, dense = self.tasks[row.net], self.of_width(row.net)
         small = srn.compact(model, task.example) if row.way == "ramp" else model
         whole = self.compute(row.net) * self.settings.steps
         spent = {"dense": 0, "ramp": row.steps * self.compute(row.net)}.get(row.way, row.steps * multiply_adds(small))
@@ -244,20 +253,3 @@ class Fold(Study[Settings, Small]):
     def forms(self) -> Mapping[str, nn.Module]:
         dense = self.named(row_name(self.shown.net, "dense"))
         return {row.name: self.load(row) for row in (dense, self.shown)}
-
-
-def pruned(model: nn.Module, example: Any, share: float, **options: Any) -> nn.Module:
-    """`model` without the same share of each layer's units, so that about `share` of its recurrent weights is left."""
-    whole, best = recurrent_weights(model), None
-    low, high = 0.0, 1.0
-    for _ in range(7):
-        part = (low + high) / 2
-        tried = copy.deepcopy(model)
-        srn.Prune(tried, example, part, level="unit", scope="layer", **options).finish()
-        small = srn.compact(tried, example)
-        left = recurrent_weights(small) / whole
-        if best is None or abs(left - share) < abs(best[0] - share):
-            best = left, small
-        low, high = (part, high) if left > share else (low, part)
-    assert best is not None
-    return best[1]
