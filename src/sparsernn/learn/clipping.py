@@ -19,7 +19,7 @@ def clip_all(optimizer: Optimizer, max_norm: float, scale: Tensor | float) -> No
 
 
 class ClippingWatch:
-    """Warns once where the norm of the model's gradients is the same at several steps in a row, as clipping makes it."""
+    """Warns once where the norm of the model's gradients is the same step after step, as clipping makes it."""
 
     def __init__(self) -> None:
         self._steps, self._norms, self._warned = 0, [0.0], False

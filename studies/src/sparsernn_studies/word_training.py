@@ -38,8 +38,8 @@ class WordTraining:
     `alpha`, `beta`: strengths of AR and TAR. `steps`: stop after so many, 0 never.
     `sum_over_time`: the loss is summed over a window's time steps and averaged over the batch, as published strengths
     of penalties and clipping thresholds of Zaremba's nets want it. `keep_best`: the result is the net after the epoch
-    of the least validation loss, among those since the sparsifier's masks last changed. `precision` "bfloat16" takes the products with
-    the vocabulary's matrix in bfloat16; sums, states and all other products stay in float32.
+    of the least validation loss, among those since the sparsifier's masks last changed. `precision` "bfloat16" takes
+    the products with the vocabulary's matrix in bfloat16; sums, states and all other products stay in float32.
     """
 
     epochs: int
