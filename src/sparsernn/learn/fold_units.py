@@ -16,6 +16,7 @@ from .folding import Folding, Step
 from .least_squares import Sizes
 from .levels import Slices
 from .recording import Record, warn_of_few
+from .rounding import round_matrices
 
 
 def fold_units(
@@ -27,15 +28,19 @@ def fold_units(
     shares: Sequence[float],
     cost: Cost,
     ridge: float,
+    bits: int | None = None,
 ) -> list[Folded]:
-    """One model for each of the falling `shares`. `weights`: those that count."""
+    """One model for each of the falling `shares`. `weights`: those that count, and with `bits` are put on grids."""
     counted = _counted(model, weights, groups, cost)
-    recording = record({(m.parameter, m.axis) for m in groups.members if m.role == "outgoing"})
+    wanted = {(m.parameter, m.axis) for m in groups.members if m.role == "outgoing"}
+    recording = record(wanted if bits is None else wanted | {(name, axis) for name in weights for axis in (0, 1)})
     warn_of_few(recording.recorder, max((len(u) for u in groups.units.values()), default=0), "units a layer")
     work = Folding(recording, structure, groups, ridge)
     made = []
     for step in work.run(shares, _measure(groups, counted, cost), Sizes(counted, groups.count)):
         folded = work.written(copied(model), step.gone)
+        if bits is not None:
+            round_matrices(folded, recording, weights, ridge, bits)
         change = recording.outputs.change(in_eval(folded))
         made.append(_result(folded, step, change, groups, work))
     return made

@@ -16,6 +16,7 @@ from .folded import Folded
 from .folding import PROBE
 from .least_squares import with_ridge
 from .recording import Record, Recording, warn_of_few
+from .rounding import round_matrices
 from .supports import least_lost, solved_on
 
 SHAPES = {"weight": (1, 1), "block": (BLOCK_HEIGHT, 1), "word": (BLOCK_HEIGHT, 4)}  # rows and columns that go together
@@ -23,9 +24,15 @@ ROUNDS = 3  # what goes is chosen anew after each third of the way: what is left
 
 
 def fold_weights(
-    model: nn.Module, weights: Sequence[str], level: str, record: Record, shares: Sequence[float], ridge: float
+    model: nn.Module,
+    weights: Sequence[str],
+    level: str,
+    record: Record,
+    shares: Sequence[float],
+    ridge: float,
+    bits: int | None = None,
 ) -> list[Folded]:
-    """One model for each of `shares`."""
+    """One model for each of `shares`, with `bits` on grids."""
     recording = record((name, axis) for name in weights for axis in (0, 1))
     most = max((site.moments.size for site in recording.recorder.sites.values()), default=0)
     warn_of_few(recording.recorder, most, "inputs of a matrix")
@@ -34,6 +41,8 @@ def fold_weights(
     for share in shares:
         masks, left, predicted, rows = work.run(share)
         folded = work.written(copied(model), rows)
+        if bits is not None:
+            round_matrices(folded, recording, weights, ridge, bits)
         change = recording.outputs.change(in_eval(folded))
         gone = {name: ~mask for name, mask in masks.items()}
         made.append(Folded(folded, gone, dict(work.kept), left, predicted**0.5, change**0.5))
@@ -110,7 +119,6 @@ class Thinning:
         level: str,
         ridge: float,
     ) -> None:
-        recorder = recording.recorder
         self.model, self.outputs = recording.model, recording.outputs
         height, width = SHAPES[level]
         parameters: dict[str, Tensor] = dict(self.model.named_parameters())
@@ -120,15 +128,13 @@ class Thinning:
         self.matrices: list[Matrix] = []
         for tile in tiles(weights, parameters, layers, height):
             name = tile.parameter
-            found = [site for site in recorder.sites.values() if site.parameter == name]
-            if name in recorder.others:
-                self.kept[name] = f"it is used by {recorder.others[name]}"
-            elif len(found) != 1:
-                self.kept[name] = "it is multiplied in no product whose operand is seen, or in two directions"
-            elif found[0].axis == 0 and height > 1:
+            site = recording.site(name)
+            if isinstance(site, str):
+                self.kept[name] = site
+            elif site.axis == 0 and height > 1:
                 self.kept[name] = "its rows are inputs, so that blocks of rows have no support of their own"
             else:
-                self.matrices.append(Matrix(found[0], parameters, tile, ridge, width))
+                self.matrices.append(Matrix(site, parameters, tile, ridge, width))
         self.scales = self._scales(layers)
 
     def _scales(self, layers: Sequence[RecurrentLayer]) -> list[float]:

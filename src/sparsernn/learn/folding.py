@@ -40,7 +40,8 @@ class Folding:
         ridge: float,
     ) -> None:
         self.model, self.groups, self.outputs = recording.model, groups, recording.outputs
-        self.sites = recording.recorder.sites
+        read = {(m.parameter, m.axis) for m in groups.members if m.role == "outgoing"}
+        self.sites = {key: site for key, site in recording.recorder.sites.items() if key in read}
         self.reasons = _reasons(structure, groups, recording.recorder)
         self.may_go = torch.tensor([reason is None for reason in self.reasons])
         self.readers = {key: self._reader(site, ridge) for key, site in self.sites.items()}

@@ -10,7 +10,7 @@ from torch import nn
 
 from .._modules import in_eval
 from ..structure import examples
-from ..structure.sites import SiteRecorder
+from ..structure.sites import Site, SiteRecorder
 from .batches import positions_in
 from .outputs import Outputs
 
@@ -25,6 +25,15 @@ class Recording:
     model: nn.Module
     recorder: SiteRecorder
     outputs: Outputs
+
+    def site(self, name: str) -> Site | str:
+        """The one site of a matrix, or why it has none."""
+        if name in self.recorder.others:
+            return f"it is used by {self.recorder.others[name]}"
+        found = [site for site in self.recorder.sites.values() if site.parameter == name]
+        if len(found) != 1:
+            return "it is multiplied in no product whose operand is seen, or in two directions"
+        return found[0]
 
 
 Record = Callable[[Iterable[tuple[str, int]]], Recording]
