@@ -9,6 +9,7 @@ blocks go in the same way, each row making up for its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
@@ -49,7 +50,8 @@ def fold(
       are left out (of a list as many items are taken as `forward` has required arguments); `inputs`: what to take of
       a batch, where that is something else. No more is read than brings `positions` positions (batch times steps).
     - `to`: the share of the governed weights that `compact` leaves, or of `cost`: "mult-adds", or a function of the
-      units left in each set, as in `GroupLasso`. Several shares give several models, in one pass.
+      units left in each set, as in `GroupLasso`; above 1 it is in the unit of that function: `to=64 * 1024,
+      cost=flash_bytes(...)` fits into 64 KiB of flash. Several sizes give several models, in one pass.
     - `level`: "unit"; "weight", "block" (16x1, tiled within each gate) or "word" (16x4, what the int8 kernels read at
       once), where a matrix has zeros instead of going, over all matrices together; `cost` is "weights" there.
     - `bits`: 8 or 4: the governed matrices are rounded as well, each row to multiples of one scale, and what that loses
@@ -62,7 +64,7 @@ def fold(
     or holds NaN, and where `to` can't be reached.
     """
     model = unwrap(model)
-    shares = _shares(to, bits)
+    shares = _shares(to, bits, math.inf if callable(cost) else 1.0)
     if level not in ("unit", *SHAPES):
         raise ValueError(f'fold: level is {level!r}, expected "unit", "block", "word" or "weight".')
     if level != "unit" and cost != "weights":
@@ -77,7 +79,7 @@ def fold(
     record = partial(recorded, model, chain([first], calls), positions)
     try:
         with quiet():
-            if level == "unit" and min(shares) < 1:
+            if level == "unit" and (min(shares) < 1 or callable(cost)):
                 structure = trace(model, [first[1] or first[0]], carried_states=carried_states)
                 groups = governed_units(structure, model, chosen, include)
                 made = fold_units(model, structure, groups, chosen.weights, record, shares, cost, ridge, bits)
@@ -93,8 +95,9 @@ def fold(
     return results[0] if isinstance(to, (int, float)) else results
 
 
-def _shares(to: float | Sequence[float], bits: int | None) -> list[float]:
+def _shares(to: float | Sequence[float], bits: int | None, below: float) -> list[float]:
+    """`to` as a list, from large to small; below: 1, or infinity where it may be an amount of what `cost` counts."""
     shares = [to] if isinstance(to, (int, float)) else list(to)
-    if not shares or not all(isinstance(s, (int, float)) and (0 < s < 1 or (s == 1 and bits)) for s in shares):
+    if not shares or not all(isinstance(s, (int, float)) and (0 < s < below or (s == 1 and bits)) for s in shares):
         raise ValueError(f"fold: to is {to!r}, expected a share between 0 and 1, or several of them.")
     return sorted(map(float, shares), reverse=True)

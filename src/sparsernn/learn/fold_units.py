@@ -30,14 +30,19 @@ def fold_units(
     ridge: float,
     bits: int | None = None,
 ) -> list[Folded]:
-    """One model for each of the falling `shares`. `weights`: those that count, and with `bits` are put on grids."""
+    """One model for each of the falling `shares`, those above 1 in the unit of `cost`.
+
+    `weights`: those that count, and with `bits` are put on grids.
+    """
     counted = _counted(model, weights, groups, cost)
     wanted = {(m.parameter, m.axis) for m in groups.members if m.role == "outgoing"}
     recording = record(wanted if bits is None else wanted | {(name, axis) for name in weights for axis in (0, 1)})
     warn_of_few(recording.recorder, max((len(u) for u in groups.units.values()), default=0), "units a layer")
     work = Folding(recording, structure, groups, ridge)
-    made = []
-    for step in work.run(shares, _measure(groups, counted, cost), Sizes(counted, groups.count)):
+    made, measure = [], _measure(groups, counted, cost)
+    whole = measure(torch.zeros(groups.count, dtype=torch.bool))
+    shares = sorted((share if share <= 1 else share / whole for share in shares), reverse=True)
+    for step in work.run(shares, measure, Sizes(counted, groups.count)):
         folded = work.written(copied(model), step.gone)
         if bits is not None:
             round_matrices(folded, recording, weights, ridge, bits)
