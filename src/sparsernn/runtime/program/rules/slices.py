@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..eliminate import Rule, Step, joined
 from ..program import Clock
@@ -151,12 +153,34 @@ def begun(step: Step, x: Value, count: int, start: Any) -> Value:
 
 def pad(step: Step) -> Value:
     """Padding in front of a sequence; that at its end asks nothing of a step. Along features into a new tensor."""
-    x, sizes = step["self"], list(step["pad"])
-    if step.get("mode", "constant") != "constant" and any(sizes):
-        step.fail(f"pads by {step['mode']}: pad with a number, or keep the frames yourself.")
+    x, sizes, mode = step["self"], list(step["pad"]), step.get("mode", "constant")
     if sizes != list(step.other.args["pad"]):
         step.fail("pads by a number of steps that depends on the length of the sequence.")
-    return padded(step, x, sizes, float(step.get("value") or 0.0))
+    if mode == "constant":
+        return padded(step, x, sizes, float(step.get("value") or 0.0))
+    for n in range(len(sizes) // 2):
+        x = _padded_by_itself(step, x, step.dim(x) - 1 - n, sizes[2 * n], sizes[2 * n + 1], mode)
+    return x
+
+
+def _padded_by_itself(step: Step, x: Value, dim: int, front: int, behind: int, mode: str) -> Value:
+    """With the tensor's own elements, as `mode` says: torch pads their numbers, and parts of them are picked."""
+    if not front and not behind:
+        return x
+    if dim == x.axis:
+        step.fail(f"pads by {mode}: pad with a number, or keep the frames yourself.")
+    tensor = step.tensor(x)
+    size, shape = tensor.shape[dim], list(tensor.shape)
+    places = torch.arange(size, dtype=torch.float64, device="cpu")[None, None]
+    numbers = functional.pad(places, (front, behind), mode).flatten().long().tolist()
+    shape[dim] = len(numbers)
+    out = step.build.work("pad", shape, tensor)
+    begin, end = max(front, 0), len(numbers) - max(behind, 0)
+    for a, b in ((0, begin), (begin, end), (end, len(numbers))):
+        if a < b:
+            to = out.narrow(dim, a, b - a).movedim(dim, 0)
+            step.build.emit("pick", (tensor.movedim(dim, 0),), (to,), clock_of(x), {"index": tuple(numbers[a:b])})
+    return x.but(out, data=None)
 
 
 def padded(step: Step, x: Value, sizes: Sequence[int], value: float) -> Value:
