@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -91,3 +92,39 @@ def lstm_unit_groups(hidden: int, layers: int) -> SliceGroups:
         reader = "head.weight" if layer == layers - 1 else f"rnn.weight_ih_l{layer + 1}"
         members.append(Member(reader, 1, own, "outgoing"))
     return SliceGroups("unit", layers * hidden, tuple(members), tuple(scopes), units)
+
+
+class Recall(nn.Module):
+    """At each step it names the symbol of two steps before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.rnn, self.head = nn.Embedding(6, 12), nn.LSTM(12, 32), nn.Linear(32, 6)
+
+    def forward(self, x_TB):
+        return self.head(self.rnn(self.embedding(x_TB))[0])
+
+
+def inputs_of_recall(number: int, seed: int = 1) -> list[torch.Tensor]:
+    source = torch.Generator().manual_seed(seed)
+    return [torch.randint(6, (16, 32), generator=source) for _ in range(number)]
+
+
+@functools.cache
+def trained_recall() -> Recall:
+    """It makes no errors. Not to be changed."""
+    torch.manual_seed(0)
+    model = Recall()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for x in inputs_of_recall(250):
+        loss = nn.functional.cross_entropy(model(x)[2:].flatten(0, 1), x[:-2].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
+
+
+@torch.no_grad()
+def loss_of_recall(model: nn.Module) -> float:
+    x = torch.cat(inputs_of_recall(10, seed=3), 1)
+    return float(nn.functional.cross_entropy(model(x)[2:].flatten(0, 1), x[:-2].flatten()))

@@ -384,6 +384,19 @@ def _heads(m: Any, x: Tensor) -> Any:
     return y, x.amax(-1), (x > 0).to(x.dtype).mean(-1)
 
 
+class Mirrored(nn.Module):
+    """Convolutions along features that pad with the features themselves, in all three ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, (1, 3), padding=(0, 1), padding_mode="reflect")
+        self.ring = nn.Conv2d(2, 2, (1, 3), padding=(0, 1), padding_mode="circular")
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.ring(self.conv(x[:, None]))[:, 0]
+        return F.pad(F.pad(y, (2, 1), mode="replicate"), (3, 0), mode="reflect")
+
+
 R = torch.randn
 L = nn.Linear
 STREAMS: dict[str, tuple[Any, ...]] = {
@@ -408,6 +421,7 @@ STREAMS: dict[str, tuple[Any, ...]] = {
     "context frames": (lambda: Function(_context, l=L(12, 3)), lambda: R(2, 9, 4)),
     "log features": (lambda: Function(_log_features, g=nn.LSTM(3, 4, batch_first=True)), lambda: R(2, 9, 6)),
     "one-pole filter": (lambda: Function(_smoothed, l=L(4, 2)), lambda: R(2, 9, 4)),
+    "features padded with themselves": (Mirrored, lambda: R(2, 9, 6)),
     "separable convolution": (
         lambda: Function(_separable, d=CausalConv(4, 4, 5, groups=4), n=nn.LayerNorm(4), p=L(4, 4)),
         lambda: R(2, 9, 4),

@@ -59,6 +59,7 @@ ATTACH: dict[str, Callable[[nn.LSTM, str], Any]] = {
     "weight_norm": parametrizations.weight_norm,
     "old weight_norm": nn.utils.weight_norm,
     "spectral_norm": parametrizations.spectral_norm,
+    "old spectral_norm": nn.utils.spectral_norm,
     "orthogonal": parametrizations.orthogonal,
     "mask": lambda lstm, name: prune.l1_unstructured(lstm, name, 0.5),
     "lora": _lora,
@@ -87,12 +88,18 @@ PLAIN_FIRST = {
     "weight_norm": r"parametrize.remove_parametrizations\(model.rnn, 'weight_hh_l0'\)",
     "old weight_norm": r"utils.remove_weight_norm\(model.rnn, 'weight_hh_l0'\)",
     "spectral_norm": r"parametrize.remove_parametrizations\(model.rnn, 'weight_hh_l0'\)",
+    "old spectral_norm": r"utils.remove_spectral_norm\(model.rnn, 'weight_hh_l0'\)",
     "orthogonal": r"parametrize.remove_parametrizations\(model.rnn, 'weight_hh_l0'\)",
     "mask": r"prune.remove\(model.rnn, 'weight_hh_l0'\)",
     "lora": r"parametrize.remove_parametrizations\(model.rnn, 'weight_hh_l0'\)",
     "weight drop": r"registering its weights as parameters again",
 }
-FOLLOWED = {"spectral_norm", "mask", "weight drop"}  # as products of parameters: trace finds readers, compact runs
+FOLLOWED = {
+    "spectral_norm",
+    "old spectral_norm",
+    "mask",
+    "weight drop",
+}  # as products of parameters: trace finds readers, compact runs
 
 
 def says(kind: str, door: str) -> str:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import copy
+import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from export_machines import TARGETS, Emulated, built, need, run
 from export_programs import chain, thinned
 from sparsernn.export.export_c import export_program
+from sparsernn.export.machines import EMULATED, TARGETS, built, missing, run
 from sparsernn.runtime.program.program import Program
 from test_export_operations import PROGRAMS
+
+FLAGS_OF_X86 = {"x86-64": "sse2", "AVX2": "avx2", "AVX-512": "avx512vl"}
+
+
+def need(*modules: str) -> None:
+    """Skip where one of these packages is missing."""
+    if lacking := missing(*modules):
+        pytest.skip(f"not installed: {', '.join(lacking)}")
 
 
 def nets() -> dict[str, tuple[Program, str]]:
@@ -42,7 +52,11 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_processor_gives_the_bits_of_the_oracle(together, target):
-    assert run(built(together, together / "all.c", "all_test", target), "all_test", target) == 0
+    program = built(together, together / "all.c", "all_test", target)
+    if target in FLAGS_OF_X86 and FLAGS_OF_X86[target] not in Path("/proc/cpuinfo").read_text():
+        pytest.skip(f"this processor has no {target}")
+    need(*(["wasmtime"] if target.startswith("Web") else ["unicorn"] if target in EMULATED else []))
+    assert run(program, "all_test", target) == 0
 
 
 def test_the_instructions_of_a_step_on_a_cortex_m4(tmp_path):
@@ -55,14 +69,31 @@ def test_the_instructions_of_a_step_on_a_cortex_m4(tmp_path):
     made["blocks"] = (chain(thinned(copy.deepcopy(model), 0.8)), "float32")
     counts, adds = {}, {}
     for name, (program, precision) in made.items():
-        adds[name] = export_program(program, tmp_path, name, precision)["multiply_adds"]
-        step = f"static {name}_state s; static float x[40], y[10];\nint one(void);\n"
-        step += f"int one(void) {{ return {name}_step(&s, x, y); }}"
-        (tmp_path / f"one_{name}.c").write_text(f'#include "{name}.c"\n{step}\n')
-        emulated = Emulated(built(tmp_path, tmp_path / f"one_{name}.c", "one", "Cortex-M4"), "Cortex-M4")
-        assert emulated.call(count=True) == 0
-        counts[name] = emulated.instructions
+        report = export_program(program, tmp_path, name, precision, measure=True)
+        counts[name], adds[name] = report["measured"]["Cortex-M4"]["instructions"], report["multiply_adds"]
     print(counts, adds)
     assert counts["dense"] < 4.5 * adds["dense"]
     assert counts["blocks"] < 0.45 * counts["dense"]
     assert counts["bytes"] < 0.75 * counts["dense"]
+
+
+def test_the_footprint_of_processors_at_hand_is_in_the_report(tmp_path):
+    need("ziglang", "unicorn")
+    torch.manual_seed(0)
+    program = chain(nn.Sequential(nn.GRU(12, 16), nn.Linear(16, 3)))
+    guessed, found = (export_program(program, tmp_path, measure=m) for m in (False, True))
+    assert guessed["measured"] == {} and guessed["flash"]["code_is"] == "estimated" and "stack" not in guessed["ram"]
+    assert set(found["measured"]) == set(EMULATED)
+    for taken in found["measured"].values():
+        assert 500 < taken["code"] < 10_000 and 0 < taken["stack"] < 600
+        assert 1 < taken["instructions"] / found["multiply_adds"] < 10
+    assert found["flash"]["code"] == found["measured"]["Cortex-M4"]["code"]
+    assert found["flash"]["code_is"] == "measured for Cortex-M4" and found["ram"]["stack"] > 0
+    assert guessed["flash"]["code"] == pytest.approx(found["flash"]["code"], rel=0.6)
+
+
+def test_without_a_compiler_measuring_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ziglang", None)
+    with pytest.raises(ImportError, match=re.escape("pip install 'sparsernn[devices]'")):
+        export_program(chain(nn.Sequential(nn.Linear(2, 2))), tmp_path, measure=True)
+    assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -599,3 +600,60 @@ def test_misuse():
         no_change(call, error, *words)
     assert all(torch.equal(before[name], p) for name, p in model.state_dict().items())
     assert len(adam.param_groups) == 1 and len(part.param_groups) == 1 and not model._forward_pre_hooks
+
+
+# Clipped gradients
+
+
+def step_with(max_norm: float | None, clip: float | None) -> tuple[Bayes, torch.optim.Optimizer, dict[int, Tensor]]:
+    """Gradients as the optimizer sees them: of the model's and of the posterior's parameters, by place."""
+    model = tagger().double()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    sparsifier = bayes(model, train_size=20, max_norm=max_norm).attach(optimizer)
+    sparsifier._generator.manual_seed(5)
+    found: dict[int, Tensor] = {}
+
+    def look(optimizer, args, kwargs) -> None:
+        own = [p for group in optimizer.param_groups for p in group["params"]]
+        found.update({n: p.grad.clone() for n, p in enumerate(own) if p.grad is not None})
+
+    optimizer.register_step_pre_hook(look)
+    loss_of(model, tokens()).backward()
+    if clip is not None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return sparsifier, optimizer, found
+
+
+@pytest.mark.parametrize("size", [0.03, 1e6])
+def test_likelihood_divergence_and_log_sigmas_are_clipped_together(size):
+    _, _, whole = step_with(None, None)
+    _, _, cut = step_with(size, None)
+    norm = torch.nn.utils.get_total_norm(list(whole.values()))
+    share = min(1.0, size / float(norm))
+    assert (share < 1) == (size < 1) and set(cut) == set(whole)
+    for number, gradient in whole.items():
+        torch.testing.assert_close(cut[number], share * gradient, rtol=1e-4, atol=0)
+
+
+def test_clipping_before_the_step_is_warned_of_once_with_the_norm():
+    model = tagger()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    sparsifier = bayes(model).attach(optimizer)
+    heard = []
+    for number in range(60):
+        optimizer.zero_grad()
+        loss_of(model, tokens(number)).backward()
+        if number >= 30:  # not at the first look
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.02)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            optimizer.step()
+        heard += said
+    assert len(heard) == 1 and "Give max_norm=0.02 to Bayes" in str(heard[0].message)
+    sparsifier.finish()
+
+
+def test_a_norm_of_zero_is_refused():
+    with pytest.raises(ValueError, match="max_norm is 0"):
+        bayes(tagger(), max_norm=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import sparsernn as srn
-from sparsernn.surgery.onnx import export_onnx
+from sparsernn.surgery.onnx import export_onnx, verify
 from sparsernn.surgery.onnx.sizes import free_axes, resized
 
 ort = pytest.importorskip("onnxruntime")
@@ -205,6 +206,20 @@ class Folded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.fold(self.rnn(x)[0].transpose(1, 2), (8, 1), (4, 1))
+
+
+def test_all_checked_sizes_together_take_no_longer_than_the_limit(tmp_path, monkeypatch):
+    """The nearest come first. Time goes by one second a look at the clock, so a run of the example takes one."""
+    seconds, runs = itertools.count(), []
+    monkeypatch.setattr(verify.time, "perf_counter", lambda: next(seconds))
+    compare = verify.Check._compare
+    monkeypatch.setattr(
+        verify.Check, "_compare", lambda self, what, values: runs.append(values[0].shape) or compare(self, what, values)
+    )
+    export_onnx(Tagger(), tmp_path / "m.onnx", torch.randn(2, 6, 4))
+    costs = [max(now / then for now, then in zip(shape[:2], (2, 6)) if now != then) for shape in runs[2:]]
+    assert costs == sorted(costs) and 10 < sum(costs) <= verify.SECONDS
+    assert {(1, 6), (2, 3), (3, 6), (2, 13)} < {(batch, time) for batch, time, _ in runs}
 
 
 def test_an_operation_of_a_newer_opset_says_which(tmp_path):

@@ -10,6 +10,7 @@ from ._milliseconds import milliseconds as milliseconds
 from ._version import __version__ as __version__
 from .analysis.sparsity import inspect as inspect
 from .export.export_c import export_c as export_c
+from .export.flash import flash_bytes as flash_bytes
 from .learn.bayes import Bayes as Bayes
 from .learn.fold import fold as fold
 from .learn.l1 import L1 as L1

@@ -12,6 +12,7 @@ from torch import nn
 from .runtime.costs import Counts, Precision, current, offered, predict
 from .runtime.pack import WIDTH
 from .structure.cells import RecurrentLayer, plain_parameters
+from .structure.cuts import unit_cuts
 from .structure.trace import trace
 
 
@@ -52,16 +53,9 @@ def milliseconds(
     matrices = []
     for name, kind, gates in _products(model, structure.layers):
         p = parameters[name]
-        cuts: tuple[dict[str, float], dict[str, float]] = ({}, {})
-        for member in groups.members:
-            if member.parameter == name and not member.within:
-                for unit_set, numbers in groups.units.items():
-                    own = numbers[numbers >= 0]
-                    hits = sum(int((member.group == number).sum()) for number in own[:1].tolist())
-                    if hits:
-                        cuts[member.axis][unit_set] = cuts[member.axis].get(unit_set, 0) + hits
+        cuts = unit_cuts(groups, name, 2)
         calls, rows = (steps, batch) if kind in ("hh", "hr") else (1, steps * batch)
-        matrices.append(_Matrix((p.shape[0], p.shape[1]), cuts, calls, rows, gates))
+        matrices.append(_Matrix((p.shape[0], p.shape[1]), (cuts[0], cuts[1]), calls, rows, gates))
     layout = offered(precision)[0]  # dense panels
 
     def cost(widths: Mapping[str, int]) -> float:

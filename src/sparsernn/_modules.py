@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from ._rebinding import rebind, refuse_proxies
+from ._rebinding import cells, functions, rebind, refuse_proxies
 
 _SHARDED = ("FullyShardedDataParallel", "FSDPModule")
 
@@ -103,6 +103,14 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     return other
 
 
+def kept_by_functions(model: nn.Module) -> list[Any]:
+    """What functions on the modules keep beside them: variables of the functions that made them, and defaults."""
+    found = [cell.cell_contents for cell in cells(model).values()]
+    for one in functions(model):
+        found += [*(one.__defaults__ or ()), *(one.__kwdefaults__ or {}).values()]
+    return found
+
+
 class _WithoutHistory(TorchFunctionMode):
     """torch copies no tensor that has a history: here its values are copied alone, wherever it is kept."""
 
@@ -143,7 +151,8 @@ def in_eval(model: nn.Module) -> Any:
 
 
 def set_precision(model: nn.Module, dtype: torch.dtype) -> None:
-    """Parameters, buffers and tensors that modules keep as attributes in `dtype`; complex ones as complex numbers."""
+    """Parameters, buffers and tensors that modules keep in `dtype`, as attributes or in functions; complex ones as
+    complex numbers."""
     seen: dict[int, tuple[Any, Any]] = {}
 
     def cast(value: Any) -> Any:
@@ -157,6 +166,9 @@ def set_precision(model: nn.Module, dtype: torch.dtype) -> None:
         for name, value in vars(module).items():
             if name not in ("_parameters", "_buffers", "_modules") and _is_nest(value):
                 module.__dict__[name] = tree_map(cast, value)
+    for cell in cells(model).values():
+        if _is_nest(cell.cell_contents):
+            cell.cell_contents = tree_map(cast, cell.cell_contents)
     model._apply(lambda tensor: in_precision(tensor, dtype) if isinstance(tensor, nn.Parameter) else cast(tensor))
 
 

@@ -1,17 +1,20 @@
 """Functions that hold the model they were made in: in a copy of the model they hold the copy.
 
 `copy.deepcopy` takes functions and weak references as they are. A hook that closes over `self`, a lambda kept on `self`
-or a forward patched in would go on to read and write the original.
+or a forward patched in would go on to read and write the original. So would a function that keeps a state of its own:
+in a variable of the function that made it (`nonlocal`), in a list, a dict or a tensor that it closes over or has as a
+default.
 """
 
 from __future__ import annotations
 
 import copy
+import dis
 import functools
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from types import BuiltinMethodType, CellType, FunctionType, MethodType, ModuleType
+from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -50,6 +53,55 @@ def rebind(other: nn.Module, memo: dict[int, Any]) -> None:
                 raise _refusal(path, name, str(stuck)) from stuck.__cause__
             if new is not value:
                 module.__dict__[name] = new
+        for name, method in _methods(type(module)):  # of a class made in a function, whose variables it writes
+            if name not in vars(module) and work.keeps(method):
+                module.__dict__[name] = MethodType(work.counterpart(method), module)
+
+
+def _methods(cls: type) -> Iterator[tuple[str, FunctionType]]:
+    """Methods that see more of the function that their class was made in than the class."""
+    found = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
+    for name, value in found.items():
+        if isinstance(value, FunctionType) and {*value.__code__.co_freevars} - {"__class__"} and name[:2] != "__":
+            yield name, value
+
+
+def functions(model: nn.Module) -> Iterator[FunctionType]:
+    """The functions that modules keep, and those that these see, each once."""
+    seen: dict[int, Any] = {}
+    stack: list[Any] = [value for module in model.modules() for value in vars(module).values()]
+    stack += [method for cls in {type(module) for module in model.modules()} for _, method in _methods(cls)]
+    while stack:
+        value = stack.pop()
+        if id(value) in seen or not isinstance(value, (FunctionType, MethodType, functools.partial, dict, list, tuple)):
+            continue
+        seen[id(value)] = value
+        if isinstance(value, FunctionType):
+            yield value
+        stack += _parts(value)
+
+
+def cells(model: nn.Module) -> dict[int, CellType]:
+    """The variables of outer functions that these see, by their ids."""
+    return {id(cell): cell for one in functions(model) for cell in one.__closure__ or () if _full(cell)}
+
+
+def _written(code: CodeType) -> set[str]:
+    """Variables of outer functions and its own that a function, or one inside it, sets."""
+    found = {str(one.argval) for one in dis.get_instructions(code) if one.opname in ("STORE_DEREF", "DELETE_DEREF")}
+    return found.union(*(_written(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
+
+
+def _is_state(value: Any, depth: int = 0) -> bool:
+    """A tensor, or a list, dict, set or deque of plain values and tensors."""
+    if isinstance(value, Tensor) or depth > 6:
+        return isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
+    if type(value) is tuple:
+        return any(_is_state(part, depth + 1) for part in value)
+    plain = (str, bytes, int, float, complex, type(None))
+    return type(value) in (list, dict, set, deque) and all(
+        isinstance(part, plain) or _is_state(part, depth + 1) for part in _parts(value)
+    )
 
 
 def _refusal(path: str, name: str, what: str) -> TypeError:
@@ -99,6 +151,12 @@ class _Rebinding:
         self.visited = {id(module) for module in other.modules()}
         self.made: dict[int, Any] = {}  # id of a function or a cell -> the new one
         self.alive: list[Any] = [other]  # ids stay theirs
+        self.written = {
+            id(cell)
+            for one in functions(other)
+            for name, cell in zip(one.__code__.co_freevars, one.__closure__ or ())
+            if name in _written(one.__code__)
+        }
 
     def settled(self, value: Any) -> Any:
         """What stands in the place of `value`, which the copy holds. Collections and objects that deepcopy has made are
@@ -145,11 +203,25 @@ class _Rebinding:
         parts = list(_parts(value)) or list(getattr(value, "__dict__", {}).values())
         return any(self.reaches(part, seen) for part in parts)
 
+    def keeps(self, value: Any, seen: dict[int, Any] | None = None) -> bool:
+        """Whether a function, itself or through others, keeps a state that a call may change."""
+        seen = {} if seen is None else seen
+        if id(value) in seen:
+            return False
+        seen[id(value)] = value
+        if isinstance(value, FunctionType):
+            if any(id(cell) in self.written for cell in value.__closure__ or ()) or any(map(_is_state, _parts(value))):
+                return True
+        elif not isinstance(value, (MethodType, functools.partial, dict, *_COLLECTIONS)):
+            return False
+        return any(self.keeps(part, seen) for part in _parts(value))
+
     def counterpart(self, value: Any) -> Any:
         """What stands for `value` in the copy: itself where it leads to nothing of the original."""
         if id(value) in self.made:
             return self.made[id(value)]
-        if not self.reaches(value) and not (id(value) in self.copies and any(map(self.reaches, _parts(value)))):
+        known = id(value) in self.copies and any(map(self.reaches, _parts(value)))
+        if not (known or self.reaches(value) or self.keeps(value)):
             return value
         self.alive.append(value)
         if type(value) in weakref.ProxyTypes:
@@ -182,16 +254,23 @@ class _Rebinding:
         self.made[id(old)] = new
         for cell, before in zip(cells, old.__closure__ or (), strict=True):
             if cell is not before and not _full(cell):
-                cell.cell_contents = self.counterpart(before.cell_contents)
-        new.__defaults__ = old.__defaults__ and tuple(map(self.counterpart, old.__defaults__))
-        new.__kwdefaults__ = old.__kwdefaults__ and {k: self.counterpart(v) for k, v in old.__kwdefaults__.items()}
+                cell.cell_contents = self._own(before.cell_contents)
+        new.__defaults__ = old.__defaults__ and tuple(map(self._own, old.__defaults__))
+        new.__kwdefaults__ = old.__kwdefaults__ and {k: self._own(v) for k, v in old.__kwdefaults__.items()}
         new.__dict__.update({k: self.counterpart(v) for k, v in vars(old).items()})
         for name in ("__doc__", "__module__", "__qualname__", "__annotations__"):
             setattr(new, name, getattr(old, name))
         return new
 
+    def _own(self, value: Any) -> Any:
+        """What a function holds, and keeps a state in."""
+        return copy.deepcopy(value, self.memo) if _is_state(value) else self.counterpart(value)
+
     def _cell(self, old: CellType) -> CellType:
-        if not _full(old) or not self.reaches(old.cell_contents):
+        if not _full(old):
+            return old
+        content = old.cell_contents
+        if not (id(old) in self.written or _is_state(content) or self.keeps(content) or self.reaches(content)):
             return old
         if id(old) not in self.made:
             self.made[id(old)] = CellType()

@@ -12,6 +12,9 @@ _EXTRA_OF = {
     "onnx": "sparsernn[onnx]",
     "onnxscript": "sparsernn[onnx]",
     "onnxruntime": "sparsernn[onnx]",
+    "ziglang": "sparsernn[devices]",
+    "unicorn": "sparsernn[devices]",
+    "wasmtime": "sparsernn[devices]",
     "ray": "sparsernn-studies[ray]",
 }
 

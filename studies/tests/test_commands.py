@@ -8,11 +8,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from rich.console import Console
+from torch import nn
 
+from sparsernn import cli
 from sparsernn.cli import joined, main
 from sparsernn_studies import train
+from sparsernn_studies.commands import export_c_run
 from sparsernn_studies.signals import Stopped
 
 SMALL = ["--set", "strings=200", "hidden=8", "steps=6", "warm_up=2"]
@@ -104,17 +110,40 @@ def test_settings_are_read_by_their_type(capsys):
     assert len(list(noted.parent.glob("results/reber/smoke/*.json"))) == 6
 
 
-def test_a_run_can_be_inspected_timed_and_reported(capsys):
+@pytest.fixture
+def with_export_c(monkeypatch):
+    """The command also where the studies were installed before there was one."""
+    known = {**cli.commands(), "export-c": export_c_run}
+    monkeypatch.setattr(cli, "commands", lambda: known)
+
+
+def test_a_run_can_be_inspected_timed_and_reported(capsys, with_export_c):
     assert main(["run", "reber", "--scale", "smoke"]) == 0
     assert "Report: runs/reber/smoke-seed0/report.html" in capsys.readouterr().out
     for run in ("reber", "runs/reber/smoke-seed0"):
         assert main(["inspect", run]) == 0
         assert "units can go" in capsys.readouterr().out
+    assert main(["export-c", "reber"]) == 1
+    assert "can't run step by step: it packs its sequences" in capsys.readouterr().err and not Path("c").exists()
     assert main(["bench", "reber"]) == 0
     assert "gru-compact" in capsys.readouterr().out
     Path("runs/reber/smoke-seed0/report.html").unlink()
     assert main(["report", "reber"]) == 0
     assert "<html" in Path("runs/reber/smoke-seed0/report.html").read_text(encoding="utf-8")
+
+
+def test_a_model_of_a_run_becomes_c(capsys, monkeypatch, with_export_c):
+    nets = {"thin": nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3))}
+    models = SimpleNamespace(models=nets, sparsified="thin", example_inputs=torch.randn(2, 9, 4))
+    run = lambda opened: SimpleNamespace(loaded=lambda: models)  # noqa: E731
+    monkeypatch.setattr("sparsernn_studies.commands._open", lambda run_: (run, SimpleNamespace(console=Console())))
+    assert main(["export-c", "shakespeare", "--folder", "c", "--name", "net", "--precision", "int8"]) == 0
+    assert "bytes of tables" in capsys.readouterr().out
+    assert {path.name for path in Path("c").iterdir()} == {"net.c", "net.h", "net.json", "net_test.c"}
+    assert main(["export-c", "shakespeare", "--name", "8bit"]) == 1
+    assert "expected the beginning of C names" in capsys.readouterr().err
+    assert main(["export-c", "shakespeare", "--row", "none"]) == 2
+    assert "has no row none; name one of" in capsys.readouterr().err
 
 
 @pytest.fixture

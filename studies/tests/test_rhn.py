@@ -158,6 +158,28 @@ def test_the_best_epochs_net_is_kept(tmp_path: Path) -> None:
     assert again.losses == best.losses
 
 
+def test_the_best_net_is_one_whose_weights_are_gone_as_at_the_end(tmp_path: Path) -> None:
+    # The rate spoils the net from the third epoch on: without masks the second would be the best of all.
+    settings = WordTraining(6, 0.5, 4, 10, hold=2, decay=2.0, clip=2.0, sum_over_time=True, keep_best=True)
+    trainer = WordTrainer(
+        model(drop=HighwayDrop()),
+        TEXT,
+        TEXT[:200],
+        settings,
+        5,
+        tmp_path,
+        lambda net, steps: GroupLasso(net, EXAMPLE, target=0.4, steps=steps // 2),
+    )
+    trainer.train("test")
+    assert trainer.sparsifier is not None and 0 < trainer.settled < 5
+    best = min(trainer.losses[trainer.settled :])
+    assert bits_per_symbol(trainer.model, TEXT[:200], streams=10, window=10) == pytest.approx(best, rel=1e-6)
+    weights = dict(trainer.model.named_parameters())
+    masks = trainer.sparsifier.state_dict()["masks"]
+    assert masks and all(not bool(weights[name][~mask].any()) for name, mask in masks.items())
+    assert min(trainer.losses) < best
+
+
 def test_the_settings_are_the_papers() -> None:
     settings = RECIPES["wen-rhn"].at("paper")
     names = tuple(row.name for row in settings.nets)

@@ -265,6 +265,107 @@ def test_functions_that_hold_the_model_hold_its_copy(how):
     torch.testing.assert_close(fast(y), other(y), rtol=0, atol=1e-5)
 
 
+class Recurring(nn.Module):
+    """A function that `make` returns runs the layer and keeps its state outside of the model."""
+
+    def __init__(self, make) -> None:
+        super().__init__()
+        self.rnn, self.fc = nn.LSTM(3, 8, batch_first=True), nn.Linear(8, 2)
+        self.encode = make(self.rnn)
+
+    def forward(self, x):
+        return self.fc(self.encode(self.rnn, x))
+
+
+def in_a_variable(rnn):
+    state = None
+
+    def encode(rnn, x):
+        nonlocal state
+        y, state = rnn(x, state)
+        return y
+
+    return encode
+
+
+def in_a_list(rnn):
+    kept = []
+
+    def encode(rnn, x):
+        y, kept[:] = rnn(x, tuple(kept) or None)
+        return y
+
+    return encode
+
+
+def in_a_default(rnn):
+    def encode(rnn, x, *, kept={}):  # noqa: B006
+        y, kept["state"] = rnn(x, kept.get("state"))
+        return y
+
+    return encode
+
+
+def in_tensors(rnn):
+    h, c = torch.zeros(1, 2, 8, dtype=torch.float64), torch.zeros(1, 2, 8, dtype=torch.float64)
+
+    def encode(rnn, x):
+        y, (h_n, c_n) = rnn(x, (h, c))
+        h.copy_(h_n), c.copy_(c_n)
+        return y
+
+    return encode
+
+
+def by_two_functions(rnn):
+    state = None
+
+    def put(new):
+        nonlocal state
+        state = new
+
+    def encode(rnn, x):
+        y, new = rnn(x, state)
+        put(new)
+        return y
+
+    return encode
+
+
+def in_a_method(rnn):
+    state = None
+
+    class Encoder(nn.Module):
+        def forward(self, rnn, x):
+            nonlocal state
+            y, state = rnn(x, state)
+            return y
+
+    return Encoder()
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["new", "in use"])
+@pytest.mark.parametrize("make", [in_a_variable, in_a_list, in_a_default, in_tensors, by_two_functions, in_a_method])
+@torch.no_grad()
+def test_a_state_that_a_function_keeps_is_each_copys_own(make, used):
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 3, dtype=torch.float64)
+    models = [Recurring(make).double().eval() for _ in range(2)]
+    for model in models:
+        model.load_state_dict(models[0].state_dict())
+        dead_units(model, "rnn.weight_hh_l0", "fc.weight")
+        if used:
+            model(x)
+    model, twin = models
+    small = srn.compact(model, x)
+    assert small.rnn.hidden_size == 5
+    expected = [twin(x) for _ in range(3)]
+    assert not torch.equal(expected[0], expected[1])
+    for kept in (small, model):
+        for one in expected:
+            assert difference(kept(x), one) <= 1e-10
+
+
 def test_what_holds_the_model_and_cannot_be_made_anew_is_named():
     model, x = Tapped("lambda"), torch.randn(2, 4, 3)
     object.__setattr__(model.fc, "parent", weakref.proxy(model))

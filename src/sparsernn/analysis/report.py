@@ -54,6 +54,7 @@ class Report:
             "layers": [layer.to_dict() for layer in found.layers],
             "kept": [reason.to_dict() for reason in found.kept],
             "notes": list(found.notes),
+            **({"footprint": dict(found.footprint)} if found.footprint else {}),
         }
 
     def gradient_lag(self, lags: int = 50, *, units: int = 32, sequences: int = 4) -> dict[str, Any]:

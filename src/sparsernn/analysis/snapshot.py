@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +18,8 @@ class Snapshot:
 
     `masks`: recurrent weight matrix -> bool, True where the weight is not zero; `dead`: unit set -> bool (units,);
     `alive`: layer -> bool (gates, units), False where the gate is a constant; `kinds`: layer -> kind of each unit;
-    `group_norms`: unit set -> 2-norm of each unit's group of weights, for the units that may go.
+    `group_norms`: unit set -> 2-norm of each unit's group of weights, for the units that may go;
+    `footprint`: what `export_c` says of the model in C, empty if it was not asked.
     """
 
     model: str
@@ -30,6 +32,7 @@ class Snapshot:
     alive: Mapping[str, Tensor] = field(default_factory=dict)
     kinds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     group_norms: Mapping[str, Tensor] = field(default_factory=dict)
+    footprint: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def now(self) -> Count:

@@ -22,22 +22,31 @@ if TYPE_CHECKING:
 _ROLES: tuple[Literal["incoming", "outgoing", "bias", "state"], ...] = ("incoming", "outgoing", "bias", "state")
 
 
-def inspect(model: nn.Module, example_inputs: Any, *, carried_states: bool = False) -> Report:
+def inspect(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    carried_states: bool = False,
+    footprint: Mapping[str, Any] | None = None,
+) -> Report:
     """Look at `model` as it is now and return a `Report`; the model is not changed.
 
     `example_inputs` is a tensor, a tuple of arguments, a dict of keywords or a list of such examples, and
-    `carried_states` says whether states that the model returns are only fed back into it: both as in `trace`. The
-    report holds a copy of what it shows, so that it stays true when training goes on; only `gradient_lag` runs the
-    model again. Raises what `trace` raises.
+    `carried_states` says whether states that the model returns are only fed back into it: both as in `trace`.
+    `footprint`: what `export_c` returned, to be shown with the rest. The report holds a copy of what it shows, so that
+    it stays true when training goes on; only `gradient_lag` runs the model again. Raises what `trace` raises.
     """
     from .._modules import unwrap
     from ..structure.trace import trace
 
     model = unwrap(model)
-    return inspect_structure(model, trace(model, example_inputs, carried_states=carried_states), example_inputs)
+    structure = trace(model, example_inputs, carried_states=carried_states)
+    return inspect_structure(model, structure, example_inputs, footprint or {})
 
 
-def inspect_structure(model: nn.Module, structure: Structure, example_inputs: Any) -> Report:
+def inspect_structure(
+    model: nn.Module, structure: Structure, example_inputs: Any, footprint: Mapping[str, Any] | None = None
+) -> Report:
     """`inspect` for a model that has been traced already."""
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     groups = structure.groups("unit").of(parameters)
@@ -79,6 +88,7 @@ def inspect_structure(model: nn.Module, structure: Structure, example_inputs: An
             alive=alive,
             kinds=kinds,
             group_norms=_group_norms(groups, parameters),
+            footprint=dict(footprint or {}),
         ),
         source=(model, example_inputs),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich import box
@@ -25,9 +25,23 @@ def render(found: Snapshot, verdict: str, width: int = _PLAIN_WIDTH) -> Renderab
     parts: list[RenderableType] = [Text(verdict, style="bold"), Text(""), _layers(found, width)]
     if found.kept:
         parts += [Text(""), _reasons(found)]
+    if found.footprint:
+        parts += [Text(""), Text.assemble(("In C: ", "bold"), in_c(found.footprint))]
     for note in found.notes:
         parts += [Text(""), Text.assemble(("Note: ", "bold"), note)]
     return Group(*parts)
+
+
+def in_c(footprint: Mapping[str, Any]) -> str:
+    """What `export_c` returned, in a sentence."""
+    flash, ram, measured = footprint["flash"], footprint["ram"], footprint["measured"]
+    stack = f" and {ram['stack']:,} of stack" if "stack" in ram else ""
+    steps = ", ".join(f"{m['instructions']:,} on {name}" for name, m in measured.items() if "instructions" in m)
+    return (
+        f"{flash['tables']:,} bytes of tables and {flash['code']:,} of code ({flash['code_is']}), "
+        f"{ram['state']:,} bytes of state{stack}, {footprint['multiply_adds']:,} multiply-adds a step"
+        f"{f'; instructions a step: {steps}' if steps else ''}."
+    )
 
 
 def plain_text(found: Snapshot, verdict: str) -> str:

@@ -21,6 +21,7 @@ from .files import header, source
 from .folder import write_all
 from .footprint import footprint
 from .lowering import Refused
+from .measured import on_processors
 from .plan import lower
 from .refusals import check_choices, check_model, check_name, check_numbers
 from .vectors import vectors_source
@@ -40,19 +41,24 @@ def export_c(
     time: int | Mapping[str, int | None] | None = None,
     states: States | None = None,
     delay: int = 0,
+    measure: bool = False,
 ) -> dict[str, Any]:
     """Write one time step of a causal model as C99 that needs no library and gives the same bits on every processor.
 
     Four files come to lie in `folder`, all or none: NAME.h and NAME.c (a state without pointers, `NAME_reset`,
     `NAME_step`; no heap, no global that is written), NAME_test.c (`NAME_test()` is 0, or the number of the first step
-    that differs from the reference) and NAME.json (bytes of tables and state, multiply-adds). weights="file" puts the
-    tables into NAME.bin instead, which the caller loads and hands to each step.
+    that differs from the reference) and NAME.json (the footprint: see below). weights="file" puts the tables into
+    NAME.bin instead, which the caller loads and hands to each step.
 
     example: the model's inputs, as it is called, of any length in time; not needed for a model that begins with an
     Embedding, a Linear or a recurrent layer. precision: "float32", or "int8" for products with weights in int8 and one
-    scale a row, inputs with one scale a step. batch: sequences that a step runs side by side
-    (a model that takes one step itself: those of the example). time, states, delay: as
-    for `accelerate(model).stream`. Returns the content of NAME.json.
+    scale a row, inputs with one scale a step. batch: sequences that a step runs side by side (a model that takes one
+    step itself: those of the example). time, states, delay: as for `accelerate(model).stream`. measure: compile for
+    Cortex-M4, aarch64 and RISC-V and run there, by an emulator (`pip install 'sparsernn[devices]'`; some seconds).
+
+    Returns the content of NAME.json. "flash": bytes of the tables (exact) and of the code (an estimate unless
+    measured); "ram": bytes of the state (exact), of the stack (measured); "multiply_adds" of a step; "measured": for
+    each processor bytes of code and stack, and instructions of a step, which are no cycles.
 
     Raises ValueError and RuntimeError with the reason where C can't be written, before anything is: for a model in
     training mode or accelerated already, one that can't run step by step, weights that are not finite.
@@ -68,7 +74,7 @@ def export_c(
             made = make_program(model, rows, time, states, delay)
     except NotAProgram as reason:
         raise NotAProgram(f"export_c: {type(model).__name__} can't run step by step: {reason}") from None
-    return export_program(made.program, folder, name, precision, weights, step_inputs(made, VECTORS))
+    return export_program(made.program, folder, name, precision, weights, step_inputs(made, VECTORS), measure)
 
 
 def export_program(
@@ -78,6 +84,7 @@ def export_program(
     precision: str = "float32",
     weights: str = "source",
     inputs: Steps | None = None,
+    measure: bool = False,
 ) -> dict[str, Any]:
     """Write `program` as NAME.h, NAME.c, NAME_test.c and NAME.json; returns the content of NAME.json.
 
@@ -93,12 +100,13 @@ def export_program(
         raise ValueError(f"export_c: {refused}") from None
     given = sample(plan, VECTORS) if inputs is None else inputs
     outputs, errors = check(plan, given, precision)
-    report = footprint(plan, name, precision, errors)
+    text, tests = source(plan, name), vectors_source(plan, name, given[:VECTORS], outputs[:VECTORS])
+    report = footprint(plan, name, precision, errors, text, on_processors(plan, name, tests) if measure else {})
     contents: dict[str, str | bytes] = {f"{name}.bin": blob(plan.tables)} if plan.filed else {}
     contents |= {
         f"{name}.h": header(plan, name),
-        f"{name}.c": source(plan, name),
-        f"{name}_test.c": vectors_source(plan, name, given[:VECTORS], outputs[:VECTORS]),
+        f"{name}.c": text,
+        f"{name}_test.c": tests,
         f"{name}.json": json.dumps(report, indent=2) + "\n",
     }
     write_all(folder, contents)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from ..structure.grids import integers
 from .places import Place
 from .products import STRIP, WORTH, Tables, gate_strips, strips
 from .source import Source
@@ -52,10 +54,8 @@ class Words:
 
 def pack_int8(weight: np.ndarray, gates: int, tables: Tables, row: Place) -> Words:
     """The words of a matrix of floats."""
-    weight = np.asarray(weight, np.float32)
-    most = np.abs(weight).max(1)
-    scales = (most / np.float32(127)).astype(np.float32)
-    numbers = np.rint(weight / np.where(most > 0, scales, 1)[:, None]).clip(-127, 127).astype(np.int8)
+    weight = np.array(weight, np.float32)  # torch takes no memory that it may not write
+    numbers, scales = (found.numpy() for found in integers(torch.from_numpy(weight)))
     columns = weight.shape[1]
     filled = np.zeros((len(weight), -(-columns // WORD) * WORD), np.int8)
     filled[:, :columns] = numbers

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..structure.trace import trace
+from .clipping import ClippingWatch, clip_all
 from .governed import Include
 from .hooks import overflowed
 from .multipliers import multipliers
@@ -55,6 +56,8 @@ class Bayes(Sparsifier):
         sigma_rate: factor of the learning rate for all log sigmas. With adaptive optimizers they move by one rate a
             step, so larger factors save epochs.
         mean_rate: the same for the multipliers' means, which move in shares of themselves.
+        max_norm: clip the gradients to this norm at each step, those of likelihood and divergence together and of log
+            sigmas as well. Clipped before the step, the likelihood's alone would be, which is warned of.
         carried_states: states that the model returns are only fed back into it, so their units may go.
 
     `attach` adds the posterior's parameters to the optimizer, in groups of their own without weight decay whose
@@ -73,9 +76,10 @@ class Bayes(Sparsifier):
         log_sigma: float = -3.0,
         sigma_rate: float = 1.0,
         mean_rate: float = 1.0,
+        max_norm: float | None = None,
         carried_states: bool = False,
     ) -> None:
-        levels = _checked(level, train_size, log_sigma, sigma_rate, mean_rate)
+        levels = _checked(level, train_size, log_sigma, sigma_rate, mean_rate, max_norm)
         super().__init__(model, include)
         if "gate" in levels and not self._governed.layers:
             raise ValueError('Bayes: level="gate" needs a recurrent layer, and include= selects none.')
@@ -86,6 +90,7 @@ class Bayes(Sparsifier):
             )
         self.levels, self.train_size = levels, train_size
         self.sigma_rate, self.mean_rate = float(sigma_rate), float(mean_rate)
+        self.max_norm, self._clipping = max_norm, ClippingWatch()
         self._structure = None
         if example_inputs is not None:
             self._structure = trace(self._root, example_inputs, carried_states=carried_states)
@@ -202,6 +207,13 @@ class Bayes(Sparsifier):
                     parameter.grad = torch.zeros_like(parameter)
                 torch.distributed.all_reduce(parameter.grad)
                 parameter.grad /= count
+        self._clipping.look(self._parameters.values(), scale)
+
+    def _prepare(self, scale: Tensor | float, first: bool = True) -> Tensor | None:
+        penalty = super()._prepare(scale, first)
+        if self.max_norm is not None:
+            clip_all(self._optimizers[0], self.max_norm, scale)
+        return penalty
 
     def _add_gradient(self, scale: Tensor | float) -> Tensor | None:
         self._posterior.add_gradient(self._parameters, scale / self.train_size)
@@ -258,7 +270,12 @@ class Bayes(Sparsifier):
 
 
 def _checked(
-    level: BayesLevel | Sequence[BayesLevel], train_size: int, log_sigma: float, sigma_rate: float, mean_rate: float
+    level: BayesLevel | Sequence[BayesLevel],
+    train_size: int,
+    log_sigma: float,
+    sigma_rate: float,
+    mean_rate: float,
+    max_norm: float | None,
 ) -> tuple[BayesLevel, ...]:
     """The levels, each once; ValueError with a sentence for whatever is wrong."""
     known = get_args(BayesLevel)
@@ -275,4 +292,6 @@ def _checked(
     for name, value in (("sigma_rate", sigma_rate), ("mean_rate", mean_rate)):
         if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
             raise ValueError(f"Bayes: {name} is {value!r}, expected a factor of the learning rate, 0 or more.")
+    if max_norm is not None and not (isinstance(max_norm, (int, float)) and 0 < max_norm < float("inf")):
+        raise ValueError(f"Bayes: max_norm is {max_norm!r}, expected the largest norm of all gradients, above 0.")
     return tuple(name for name in known if name in names)

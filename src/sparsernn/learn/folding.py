@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from .._modules import copied
-from ..structure import examples
 from ..structure.groups import SliceGroups
 from ..structure.sites import Site, SiteRecorder
 from ..structure.structure import Structure
 from .least_squares import Reader, Sizes
+from .recording import Recording
 
 PROBE = 0.1  # share of a set's units that is folded to see how much the outputs change by it
 
@@ -30,24 +30,21 @@ class Step:
 
 
 class Folding:
-    """`groups` of `model`, whose readers' operands `recorder` saw. `calls`: on which outputs are compared."""
+    """`groups` of a model, whose readers' operands were recorded."""
 
     def __init__(
         self,
-        model: nn.Module,
+        recording: Recording,
         structure: Structure,
         groups: SliceGroups,
-        recorder: SiteRecorder,
-        calls: Sequence[examples.Call],
         ridge: float,
     ) -> None:
-        self.model, self.groups, self.calls = model, groups, calls
-        self.sites = recorder.sites
-        self.reasons = _reasons(structure, groups, recorder)
+        self.model, self.groups, self.outputs = recording.model, groups, recording.outputs
+        read = {(m.parameter, m.axis) for m in groups.members if m.role == "outgoing"}
+        self.sites = {key: site for key, site in recording.recorder.sites.items() if key in read}
+        self.reasons = _reasons(structure, groups, recording.recorder)
         self.may_go = torch.tensor([reason is None for reason in self.reasons])
         self.readers = {key: self._reader(site, ridge) for key, site in self.sites.items()}
-        self.outputs = [_outputs(self.model, call) for call in calls]
-        self.power = _power(self.outputs)
 
     def _reader(self, site: Site, ridge: float) -> Reader:
         parameters = dict(self.model.named_parameters())
@@ -81,10 +78,6 @@ class Folding:
             site.put(parameters[site.parameter], result)
         return model
 
-    def change(self, model: nn.Module) -> float:
-        """Mean squared change of the outputs, summed over their leaves, in shares of their power."""
-        return _difference(self.outputs, [_outputs(model, call) for call in self.calls]) / self.power
-
     def scales(self) -> Tensor:
         """For each group what a mean squared change of one in its readers' outputs does to the model's outputs.
 
@@ -101,7 +94,7 @@ class Folding:
             if gone is None:
                 continue
             parts = [reader.change(reader.solved(gone[0])) for reader in self.readers.values()]
-            changed = self.change(self.written(copied(self.model), gone[0]))
+            changed = self.outputs.change(self.written(copied(self.model), gone[0]))
             if sum(parts) > 0 and math.isfinite(changed) and changed > 0:
                 found[mine] = changed / sum(parts)
         return found
@@ -195,23 +188,3 @@ def _reasons(structure: Structure, groups: SliceGroups, recorder: SiteRecorder) 
             stays(group_of[classes.channel_class[side]], "it is multiplied with another activation")
     stays(torch.nonzero(~read)[:, 0], "nothing reads it")
     return found
-
-
-@torch.no_grad()
-def _outputs(model: nn.Module, call: examples.Call) -> list[Tensor]:
-    result = examples.run(model, examples.fresh(call))
-    return [t.detach().to("cpu", torch.float64) for t in examples.tensors_in(result) if t.is_floating_point()]
-
-
-def _power(outputs: Sequence[Sequence[Tensor]]) -> float:
-    """Variance of the outputs, summed over their leaves."""
-    leaves = [torch.cat([t.reshape(-1) for t in same]) for same in zip(*outputs)]
-    return max(sum(float(leaf.var(correction=0)) for leaf in leaves), 1e-300)
-
-
-def _difference(a: Sequence[Sequence[Tensor]], b: Sequence[Sequence[Tensor]]) -> float:
-    total = 0.0
-    for same_a, same_b in zip(zip(*a), zip(*b)):
-        squares = sum(float((x - y).square().sum()) for x, y in zip(same_a, same_b))
-        total += squares / max(1, sum(t.numel() for t in same_a))
-    return total

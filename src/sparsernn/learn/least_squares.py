@@ -26,9 +26,7 @@ class Reader:
     """
 
     def __init__(self, rows_RI: Tensor, moment_II: Tensor, groups_I: Tensor, ridge: float, *, bias: bool) -> None:
-        moment_II = moment_II.clone()
-        diagonal = moment_II.diagonal()[: len(moment_II) - bias]
-        diagonal.add_(ridge * float(diagonal.mean()))
+        moment_II = with_ridge(moment_II, ridge, len(moment_II) - bias)
         self.moment_II, self.rows_RI, self.groups_I = moment_II, rows_RI, groups_I
         may_go = torch.nonzero(groups_I >= 0)[:, 0]
         self.groups = groups_I[may_go]
@@ -90,6 +88,15 @@ class Reader:
         """Mean squared change of the outputs, summed over rows, if the matrix were `result_RI`."""
         difference = result_RI - self.rows_RI
         return float(((difference @ self.moment_II) * difference).sum())
+
+
+def with_ridge(moment_II: Tensor, ridge: float, inputs: int) -> Tensor:
+    """`moment_II` with `ridge` times the mean power of the first `inputs` inputs on their diagonal."""
+    moment_II = moment_II.clone()
+    diagonal = moment_II.diagonal()[:inputs]
+    # Where nothing ever came in (states before a first and only step) any weights do: let them be.
+    diagonal.add_(ridge * float(diagonal.mean()) or float(not diagonal.any()))
+    return moment_II
 
 
 class Sizes:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..structure.grids import integers
 from .compiled import address
 from .order import WIDTH, plain_order
 
@@ -202,17 +203,10 @@ def pack_bitmask(weight: Tensor, arrangement: Arrangement, half: bool = False) -
     )  # fmt: skip
 
 
-def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(rows, columns) -> int8 with one scale a row, and the scales (rows,)."""
-    scales = weight.abs().amax(1) / 127
-    safe = torch.where(scales > 0, scales, 1.0)
-    return (weight / safe.unsqueeze(1)).round().clamp(-127, 127).to(torch.int8), scales
-
-
 def _words(weight: Tensor, arrangement: Arrangement) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Living blocks, their weights (blocks, words, WIDTH, 4) int8, scales and shifts (blocks, WIDTH)."""
     chosen = living(weight, arrangement)
-    small, scales = quantise(weight)
+    small, scales = integers(weight)
     small = torch.nn.functional.pad(small, (0, -weight.shape[1] % 4))
     tall = _blocks_of(small, arrangement)[chosen]
     words = tall.view(len(chosen), WIDTH, tall.shape[2] // 4, 4).transpose(1, 2).contiguous()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._modules import copied
+from .._modules import copied, kept_by_functions
 from . import examples
 
 
@@ -65,6 +65,7 @@ def _held(model: nn.Module) -> list[Any]:
             if name not in ("_parameters", "_modules"):
                 found.append(name)
                 _collect(value, found, 0)
+    _collect(kept_by_functions(model), found, 0)
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._modules import in_eval, unwrap
+from .._modules import in_eval, kept_by_functions, unwrap
 from . import examples
 from .build import build, computed_layers, declare_cells
 from .cells import RecurrentLayer, has_computed, made_plain_by, recurrent_layers, unmanaged_modules
@@ -121,7 +121,8 @@ def _run_one(
     named = [(n, t) for n, t in (*twin.named_parameters(), *twin.named_buffers()) if t is not None]
     names, tensors = [n for n, _ in named], [t for _, t in named]
     same = [examples.fresh(call), examples.fresh(call)]
-    loose = [t for m in twin.modules() for t in examples.tensors_in(vars(m))]
+    holders = [*(vars(m) for m in twin.modules()), kept_by_functions(twin)]
+    loose = [t for holder in holders for t in examples.tensors_in(holder)]
     tracer = Tracer(names, tensors, channels, [*constants, *loose, *examples.tensors_in(same)])
     for result in results(twin, same, number, within=tracer):
         for place, leaf in enumerate(examples.leaves_in(result)):

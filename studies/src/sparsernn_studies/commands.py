@@ -99,6 +99,7 @@ def export_c_run(
     name: str = "model",
     row: str | None = None,
     precision: Literal["float32", "int8"] = "float32",
+    measure: bool = False,
 ) -> None:
     """Write one time step of a model of a finished run as C that needs no library, with vectors to test it.
 
@@ -108,7 +109,9 @@ def export_c_run(
         name: what its C functions begin with.
         row: whose model; that of the sparse row otherwise.
         precision: of the products.
+        measure: count code, stack and instructions on emulated processors (pip install 'sparsernn[devices]').
     """
+    from sparsernn.analysis.terminal import in_c
     from sparsernn.export.export_c import export_c
 
     recipe, opened = _open(run)
@@ -116,11 +119,12 @@ def export_c_run(
     row = found.sparsified if row is None else row
     if row not in found.models:
         raise SettingsError(f"{run} has no row {row}; name one of {', '.join(found.models)}.")
-    report = export_c(found.models[row].cpu().eval(), folder, name, found.example_inputs, precision)
-    opened.console.print(
-        f"{folder / name}.c: {report['flash']['tables']:,} bytes of tables, {report['ram']['state']:,} of state, "
-        f"{report['multiply_adds']:,} multiply-adds a step."
-    )
+    model = found.models[row].cpu().eval()
+    try:
+        report = export_c(model, folder, name, found.example_inputs, precision, measure=measure)
+    except RuntimeError as reason:  # a sentence: the model can't run step by step, or int8 spoils it
+        raise ValueError(reason) from None
+    opened.console.print(f"{folder / name}.c: {in_c(report)}", soft_wrap=True)
 
 
 def bench_run(run: str, /) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from sparsernn.learn.bayes import Bayes
 from sparsernn.learn.sparsifier import Sparsifier
 
 from . import checkpoint
@@ -126,7 +127,10 @@ def train(
                 loss, loop.state = objective.loss(parallel, batch, loop.state)
             optimizer.zero_grad()
             accelerator.backward(loss)
-            accelerator.clip_grad_norm_(parallel.parameters(), settings.clip)
+            if isinstance(loop.sparsifier, Bayes):  # clips what it adds as well
+                loop.sparsifier.max_norm = settings.clip
+            else:
+                accelerator.clip_grad_norm_(parallel.parameters(), settings.clip)
             optimizer.step()
             loop.schedule.step()
             loop.step += 1

@@ -38,8 +38,8 @@ class WordTraining:
     `alpha`, `beta`: strengths of AR and TAR. `steps`: stop after so many, 0 never.
     `sum_over_time`: the loss is summed over a window's time steps and averaged over the batch, as published strengths
     of penalties and clipping thresholds of Zaremba's nets want it. `keep_best`: the result is the net after the epoch
-    of the least validation loss. `precision` "bfloat16" takes the products with
-    the vocabulary's matrix in bfloat16; sums, states and all other products stay in float32.
+    of the least validation loss, among those since the sparsifier's masks last changed. `precision` "bfloat16" takes
+    the products with the vocabulary's matrix in bfloat16; sums, states and all other products stay in float32.
     """
 
     epochs: int
@@ -113,6 +113,7 @@ class WordTrainer:
         self.kept: list[float] = []  # density after each epoch, if there is a sparsifier
         self.total, self.count = 0.0, 0  # of the running epoch, nats and words
         self.train_perplexity: list[float] = []
+        self.held, self.settled = 0, 0  # weights that masks held at zero after the last epoch; since which epoch
         self.optimizer = self._optimizer()
         if sparsify is not None and settings.patience:
             raise ValueError("patience changes the optimizer in midway, which a sparsifier cannot follow; set it to 0.")
@@ -150,7 +151,7 @@ class WordTrainer:
         self._save()
         if self.sparsifier is not None:
             self.sparsifier.finish()
-        if self.best.is_file() and self.epoch >= s.epochs:
+        if self.best.is_file() and self.epoch >= s.epochs and self._held() == self.held:
             self.model.load_state_dict(checkpoint.read(self.best)["model"])
 
     @contextmanager
@@ -207,7 +208,10 @@ class WordTrainer:
                 self.averaging = bits > min(self.losses[: -s.patience])
                 self.optimizer = self._optimizer() if self.averaging else self.optimizer
             self.losses.append(bits)
-            if s.keep_best and bits == min(self.losses):
+            if (held := self._held()) != self.held:  # what was best before has weights that are gone by now
+                self.held, self.settled = held, len(self.losses) - 1
+                self.best.unlink(missing_ok=True)
+            if s.keep_best and bits == min(self.losses[self.settled :]):
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 checkpoint.write(self.best, {"model": self.model.state_dict()})
             log.info("epoch %d: valid perplexity %.2f", self.epoch + 1, 2**bits)
@@ -215,6 +219,11 @@ class WordTrainer:
             self.kept.append(self.sparsifier.density())
         self.epoch, self.place, self.total, self.count = self.epoch + 1, 0, 0.0, 0
         self.state = self.model.zero_state(s.batch)
+
+    def _held(self) -> int:
+        """How many weights the sparsifier's masks hold at zero."""
+        masks = {} if self.sparsifier is None else self.sparsifier.state_dict()["masks"]
+        return sum(int((~mask).sum()) for mask in masks.values())
 
     def _optimizer(self) -> torch.optim.Optimizer:
         s = self.settings
@@ -271,5 +280,17 @@ class WordTrainer:
         checkpoint.set_random_state(kept["random"])
 
 
-_COURSE = ("epoch", "place", "step", "averaging", "losses", "kept", "total", "count", "train_perplexity")
+_COURSE = (
+    "epoch",
+    "place",
+    "step",
+    "averaging",
+    "losses",
+    "kept",
+    "total",
+    "count",
+    "train_perplexity",
+    "held",
+    "settled",
+)
 _FREE = ("steps", "epochs", "checkpoint_every", "device")  # what a resumed training may change, without a sparsifier

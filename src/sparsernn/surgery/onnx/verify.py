@@ -19,7 +19,7 @@ from .variants import Variants
 
 TOLERANCE = 1e-4  # float32, of the output's largest value
 ROUNDING = 16  # times the difference between torch's own float32 and float64
-SECONDS = 30.0  # no length is checked that would take torch longer
+SECONDS = 30.0  # of torch; batches and lengths that would take longer together are not checked
 CURE = (
     "Python loops over time or batch, len(x) and pooling over a whole length come out with the example's sizes.\n"
     "Put nn.LSTM, nn.GRU or nn.RNN in the place of a loop of cells, x.shape[0] in that of len(x), y.amax(-1) in that "
@@ -57,9 +57,12 @@ class Check:
                 f"The model takes Python numbers out of it{where} (item, tolist, numpy): compute with tensors."
             )
         self._compare("the example with other numbers", variants.of(self.flat.examples, 1))
-        for seed, (what, sizes) in enumerate(self._cases(), start=2):
-            if sizes and seconds * max(new / one.size for one, new in sizes) > SECONDS:
-                continue
+        left = SECONDS
+        cases = [(seconds * max(new / one.size for one, new in sizes), what, sizes) for what, sizes in self._cases()]
+        for seed, (cost, what, sizes) in enumerate(sorted(cases, key=lambda case: case[0]), start=2):
+            if cost > left:
+                break
+            left -= cost
             values = resized(self.flat.examples, [(one.axes, new) for one, new in sizes])
             if not self._compare(what, variants.of(values, seed)):
                 self._compare(what, values)

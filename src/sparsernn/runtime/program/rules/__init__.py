@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ..eliminate import Rule
-from . import convolutions, features, moves, pointwise, recurrent, reductions, slices
+from . import convolutions, features, moves, padding, pointwise, recurrent, reductions, slices
 
 RULES: Mapping[str, Rule] = MappingProxyType(
-    pointwise.RULES | moves.RULES | features.RULES | slices.RULES | convolutions.RULES | reductions.RULES
-    | recurrent.RULES
+    pointwise.RULES | moves.RULES | features.RULES | slices.RULES | padding.RULES | convolutions.RULES
+    | reductions.RULES | recurrent.RULES
 )  # fmt: skip

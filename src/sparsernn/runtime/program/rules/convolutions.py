@@ -11,7 +11,7 @@ from ..eliminate import Rule, Step
 from ..program import Clock
 from ..values import CONST, Value
 from .moves import clock_of
-from .slices import padded
+from .padding import padded
 from .windows import window
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..eliminate import Rule, Step, joined
 from ..program import Clock
 from ..values import CONST, NOW, SEQUENCE, Elements, Value
-from .moves import clock_of, picked
+from .moves import picked
 from .pointwise import aligned
 from .windows import delayed, past
 
@@ -149,50 +149,6 @@ def begun(step: Step, x: Value, count: int, start: Any) -> Value:
     return x.but(out.unsqueeze(x.axis), clock=clock, lengths=lengths)
 
 
-def pad(step: Step) -> Value:
-    """Padding in front of a sequence; that at its end asks nothing of a step. Along features into a new tensor."""
-    x, sizes = step["self"], list(step["pad"])
-    if step.get("mode", "constant") != "constant" and any(sizes):
-        step.fail(f"pads by {step['mode']}: pad with a number, or keep the frames yourself.")
-    if sizes != list(step.other.args["pad"]):
-        step.fail("pads by a number of steps that depends on the length of the sequence.")
-    return padded(step, x, sizes, float(step.get("value") or 0.0))
-
-
-def padded(step: Step, x: Value, sizes: Sequence[int], value: float) -> Value:
-    """sizes: in front and behind, of the last axis, of the one before it, ..."""
-    for n in range(len(sizes) // 2):
-        dim, front, behind = step.dim(x) - 1 - n, sizes[2 * n], sizes[2 * n + 1]
-        if dim != x.axis:
-            x = _padded_features(step, x, dim, front, behind, value)
-        elif x.moves:
-            if front > 0:
-                x = begun(step, x, front, value)
-            elif front < 0:
-                x = x.but(step.tensor(x), clock=Clock(x.clock.every, x.clock.first - front * x.clock.every),
-                          lengths=(x.lengths[0] + front, x.lengths[1] + front))  # fmt: skip
-            x = x.but(step.tensor(x), lengths=(x.lengths[0] + behind, x.lengths[1] + behind))
-        elif front > 0 or behind > 0:
-            step.fail("pads a tensor that is the same at each step.")
-    return x
-
-
-def _padded_features(step: Step, x: Value, dim: int, front: int, behind: int, value: float) -> Value:
-    tensor, clock = step.tensor(x), clock_of(x)
-    if front < 0 or behind < 0:
-        tensor = tensor.narrow(dim, max(-front, 0), tensor.shape[dim] + min(front, 0) + min(behind, 0))
-        front, behind = max(front, 0), max(behind, 0)
-    if front or behind:
-        shape = list(tensor.shape)
-        shape[dim] += front + behind
-        out = step.build.work("pad", shape, tensor)
-        if value:  # buffers begin as zeros
-            step.build.emit("copy", (value,), (out,), clock)
-        step.build.emit("copy", (tensor,), (out.narrow(dim, front, tensor.shape[dim]),), clock)
-        tensor = out
-    return x.but(tensor, data=None)
-
-
 def cat(step: Step) -> Value:
     """Side by side along features; along time a constant may stand in front of a sequence, or behind it."""
     values: list[Value] = list(step["tensors"])
@@ -273,6 +229,6 @@ def _roll(step: Step) -> Value:
 
 
 RULES: dict[str, Rule] = {
-    "select": select, "slice": cut, "narrow": cut, "unfold": unfold, "unbind": unbind, "pad": pad,
-    "constant_pad_nd": pad, "cat": cat, "concat": cat, "concatenate": cat, "stack": stack, "roll": _roll,
+    "select": select, "slice": cut, "narrow": cut, "unfold": unfold, "unbind": unbind, "cat": cat, "concat": cat,
+    "concatenate": cat, "stack": stack, "roll": _roll,
 }  # fmt: skip

@@ -1,4 +1,7 @@
-"""Other processors: zig's C compiler for all of them, unicorn and wasmtime to run what it makes (all by pip)."""
+"""Other processors: a C compiler for all of them (zig's), emulators that run what it makes (unicorn, wasmtime); by pip.
+
+pip install 'sparsernn[devices]'
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ import importlib.util
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import pytest
+from ..extras import require
 
 MEMORY = """\
 #include <stddef.h>
@@ -51,37 +56,43 @@ TARGETS = {
     "WebAssembly": ("wasm32-freestanding-none", "generic"),
     "WebAssembly simd128": ("wasm32-freestanding-none", "generic+simd128"),
 }
+EMULATED = ("Cortex-M4", "aarch64", "RISC-V")
 STACK, RETURN = 0x7000000, 0x7800000  # in 128 MiB of memory from 0 on
+PAINT, PAINTED = 0xA5, 1 << 16  # bytes below the stack's top that a call is seen to use
 
 
-def need(*modules: str) -> None:
-    """Skip where one of these packages is missing."""
-    for module in modules:
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed")
+def missing(*modules: str) -> list[str]:
+    """Which of these packages are not installed."""
+    return [module for module in modules if importlib.util.find_spec(module) is None]
 
 
 def zig(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "ziglang", *arguments], check=True)
 
 
-def built(folder: Path, source: Path, entry: str, target: str, *flags: str) -> Path:
-    """`source` and what it needs of a C library, linked for `target`."""
+def compiled(source: Path, target: str, *flags: str, level: str = "-O2") -> Path:
+    """The object file of `source` beside it. Raises CalledProcessError where the compiler refuses it."""
     triple, processor = TARGETS[target]
-    (folder / "memory.c").write_text(MEMORY)
+    made = source.with_suffix(".o")
     own = ["-fPIC"] if triple.startswith("x86") else []
-    objects = []
-    for file, extra in ((source, flags), (folder / "memory.c", ("-fno-builtin",))):
-        objects.append(str(folder / f"{file.stem}.o"))
-        zig("cc", "-target", triple, f"-mcpu={processor}", "-O2", "-fno-sanitize=all", "-ffreestanding", "-Werror",
-            *own, *extra, "-c", str(file), "-o", objects[-1])  # fmt: skip
+    zig("cc", "-target", triple, f"-mcpu={processor}", level, "-fno-sanitize=all", "-ffreestanding", "-Werror",
+        *own, *flags, "-c", str(source), "-o", str(made))  # fmt: skip
+    return made
+
+
+def built(folder: Path, source: Path, entries: str | Sequence[str], target: str, *flags: str) -> Path:
+    """`source` and what it needs of a C library, linked for `target`; the first of `entries` is where it begins."""
+    entries = [entries] if isinstance(entries, str) else list(entries)
+    triple, _ = TARGETS[target]
+    (folder / "memory.c").write_text(MEMORY)
+    objects = [str(compiled(source, target, *flags)), str(compiled(folder / "memory.c", target, "-fno-builtin"))]
     program = folder / f"{source.stem}.{triple[:4]}"
     if triple.startswith("wasm"):
-        zig("wasm-ld", "--no-entry", f"--export={entry}", *objects, "-o", str(program))
+        zig("wasm-ld", "--no-entry", *(f"--export={e}" for e in entries), *objects, "-o", str(program))
     elif triple.startswith("x86"):
         zig("ld.lld", "-shared", *objects, "-o", str(program))
     else:
-        zig("ld.lld", "-static", f"--entry={entry}", "--image-base=0x100000", *objects, "-o", str(program))
+        zig("ld.lld", "-static", f"--entry={entries[0]}", "--image-base=0x100000", *objects, "-o", str(program))
     return program
 
 
@@ -90,42 +101,34 @@ def run(program: Path, entry: str, target: str) -> int:
     if target.startswith("Web"):
         return _in_wasmtime(program, entry)
     if target in ("x86-64", "AVX2", "AVX-512"):
-        _has(target)
         return getattr(ctypes.CDLL(str(program)), entry)()
     return Emulated(program, target).call()
 
 
-def _has(target: str) -> None:
-    flag = {"AVX2": "avx2", "AVX-512": "avx512vl"}.get(target, "sse2")
-    if flag not in Path("/proc/cpuinfo").read_text():
-        pytest.skip(f"this processor has no {target}")
-
-
 def _in_wasmtime(program: Path, entry: str) -> int:
-    need("wasmtime")
-    import wasmtime
-
+    wasmtime: Any = require("wasmtime", "running WebAssembly")
     store = wasmtime.Store()
     module = wasmtime.Module.from_file(store.engine, str(program))
     instance = wasmtime.Instance(store, module, [])
-    return instance.exports(store)[entry](store)
+    function: Any = instance.exports(store)[entry]
+    return function(store)
 
 
 class Emulated:
-    """A program in unicorn."""
+    """A program in unicorn: `call` runs it from its entry; `instructions` and `stack` (bytes) say what that took."""
 
     def __init__(self, program: Path, target: str) -> None:
-        need("unicorn")
-        import unicorn
-        from unicorn import arm64_const, arm_const, riscv_const
-
+        unicorn: Any = require("unicorn", "running code of other processors")
+        arm_const, arm64_const, riscv_const = (
+            importlib.import_module(f"unicorn.{kind}_const") for kind in ("arm", "arm64", "riscv")
+        )
         arm = {
             "Cortex-M4": (unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS, arm_const, "ARM"),
             "aarch64": (unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM, arm64_const, "ARM64"),
             "RISC-V": (unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32, riscv_const, "RISCV"),
         }
         architecture, mode, names, prefix = arm[target]
-        self.machine = unicorn.Uc(architecture, mode)
+        self.machine: Any = unicorn.Uc(architecture, mode)
         if target == "Cortex-M4":
             self.machine.ctl_set_cpu_model(arm_const.UC_CPU_ARM_CORTEX_M4)
         self.machine.mem_map(0, 128 << 20)
@@ -143,15 +146,17 @@ class Emulated:
         else:
             self.machine.reg_write(riscv_const.UC_RISCV_REG_MSTATUS, 1 << 13)
         self.instructions = 0
+        self.stack = 0
 
     def call(self, count: bool = False) -> int:
-        import unicorn
-
         if count:
-            self.machine.hook_add(unicorn.UC_HOOK_CODE, self._counted)
+            self.machine.hook_add(importlib.import_module("unicorn").UC_HOOK_CODE, self._counted)
+        self.machine.mem_write(STACK - PAINTED, bytes([PAINT]) * PAINTED)
         self.machine.reg_write(self.registers["stack"], STACK)
         self.machine.reg_write(self.registers["return"], RETURN | self.thumb)
         self.machine.emu_start(self.entry | self.thumb, RETURN)
+        below = bytes(self.machine.mem_read(STACK - PAINTED, PAINTED))
+        self.stack = len(below.lstrip(bytes([PAINT])))
         return self.machine.reg_read(self.registers["result"]) & 0xFFFFFFFF
 
     def _counted(self, *_: object) -> None:
@@ -171,3 +176,15 @@ class Emulated:
             if kind == 1 and length:
                 self.machine.mem_write(address, data[offset : offset + length])
         return entry & ~1
+
+
+def code_bytes(data: bytes) -> int:
+    """Bytes of the instructions in an ELF file, literals among them; tables lie in other sections."""
+    wide = data[4] == 2
+    (table,) = struct.unpack_from("<Q" if wide else "<I", data, 40 if wide else 32)
+    size, count = struct.unpack_from("<HH", data, 58 if wide else 46)
+    total = 0
+    for k in range(count):
+        flags, _, _, length = struct.unpack_from("<QQQQ" if wide else "<IIII", data, table + k * size + 8)
+        total += length if flags & 4 else 0  # SHF_EXECINSTR
+    return total

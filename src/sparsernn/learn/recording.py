@@ -1,0 +1,74 @@
+"""Some thousand positions of input through a model: the operands of its matrices, and calls to compare outputs on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from .._modules import in_eval
+from ..structure import examples
+from ..structure.sites import Site, SiteRecorder
+from .batches import positions_in
+from .outputs import Outputs
+
+KEPT_BATCHES, KEPT_POSITIONS = 8, 20_000  # on which the change of the outputs is measured
+FEW = 10  # positions an input
+
+
+@dataclass(frozen=True)
+class Recording:
+    """`model`: a copy in evaluation mode. `recorder`: what its matrices multiplied; `outputs`: what it gave first."""
+
+    model: nn.Module
+    recorder: SiteRecorder
+    outputs: Outputs
+
+    def site(self, name: str) -> Site | str:
+        """The one site of a matrix, or why it has none."""
+        if name in self.recorder.others:
+            return f"it is used by {self.recorder.others[name]}"
+        found = [site for site in self.recorder.sites.values() if site.parameter == name]
+        if len(found) != 1:
+            return "it is multiplied in no product whose operand is seen, or in two directions"
+        return found[0]
+
+
+Record = Callable[[Iterable[tuple[str, int]]], Recording]
+
+
+def recorded(
+    model: nn.Module, calls: Iterable[examples.Call], positions: int, wanted: Iterable[tuple[str, int]]
+) -> Recording:
+    """The operands of all planes `wanted`, (parameter, axis), until so many positions were seen; and the first outputs.
+
+    Raises ValueError for a call that can't be run or brings NaN or infinity.
+    """
+    model = in_eval(model)
+    recorder, kept, seen = SiteRecorder(model, frozenset(wanted)), [], 0
+    for number, call in enumerate(calls, start=1):
+        with recorder:
+            examples.run(model, examples.fresh(call), number)
+        if not all(bool(site.moments.total[-1].isfinite().all()) for site in recorder.sites.values()):
+            raise ValueError(
+                f"fold: batch {number} brings NaN or infinity to the readers of the units: leave such inputs out."
+            )
+        if len(kept) < KEPT_BATCHES and sum(map(positions_in, kept)) < KEPT_POSITIONS:
+            kept.append(examples.fresh(call))
+        seen = max((site.moments.count for site in recorder.sites.values()), default=seen + positions_in(call))
+        if seen >= positions:
+            break
+    return Recording(model, recorder, Outputs(model, kept))
+
+
+def warn_of_few(recorder: SiteRecorder, most: int, what: str) -> None:
+    """Warn where fewer positions were seen than settle the weights of `most` of `what`."""
+    seen = min((site.moments.count for site in recorder.sites.values()), default=0)
+    if seen < FEW * most:
+        warnings.warn(
+            f"fold: {seen} positions (batch times steps) were seen for {most} {what}; give at least "
+            f"{FEW * most}, better {100 * most}.",
+            stacklevel=5,
+        )
