@@ -186,6 +186,7 @@ def fill(page: Path, section: str) -> None:
 if __name__ == "__main__":
     import generate_graphs
     from checks import checks_page
+    from claim_pages import claims_page, fold_page
     from gate_study import gates_page
     from reber_study import darji_page
     from runtime_pages import figure1_page, speed_page
@@ -197,6 +198,8 @@ if __name__ == "__main__":
     tagging_figure(ROOT / "results", ROOT / "docs")
     darji_page(ROOT / "results", ROOT / "docs")
     targets_page(ROOT / "results", ROOT / "docs")
+    fold_page(ROOT / "results", ROOT / "docs")
+    claims_page(ROOT / "results", ROOT / "docs")
     gates_page(ROOT / "results", ROOT / "docs")
     generate_graphs.main()
     figure1_page(ROOT / "results", ROOT / "docs")

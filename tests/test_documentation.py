@@ -169,6 +169,14 @@ def test_the_page_on_intrinsic_structures_has_the_table_of_the_results():
     assert shown == generate()["ptb_section"](collect(ROOT / "results"))
 
 
+def test_the_page_of_claims_is_that_of_the_results(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    module = runpy.run_path(str(ROOT / "docs" / "claim_pages.py"))
+    for write, name in (("claims_page", "claims.md"), ("fold_page", "fold-study.md")):
+        module[write](ROOT / "results", tmp_path)
+        assert (tmp_path / name).read_text(encoding="utf-8") == (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
 def test_the_page_of_checks_is_that_of_the_records(tmp_path):
     runpy.run_path(str(ROOT / "docs" / "checks.py"))["checks_page"](ROOT / "results", tmp_path)
     assert (ROOT / "docs" / "checks.md").read_text(encoding="utf-8") == (tmp_path / "checks.md").read_text("utf-8")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sparsernn_studies.baselines import bigram_bits, linear_bag, majority, unigram_bits
-from sparsernn_studies.claims import Claim, beats, interval, judged, lines
+from sparsernn_studies.claims import Claim, beats, interval, judged, lines, more, needs, percent_more, stands_out
 from sparsernn_studies.lobacheva.claims import OF
 
 
@@ -51,6 +51,25 @@ def test_intervals_are_students():
     low, high = interval([1.0, 2.0, 3.0])
     half = 4.302653 / math.sqrt(3)  # t of two degrees of freedom at 97.5%, times s / sqrt(n)
     assert (low, high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
+
+
+def test_known_figures_and_controls_guard_a_claim():
+    seeds = [{"dense": {"loss": loss}, "net": {"loss": 1.2}} for loss in (1.0, 1.0, 1.0)]
+    stronger = stands_out("loss", "dense", 1.05, "chance", more=False)
+    weaker = stands_out("loss", "dense", 2.0, "chance", more=False)
+    claims = [
+        Claim("guarded", "x", more("loss", "net", "dense"), at_least=0.0, guards=(guard,))
+        for guard in (weaker, stronger, needs("net", "no net"), needs("direct", "no net of that size"))
+    ]
+    assert [v.said for v in judged(claims, seeds)] == [
+        "holds",
+        "not answered: the dense net (1) does not clearly beat chance (1.05)",
+        "holds",
+        "not answered: no net of that size",
+    ]
+    assert stands_out("loss", "dense", 0.9, "chance", more=True)(seeds[0]) == ""
+    assert more("loss", "net", "dense", 100)(seeds[0]) == pytest.approx(20)
+    assert percent_more("loss", "net", "dense")(seeds[0]) == pytest.approx(20)
 
 
 def test_every_claim_about_gates_needs_a_dense_net_that_learnt():

@@ -117,3 +117,29 @@ def beats(metric: str, net: str, baseline: str, name: str, *, more: bool, by: fl
         return "" if enough else f"the dense net ({ours:.4g}) does not clearly beat {name} ({simple:.4g})"
 
     return guard
+
+
+def stands_out(metric: str, net: str, simple: float, name: str, *, more: bool) -> Guard:
+    """A guard: `net` has to beat the known figure `simple` of `name` in `metric` by a tenth of it."""
+
+    def guard(rows: Measured) -> str:
+        ours = rows[net][metric]
+        enough = ours > 1.1 * simple if more else ours < 0.9 * simple
+        return "" if enough else f"the dense net ({ours:.4g}) does not clearly beat {name} ({simple:.4g})"
+
+    return guard
+
+
+def needs(row: str, why: str) -> Guard:
+    """A guard: the control `row` has to be there; `why` says what without it is not known."""
+    return lambda rows: "" if row in rows else why
+
+
+def more(metric: str, row: str, other: str, scale: float = 1.0) -> Callable[[Measured], float]:
+    """By how much `row` has more of `metric` than `other`, times `scale`."""
+    return lambda rows: scale * (rows[row][metric] - rows[other][metric])
+
+
+def percent_more(metric: str, row: str, other: str) -> Callable[[Measured], float]:
+    """By how many percent of `other`'s `row` has more of `metric`."""
+    return lambda rows: 100 * (rows[row][metric] / rows[other][metric] - 1)

@@ -12,6 +12,7 @@ from ..study import Judge
 from ..tables import figure
 from ..word_model import Drop
 from ..word_training import WordTraining
+from .claims import OF_LANGUAGE
 from .words import Settings, Words
 
 ROWS = ("dense", "sparse-hidden")
@@ -60,4 +61,5 @@ class LanguageModel(Words):
         "sparse-hidden-finetuned": {"test_perplexity": 57.0},
     }
     judge = Judge("valid_perplexity", more=False, rows="sparse-*")
+    claims = OF_LANGUAGE
     watched = True

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sparsernn.nn.embedding import FrequencyEmbedding
 
+from ..baselines import commonest_tag
 from ..models import SequenceTagger
 from ..results import sizes
 from ..settings import Count, Positive, Share, Some, Whole, settings
@@ -24,8 +25,9 @@ from ..study import Judge, Row, Study
 from ..tables import figure
 from ..tasks import pos
 from ..train import Training
+from .claims import OF_TAGS
 
-Kind = Literal["dense", "sparse", "narrow", "reversed"]
+Kind = Literal["baseline", "dense", "sparse", "narrow", "reversed"]
 KINDS: tuple[Kind, ...] = ("sparse", "narrow", "reversed")
 
 
@@ -80,17 +82,26 @@ class Pos(Study[Settings, Tagger]):
         figure("embedding", "embedding", "{:,}"),
         figure("weights", "weights", "{:,}"),
     )
-    labels: ClassVar = {"dense": "dense"}
+    labels: ClassVar = {"baseline": "each word's commonest tag", "dense": "dense"}
     judge = Judge("test_accuracy", more=True, rows="sparse-*")
+    claims = OF_TAGS
 
     @classmethod
     def rows_of(cls, settings: Settings) -> list[Tagger]:
         pairs: list[tuple[Kind, float]] = [(kind, density) for density in settings.densities for kind in KINDS]
-        return [Tagger("dense"), *(Tagger(f"{kind}-{density:g}", kind, density) for kind, density in pairs)]
+        found = [Tagger("baseline", "baseline"), Tagger("dense")]
+        return [*found, *(Tagger(f"{kind}-{density:g}", kind, density) for kind, density in pairs)]
 
     @property
     def shown(self) -> Tagger:
-        return self.rows[1]
+        return self.rows[2]
+
+    @property
+    def saved(self) -> list[Tagger]:
+        return list(self.rows[1:])
+
+    def forms(self) -> Mapping[str, nn.Module]:
+        return {row.name: self.load(row) for row in self.rows[1:3]}
 
     @cached_property
     def corpus(self) -> pos.Corpus:
@@ -124,6 +135,11 @@ class Pos(Study[Settings, Tagger]):
     def training(self, row: Tagger) -> Training:
         s, steps = self.settings, self.settings.epochs * self.objective(row).steps_an_epoch
         return Training(steps, s.learning_rate, s.warm_up, checkpoint_every=max(500, steps))
+
+    def make(self, row: Tagger) -> Mapping[str, Any]:
+        if row.kind == "baseline":
+            return {"test_accuracy": commonest_tag(self.corpus.train, self.corpus.test)}
+        return super().make(row)
 
     def measure(self, row: Tagger, model: SequenceTagger) -> Mapping[str, Any]:
         test = pos.accuracy(model, self.corpus, self.corpus.test)

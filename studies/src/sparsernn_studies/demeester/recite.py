@@ -11,6 +11,7 @@ from typing import ClassVar
 from ..study import Judge
 from ..tables import figure
 from ..word_training import WordTraining
+from .claims import OF_RECITING
 from .words import Settings, Words
 
 ROWS = ("dense", "sparse-hidden", "sparse-all")
@@ -39,4 +40,5 @@ class Recite(Words):
     )
     labels: ClassVar = {row: row for row in ROWS}
     judge = Judge("train_perplexity", more=False, rows="sparse-*")
+    claims = OF_RECITING
     watched = False

@@ -25,6 +25,7 @@ from ..claims import Measured
 from ..settings import Count, Positive, Share, Whole, settings
 from ..tables import figure
 from .characters import SMOKE, Characters, CharacterSettings, Net
+from .claims import OF_BLOCKS
 from .onnx_characters import OnnxCharacters
 
 
@@ -55,6 +56,7 @@ class Blocks(Characters):
     summary = "A character LSTM of 512 units, 90% pruned in 16x1 blocks: against torch and onnxruntime in int8."
     title = "Tiny Shakespeare, characters, 16x1 blocks: the last tenth of the text"
     scales: ClassVar = {"smoke": Settings(**SMOKE, threads=1), "cpu": Settings()}
+    claims = OF_BLOCKS
     minutes: ClassVar = {"smoke": "seconds", "cpu": "10 minutes"}
     columns = (*Characters.columns[:2], figure("non-zero", "nonzero", "{:,}"), *Characters.columns[3:])
     labels: ClassVar = {

@@ -28,6 +28,7 @@ from ..tables import figure
 from ..tasks import reber
 from ..tasks.sequences import Classification, accuracy, padded
 from ..train import Training
+from .claims import OF_REBER
 
 Method = Literal["dense", "prune", "target"]
 METHODS: tuple[Method, ...] = ("dense", "prune", "target")
@@ -82,6 +83,7 @@ class Reber(Study[Settings, Net]):
         for method in ("dense", "prune")
     }
     judge = Judge("test_accuracy", more=True, rows="*-target")
+    claims = OF_REBER
 
     @classmethod
     def rows_of(cls, settings: Settings) -> list[Net]:

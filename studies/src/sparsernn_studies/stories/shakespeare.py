@@ -21,6 +21,7 @@ from ..claims import Measured
 from ..scores import as_recorded
 from ..settings import Share, settings
 from .characters import SMOKE, Characters, CharacterSettings, Net
+from .claims import OF_SHAKESPEARE
 
 
 @settings
@@ -50,6 +51,7 @@ class Shakespeare(Characters):
         "int8": "compact (sparsernn, int8)",
     }
     precisions: ClassVar = {"fast": "float32", "int8": "int8"}
+    claims = OF_SHAKESPEARE
 
     def sparsifier(self, row: Net) -> Callable[[nn.Module], Sparsifier] | None:
         s, x = self.settings, self.example_inputs

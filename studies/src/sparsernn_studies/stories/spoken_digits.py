@@ -43,6 +43,7 @@ from ..tasks.log_mel import MELS, RATE, WINDOW
 from ..tasks.spoken_digits import WORDS
 from ..tasks.wav import read_wav_file, resampled
 from ..train import Training
+from .claims import OF_DIGITS
 from .digit_settings import SMOKE, Settings
 from .listening import HOP_SECONDS, Listener, same_labels, settling, step_bytes, time_frames
 from .sounds import Sounds, scale_in
@@ -66,10 +67,7 @@ class SpokenDigits(Study[Settings, Net]):
         "One thread, batch 1, {bench_recordings} recordings frame by frame; torch's rows the faster of GRU and "
         "GRUCell; real time: model and features over the 10 ms of a frame."
     )
-    scales: ClassVar = {
-        "smoke": SMOKE,
-        "cpu": Settings(),
-    }
+    scales: ClassVar = {"smoke": SMOKE, "cpu": Settings()}
     minutes: ClassVar = {"smoke": "seconds", "cpu": "about 5 minutes"}
     columns = (
         figure("accuracy", "test_accuracy", "{:.1%}"),
@@ -94,6 +92,7 @@ class SpokenDigits(Study[Settings, Net]):
     }
     judge = Judge("test_accuracy", more=True, rows="blocks")
     timing = "us_step"
+    claims = OF_DIGITS
 
     @classmethod
     def rows_of(cls, settings: Settings) -> list[Net]:

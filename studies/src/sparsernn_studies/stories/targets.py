@@ -31,6 +31,7 @@ from ..tasks import reber, shakespeare
 from ..tasks.sequences import Classification, padded
 from ..tasks.text import LanguageModelling, Streams, bits_per_symbol
 from ..train import Objective, Training
+from .claims import of_targets
 
 Net = Literal["lstm", "stack", "gru"]
 NETS: dict[Net, str] = {
@@ -116,6 +117,7 @@ class Targets(Study[Settings, Way]):
     )
     labels: ClassVar = {f"{net}-{way}": f"{label}: {text}" for net, label in NETS.items() for way, text in WAYS.items()}
     judge = Judge("test_loss", more=False, rows="*-target")
+    claims: ClassVar = [claim for net, said in NETS.items() for claim in of_targets(net, said)]
 
     @classmethod
     def rows_of(cls, settings: Settings) -> list[Way]:

@@ -136,7 +136,8 @@ class Wang(Study[Settings, Net]):
     def paper(self, row: Net) -> Mapping[str, Any]:
         return paper(row)
 
-    def grouped(self, measured: Measured) -> Measured:
+    @staticmethod
+    def grouped(measured: Measured) -> Measured:
         return grouped(measured)
 
     @property

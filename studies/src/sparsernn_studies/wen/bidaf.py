@@ -38,6 +38,7 @@ from .bidaf_data import Questions
 from .bidaf_model import SIX, BiDAF, Sizes, units, weights
 from .bidaf_settings import SCALES, AnsweringSettings, Net
 from .bidaf_times import timed
+from .claims import OF_QUESTIONS
 
 LARGEST = 1 << 20  # bytes of a text that questions are asked about
 # EM, F1, units of the six LSTMs, millions of weights, milliseconds of one question. The strengths of the penalty behind
@@ -94,6 +95,7 @@ class Bidaf(Questions):
     labels: ClassVar = {row.name: row.label for settings in SCALES.values() for row in settings.nets}
     papers: ClassVar = {"dense": published(TABLE_3[0])}
     judge = Judge("f1", more=True, rows="target")
+    claims = OF_QUESTIONS
     timing = "ms_fast"
 
     @classmethod

@@ -24,6 +24,7 @@ from ..results import Result
 from ..scores import as_recorded
 from ..study import Judge
 from ..word_model import StackedLSTM
+from .claims import OF_WORDS
 from .ptb_settings import ROWS, Settings
 from .words import Net, WordStudy
 
@@ -67,6 +68,7 @@ class Ptb(WordStudy[Settings]):
     }
     labels: ClassVar = {row.name: row.label for row in ROWS.values()}
     judge = Judge("valid_perplexity", more=False, rows="iss")
+    claims = OF_WORDS
 
     @classmethod
     def rows_of(cls, settings: Settings) -> list[Net]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ...claims import Claim, Measured, beats
+from ...claims import Claim, Measured, beats, more
 
 Named = Callable[..., str]
 FIFTH = 0.2
@@ -33,7 +33,7 @@ def claims_of(named: Named, nets: Sequence[str], shares: Sequence[float], furthe
                     Claim(
                         f"{at}: fold + {n} steps is better than {said} + {n} steps",
                         "less loss",
-                        partial(_less, named(net, "fold", share, n), named(net, way, share, n)),
+                        more("test_loss", named(net, way, share, n), named(net, "fold", share, n)),
                         at_least=0.0,
                         guards=guards,
                     )
@@ -44,7 +44,7 @@ def claims_of(named: Named, nets: Sequence[str], shares: Sequence[float], furthe
                 Claim(
                     f"{at}: fold + {longest} steps is better than a dense net of that size and as much compute",
                     "less loss",
-                    partial(_less, named(net, "fold", share, longest), named(net, "direct", share, longest)),
+                    more("test_loss", named(net, "direct", share, longest), named(net, "fold", share, longest)),
                     at_least=0.0,
                     guards=guards,
                 )
@@ -56,10 +56,6 @@ def _of_magnitude(named: Named, net: str, share: float, rows: Measured) -> float
     dense = rows[named(net, "dense")]["test_loss"]
     fold, magnitude = (rows[named(net, way, share, 0)]["test_loss"] - dense for way in ("fold", "magnitude"))
     return fold / magnitude
-
-
-def _less(row: str, other: str, rows: Measured) -> float:
-    return rows[other]["test_loss"] - rows[row]["test_loss"]
 
 
 def verdict(

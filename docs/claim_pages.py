@@ -1,0 +1,120 @@
+"""The page of claims and the study of folding, made from results/ by `python docs/generate.py`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from studies import NOTE, by_seed, claim_lines, line, source, spread
+
+from sparsernn.files import write_atomically
+from sparsernn_studies.claims import Verdict, judged
+from sparsernn_studies.recipes import RECIPES
+from sparsernn_studies.results import Result, collect
+from sparsernn_studies.stories.folding.nets import NETS
+from sparsernn_studies.stories.folding.study import Fold, row_name
+
+PAPERS = {
+    "wen": "Wen et al., Learning intrinsic sparse structures within LSTM (arXiv 1709.05027)",
+    "lobacheva": "Lobacheva et al., Structured sparsification of gated RNNs (arXiv 1911.05585)",
+    "demeester": "Demeester et al., Predefined sparseness in recurrent sequence models (arXiv 1808.08720)",
+    "wang": "Wang, Weights pruning for RNNs",
+    "darji": "Darji, Pruned and structural sparsity in RNNs (arXiv 2407.20601)",
+    "stories": "Ours",
+}
+CLAIMS = f"""# What holds
+
+{NOTE}
+
+Every claim of the papers that this package grew from, and of our own studies, as a number that each seed gives, with
+the mean over the seeds and its 95% interval (Student's t). A claim *holds* or is *refuted* where at least three seeds
+are there, the dense net clearly beats what needs no net, the sides had equal means, and the interval leaves the limit
+out. Else it is *not answered*, and why is said.
+"""
+FOLD = f"""# Folded, in figures
+
+{NOTE}
+
+Five nets, trained once. Then units go until so much of the recurrent weights is left: by [`fold`](fold.md), by
+magnitude (the units whose readers are smallest, as large a share of each layer, nothing compensated), by what `Prune`
+does at once, and by `GroupLasso` with a target in the course of further training (*ramp*). *+ 250* are steps of
+further training, all at one rate, with the schedule begun anew. *Direct* is a dense net of the folded one's size,
+trained from the start for as many multiply-adds as the dense training and the longest further training took together.
+The first training is short (2,000 steps), so a small net that gets as much compute, and so more steps, is a strong
+rival; `fold` is for models that are there already. Loss: bits per character, share of wrong tags, squared error in
+shares of the variance.
+"""
+
+
+def found_of(results: Path, name: str) -> list[Result]:
+    return [r for r in collect(results) if (r.recipe, r.scale) == (name, "cpu")]
+
+
+def claims_page(results: Path, folder: Path) -> None:
+    """Write docs/claims.md: the claims of all studies that have results."""
+    sections, answers = [], Counter[str]()
+    for paper, title in PAPERS.items():
+        parts = []
+        for name, study in RECIPES.items():
+            found = found_of(results, name)
+            if f".{paper}." in study.__module__ and study.claims and found:
+                seeds = by_seed(found)
+                verdicts = judged(study.claims, [study.grouped(rows) for rows in seeds])
+                answers.update(v.answer for v in verdicts)
+                parts += [f"### {name}", "", study.summary, source(found, f"sparsernn run {name} --scale cpu"), ""]
+                parts += [*claim_lines(verdicts, len(seeds)), ""]
+        if parts:
+            sections += [f"## {title}", "", *parts]
+    said = ", ".join(f"{count} {answer}" for answer, count in sorted(answers.items()))
+    write_atomically(folder / "claims.md", "\n".join([CLAIMS, f"{answers.total()} claims: {said}.", "", *sections]))
+
+
+def fold_page(results: Path, folder: Path) -> None:
+    """Write docs/fold-study.md; nothing without results."""
+    found = found_of(results, "fold")
+    if not found:
+        return
+    seeds, s = by_seed(found), found[0].settings
+    parts = [FOLD, source(found, "sparsernn run fold --scale cpu --seed N"), ""]
+    verdicts = judged(Fold.claims, seeds)
+    parts += [*(f"- {text}" for text in _summary(verdicts)), ""]
+    for net, label in NETS.items():
+        if any(row_name(net, "dense") in rows for rows in seeds):
+            parts += [f"## {label[0].upper()}{label[1:]}", "", *_net(net, seeds, s["shares"], s["further"]), ""]
+    parts += ["Each of these as a claim, with its interval over the seeds: [what holds](claims.md).", ""]
+    write_atomically(folder / "fold-study.md", "\n".join(parts))
+
+
+def _net(net: str, seeds: Sequence[Any], shares: Sequence[float], further: Sequence[int]) -> list[str]:
+    def cell(name: str, metric: str = "test_loss", form: str = "{:.4f}") -> str:
+        values = [rows[name][metric] for rows in seeds if name in rows]
+        return spread(values, form) if values else "-"
+
+    longest = max(further)
+    ways = [("fold", 0), ("magnitude", 0), ("prune", 0)]
+    ways += [(way, n) for n in further for way in ("fold", "magnitude", "ramp")] + [("direct", longest)]
+    simple, dense = cell(row_name(net, "baseline")), cell(row_name(net, "dense"))
+    lines = [f"Dense {dense}; what needs no net {simple}.", ""]
+    lines += [line(["", *(f"{share:.0%} left" for share in shares), "compute"]), line(["---"] + ["---:"] * 4)]
+    for way, n in ways:
+        names = [row_name(net, way, share, n) for share in shares]
+        spent = [rows[name]["compute"] for rows in seeds for name in names if name in rows]
+        compute = f"{min(spent):.2f} to {max(spent):.2f}" if spent else "-"
+        text = "direct" if way == "direct" else f"{way} + {n}" if n else way
+        lines.append(line([text, *map(cell, names), "1.00" if compute == "1.00 to 1.00" else compute]))
+    return lines
+
+
+def _summary(verdicts: Sequence[Verdict]) -> list[str]:
+    """How many of the claims of each kind hold."""
+    kinds: dict[str, Counter[str]] = {}
+    for v in verdicts:
+        kinds.setdefault(v.claim.text.partition(": ")[2], Counter())[v.answer] += 1
+    return [
+        f"{kind[0].upper()}{kind[1:]}: "
+        + ", ".join(f"{often} {answer}" for answer, often in sorted(found.items()))
+        + "."
+        for kind, found in kinds.items()
+    ]
