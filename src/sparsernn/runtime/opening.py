@@ -42,7 +42,9 @@ def make_stream(
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise RuntimeError(f"stream: {type(model).__name__} can't be copied: {_first_line(error)}") from error
     failure: str | None = None
-    if time is None and not states and not delay and (example is None or isinstance(_single(example), Tensor)):
+    recurrent = any(not isinstance(module, nn.Linear) for module in accelerated(own))
+    may_be = example is None or (recurrent and isinstance(_single(example), Tensor))
+    if time is None and states is None and not delay and may_be:
         found, example, failure = _chain(own, exact, batch, example)
         if found is not None:
             return found
@@ -85,22 +87,36 @@ def _chain(own: nn.Module, exact: nn.Module | None, batch: int, example: Any) ->
 def _program(
     own: nn.Module, batch: int, example: Any, time: Any, states: Mapping[str, int | str] | None, delay: int
 ) -> ProgramStream:
-    model, of_layers = on_torch(twin(own)), set(precisions(own).values())
+    model, of_layers = on_torch(twin(own)), set(precisions(own).values()) or {own.__dict__["_wanted"]}
     first = next((leaf for leaf in tree_leaves(example) if isinstance(leaf, Tensor)), None)
     if first is None:
         raise TypeError(f"stream: example is a {type(example).__name__} without a tensor: give the model's inputs.")
-    rows = 1 if time == 0 or (time is None and not states and not _batch_first(own) and _has_stacks(own)) else 0
-    size = first.shape[rows] if first.dim() > rows else batch
-    if size != batch:
-        example = tree_map(lambda v: _with_batch(v, batch, rows, size) if isinstance(v, Tensor) else v, example)
-    made = make_program(model, example, time, states, delay)
-    stateless = not made.program.states and any(axis is not None for axis in made.axes)
-    if stateless and time is None and rows == 1:
-        # Rows of a batch were taken for steps, since as steps they could not be run one by one.
-        made = make_program(model, example, 0, states, delay)
+    rows = 1 if time == 0 or (time is None and states is None and not _batch_first(own) and _has_stacks(own)) else 0
+    forms = [_of_batch(example, first, rows, batch)]
+    if batch == 1 and forms[0] is not example:  # or it has no batch
+        forms.insert(0 if first.dim() == 2 and rows == 1 and first.is_floating_point() else 1, example)
+    for form in forms:
+        try:
+            made = make_program(model, form, time, states, delay)
+            stateless = not made.program.states and any(axis is not None for axis in made.axes)
+            if stateless and time is None and rows == 1:
+                # Rows of a batch were taken for steps, since as steps they could not be run one by one.
+                made = make_program(model, form, 0, states, delay)
+            break
+        except NotAProgram as error:
+            if error.__cause__ is None or form is forms[-1]:
+                raise
     # One precision for all: the finest that a layer was given.
     precision = next(p for p in ("float32", "bfloat16", "int8") if p in of_layers or p == "int8")
     return ProgramStream(made, precision, batch)  # type: ignore[arg-type]
+
+
+def _of_batch(example: Any, first: Tensor, rows: int, batch: int) -> Any:
+    """`example` with as many rows as the stream has; `first`: its first tensor, rows: the axis of its rows."""
+    size = first.shape[rows] if first.dim() > rows else batch
+    if size == batch:
+        return example
+    return tree_map(lambda v: _with_batch(v, batch, rows, size) if isinstance(v, Tensor) else v, example)
 
 
 def _with_batch(x: Tensor, batch: int, rows: int, size: int | None = None) -> Tensor:

@@ -52,6 +52,7 @@ def make_program(
     return _made(twin, inputs_of(twin, example), time, states, delay)  # the model makes float32 tensors itself
 
 
+_ONE_STEP = "if the example is one step of a model that keeps no state, pass states={}."
 _DTYPE = (RuntimeError, TypeError)
 
 
@@ -73,6 +74,8 @@ def _made(model: nn.Module, inputs: Inputs, time: Any, states: States | None, de
             # Rows of a batch know nothing of each other: along them any model "streams", without a state.
             if made.program.states or time is not None:
                 return made
+            if default == 0 and failure is not None and max(t.dim() for t in inputs.tensors) <= 2:
+                failure = NotAProgram(f"{str(failure).rstrip('.')}; {_ONE_STEP}")
             found = found or (made if default == 1 else None)
         except (NotAProgram, RuntimeError, ValueError, IndexError, TypeError) as error:
             # What the likelier axis meets is what is told, if the model could be run at all.
