@@ -61,7 +61,8 @@ def nothing(model: nn.Module, left: Mapping[str, str]) -> str:
     why = [f"{path or 'the model'}: {reason}" for path, reason in left.items()]
     why += [f"{path or 'the model'} ({type(m).__name__})" for path, m in model.named_modules() if _unknown(m)]
     middle = f" It has {'; '.join(why[:3])}." if why else ""
-    return f"{_without(model)}{middle}\nCompiled kernels replace torch.nn.LSTM, GRU, RNN, their cells and those of sparsernn.nn."
+    kinds = "Compiled kernels replace torch.nn.LSTM, GRU, RNN, their cells and those of sparsernn.nn."
+    return f"{_without(model)}{middle}\n{kinds}"
 
 
 STREAMS = "Whole calls stay on torch: what kernels run of this model is its stream."

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._modules import copied, set_eval, set_precision
-from .capture import NotAProgram, capture
+from .capture import NotAProgram, capture, kept_tensors
 from .check import check_sequence, check_steps
 from .examples import Inputs, axes_of, inputs_of
 from .made import Made
@@ -89,14 +89,15 @@ def _made(model: nn.Module, inputs: Inputs, time: Any, states: States | None, de
 def _remembers(model: nn.Module, inputs: Inputs) -> bool:
     """Whether it keeps a state in buffers or attributes, also one that its first call makes."""
     own = copied(model)
-    run = capture(own, [t.clone() for t in inputs.tensors], inputs.arguments, sources=False)
-    if is_step(run) or not set(run.changed) - set(run.names.values()):
-        return is_step(run)
-    own = copied(model)
+    before = {path: (value, value._version) for path, value in kept_tensors(own).items()}
     args, kwargs = inputs.arguments([t.clone() for t in inputs.tensors])
     with torch.no_grad():
         own(*args, **kwargs)
-    return is_step(capture(own, [t.clone() for t in inputs.tensors], inputs.arguments, sources=False))
+    after = {path: (value, value._version) for path, value in kept_tensors(own).items()}
+    if all(path in before and before[path][0] is v and before[path][1] == n for path, (v, n) in after.items()):
+        return False
+    again = copied(own if after.keys() - before.keys() else model)
+    return is_step(capture(again, [t.clone() for t in inputs.tensors], inputs.arguments, sources=False))
 
 
 def _in_double(model: nn.Module) -> nn.Module:
