@@ -96,10 +96,7 @@ def _program(
     size = first.shape[rows] if first.dim() > rows else batch
     forms = [example]
     if size != batch:
-        forms = [
-            tree_map(lambda v: _with_batch(v, batch, rows, size, other) if isinstance(v, Tensor) else v, example)
-            for other in (False, True)
-        ]
+        forms = [_of_batch(example, batch, rows, size, other) for other in (False, True)]
         if batch == 1:  # or it has no batch
             forms.insert(0 if first.dim() == 2 and rows == 1 and first.is_floating_point() else 2, example)
     for form in forms:
@@ -117,6 +114,10 @@ def _program(
     # One precision for all: the finest that a layer was given.
     precision = next(p for p in ("float32", "bfloat16", "int8") if p in of_layers or p == "int8")
     return ProgramStream(made, precision, batch)  # type: ignore[arg-type]
+
+
+def _of_batch(example: Any, batch: int, rows: int, size: int, other: bool) -> Any:
+    return tree_map(lambda v: _with_batch(v, batch, rows, size, other) if isinstance(v, Tensor) else v, example)
 
 
 def _is_found(error: Exception) -> bool:
