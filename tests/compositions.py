@@ -2,6 +2,7 @@
 
     python tests/compositions.py --cases 10000 --record FILE   goes on where FILE ends
     python tests/compositions.py --of untraceable --cases 2000 --record FILE   models whose Python code looks at units
+    python tests/compositions.py --of programs --cases 10000 --record FILE   causal models, streamed
 
 Case n is the same on every machine. Prints each mismatch with its seed, which then belongs into FAILED_ONCE; the exit
 status is 1 if there was one.
@@ -24,6 +25,7 @@ from contracts.test_fuzz import check
 from contracts.untraceable import changed
 from sparsernn.files import write_atomically
 from sparsernn_studies.results import surroundings
+from test_program_random import check as streamed
 
 SHARES = (0.0, 0.3, 0.7, 1.0)
 EVERY = 100  # cases between two writings
@@ -55,9 +57,21 @@ def untraceable(number: int) -> dict[str, Any] | None:
     return {"case": number, "error": text[:1000]} if text else None
 
 
+def misstepped(number: int) -> dict[str, Any] | None:
+    """How the steps of model `number` of test_program_random.py differ from its whole call, None if they do not."""
+    try:
+        streamed(number)
+    except Exception as error:
+        return {"case": number, "error": f"{type(error).__name__}: {error}"[:1000]}
+    return None
+
+
+OF = {"compositions": mismatch, "untraceable": untraceable, "programs": misstepped}
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python tests/compositions.py", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--of", choices=["compositions", "untraceable"], default="compositions")
+    parser.add_argument("--of", choices=list(OF), default="compositions")
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--record", type=Path, required=True)
     chosen = parser.parse_args(arguments)
@@ -74,7 +88,7 @@ def main(arguments: list[str]) -> int:
         begin = time.monotonic()
         last = min(content["cases"] + EVERY, chosen.cases)
         for number in range(content["cases"], last):
-            found = (untraceable if chosen.of == "untraceable" else mismatch)(number)
+            found = OF[chosen.of](number)
             if found is not None:
                 content["mismatches"].append(found)
                 print(json.dumps(found), flush=True)

@@ -542,13 +542,13 @@ class Predictor(nn.Module):
 class Policy(nn.Module):
     """A recurrent policy that keeps its state itself: one attribute set anew, one buffer written in place."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int = 2) -> None:
         super().__init__()
         self.trunk = nn.Sequential(nn.Linear(4, 6), nn.ELU())
         self.cell = nn.GRUCell(6, 6)
         self.actor, self.critic = nn.Linear(6, 2), nn.Linear(6, 1)
-        self.h = torch.zeros(2, 6)
-        self.register_buffer("mean", torch.zeros(2, 4))
+        self.h = torch.zeros(rows, 6)
+        self.register_buffer("mean", torch.zeros(rows, 4))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         self.mean.copy_(0.9 * self.mean + 0.1 * x)
@@ -589,7 +589,7 @@ class Decoder(nn.Module):
 
 def _swap(m: Any, x: Tensor, other: Any) -> Any:
     """Two states that change places."""
-    return m.l(other[0] + x), (other[1] * 2, other[0] - x)
+    return m.l(other[0] + x), (other[1] * 0.5, other[0] - x)
 
 
 STEPS: dict[str, tuple[Any, ...]] = {

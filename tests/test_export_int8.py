@@ -27,8 +27,44 @@ FLAGS = [["-O2"], ["-O3", "-march=native"], ["-O1", "-DPORTABLE"]]
 def test_c_gives_the_bits_of_the_oracle(tmp_path, share, batch):
     made = {name: program for name, program in programs(share, batch).items() if name in CHAINS}
     assert differing(tmp_path, made, FLAGS if share else FLAGS[1:], precision="int8") == {}
-    sparse = [name for name in CHAINS if "_words8" in (tmp_path / f"{name}.c").read_text()]
+    sparse = [name for name in CHAINS if "_gathered8" in (tmp_path / f"{name}.c").read_text()]
     assert bool(sparse) == (share > 0.5)
+
+
+@needs_compiler
+def test_words_of_four_columns_are_kept_where_the_zeros_come_in_fours(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.GRU(40, 40), nn.Linear(40, 300), nn.Linear(300, 20))
+    with torch.no_grad():
+        for weight in (p for p in model.parameters() if p.dim() == 2):
+            for rows in weight.split(16):
+                for word in rows.split(4, 1):
+                    word *= float(torch.rand(()) > 0.8)
+    assert differing(tmp_path, {"words": chain(model)}, FLAGS, precision="int8") == {}
+    text = (tmp_path / "words.c").read_text()
+    assert "words_some_words8" in text and "gathered" not in text
+
+
+@needs_compiler
+def test_more_than_255_columns_are_gathered_by_numbers_of_16_bits(tmp_path):
+    torch.manual_seed(0)
+    model = thinned(nn.Sequential(nn.Linear(300, 50), nn.Linear(50, 5)), 0.9)
+    assert differing(tmp_path, {"wide": chain(model)}, FLAGS, precision="int8") == {}
+    assert "wide_gathered16" in (tmp_path / "wide.c").read_text()
+
+
+@needs_compiler
+def test_numbers_at_the_ends_of_their_range_do_not_overflow(tmp_path):
+    """Every product is 127 * 127: the most that two of them make in the 16 bits of some processors' instructions."""
+    s = Sketch()
+    x = s.input(1, 64)
+    weight = torch.ones(20, 64) * torch.where(torch.arange(20) % 2 == 0, 1.0, -1.0)[:, None]
+    program = s.program(s.made("linear", (x, s.constant(weight), None), (1, 20)))
+    for sign in (1, -1):
+        given = [[np.full((1, 64), sign, np.float32)], [np.full((1, 64), -0.5 * sign, np.float32)]]
+        export_program(program, tmp_path, precision="int8", inputs=given)
+        for flags in FLAGS:
+            assert compiled(tmp_path, ["model"], [*flags, f"-DN={sign}"]).model_test() == 0
 
 
 def test_a_quarter_of_the_flash_and_an_error_of_a_few_percent(tmp_path):

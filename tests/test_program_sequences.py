@@ -1,4 +1,4 @@
-"""A step program gives, step by step, what the model gives over the whole sequence, or says why it can't."""
+"""What has no step program is refused by a sentence; look-ahead is waited for."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_leaves
 
-from program_models import REFUSED, STEPS, STREAMS
+from program_models import REFUSED, STREAMS
 from sparsernn.runtime.program.capture import NotAProgram
 from sparsernn.runtime.program.interpreter import Interpreter
 from sparsernn.runtime.program.make import make_program
@@ -25,74 +24,6 @@ def made(case: tuple[Any, ...], rows: int = 2) -> tuple[nn.Module, Any, Any]:
             module.running_mean.normal_(std=0.2), module.running_var.uniform_(0.5, 2.0)
     given = example()
     return model, given, make_program(model, given, **(options[0] if options else {}))
-
-
-@pytest.mark.parametrize("name", STREAMS)
-def test_steps_are_the_sequence(name: str) -> None:
-    """Checked here by its own loop, over more steps than the check that every program passes before it is returned."""
-    model, given, found = made(STREAMS[name])
-    args = given if isinstance(given, tuple) else (given,)
-    steps = 120
-    model = model.double()
-    axes = found.axes
-    generator = torch.Generator().manual_seed(3)
-
-    def longer(x: Tensor, axis: int | None) -> Tensor:
-        if axis is None:
-            return x.double()
-        shape = [steps if n == axis else size for n, size in enumerate(x.shape)]
-        if not x.is_floating_point():
-            return torch.randint(int(x.max()) + 1, shape, generator=generator)
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    inputs = [longer(x, axis) for x, axis in zip(args, axes)]
-    before = torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(torch.float64)
-        with torch.no_grad():
-            whole = tree_leaves(model(*inputs))
-    finally:
-        torch.set_default_dtype(before)
-    run = Interpreter(found.program)
-    for _ in range(2):
-        counts = [0] * len(found.program.outputs)
-        for t in range(steps):
-            outputs = run.step(*(x if a is None else x.select(a, t) for x, a in zip(inputs, axes)))
-            for n, (y, axis) in enumerate(zip(outputs, found.output_axes)):
-                if y is None:
-                    continue
-                if axis is None:
-                    if t == steps - 1:
-                        assert (y - whole[n]).abs().max() <= 1e-12 * max(1, whole[n].abs().max())
-                elif y.dim() < whole[n].dim():
-                    assert (y - whole[n].select(axis, counts[n])).abs().max() <= 1e-11
-                    counts[n] += 1
-        lengths = [whole[n].shape[a] if a is not None else 0 for n, a in enumerate(found.output_axes)]
-        assert all(c >= n - 1 for c, n in zip(counts, lengths) if c)
-        run.reset()
-
-
-@pytest.mark.parametrize("name", STEPS)
-def test_a_model_of_one_step_keeps_its_state(name: str) -> None:
-    """Against the model itself, which is called with the states that it gave."""
-    model, given, found = made(STEPS[name])
-    args, states = (given if isinstance(given, tuple) else (given,)), found.inputs.is_state
-    names, run = found.inputs.names, Interpreter(found.program)
-    model = model.double()
-    if isinstance(getattr(model, "h", None), Tensor):
-        model.h = model.h.double()
-    kept = [x.double() if x.is_floating_point() else x for x in found.inputs.tensors]
-    for _ in range(15):
-        leaves = [k if s else (torch.randn_like(k) if k.is_floating_point() else k) for k, s in zip(kept, states)]
-        call, options = found.inputs.arguments(leaves)
-        with torch.no_grad():
-            want = tree_leaves(model(*call, **options))
-        got = run.step(*(x for x, s in zip(leaves, states) if not s))
-        for y, leaf in zip(found.leaves, want):
-            assert (got[y] - leaf).abs().max() <= 1e-12
-        for n, place in found.becomes.items():
-            kept[n] = want[place]
-    assert len(names) == len(kept) and args
 
 
 @pytest.mark.parametrize("name", REFUSED)

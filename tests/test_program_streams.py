@@ -120,6 +120,34 @@ def test_a_state_is_kept_assigned_and_looked_at() -> None:
     assert "normalise" in stream.explain() and "test_program_streams.py" in stream.explain()
 
 
+def test_a_model_without_recurrent_layers_streams() -> None:
+    """What kernels do not replace in whole calls is said; frame by frame, and a step without a state, as well."""
+    torch.manual_seed(6)
+    conv, x = nn.Conv1d(3, 4, 3).eval(), torch.randn(1, 3, 20)
+    with pytest.warns(RuntimeWarning, match="Whole calls stay on torch"):
+        fast = accelerate(conv)
+    assert torch.equal(fast(x), conv(x))
+    stream = fast.stream(example=x, time=2)
+    steps = [y.clone() for frame in x.unbind(2) if (y := stream.step(frame)) is not None]
+    assert torch.allclose(torch.stack(steps, 2), conv(x), atol=1e-5)
+    net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    for shape, states in (((1, 9, 3), None), ((1, 3), {})):
+        stream = accelerate(net).stream(2, example=torch.randn(*shape), states=states)
+        frame = torch.randn(2, 3)
+        assert torch.allclose(stream.step(frame), net(frame), atol=1e-6)
+    with pytest.raises(RuntimeError, match=r"one step of a model that keeps no state, pass states=\{\}"):
+        accelerate(net).stream(2, example=torch.randn(2, 3))
+
+
+def test_a_sequence_without_a_batch_and_a_state_whose_rows_are_inside() -> None:
+    torch.manual_seed(7)
+    gru, x = nn.GRU(4, 5).eval(), torch.randn(12, 4)
+    net = nn.Sequential(gru).eval()
+    stream = accelerate(net).stream(example=x, time=0)
+    steps = [stream.step(frame)[0].clone() for frame in x]
+    assert torch.allclose(torch.stack(steps), gru(x)[0], atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ("chain", "TCN and GRU", "CRN", "policy"))
 def test_some_rows_of_the_batch_start_anew(name: str) -> None:
     torch.manual_seed(4)

@@ -185,7 +185,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "meta": (lambda: Net().to("meta"), r"front.0.weight is on the meta device.*\nBuild the model on the CPU"),
     "accelerated": (lambda: srn.accelerate(Net().eval()), r"rnn is accelerated already|front.0 is accelerated already"),
     "half": (lambda: Net().half(), r"rnn.weight_ih_l0 is torch.float16 on cpu.*model.float\(\).cpu\(\)"),
-    "none": (lambda: nn.Linear(3, 3), r"no LSTM, GRU or RNN"),
+    "double without layers": (lambda: nn.Conv1d(3, 3, 2).double(), r"weight is torch.float64 on cpu.*model.float"),
 }
 
 

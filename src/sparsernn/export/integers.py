@@ -14,14 +14,16 @@ from .source import Source
 from .terms import bits
 
 WORD = 4
+GATHER = 0.75  # columns are gathered where that leaves at most this share of the bytes: it costs some time
 MOST = 2**31 // (127 * 127)  # columns that int32 sums
 
 
 @dataclass(frozen=True)
 class Words:
-    """weight: (rows, columns) int8; scales: of the rows; row: memory for a row of x in int8.
+    """weight: (rows, columns) int8; scales: of the rows; row: memory for a row of x in int8, gathered ones behind it.
 
     gates: 0 where all words are there; else each gate begins a strip of its own, and words that are zero are left out.
+    gathered: a strip's words are of the columns that it has, four and four, wherever they are.
     """
 
     weight: np.ndarray
@@ -31,6 +33,7 @@ class Words:
     multiply_adds: int
     tables: tuple[str, ...]
     row: Place
+    gathered: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -48,7 +51,7 @@ class Words:
         tables, row = ", ".join(self.tables), self.row.pointer()
         if not self.gates:
             return f"{source.kernel('bytes')}({tables}, {x}, {row}, {y}, {columns}, {rows});"
-        kernel = source.kernel("words16" if self.wide else "words8")
+        kernel = source.kernel(f"{'gathered' if self.gathered else 'words'}{16 if self.wide else 8}")
         return f"{kernel}({tables}, {x}, {row}, {y}, {columns}, {rows // self.gates}, {self.gates});"
 
 
@@ -63,12 +66,33 @@ def pack_int8(weight: np.ndarray, gates: int, tables: Tables, row: Place) -> Wor
     words = cut.reshape(len(cut), STRIP, -1, WORD).swapaxes(1, 2)  # (strips, words, 16, 4)
     there = np.asarray(np.any(words, axis=(2, 3)))
     scale = tables.add(scales)
+    used = [np.flatnonzero(strip.any(0)) for strip in cut]  # columns
+    few = sum(-(-len(u) // WORD) for u in used) * WORD * (STRIP + 1)
+    some = int(there.sum()) * (STRIP * WORD + 1)
+    wide = columns > 255
+    if columns <= 65535 and few <= GATHER * min(some, WORTH * filled.size):
+        index, kept = _gathered(cut, used)
+        names = (tables.add(kept), tables.add(index.astype(np.uint16 if wide else np.uint8)), scale)
+        return Words(numbers, scales, gates, wide, kept.size, names, row, gathered=True)
     if there.sum() * STRIP * WORD > WORTH * filled.size or there.shape[1] > 65535:
         whole = strips(filled)
         names = (tables.add(whole.reshape(len(whole), STRIP, -1, WORD).swapaxes(1, 2)), scale)
         return Words(numbers, scales, 0, False, weight.size, names, row)
     wide = there.shape[1] > 255
-    index = [n for strip in there for n in (int(strip.sum()), *np.flatnonzero(strip))]
+    index = np.array([n for strip in there for n in (int(strip.sum()), *np.flatnonzero(strip))])
     kept = words[there] if there.any() else np.zeros(1, np.int8)
-    names = (tables.add(kept), tables.add(np.array(index, np.uint16 if wide else np.uint8)), scale)
+    names = (tables.add(kept), tables.add(index.astype(np.uint16 if wide else np.uint8)), scale)
     return Words(numbers, scales, gates, wide, int(there.sum()) * STRIP * WORD, names, row)
+
+
+def _gathered(cut: np.ndarray, used: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """For each strip how many words, and their columns, filled up with 0; the words (16, 4), filled up with zeros."""
+    index, kept = [], []
+    for strip, columns in zip(cut, used):
+        words = -(-len(columns) // WORD)
+        filled = np.zeros((STRIP, words * WORD), np.int8)
+        filled[:, : len(columns)] = strip[:, columns]
+        index += [words, *columns, *[0] * (words * WORD - len(columns))]
+        kept.append(filled.reshape(STRIP, words, WORD).swapaxes(0, 1).reshape(-1))
+    whole = np.concatenate(kept)
+    return np.array(index), whole if whole.size else np.zeros(1, np.int8)

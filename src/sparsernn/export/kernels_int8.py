@@ -1,7 +1,7 @@
 """The C of products in int8: words of 16 rows and 4 columns, sums exact in 32 bits in whatever order.
 
 A row of x becomes round(x / s), s = max |x| / 127, at each step; y[r] += sum * (t[r] s), t the scale of the weights of
-row r. A vector holds two partial sums of some rows, of columns 0 and 1 and of 2 and 3 of each word.
+row r. A vector holds the sums of some rows, or two partial ones of each: columns 0 and 1, and 2 and 3, of a word.
 """
 
 from __future__ import annotations
@@ -9,17 +9,25 @@ from __future__ import annotations
 VECTORS = """\
 #if $W > 1 && defined(__AVX2__)
 #include <immintrin.h>
+/* |x| times w with the sign of x: no number is -128, so that two products fit into 16 bits and none is cut. */
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#define $SUMS_DOT(s, u, v) _mm256_dpbusd_epi32(s, u, v)
+#elif defined(__AVXVNNI__)
+#define $SUMS_DOT(s, u, v) _mm256_dpbusd_avx_epi32(s, u, v)
+#else
+#define $SUMS_DOT(s, u, v) \\
+    _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_maddubs_epi16(u, v), _mm256_set1_epi16(1)))
+#endif
 #define $SUMS __m256i
 #define $SUMS_OF_X __m256i
 #define $SUMS_ZERO _mm256_setzero_si256()
-#define $SUMS_EACH $EACH4
-#define $SUMS_X(v) _mm256_cvtepi8_epi16(_mm_set1_epi32(v))
+#define $SUMS_EACH $EACH2
+#define $SUMS_X(v) _mm256_set1_epi32(v)
 #define $SUMS_ADD(s, p, x) \\
-    _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(p))), x))
+    $SUMS_DOT(s, _mm256_abs_epi8(x), _mm256_sign_epi8(_mm256_loadu_si256((const __m256i *)(p)), x))
 #define $SUMS_KEEP(p, s) _mm256_storeu_si256((__m256i *)(p), s)
-#define $SUMS_ROWS 4
-#define $SUMS_PAIRS(a, b) _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xD8)
-#define $SUMS_DONE(p) $SUMS_KEEP(p, $SUMS_PAIRS(s0, s1)); $SUMS_KEEP((p) + 8, $SUMS_PAIRS(s2, s3));
+#define $SUMS_ROWS 8
+#define $SUMS_DONE(p) $SUMS_KEEP(p, s0); $SUMS_KEEP((p) + 8, s1);
 #elif $W > 1 && defined(__SSE2__)
 #include <emmintrin.h>
 #define $SUMS __m128i
@@ -31,6 +39,18 @@ VECTORS = """\
 #define $SUMS_ADD(s, p, x) _mm_add_epi32(s, _mm_madd_epi16($SUMS_WIDE(_mm_loadl_epi64((const __m128i *)(p))), x))
 #define $SUMS_KEEP(p, s) _mm_storeu_si128((__m128i *)(p), s)
 #define $SUMS_ROWS 2
+#elif $W > 1 && defined(__ARM_NEON) && defined(__ARM_FEATURE_DOTPROD)
+#include <arm_neon.h>
+#define $SUMS int32x4_t
+#define $SUMS_OF_X int8x16_t
+#define $SUMS_ZERO vdupq_n_s32(0)
+#define $SUMS_EACH $EACH4
+#define $SUMS_X(v) vreinterpretq_s8_s32(vdupq_n_s32(v))
+#define $SUMS_ADD(s, p, x) vdotq_s32(s, vld1q_s8(p), x)
+#define $SUMS_KEEP(p, s) vst1q_s32(p, s)
+#define $SUMS_ROWS 4
+#define $SUMS_DONE(p) $SUMS_EACH($SUMS_WHOLE)
+#define $SUMS_WHOLE(k) $SUMS_KEEP(sums + 4 * (k), s##k);
 #elif $W > 1 && defined(__ARM_NEON)
 #include <arm_neon.h>
 #define $SUMS int32x4_t
@@ -55,35 +75,45 @@ VECTORS = """\
 """
 
 QUANTISE = """\
-#if $W > 1
+#if $W == 8 && defined(__AVX2__)
+#define $NARROW(p, i) { \\
+        const __m256i low = (__m256i)(i & 255); \\
+        const __m128i n = _mm_packs_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1)); \\
+        _mm_storel_epi64((__m128i *)(p), _mm_packus_epi16(n, n)); \\
+    }
+#elif $W > 1
 typedef int8_t $Q __attribute__((vector_size($W)));
+#define $NARROW(p, i) { \\
+        const $Q n = __builtin_convertvector(i, $Q); \\
+        $memcpy(p, &n, $W); \\
+    }
 #endif
 /* q = round(x / s) of `columns` numbers, then zeros up to a multiple of 4. Returns s = max |x| / 127, NaN for a NaN. */
 static float $quantise(const float *x, int8_t *q, int columns)
 {
-    float most = 0.0f;
+    int32_t bits = 0; /* those of sizes are in the order of the sizes, with NaN above all */
     int c = 0;
 #if $W > 1
-    $V mosts = {0.0f};
+    $I all = {0};
     for (; c + $W <= columns; c += $W) {
-        const $V v = $LD(x + c);
-        const $V size = $PICK(v < 0.0f, -v, v);
-        mosts = $PICK((size > mosts) | (size != size), size, mosts);
+        const $I size = ($I)$LD(x + c) & 0x7fffffff;
+        const $I larger = size > all;
+        all = (size & larger) | (all & ~larger);
     }
     for (int k = 0; k < $W; ++k)
-        most = mosts[k] > most || mosts[k] != mosts[k] ? mosts[k] : most;
+        bits = all[k] > bits ? all[k] : bits;
 #endif
     for (; c < columns; ++c) {
-        const float size = x[c] < 0.0f ? -x[c] : x[c];
-        most = size > most || size != size ? size : most;
+        const int32_t size = $bits(x[c]) & 0x7fffffff;
+        bits = size > bits ? size : bits;
     }
+    const float most = $float(bits);
     const float inverse = most > 1e-30f ? 127.0f / most : 0.0f;
     c = 0;
 #if $W > 1
     for (; c + $W <= columns; c += $W) {
         const $I i = ($I)($LD(x + c) * inverse + 12582912.0f);
-        const $Q n = __builtin_convertvector(i, $Q);
-        $memcpy(q + c, &n, $W);
+        $NARROW(q + c, i)
     }
 #endif
     for (; c < columns; ++c)
@@ -208,23 +238,59 @@ static void $words(const int8_t *w, const $T *index, const float *t, const float
 }
 """
 
+GATHERED = """\
+/* y[0..rows) += W x for each of `gates` parts of y; a word has four columns of those that a strip has at all. */
+static void $gathered(const int8_t *w, const $T *index, const float *t, const float *x, int8_t *q, float *y,
+                      int columns, int rows, int gates)
+{
+    const float s = $quantise(x, q, columns);
+    int8_t *const own = q + ((columns + 3) & ~3);
+    int32_t sums[16];
+    for (; gates > 0; --gates, y += rows, t += rows) {
+        for (int r = 0; r < rows; r += 16) {
+            const int words = *index++;
+            for (int k = 0; k < 4 * words; k += 4, index += 4) {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+                const uint32_t four = (uint32_t)(uint8_t)q[index[0]] | (uint32_t)(uint8_t)q[index[1]] << 8 |
+                                      (uint32_t)(uint8_t)q[index[2]] << 16 | (uint32_t)(uint8_t)q[index[3]] << 24;
+                $memcpy(own + k, &four, 4);
+#else
+                for (int c = 0; c < 4; ++c)
+                    own[k + c] = q[index[c]];
+#endif
+            }
+            $all_words(w, own, words, sums);
+            $scaled(sums, t + r, s, y + r, rows - r < 16 ? rows - r : 16);
+            w += 64 * words;
+        }
+    }
+}
+"""
+
 
 def _strip(name: str, parameter: str, at: str) -> str:
     return STRIP.replace("$NAME", f"${name}").replace("PARAMETER ", parameter).replace("@", at)
 
 
 def _sparse(bits: int) -> str:
-    text = _strip(f"some_words{bits}", f"const uint{bits}_t *index, ", "index[k]") + "\n" + WORDS
-    return text.replace("$words(", f"$words{bits}(").replace("$some_words(", f"$some_words{bits}(").replace(
-        "$T ", f"uint{bits}_t "
-    )  # fmt: skip
+    return _strip(f"some_words{bits}", f"const uint{bits}_t *index, ", "index[k]") + "\n" + _of_width(WORDS, bits)
+
+
+def _of_width(text: str, bits: int) -> str:
+    """`text` for columns of so many bits."""
+    for name in ("words", "some_words", "gathered"):
+        text = text.replace(f"${name}(", f"${name}{bits}(")
+    return text.replace("$T ", f"uint{bits}_t ")
 
 
 INT8: dict[str, tuple[tuple[str, ...], str]] = {
     "sums": (("each",), VECTORS),
     "quantise": (("sums",), QUANTISE),
     "scaled": ((), SCALED),
-    "bytes": (("quantise", "scaled"), _strip("all_words", "", "k") + "\n" + BYTES),
+    "all words": (("quantise", "scaled"), _strip("all_words", "", "k")),
+    "bytes": (("all words",), BYTES),
+    "gathered8": (("all words",), _of_width(GATHERED, 8)),
+    "gathered16": (("all words",), _of_width(GATHERED, 16)),
     "words8": (("quantise", "scaled"), _sparse(8)),
     "words16": (("quantise", "scaled"), _sparse(16)),
 }

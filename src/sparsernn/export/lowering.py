@@ -119,8 +119,9 @@ class Lowering:
         if self.precision == "int8":
             if weight.shape[1] > MOST:
                 raise Refused(f"its sums of {weight.shape[1]} columns may not fit into 32 bits in int8")
-            self.sizes[BYTES] = max(self.sizes[BYTES], -(-weight.shape[1] // WORD) * WORD)
             matrix = pack_int8(weight, gates, self.tables, row_major(BYTES, (weight.shape[1],), 0, "int8"))
+            row = -(-weight.shape[1] // WORD) * WORD
+            self.sizes[BYTES] = max(self.sizes[BYTES], row * (2 if matrix.gathered else 1))
         else:
             matrix = pack(weight, gates, self.tables)
         self.matrices.append((matrix, times))

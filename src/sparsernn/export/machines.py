@@ -50,8 +50,10 @@ TARGETS = {
     "x86-64": ("x86_64-freestanding-none", "x86_64"),
     "AVX2": ("x86_64-freestanding-none", "x86_64_v3"),
     "AVX-512": ("x86_64-freestanding-none", "x86_64_v4"),
+    "AVX-512 VNNI": ("x86_64-freestanding-none", "x86_64_v4+avx512vnni"),
     "Cortex-M4": ("thumb-freestanding-eabihf", "cortex_m4+vfp4d16sp"),
     "aarch64": ("aarch64-freestanding-none", "generic"),
+    "aarch64 dotprod": ("aarch64-freestanding-none", "generic+dotprod"),
     "RISC-V": ("riscv32-freestanding-none", "generic_rv32+m+f+d+c"),
     "WebAssembly": ("wasm32-freestanding-none", "generic"),
     "WebAssembly simd128": ("wasm32-freestanding-none", "generic+simd128"),
@@ -100,7 +102,7 @@ def run(program: Path, entry: str, target: str) -> int:
     """What the function without arguments gives on that processor."""
     if target.startswith("Web"):
         return _in_wasmtime(program, entry)
-    if target in ("x86-64", "AVX2", "AVX-512"):
+    if TARGETS[target][0].startswith("x86"):
         return getattr(ctypes.CDLL(str(program)), entry)()
     return Emulated(program, target).call()
 
@@ -127,10 +129,12 @@ class Emulated:
             "aarch64": (unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM, arm64_const, "ARM64"),
             "RISC-V": (unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32, riscv_const, "RISCV"),
         }
-        architecture, mode, names, prefix = arm[target]
+        architecture, mode, names, prefix = arm[target.split()[0]]
         self.machine: Any = unicorn.Uc(architecture, mode)
         if target == "Cortex-M4":
             self.machine.ctl_set_cpu_model(arm_const.UC_CPU_ARM_CORTEX_M4)
+        elif target == "aarch64 dotprod":
+            self.machine.ctl_set_cpu_model(arm64_const.UC_CPU_ARM64_MAX)
         self.machine.mem_map(0, 128 << 20)
         self.thumb = target == "Cortex-M4"
         self.registers = {
@@ -141,7 +145,7 @@ class Emulated:
         self.entry = self._load(program.read_bytes())
         if target == "Cortex-M4":  # coprocessors 10 and 11: the FPU
             self.machine.reg_write(arm_const.UC_ARM_REG_FPEXC, 0x40000000)
-        elif target == "aarch64":
+        elif target.startswith("aarch64"):
             self.machine.reg_write(arm64_const.UC_ARM64_REG_CPACR_EL1, 3 << 20)
         else:
             self.machine.reg_write(riscv_const.UC_RISCV_REG_MSTATUS, 1 << 13)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from torch import nn
@@ -13,12 +13,13 @@ from torch import nn
 from .._modules import copied, unwrap
 from .calibration import choose_by
 from .classes import into_one, is_linear, is_split, made, put_on_kernels, runs_on_kernels
+from .costs import Precision
 from .modules import Accelerated
 from .opening import make_stream
 from .precision import Wanted, assign, by_name, check_wanted, runs_in_float32, units
 from .processor import processor
 from .program.stream import ProgramStream
-from .refusals import check_model, nothing
+from .refusals import STREAMS, check_model, nothing
 from .stream import Stream
 
 
@@ -40,9 +41,10 @@ def accelerate(model: nn.Module, precision: Wanted = "float32", *, batches: Any 
 
     batches: example inputs as `trace` takes them, or an iterable of them; for "auto" only.
 
-    Raises TypeError for something that is no module, ValueError for an unknown precision or layer name, and
-    RuntimeError for a model in training mode, on another device, in another dtype, or without a recurrent layer that
-    can be accelerated.
+    A model without recurrent layers is taken for its streams; where it has nothing that kernels replace in whole calls
+    (no Linear either), a warning says so. Raises TypeError for something that is no module, ValueError for an unknown
+    precision or layer name, and RuntimeError for a model in training mode, on another device, in another dtype, or
+    whose recurrent layers all have to stay on torch.
     """
     model = unwrap(model)
     check_wanted(precision)
@@ -57,13 +59,16 @@ def accelerate(model: nn.Module, precision: Wanted = "float32", *, batches: Any 
     with torch.inference_mode(False), torch.no_grad():  # weights made under it could not be watched for changes
         fast = _packed(model)
         found, left = units(fast), fast.__dict__["_on_torch"]
-        if precision == "auto":
+        if not found:
+            chosen = []
+        elif precision == "auto":
             chosen, fast.__dict__["_measured"] = choose_by(fast, found, batches, tolerance)
         else:
             wanted: Any = precision if isinstance(precision, Mapping) else {"*": precision}
             chosen = by_name(found, wanted, left)
             assign(found, chosen)
-    if runs_in_float32(chosen):
+        fast.__dict__["_wanted"] = precision if precision in get_args(Precision) else "float32"
+    if runs_in_float32(chosen or [fast.__dict__["_wanted"]]):
         warnings.warn(
             "accelerate: this processor has no AVX-512 VNNI, so precision='int8' runs in float32.",
             RuntimeWarning,
@@ -88,7 +93,10 @@ def _packed(model: nn.Module) -> Any:
         put_on_kernels(split)
     _bind_again(fast)
     if not any(not isinstance(m, nn.Linear) for _, m in _engines(fast)):
-        raise RuntimeError(nothing(model, left))
+        if any(map(runs_on_kernels, model.modules())):
+            raise RuntimeError(nothing(model, left))
+        if next(_engines(fast), None) is None:
+            warnings.warn(f"{nothing(model, left)}\n{STREAMS}", RuntimeWarning, stacklevel=3)
     fast.__class__ = made(type(fast), AcceleratedModel)
     fast.__dict__["_on_torch"], fast.__dict__["_measured"] = left, []
     return fast

@@ -42,10 +42,13 @@ def make_stream(
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise RuntimeError(f"stream: {type(model).__name__} can't be copied: {_first_line(error)}") from error
     failure: str | None = None
-    if time is None and not states and not delay and (example is None or isinstance(_single(example), Tensor)):
+    recurrent = any(not isinstance(module, nn.Linear) for module in accelerated(own))
+    may_be = example is None or (recurrent and isinstance(_single(example), Tensor))
+    if time is None and states is None and not delay and may_be:
         found, example, failure = _chain(own, exact, batch, example)
         if found is not None:
             return found
+        own = twin(model)  # a call may have left a state in the other one
     try:
         return _program(own, batch, example, time, states, delay)
     except CannotCompile as error:
@@ -54,7 +57,7 @@ def make_stream(
         if not isinstance(error, NotAProgram) and str(error).startswith("stream: "):
             raise
         why = str(error) if isinstance(error, NotAProgram) else f"it fails on the example: {_first_line(error)}"
-        raise _refused(own, failure or why) from error
+        raise _refused(own, why if failure is None or _is_found(error) else failure) from error
 
 
 _FAILURES = (RuntimeError, TypeError, ValueError, IndexError, AttributeError)
@@ -85,31 +88,51 @@ def _chain(own: nn.Module, exact: nn.Module | None, batch: int, example: Any) ->
 def _program(
     own: nn.Module, batch: int, example: Any, time: Any, states: Mapping[str, int | str] | None, delay: int
 ) -> ProgramStream:
-    model, of_layers = on_torch(twin(own)), set(precisions(own).values())
+    model, of_layers = on_torch(twin(own)), set(precisions(own).values()) or {own.__dict__["_wanted"]}
     first = next((leaf for leaf in tree_leaves(example) if isinstance(leaf, Tensor)), None)
     if first is None:
         raise TypeError(f"stream: example is a {type(example).__name__} without a tensor: give the model's inputs.")
-    rows = 1 if time == 0 or (time is None and not states and not _batch_first(own) and _has_stacks(own)) else 0
+    rows = 1 if time == 0 or (time is None and states is None and not _batch_first(own) and _has_stacks(own)) else 0
     size = first.shape[rows] if first.dim() > rows else batch
+    forms = [example]
     if size != batch:
-        example = tree_map(lambda v: _with_batch(v, batch, rows, size) if isinstance(v, Tensor) else v, example)
-    made = make_program(model, example, time, states, delay)
-    stateless = not made.program.states and any(axis is not None for axis in made.axes)
-    if stateless and time is None and rows == 1:
-        # Rows of a batch were taken for steps, since as steps they could not be run one by one.
-        made = make_program(model, example, 0, states, delay)
+        forms = [_of_batch(example, batch, rows, size, other) for other in (False, True)]
+        if batch == 1:  # or it has no batch
+            forms.insert(0 if first.dim() == 2 and rows == 1 and first.is_floating_point() else 2, example)
+    for form in forms:
+        try:
+            made = make_program(model, form, time, states, delay)
+            stateless = not made.program.states and any(axis is not None for axis in made.axes)
+            if stateless and time is None and rows == 1:
+                # Rows of a batch were taken for steps, since as steps they could not be run one by one.
+                made = make_program(model, form, 0, states, delay)
+            break
+        except _FAILURES as error:
+            # Only where the model does not even run may it be that its rows are along another axis.
+            if _is_found(error) or form is forms[-1]:
+                raise
     # One precision for all: the finest that a layer was given.
     precision = next(p for p in ("float32", "bfloat16", "int8") if p in of_layers or p == "int8")
     return ProgramStream(made, precision, batch)  # type: ignore[arg-type]
 
 
-def _with_batch(x: Tensor, batch: int, rows: int, size: int | None = None) -> Tensor:
-    """As many rows as the stream has, along axis `rows`, or along the one that has `size` of them."""
+def _of_batch(example: Any, batch: int, rows: int, size: int, other: bool) -> Any:
+    return tree_map(lambda v: _with_batch(v, batch, rows, size, other) if isinstance(v, Tensor) else v, example)
+
+
+def _is_found(error: Exception) -> bool:
+    """Whether it says what the model does, and not only that it can't be run."""
+    return isinstance(error, NotAProgram) and error.__cause__ is None
+
+
+def _with_batch(x: Tensor, batch: int, rows: int, size: int | None = None, other: bool = False) -> Tensor:
+    """As many rows as the stream has, along axis `rows`, or along the one that has `size` of them; other: along the
+    second of those, where there are two."""
     if size is not None:
-        axes = [a for a in (rows, *range(x.dim())) if a < x.dim() and x.shape[a] == size]
+        axes = [a for a in dict.fromkeys((rows, *range(x.dim()))) if a < x.dim() and x.shape[a] == size]
         if not axes:
             return x
-        rows = axes[0]
+        rows = axes[-1 if other else 0]
     return x.index_select(rows, torch.arange(batch, dtype=torch.int64, device="cpu") % x.shape[rows])
 
 

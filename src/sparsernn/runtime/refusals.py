@@ -39,16 +39,17 @@ def check_model(model: nn.Module) -> None:
                 f"accelerate: {path} is on the meta device, which holds no numbers.\n"
                 "Build the model on the CPU, or call model.to_empty(device='cpu') and load its weights."
             )
-    if not any(map(runs_on_kernels, model.modules())):
-        raise RuntimeError(nothing(model, {}))
+    kinds = [m for m in model.modules() if runs_on_kernels(m)]
+    if not kinds and (what := _unreadable(model)):
+        raise RuntimeError(f"{_without(model)}\n{what}")
     if model.training:
         raise RuntimeError(
             "accelerate: the model is in training mode; accelerated models only infer: call model.eval()."
         )
     for path, module in model.named_modules():
-        if runs_on_kernels(module):
+        if module in kinds or not kinds:
             for name, p in module.named_parameters():
-                if p.device.type != "cpu" or p.dtype != torch.float32:
+                if p.device.type != "cpu" or (p.dtype != torch.float32 and p.is_floating_point()):
                     raise RuntimeError(
                         f"accelerate: {path + '.' if path else ''}{name} is {p.dtype} on {p.device}; "
                         "the kernels take float32 on the CPU: call model.float().cpu() first."
@@ -56,20 +57,30 @@ def check_model(model: nn.Module) -> None:
 
 
 def nothing(model: nn.Module, left: Mapping[str, str]) -> str:
-    """Why there is nothing to accelerate. left: path of a layer -> why it stays on torch."""
-    start = f"accelerate: {type(model).__name__} has no LSTM, GRU or RNN (layer or cell) and no RHN to accelerate."
-    for path, module in model.named_modules():
-        if type(module).__module__.startswith("torch.ao.nn.quantized"):
-            return (
-                f"{start}\n{path or 'The model'} is quantised by torch ({type(module).__name__}): "
-                "accelerate the model from before that, with precision='int8'."
-            )
-    if graph := exported(model):
-        return f"{start}\n{graph}"
+    """Why whole calls stay on torch. left: path of a layer -> why it does."""
     why = [f"{path or 'the model'}: {reason}" for path, reason in left.items()]
     why += [f"{path or 'the model'} ({type(m).__name__})" for path, m in model.named_modules() if _unknown(m)]
     middle = f" It has {'; '.join(why[:3])}." if why else ""
-    return f"{start}{middle}\nCompiled kernels replace torch.nn.LSTM, GRU, RNN, their cells and those of sparsernn.nn."
+    kinds = "Compiled kernels replace torch.nn.LSTM, GRU, RNN, their cells and those of sparsernn.nn."
+    return f"{_without(model)}{middle}\n{kinds}"
+
+
+STREAMS = "Whole calls stay on torch: what kernels run of this model is its stream."
+
+
+def _without(model: nn.Module) -> str:
+    return f"accelerate: {type(model).__name__} has no LSTM, GRU or RNN (layer or cell) and no RHN to accelerate."
+
+
+def _unreadable(model: nn.Module) -> str:
+    """What the model has in the place of layers that could be seen; "" for nothing."""
+    for path, module in model.named_modules():
+        if type(module).__module__.startswith("torch.ao.nn.quantized"):
+            return (
+                f"{path or 'The model'} is quantised by torch ({type(module).__name__}): "
+                "accelerate the model from before that, with precision='int8'."
+            )
+    return exported(model)
 
 
 def _unknown(module: nn.Module) -> bool:

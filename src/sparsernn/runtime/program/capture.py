@@ -78,7 +78,7 @@ def capture(
 ) -> Capture:
     """Run `model(*args, **kwargs)` on arguments(leaves) and note every operation. The model itself is used up by the
     run, which may change its buffers and attributes: give a copy. sources: with the lines of the model's code."""
-    kept = _kept_tensors(model)
+    kept = kept_tensors(model)
     names = {id(value): path for path, value in [*kept.items(), *model.named_parameters()]}
     before = {id(value): value.clone() for value in kept.values()}
     paths: list[str] = []
@@ -87,7 +87,7 @@ def capture(
     def whole(*inputs: Any) -> Any:
         args, kwargs = arguments(inputs)
         flat, structure = tree_flatten(model(*args, **kwargs))
-        others = {path: value for path, value in _kept_tensors(model).items() if value is not kept.get(path)}
+        others = {path: value for path, value in kept_tensors(model).items() if value is not kept.get(path)}
         paths[:], spec[:] = others, [structure]
         return flat, list(others.values())
 
@@ -160,7 +160,7 @@ def _attribute(graph: fx.GraphModule, target: Any) -> Any:
     return value
 
 
-def _kept_tensors(model: nn.Module) -> dict[str, Tensor]:
+def kept_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Buffers and tensors in plain attributes (also in lists, tuples and dicts), by path; no parameters."""
     found: dict[str, Tensor] = {}
     for path, module in model.named_modules():

@@ -41,9 +41,10 @@ class Interpreter:
 
     def run(self, number: int) -> None:
         """All operations that are due at step `number`; below 0 those that need no input."""
-        for operation, inputs, outputs in self._operations:
-            if operation.clock.due(number):
-                self._apply(operation, inputs, outputs, number)
+        with torch.no_grad():
+            for operation, inputs, outputs in self._operations:
+                if operation.clock.due(number):
+                    self._apply(operation, inputs, outputs, number)
 
     def reset(self) -> None:
         """Back to the start of a sequence."""
@@ -61,19 +62,18 @@ class Interpreter:
         return self.at(value) if isinstance(value, View) else value
 
     def _apply(self, o: Operation, inputs: Sequence[Any], outputs: Sequence[Tensor], number: int) -> None:
-        with torch.no_grad():
-            if o.kind == "push":
-                results: Any = OPERATIONS["push"](*inputs, outputs[0])
-            elif o.kind == "before" and number < o.options["until"]:
-                start = inputs[1]
-                row = (number - o.clock.first) // o.clock.every
-                results = start[row] if isinstance(start, Tensor) else torch.full_like(outputs[0], start)
-            elif o.kind in ("where", *_NUMBERS_FIRST) and not isinstance(inputs[0], Tensor):
-                results = OPERATIONS[o.kind](torch.as_tensor(inputs[0]).to(outputs[0]), *inputs[1:])
-            else:
-                results = OPERATIONS[o.kind](*inputs, **o.options)
-            for output, result in zip(outputs, (results,) if isinstance(results, Tensor) else results, strict=True):
-                output.copy_(result)
+        if o.kind == "push":
+            results: Any = OPERATIONS["push"](*inputs, outputs[0])
+        elif o.kind == "before" and number < o.options["until"]:
+            start = inputs[1]
+            row = (number - o.clock.first) // o.clock.every
+            results = start[row] if isinstance(start, Tensor) else torch.full_like(outputs[0], start)
+        elif o.kind in ("where", *_NUMBERS_FIRST) and not isinstance(inputs[0], Tensor):
+            results = OPERATIONS[o.kind](torch.as_tensor(inputs[0]).to(outputs[0]), *inputs[1:])
+        else:
+            results = OPERATIONS[o.kind](*inputs, **o.options)
+        for output, result in zip(outputs, (results,) if isinstance(results, Tensor) else results, strict=True):
+            output.copy_(result)
 
 
 _NUMBERS_FIRST = ("add", "sub", "mul", "div", "pow", "maximum", "minimum")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._modules import copied, set_eval, set_precision
-from .capture import NotAProgram, capture
+from .capture import NotAProgram, capture, kept_tensors
 from .check import check_sequence, check_steps
 from .examples import Inputs, axes_of, inputs_of
 from .made import Made
@@ -52,6 +52,7 @@ def make_program(
     return _made(twin, inputs_of(twin, example), time, states, delay)  # the model makes float32 tensors itself
 
 
+_ONE_STEP = "if the example is one step of a model that keeps no state, pass states={}."
 _DTYPE = (RuntimeError, TypeError)
 
 
@@ -73,6 +74,8 @@ def _made(model: nn.Module, inputs: Inputs, time: Any, states: States | None, de
             # Rows of a batch know nothing of each other: along them any model "streams", without a state.
             if made.program.states or time is not None:
                 return made
+            if default == 0 and failure is not None and max(t.dim() for t in inputs.tensors) <= 2:
+                failure = NotAProgram(f"{str(failure).rstrip('.')}; {_ONE_STEP}")
             found = found or (made if default == 1 else None)
         except (NotAProgram, RuntimeError, ValueError, IndexError, TypeError) as error:
             # What the likelier axis meets is what is told, if the model could be run at all.
@@ -86,14 +89,15 @@ def _made(model: nn.Module, inputs: Inputs, time: Any, states: States | None, de
 def _remembers(model: nn.Module, inputs: Inputs) -> bool:
     """Whether it keeps a state in buffers or attributes, also one that its first call makes."""
     own = copied(model)
-    run = capture(own, [t.clone() for t in inputs.tensors], inputs.arguments, sources=False)
-    if is_step(run) or not set(run.changed) - set(run.names.values()):
-        return is_step(run)
-    own = copied(model)
+    before = {path: (value, value._version) for path, value in kept_tensors(own).items()}
     args, kwargs = inputs.arguments([t.clone() for t in inputs.tensors])
     with torch.no_grad():
         own(*args, **kwargs)
-    return is_step(capture(own, [t.clone() for t in inputs.tensors], inputs.arguments, sources=False))
+    after = {path: (value, value._version) for path, value in kept_tensors(own).items()}
+    if all(path in before and before[path][0] is v and before[path][1] == n for path, (v, n) in after.items()):
+        return False
+    again = copied(own if after.keys() - before.keys() else model)
+    return is_step(capture(again, [t.clone() for t in inputs.tensors], inputs.arguments, sources=False))
 
 
 def _in_double(model: nn.Module) -> nn.Module:

@@ -1,0 +1,103 @@
+"""Every model that streams, over 500 steps: its steps are its whole call, at batch 1 and 3, twice with a reset."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from program_cases import inputs_for
+from program_models import STEPS, STREAMS, Policy
+from program_runs import apart, equal, furthest, inputs_of, stepped, whole_call
+from sparsernn.runtime.layers import accelerate
+from sparsernn.runtime.processor import processor
+from sparsernn.runtime.program.compiled import Compiled
+from sparsernn.runtime.program.folding import folded
+from sparsernn.runtime.program.interpreter import Interpreter
+from sparsernn.runtime.program.stream import ProgramStream
+
+LENGTH = 500
+
+
+def opened(case: tuple[Any, ...], rows: int) -> tuple[nn.Module, Any, ProgramStream]:
+    torch.manual_seed(0)
+    make, example, *options = case
+    model = make().eval()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(std=0.2), module.running_var.uniform_(0.5, 2.0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="accelerate: .* has no LSTM")
+        stream = accelerate(model).stream(rows, example=example(), **(options[0] if options else {}))
+    assert isinstance(stream, ProgramStream)
+    return model, stream._made, stream
+
+
+@pytest.mark.parametrize("rows", (1, 3))
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+def test_the_steps_are_the_whole_call(name: str, rows: int) -> None:
+    if name == "without a batch" and rows > 1:
+        pytest.skip("it has none")
+    model, made, stream = opened(STREAMS[name], rows)
+    exact = Interpreter(made.program)
+    equal(model, made, stream._run, LENGTH)
+    inputs = inputs_of(made, LENGTH)
+    whole = whole_call(model, made, inputs, torch.float64)
+    assert max(furthest(made, stepped(made, exact.step, inputs), whole)) <= 1e-12
+    inputs = inputs_of(made, 48, seed=4)
+    whole = whole_call(model, made, inputs, torch.float64)
+    exact.reset()
+    assert max(furthest(made, stepped(made, exact.step, inputs), whole)) <= 1e-12
+    if rows == 1:
+        shorter = Interpreter(folded(made.program))
+        assert max(furthest(made, stepped(made, shorter.step, inputs), whole)) <= 1e-11
+    if rows == 3 and processor().vnni:
+        small = Compiled(made.program, "int8")
+        assert max(furthest(made, stepped(made, small.step, inputs, single=True), whole)) <= 0.3
+
+
+@pytest.mark.parametrize("rows", (1, 3))
+@pytest.mark.parametrize("name", STEPS)
+def test_a_model_of_one_step_keeps_its_state(name: str, rows: int) -> None:
+    """Against the model itself, which is called with the states that it gave."""
+    case = (lambda: Policy(rows), *STEPS[name][1:]) if name == "policy" else STEPS[name]
+    model, made, stream = opened(case, rows)
+    states, model = made.inputs.is_state, model.double()
+    if isinstance(getattr(model, "h", None), torch.Tensor):
+        model.h = model.h.double()
+    kept = [x.double() if x.is_floating_point() else x for x in made.inputs.tensors]
+    exact = Interpreter(made.program)
+    for _ in range(LENGTH):
+        leaves = [k if s else (torch.randn_like(k) if k.is_floating_point() else k) for k, s in zip(kept, states)]
+        call, options = made.inputs.arguments(leaves)
+        with torch.no_grad():
+            want = tree_leaves(model(*call, **options))
+        given = [x for x, s in zip(leaves, states) if not s]
+        got = exact.step(*given)
+        near = stream._run.step(*(x.float() if x.is_floating_point() else x for x in given))
+        for y, leaf in zip(made.leaves, want):
+            assert apart(got[y], leaf) <= 1e-12 and apart(near[y], leaf) <= 1e-5
+        for n, place in made.becomes.items():
+            kept[n] = want[place]
+
+
+@pytest.mark.parametrize("name", ("CRN", "stride 2", "two loops", "attention decoder"))
+def test_a_run_goes_on_from_a_state_that_was_kept(name: str) -> None:
+    _, made, stream = opened({**STREAMS, **STEPS}[name], 2)
+    run, kept = stream._run, None
+    steps = [[x.float() if x.is_floating_point() else x for x in given] for given in inputs_for(made.program, 40)]
+    for n, inputs in enumerate(steps):
+        if n == 25:
+            kept = run.content(), run.number
+        run.step(*inputs)
+    ends = run.content()
+    assert kept is not None
+    run.restore(*kept)
+    for inputs in steps[25:]:
+        run.step(*inputs)
+    assert all(torch.equal(run.content()[key], end) for key, end in ends.items())
