@@ -12,10 +12,13 @@ from sparsernn.files import write_atomically
 from sparsernn_studies.claims import SEEDS
 from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.results import Result, collect
+from sparsernn_studies.stories.folding.nets import NETS
+from sparsernn_studies.stories.folding.study import row_name
 from sparsernn_studies.wen.bidaf import TABLE_3, TABLE_4
 from sparsernn_studies.wen.ptb import verdict
 
 ROOT = Path(__file__).resolve().parent.parent
+FURTHER = 1000  # steps of further training that the README shows
 INTRODUCTION = """# Results
 
 Made by `python docs/generate.py` from the JSON files in `results/`; do not edit. Figures are means over the seeds
@@ -113,6 +116,27 @@ def demo_section(found: Sequence[Result]) -> str:
     return "\n".join([text, note.removeprefix("Again: `sparsernn run shakespeare --scale cpu`. "), *table, ""])
 
 
+def fold_section(found: Sequence[Result]) -> str:
+    """What stands between the README's fold marks: half of the weights, without training and with some."""
+    rows = [r for r in found if (r.recipe, r.scale) == ("fold", "cpu")]
+    seeds = ", ".join(str(seed) for seed in sorted({r.seed for r in rows}))
+    text = (
+        "Five trained nets, half of their recurrent weights; bits per character, share of wrong tags, squared error. "
+        f"Means over the\nseeds {seeds}; *trained on* is {FURTHER} more steps. Deviations, other sizes, and nets of "
+        "that size trained from the start for\nas much compute, which do better after so short a first training: "
+        "[folded, in figures](docs/fold-study.md). Again:\n`sparsernn run fold --scale cpu`.\n"
+    )
+    half = [("magnitude", 0), ("fold", 0), ("ramp", FURTHER), ("fold", FURTHER)]
+    ways = [("dense", 1.0, None), *((way, 0.5, steps) for way, steps in half)]
+    titles = ["", "dense", "by magnitude", "`fold`", "ramp, trained on", "`fold`, trained on"]
+    table = [line(titles), line(["---"] + ["---:"] * len(ways))]
+    for net, label in NETS.items():
+        losses = [[r.measured["test_loss"] for r in rows if r.row == row_name(net, *way)] for way in ways]
+        if all(losses):
+            table.append(line([label.rpartition(" (")[0], *(f"{fmean(values):.4f}" for values in losses)]))
+    return text + "\n" + "\n".join(table) + "\n"
+
+
 def digits_section(found: Sequence[Result]) -> str:
     """The tables of the page on spoken digits: the rows, and the accuracy of each seed, which tests another speaker."""
     rows = [r for r in found if (r.recipe, r.scale) == ("spoken-digits", "cpu")]
@@ -176,10 +200,10 @@ def _published_rows() -> list[str]:
     return lines
 
 
-def fill(page: Path, section: str) -> None:
-    """Put `section` between the demo marks of `page`."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition("<!-- demo:begin -->\n")
-    _, end, after = rest.partition("<!-- demo:end -->")
+def fill(page: Path, section: str, name: str = "demo") -> None:
+    """Put `section` between the marks `name` of `page`."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name}:begin -->\n")
+    _, end, after = rest.partition(f"<!-- {name}:end -->")
     write_atomically(page, before + begin + section + end + after)
 
 
@@ -206,6 +230,7 @@ if __name__ == "__main__":
     speed_page(ROOT / "results", ROOT / "docs")
     checks_page(ROOT / "results", ROOT / "docs")
     fill(ROOT / "README.md", demo_section(collect(ROOT / "results")))
+    fill(ROOT / "README.md", fold_section(collect(ROOT / "results")), "fold")
     fill(ROOT / "docs" / "spoken-digits.md", digits_section(collect(ROOT / "results")))
     fill(ROOT / "docs" / "intrinsic-structures.md", ptb_section(collect(ROOT / "results")))
     fill(ROOT / "docs" / "bidaf.md", bidaf_section(collect(ROOT / "results"), ROOT / "results" / "benchmarks"))

@@ -151,6 +151,12 @@ def test_the_readme_has_the_demo_table_of_the_results():
     assert shown == generate()["demo_section"](collect(ROOT / "results"))
 
 
+def test_the_table_of_folded_nets_is_that_of_the_results():
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = shown.partition("<!-- fold:begin -->\n")[2].partition("<!-- fold:end -->")[0]
+    assert shown == generate()["fold_section"](collect(ROOT / "results"))
+
+
 def test_the_page_on_spoken_digits_has_the_tables_of_the_results():
     text = (ROOT / "docs" / "spoken-digits.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"<!-- demo:begin -->\n(.*?)<!-- demo:end -->", text, re.DOTALL)
