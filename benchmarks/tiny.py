@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 import sparsernn as srn
+from sparsernn.runtime.compiled import function
+from sparsernn.runtime.order import WIDTH
 
 from . import engines
-from .measure import Ceiling, Engine, Row, ideal, small_weights, versus
+from .measure import Ceiling, Engine, Ideal, Row, ideal, quickest, small_weights, versus
 
 SHAPES = (
     (24, 32, 63),
@@ -71,8 +75,57 @@ def tiny(ceiling: Ceiling, rounds: int) -> list[Row]:
         work = f"{cls.__name__} {inputs} -> {units}, {form}, T{steps} B{batch}"
         others = {"onnxruntime": onnx_of(model, x), "torch": engines.same(lambda model=model, x=x: model(x))}
         call = engines.same(lambda fast=fast, x=x: fast(x))
-        rows += versus(work, call, others, ideal(ceiling, rnn, x, 4), rounds)
+        rows += [reachable(row) for row in versus(work, call, others, limit(ceiling, rnn, x), rounds)]
     return rows + cells(ceiling, rounds)
+
+
+def reachable(row: Row) -> Row:
+    """A target that this core's limit leaves no room for is none: `at_most` beside it says so."""
+    return row if row["at_most"] >= EACH else {**row, "target": None}
+
+
+def limit(ceiling: Ceiling, rnn: nn.RNNBase, x: Tensor) -> Ideal:
+    """The least that the call can take: what Python takes for two modules that only make the tensors of the result,
+    then layer by layer the products (operations at the peak, or bytes of weights: input weights once, recurrent ones
+    at each step after the first, which starts from zeros) and the gates at the pace of many rows."""
+    steps, batch = x.shape[:2]
+    peak, block = ceiling.operations, gates(type(rnn).__name__)
+    seconds = {"call": quickest(_empty(rnn, x), 50, 60), "operations": 0.0, "bytes": 0.0, "gates": 0.0}
+    for name, weight in rnn.named_parameters():
+        if weight.dim() < 2:
+            continue
+        again, rows = (1, steps * batch) if "ih" in name else (steps - 1, batch)
+        computing, size = 2 * weight.numel() * rows / peak, 4 * weight.numel()
+        reading = size / ceiling.bandwidth(size)
+        seconds["operations" if computing > reading else "bytes"] += again * max(computing, reading)
+        if "hh" in name:
+            seconds["gates"] += block * steps * batch * rnn.hidden_size / WIDTH
+    return Ideal(sum(seconds.values()), max(seconds, key=lambda bound: seconds[bound]))
+
+
+def _empty(rnn: nn.RNNBase, x: Tensor) -> Callable[[], Any]:
+    class Result(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            y, h = x.new_empty(*out), x.new_empty(*state)
+            return y, (h, x.new_empty(*state)) if isinstance(rnn, nn.LSTM) else h
+
+    both = 1 + rnn.bidirectional
+    out, state = (*x.shape[:2], both * rnn.hidden_size), (both * rnn.num_layers, x.shape[1], rnn.hidden_size)
+    model = Whole(Result())
+    return lambda: model(x)
+
+
+@functools.cache
+def gates(kind: str) -> float:
+    """Seconds of gates and state of a block of WIDTH units, of our own kernel on many rows."""
+    units, rows, slots = 4, 64, 4
+    values = torch.randn(rows, units * slots * WIDTH), torch.randn(2, rows, units * WIDTH)
+    place = torch.zeros(2, dtype=torch.int64)
+    width = 4 * WIDTH * units
+    numbers = (units, units * WIDTH, values[0].data_ptr(), slots * width, rows, values[1].data_ptr(), rows * width)
+    arguments = [ctypes.c_int64(n) for n in (*numbers, width, place.data_ptr())]
+    kernel = function(f"cells.{kind.lower()}", 9)
+    return quickest(lambda: kernel(*arguments), 5, 1000) / (units * rows)
 
 
 def cells(ceiling: Ceiling, rounds: int) -> list[Row]:

@@ -318,3 +318,29 @@ def test_made_under_inference_mode():
     with torch.no_grad():
         torch.testing.assert_close(fast(x)[0], model(x)[0], rtol=0, atol=1e-5)
         assert torch.equal(fast(x)[0], inside)
+
+
+@pytest.mark.parametrize("cls", STACKS)
+@pytest.mark.parametrize("wrong", (None, torch.inf, torch.nan))
+@torch.no_grad()
+def test_without_states_a_call_starts_from_zeros_to_the_bit(cls: type[nn.Module], wrong: float | None) -> None:
+    """The product of weights with zeros is left out, unless a weight makes it NaN."""
+    torch.manual_seed(0)
+    model = cls(5, 12, 2, bidirectional=True).eval()
+    if wrong is not None:
+        model.weight_hh_l0[3, 4] = wrong
+    fast = accelerate(nn.Sequential(model).eval())[0]
+    for steps, rows in ((1, 1), (1, 4), (2, 3), (9, 1)):
+        x = torch.randn(steps, rows, 5)
+        zeros = torch.zeros(4, rows, 12)
+        y, state = fast(x)
+        again, end = fast(x, (zeros, zeros.clone()) if cls is nn.LSTM else zeros)
+        want = model(x)[0]
+        torch.testing.assert_close(y, want, rtol=1e-5, atol=1e-5, equal_nan=True)
+        assert torch.equal(y.nan_to_num(7.0), again.nan_to_num(7.0))
+        pairs = zip(state, end) if cls is nn.LSTM else ((state, end),)
+        assert all(torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)) for a, b in pairs)
+        if wrong is not None:
+            assert y.isnan().any()
+    packed = nn.utils.rnn.pack_sequence([torch.randn(n, 5) for n in (4, 4, 2)])
+    torch.testing.assert_close(fast(packed)[0].data, model(packed)[0].data, rtol=1e-5, atol=1e-5, equal_nan=True)

@@ -152,3 +152,19 @@ def test_narrower_vectors(width: int) -> None:
     environment = {**os.environ, "SPARSERNN_VECTOR_WIDTH": str(width), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == "agreed", done.stderr
+
+
+@pytest.mark.parametrize("layout", [name for name in KNOWN if name.startswith("panel")])
+def test_panels_take_any_number_of_rows_and_blocks_with_the_bits_of_each_row_alone(layout: str) -> None:
+    """Tiles of one to six rows, several panels at once, and what is left over of both."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(21, 13, generator=generator)
+    for blocks in (1, 2, 3, 4, 5, 7, 8, 9, 12):
+        weight = torch.randn(blocks * WIDTH - 1, 13, generator=generator)
+        bias = torch.randn(len(weight), generator=generator)
+        for start in (bias, None):
+            alone = torch.cat([product(layout, weight, row.unsqueeze(0), 1, start) for row in x])
+            want = x.double() @ weight.double().t() + (1.0 if start is None else start.double())
+            assert ((alone - want).abs() <= bound(layout, weight, x) + 1e-4).all()
+            for count in (2, 3, 4, 5, 6, 7, 8, 9, 10, 14, 21):
+                assert torch.equal(product(layout, weight, x[:count], 1, start), alone[:count])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from .footprint import footprint
 from .lowering import Refused
 from .measured import on_processors
 from .plan import lower
-from .refusals import check_choices, check_model, check_name, check_numbers
+from .refusals import check_choices, check_model, check_name, check_numbers, check_wrappers
 from .vectors import vectors_source
+from .wrappers import WRAPPERS
 
 VECTORS = 32  # steps in NAME_test.c
 
@@ -42,6 +43,7 @@ def export_c(
     states: States | None = None,
     delay: int = 0,
     measure: bool = False,
+    wrappers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write one time step of a causal model as C99 that needs no library and gives the same bits on every processor.
 
@@ -55,6 +57,9 @@ def export_c(
     scale a row, inputs with one scale a step. batch: sequences that a step runs side by side (a model that takes one
     step itself: those of the example). time, states, delay: as for `accelerate(model).stream`. measure: compile for
     Cortex-M4, aarch64 and RISC-V and run there, by an emulator (`pip install 'sparsernn[devices]'`; some seconds).
+
+    wrappers: what else is written: "c++" (NAME.hpp, a class), "python" (NAME.py, ctypes), "rust" (NAME.rs), "arduino"
+    (a library folder), "web" (a page with an AudioWorklet, for a sample in and a sample out).
 
     Returns the content of NAME.json. "flash": bytes of the tables (exact) and of the code (an estimate unless
     measured); "ram": bytes of the state (exact), of the stack (measured); "multiply_adds" of a step; "measured": for
@@ -74,7 +79,7 @@ def export_c(
             made = make_program(model, rows, time, states, delay)
     except NotAProgram as reason:
         raise NotAProgram(f"export_c: {type(model).__name__} can't run step by step: {reason}") from None
-    return export_program(made.program, folder, name, precision, weights, step_inputs(made, VECTORS), measure)
+    return export_program(made.program, folder, name, precision, weights, step_inputs(made, VECTORS), measure, wrappers)
 
 
 def export_program(
@@ -85,6 +90,7 @@ def export_program(
     weights: str = "source",
     inputs: Steps | None = None,
     measure: bool = False,
+    wrappers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write `program` as NAME.h, NAME.c, NAME_test.c and NAME.json; returns the content of NAME.json.
 
@@ -93,6 +99,7 @@ def export_program(
     check_name(name)
     check_choices(precision, weights)
     check_numbers(program)
+    check_wrappers(wrappers, weights)
     try:
         plan = lower(program, precision)
         plan.filed = weights == "file"
@@ -102,12 +109,11 @@ def export_program(
     outputs, errors = check(plan, given, precision)
     text, tests = source(plan, name), vectors_source(plan, name, given[:VECTORS], outputs[:VECTORS])
     report = footprint(plan, name, precision, errors, text, on_processors(plan, name, tests) if measure else {})
-    contents: dict[str, str | bytes] = {f"{name}.bin": blob(plan.tables)} if plan.filed else {}
-    contents |= {
-        f"{name}.h": header(plan, name),
-        f"{name}.c": text,
-        f"{name}_test.c": tests,
-        f"{name}.json": json.dumps(report, indent=2) + "\n",
-    }
-    write_all(folder, contents)
+    files = {f"{name}.h": header(plan, name), f"{name}.c": text, f"{name}_test.c": tests}
+    try:
+        more = {file: made for kind in wrappers for file, made in WRAPPERS[kind](plan, name, files).items()}
+    except Refused as refused:
+        raise ValueError(f"export_c: {refused}") from None
+    tables = {f"{name}.bin": blob(plan.tables)} if plan.filed else {}
+    write_all(folder, {**tables, **files, **more, f"{name}.json": json.dumps(report, indent=2) + "\n"})
     return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from ..runtime.modules import Accelerated
 from ..runtime.program.program import CONSTANT, Program
 from .plan import KEYWORDS
+from .wrappers import WRAPPERS
 
 PRECISIONS = ("float32", "int8")
 WEIGHTS = ("source", "file")
@@ -23,6 +25,14 @@ def check_choices(precision: str, weights: str, batch: int = 1) -> None:
             raise ValueError(f"export_c: got {option}={value!r}, expected {' or '.join(map(repr, known))}.")
     if not isinstance(batch, int) or batch < 1:
         raise ValueError(f"export_c: got batch={batch!r}, expected how many sequences a step runs: 1 or more.")
+
+
+def check_wrappers(wrappers: Sequence[str], weights: str) -> None:
+    """ValueError for wrappers that there are not, or that can't hand over a file of weights."""
+    if isinstance(wrappers, str) or any(w not in WRAPPERS for w in wrappers):
+        raise ValueError(f"export_c: got wrappers={wrappers!r}, expected several of {', '.join(WRAPPERS)}.")
+    if wrappers and weights == "file":
+        raise ValueError("export_c: wrappers go with weights='source': theirs is no argument for a file.")
 
 
 def check_model(model: nn.Module) -> None:

@@ -79,5 +79,6 @@ def named(text: str, name: str) -> str:
     """`text` with the model's name in place of `$`; `${NAME}` is in capitals."""
     text = text.replace("${H}", f"{name.upper()}_H")
     text = re.sub(r"\$\{(\w+)\}", lambda m: f"{name.upper()}_{m[1]}", text)
-    text = text.replace("$.h", f"{name}.h").replace("$.bin", f"{name}.bin").replace("$:", f"{name}:")
+    for end in (".h", ".c", ".bin", ":"):
+        text = text.replace(f"${end}", f"{name}{end}")
     return text.replace("$", f"{name}_")

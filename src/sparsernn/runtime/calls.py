@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any, Self
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
 from .costs import Precision
-from .memory import has_memory, signature, undisturbed
+from .memory import has_memory, modes, signature, undisturbed
 from .stamp import Stamp
 from .weights import lacking
 
@@ -23,7 +24,7 @@ class Known:
     """A call that was looked at properly, and what it takes to see that another one is of the same kind."""
 
     def __init__(self, stamp: Stamp, tensors: Sequence[Tensor], job: Any, also: Any, settle: Settle) -> None:
-        self.stamp, self.also = stamp, also
+        self.stamp, self.also, self.weights = stamp, also, stamp.tensors
         self.fits = signature(*tensors, *stamp.tensors)
         x, *states = tensors
         plain = settle(x) is x and all(t.is_contiguous() and not t.is_neg() for t in states)
@@ -58,9 +59,11 @@ class Calls:
     def find(self, module: nn.Module, tensors: tuple[Any, ...], also: Any) -> Known | None:
         """What is known of a call with `tensors`, None if it has to be looked at. also: what else shapes it."""
         found = self._recent.get(len(tensors))
-        if found is None or module.training or not undisturbed() or not found.stamp.holds(module._parameters):
+        if found is None or module.training or modes() or forward_ad._current_level >= 0:
             return None
-        if found.also is also and found.fits(*tensors, *found.stamp.tensors):
+        if not found.stamp.holds(module._parameters):
+            return None
+        if found.also is also and found.fits(*tensors, *found.weights):
             return found
         if not all(type(t) is Tensor for t in tensors):
             return None

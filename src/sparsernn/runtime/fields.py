@@ -44,6 +44,7 @@ class Field(IntEnum):
     SCRATCH = auto()
     PLACE = auto()  # scratch: the output address and stride of the step at hand
     PLACE_STRIDE = auto()
+    ZERO = auto()  # 1: the first step needs no recurrent product, since the state is zero and the weights are finite
 
 
 COUNT = len(Field)
@@ -96,4 +97,5 @@ class Entry(IntEnum):
     H_WIDTH = auto()
     C_WIDTH = auto()  # 0: no c
     OWN = auto()  # 1: h is kept a second time, in the order of the units
+    FINITE = auto()  # 1: all recurrent weights are, so that their product with zeros is zero
     PLACES = auto()  # where each unit stands in that order (int64), 0: in its own place

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, cast
 
 import torch
+import torch.nn.modules.module as _module
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -109,8 +110,23 @@ def run_stack(
     return cast(Tensor, out), states, known
 
 
+@eager
+def _call(self: Any, input: Any, hx: Any = None) -> Any:
+    """As `nn.Module.__call__`, without its second step and its lists of arguments; that one runs hooks."""
+    if (
+        self._compiled_call_impl is not None
+        or (self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks)
+        or (_module._global_forward_hooks or _module._global_forward_pre_hooks)
+        or (_module._global_backward_hooks or _module._global_backward_pre_hooks)
+    ):
+        return nn.Module.__call__(self, input, hx)
+    return self.forward(input, hx)
+
+
 class _Stack(Accelerated):
     """Forward of torch.nn.LSTM, GRU and RNN."""
+
+    __call__ = _call
 
     @eager
     def forward(self, input: Any, hx: Any = None) -> Any:
@@ -170,6 +186,8 @@ class AcceleratedRNN(_Stack, nn.RNN):
 
 class _Cell(Accelerated):
     """Forward of torch.nn.LSTMCell, GRUCell and RNNCell."""
+
+    __call__ = _call
 
     @eager
     def forward(self, input: Tensor, hx: Any = None) -> Any:

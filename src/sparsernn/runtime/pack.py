@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..structure.grids import integers
 from .compiled import address
-from .order import WIDTH, plain_order
+from .order import PANEL, WIDTH, plain_order
 
 BYTES = 4 * WIDTH
 
@@ -86,14 +86,14 @@ def halves(values: Tensor) -> Tensor:
 
 
 def pack_panels(weight: Tensor, arrangement: Arrangement, half: bool = False) -> Packed:
-    """Dense panels: four blocks side by side for each column, left-over blocks one by one; `half`: in bfloat16."""
+    """Dense panels: blocks side by side for each column, left-over blocks one by one; `half`: in bfloat16."""
     blocks = living(weight, arrangement)
     padded = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])
     rows = arrangement.rows[blocks]
-    fours = len(blocks) // 4 * 4
+    whole = len(blocks) // PANEL * PANEL
     parts = [
-        padded[rows[:fours]].view(-1, 4, WIDTH, weight.shape[1]).permute(0, 3, 1, 2).reshape(-1),
-        padded[rows[fours:]].permute(0, 2, 1).reshape(-1),
+        padded[rows[:whole]].view(-1, PANEL, WIDTH, weight.shape[1]).permute(0, 3, 1, 2).reshape(-1),
+        padded[rows[whole:]].permute(0, 2, 1).reshape(-1),
     ]
     packed = torch.cat(parts)
     layout, kernel = ("dense panel", "products.panel")

@@ -14,16 +14,17 @@ from collections.abc import Callable
 
 from numba import njit
 
+from .order import PANEL
 from .tiles import dense_tile
-from .vector import BYTES, WIDTH, call7, f32, i64, load, put_f32, store, store_first
+from .vector import BYTES, call7, f32, i64, load, put_f32, store, store_first
 
 # Fields of a plan, in this order.
 WEIGHTS, BLOCKS, COLUMNS, WHERE, BIAS, ABSENT, ABSENT_COUNT, MORE = range(8)
 
-# Tiles of 4 x 6 accumulators, 4 weights and a broadcast fill the 32 registers of AVX-512 and NEON; AVX2 has 16.
-TALL = 6 if WIDTH != 8 else 2
-PANEL = 4
-CHUNK = 96  # columns whose panel (24 KiB) stays in the L1 cache while all rows pass
+# Tiles of 4 x 6 accumulators, 4 weights and a broadcast fill the 32 registers of AVX-512 and NEON. AVX2 has 16, for
+# 2 x 6; its panels of two blocks are one cache line a column.
+TALL = 6
+CHUNK = 384 // PANEL  # columns whose panel (12 to 24 KiB) stays in the L1 cache while all rows pass
 
 
 @njit
@@ -40,45 +41,43 @@ def fill_absent(plan, bias, count, y, y_stride):
 def _panels(half: bool) -> Callable[..., None]:
     """The kernel of dense panels, of float32 or (`half`) bfloat16 weights."""
     size = BYTES // 2 if half else BYTES
-    tall = dense_tile(TALL, 4, 4, half)
-    four = dense_tile(min(4, TALL), 4, 4, half)
-    two = dense_tile(2, 4, 4, half)
-    one = dense_tile(1, 4, 4, half)
-    one_twice = dense_tile(1, 8, 4, half)
-    narrow_tall = dense_tile(TALL, 1, 1, half)
-    narrow_one = dense_tile(1, 1, 1, half)
+    one, two, three, four, five, six = (dense_tile(rows, PANEL, PANEL, half) for rows in range(1, TALL + 1))
+    # Several panels at once: eight sums hide the latency that fewer would wait for.
+    one_wide, two_wide = dense_tile(1, 8, PANEL, half), dense_tile(2, 4, PANEL, half)
+    narrow_tall, narrow_two, narrow_one = (dense_tile(rows, 1, 1, half) for rows in (TALL, 2, 1))
 
     @njit
     def panel_rows(weights, columns, x, x_stride, count, y, y_stride, where, start, start_stride):
-        """One panel of four blocks, `columns` columns, all rows."""
+        """One panel, `columns` columns, all rows: sixes, and at the end what has the most sums at once."""
         row = 0
-        while row + TALL <= count:
-            tall(
+        while count - row >= TALL + 3 or count - row == TALL:
+            six(
                 weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
                 start + row * start_stride, start_stride,
             )  # fmt: skip
             row += TALL
-        while row + 4 <= count:
+        if count - row > TALL:
             four(
                 weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
                 start + row * start_stride, start_stride,
             )  # fmt: skip
             row += 4
-        while row + 2 <= count:
-            two(
-                weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
-                start + row * start_stride, start_stride,
-            )  # fmt: skip
-            row += 2
-        if row < count:
-            one(
-                weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
-                start + row * start_stride, start_stride,
-            )  # fmt: skip
+        left = count - row
+        x, y, start = x + row * x_stride, y + row * y_stride, start + row * start_stride
+        if left == 5:
+            five(weights, 0, columns, x, x_stride, y, y_stride, where, start, start_stride)
+        elif left == 4:
+            four(weights, 0, columns, x, x_stride, y, y_stride, where, start, start_stride)
+        elif left == 3:
+            three(weights, 0, columns, x, x_stride, y, y_stride, where, start, start_stride)
+        elif left == 2:
+            two(weights, 0, columns, x, x_stride, y, y_stride, where, start, start_stride)
+        elif left == 1:
+            one(weights, 0, columns, x, x_stride, y, y_stride, where, start, start_stride)
 
     @njit
     def block_rows(weights, columns, x, x_stride, count, y, y_stride, where, start, start_stride):
-        """One single block, all columns and rows: what is left over after the panels of four."""
+        """One single block, all columns and rows: what is left over after the panels."""
         row = 0
         while row + TALL <= count:
             narrow_tall(
@@ -86,15 +85,20 @@ def _panels(half: bool) -> Callable[..., None]:
                 start + row * start_stride, start_stride,
             )  # fmt: skip
             row += TALL
-        while row < count:
+        while row + 2 <= count:
+            narrow_two(
+                weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
+                start + row * start_stride, start_stride,
+            )  # fmt: skip
+            row += 2
+        if row < count:
             narrow_one(
                 weights, 0, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
                 start + row * start_stride, start_stride,
             )  # fmt: skip
-            row += 1
 
     def panel(plan, x, x_stride, count, y, y_stride, scratch):
-        """Dense float32 panels: blocks in fours, for each column 4 x WIDTH weights; left-over blocks one by one."""
+        """Dense float32 panels: PANEL blocks side by side for each column; left-over blocks one by one."""
         weights = i64(plan, WEIGHTS)
         blocks = i64(plan, BLOCKS)
         columns = i64(plan, COLUMNS)
@@ -102,37 +106,43 @@ def _panels(half: bool) -> Callable[..., None]:
         bias = i64(plan, BIAS)
         start = bias if bias != 0 else y
         start_stride = 0 if bias != 0 else y_stride
-        fours = blocks // PANEL
         block_bytes = columns * size
-        four_bytes = PANEL * block_bytes
+        panel_bytes = PANEL * block_bytes
         if bias != 0:
             fill_absent(plan, bias, count, y, y_stride)
-        number = 0
+        block = 0
         if count == 1:
-            # Two panels at once: eight sums hide the latency that four would wait for.
-            while number + 2 <= fours:
-                one_twice(
-                    weights + number * four_bytes, four_bytes, columns, x, x_stride, y, y_stride,
-                    where + number * PANEL * 8, start, start_stride,
+            while block + 8 <= blocks:
+                one_wide(
+                    weights + block * block_bytes, panel_bytes, columns, x, x_stride, y, y_stride, where + block * 8,
+                    start, start_stride,
                 )  # fmt: skip
-                number += 2
-        while number < fours:
+                block += 8
+        if count == 2:
+            while block + 4 <= blocks:
+                two_wide(
+                    weights + block * block_bytes, panel_bytes, columns, x, x_stride, y, y_stride, where + block * 8,
+                    start, start_stride,
+                )  # fmt: skip
+                block += 4
+        while block + PANEL <= blocks:
             step = columns if count <= TALL else CHUNK
             done = 0
             while done == 0 or done < columns:
                 width = min(step, columns - done)
                 panel_rows(
-                    weights + number * four_bytes + done * PANEL * size, width, x + done * 4, x_stride, count,
-                    y, y_stride, where + number * PANEL * 8, start if done == 0 else y,
+                    weights + block * block_bytes + done * PANEL * size, width, x + done * 4, x_stride, count,
+                    y, y_stride, where + block * 8, start if done == 0 else y,
                     start_stride if done == 0 else y_stride,
                 )  # fmt: skip
                 done += max(width, 1)
-            number += 1
-        for block in range(fours * PANEL, blocks):
+            block += PANEL
+        while block < blocks:
             block_rows(
                 weights + block * block_bytes, columns, x, x_stride, count, y, y_stride, where + block * 8,
                 start, start_stride,
             )  # fmt: skip
+            block += 1
 
     return panel
 

@@ -65,7 +65,8 @@ def _depth(f, kernel, plan, gates, rows, out):
     recurrent, recurrent_stride = i64(f, Field.RECURRENT), i64(f, Field.RECURRENT_STRIDE)
     h, state_stride = i64(f, Field.H), i64(f, Field.STATE_STRIDE)
     project, scratch = i64(f, Field.PROJECT_KERNEL), i64(f, Field.SCRATCH)
-    call7(kernel, plan, recurrent, recurrent_stride, rows, gates, stride, scratch)
+    if kernel != 0:
+        call7(kernel, plan, recurrent, recurrent_stride, rows, gates, stride, scratch)
     put_i64(f, Field.PLACE, 0 if project != 0 else out)
     put_i64(f, Field.PLACE_STRIDE, i64(f, Field.OUT_ROW))
     call9(
@@ -79,13 +80,14 @@ def _depth(f, kernel, plan, gates, rows, out):
 
 
 @njit
-def _step(f, gates, rows, out):
-    """One time step: recurrent product, gates and state, projection, output.
+def _step(f, gates, rows, out, zero):
+    """One time step: recurrent product (none of a state of `zero`), gates and state, projection, output.
 
     Where it has further depths, their products write whole rows of gates from a bias, over the ones before.
     """
     deeper, depths = i64(f, Field.DEEPER), i64(f, Field.DEPTHS)
-    _depth(f, i64(f, Field.HIDDEN_KERNEL), i64(f, Field.HIDDEN_PLAN), gates, rows, out if depths == 0 else 0)
+    hidden = 0 if zero else i64(f, Field.HIDDEN_KERNEL)
+    _depth(f, hidden, i64(f, Field.HIDDEN_PLAN), gates, rows, out if depths == 0 else 0)
     for d in range(depths):
         _depth(f, i64(deeper, 2 * d), i64(deeper, 2 * d + 1), gates, rows, out if d == depths - 1 else 0)
 
@@ -109,5 +111,5 @@ def layer(f):
             place = 0
             if out != 0:
                 place = out + (i64(starts, t) * out_row if sizes != 0 else t * out_time)
-            _step(f, gates + before * stride, active, place)
+            _step(f, gates + before * stride, active, place, done + n == 0 and i64(f, Field.ZERO) != 0)
         done += chunk

@@ -56,7 +56,9 @@ def _entries(layers: Sequence[Sequence[PackedLayer]], works: Sequence[Workspace]
             h, c = (*w.state_sizes, 0)[:2]
             own = space.places is not None and h == w.hidden_size
             place = 0 if space.places is None else space.places.data_ptr()
-            rows.append([space.address, number, below, width, offset, before_h, before_c, h, c, own, place])
+            rows.append(
+                [space.address, number, below, width, offset, before_h, before_c, h, c, own, direction.finite, place]
+            )
             assert len(rows[-1]) == len(Entry)
             offset, before_h, before_c = offset + 4 * w.output_size, before_h + h, before_c + c
         below = width
@@ -68,7 +70,7 @@ class Stack:
 
     def __init__(self, layers: list[list[PackedLayer]], sample: Tensor, spare: list[Space]) -> None:
         self.layers, self._sample = layers, sample
-        self._spare = spare  # a list that other stacks of the same packed matrices share
+        self.spare = spare  # a list that other stacks of the same packed matrices share
         flat = [direction for directions in layers for direction in directions]
         self.directions = len(layers[0])
         self.widths = [sum(d.weights.output_size for d in directions) for directions in layers]
@@ -81,22 +83,21 @@ class Stack:
         """Predicted, of one time step of the layers from `first` to before `last`."""
         return sum(direction.nanoseconds for directions in self.layers[first:last] for direction in directions)
 
-    def take(self, rows: int, total: int) -> Space:
-        """A space for so many rows; `give` it back."""
-        if total > self._most:
-            total = max(rows, self._most)
-        if self._spare:
-            try:
-                found = self._spare.pop()
-                if found.rows >= rows and found.total >= total:
-                    return found
-            except IndexError:  # another thread was quicker
-                pass
-        with torch.inference_mode(False):  # it is used again, also outside of that mode
-            return Space(self.layers, self._sample, rows, total)
-
-    def give(self, space: Space) -> None:
-        self._spare.append(space)
+    def take(self, form: tuple[int, ...], rows: int, total: int) -> Space:
+        """A space for so many rows with the numbers of `form` in it; put it back into `spare`."""
+        try:
+            found = self.spare.pop()
+            if found.form is form:  # as large as it was at that call
+                return found
+        except IndexError:
+            found = None
+        total = total if total <= self._most else max(rows, self._most)
+        if found is None or found.rows < rows or found.total < total:
+            with torch.inference_mode(False):  # it is used again, also outside of that mode
+                found = Space(self.layers, self._sample, rows, total)
+        _write_form(found.fields, _FORM, *form)
+        found.form = form
+        return found
 
 
 Packing = tuple[Tensor, Tensor]
@@ -137,6 +138,7 @@ class Job:
         self._form = self._form_of(first, last, x_strides, out_strides, 0, batch)
         self.nanoseconds = steps * stack.nanoseconds(*layers)
         self._most = stack.directions * (1 if packing is not None else batch)
+        self._short = self.nanoseconds < 2 * threads.WORTH
 
     def __call__(self, x: Tensor, given: Sequence[Tensor]) -> tuple[Tensor | None, tuple[Tensor, ...]] | None:
         """Output and states; None where nothing was run: the sample of the weights has changed, or memory was freed.
@@ -169,7 +171,7 @@ class Job:
             cn = c.data_ptr() - self._c_before
             states = (h, c)
         places = source, end, between, h0, c0, hn, cn
-        if self.nanoseconds < 2 * threads.WORTH or threads.parts(self.nanoseconds, self._most) == 1:
+        if self._short or threads.parts(self.nanoseconds, self._most) == 1:
             done = self._run(self._form, self._batch, self._total, places)
         else:
             done = self._in_parts(*places)
@@ -185,16 +187,12 @@ class Job:
 
     def _run(self, form: tuple[int, ...], rows: int, total: int, places: tuple[int, ...]) -> bool:
         stack = self.stack
-        space = stack.take(rows, total)
-        fields = space.fields
-        if space.form is not form:
-            _write_form(fields, _FORM, *form)
-            space.form = form
-        _write_places(fields, _PLACES, *places)
+        space = stack.take(form, rows, total)
+        _write_places(space.fields, _PLACES, *places)
         stack.run(space.argument)
-        if fields[_STALE]:
+        if space.fields[_STALE]:
             return False
-        stack.give(space)
+        stack.spare.append(space)
         return True
 
     def _in_parts(self, source: int, end: int, between: int, *states: int) -> bool:

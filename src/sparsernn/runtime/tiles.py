@@ -41,6 +41,16 @@ def times(builder: Any, value: Any, factor: int) -> Any:
     return builder.mul(value, ir.Constant(INT64, factor))
 
 
+AHEAD = 512  # bytes of weights between what is read and what is fetched
+
+
+def fetch(builder: Any, place: Any) -> None:
+    """Bring the cache line at `place`, which need not be memory of ours, near."""
+    place = builder.inttoptr(place, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [place.type, INT32, INT32, INT32])
+    builder.call(builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=kind), [place, *map(INT32, (0, 3, 1))])
+
+
 HALVES = ir.VectorType(ir.IntType(16), WIDTH)
 
 
@@ -88,6 +98,8 @@ def dense_tile(rows: int, vectors: int, panel: int, half: bool = False) -> Any:
         with cgutils.for_range(builder, columns) as loop:
             column = times(builder, loop.index, BYTES // (2 if half else 1) * panel)
             number = times(builder, loop.index, 4)
+            if WIDTH == 8 and rows > 2:  # one pass over weights in the third-level cache: a twentieth faster
+                fetch(builder, add(builder, bases[0], column, INT64(AHEAD)))
             values = [
                 _weights(builder, add(builder, bases[v // panel], column), half, v % panel) for v in range(vectors)
             ]

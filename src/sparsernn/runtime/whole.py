@@ -118,6 +118,7 @@ def stack(f):
         put_i64(g, Field.OUT, out + row * out_row + i64(e, Entry.OFFSET) if out != 0 else 0)
         put_i64(g, Field.OUT_TIME, out_time)
         put_i64(g, Field.OUT_ROW, out_row)
+        put_i64(g, Field.ZERO, i64(e, Entry.FINITE) if i64(f, Call.H0) == 0 else 0)
         _begin(f, e, g, rows)
         call1(i64(f, Call.LAYER), g)
         _end(f, e, g, rows)
