@@ -49,7 +49,8 @@ def stepped(made: Made, step: Callable[..., Outputs], inputs: Sequence[Tensor], 
     steps = next(x.shape[a] for x, a in zip(inputs, made.axes) if a is not None)
     found: list[list[tuple[int, Tensor]]] = [[] for _ in made.program.outputs]
     kinds = [x.float() if single and x.is_floating_point() else x for x in inputs]
-    frames = [[x] * steps if a is None else x.unbind(a) for x, a in zip(kinds, made.axes)]
+    given = zip(kinds, made.axes, made.inputs.states)
+    frames = [[x] * steps if a is None else x.unbind(a) for x, a, own in given if not own]
     for t, given in enumerate(zip(*frames)):
         for place, y in enumerate(step(*given)):
             if y is not None:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from program_models import REFUSED, STREAMS
+from program_strangers import STRANGE, Record
+from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.program.capture import NotAProgram
 from sparsernn.runtime.program.interpreter import Interpreter
 from sparsernn.runtime.program.make import make_program
@@ -26,11 +28,16 @@ def made(case: tuple[Any, ...], rows: int = 2) -> tuple[nn.Module, Any, Any]:
     return model, given, make_program(model, given, **(options[0] if options else {}))
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", (REFUSED | STRANGE))
 def test_what_needs_the_whole_sequence_is_refused_by_a_sentence(name: str) -> None:
-    *_, sentence = REFUSED[name]
+    *_, sentence = case = (REFUSED | STRANGE)[name]
     with pytest.raises(NotAProgram, match=sentence):
-        made(REFUSED[name])
+        made(case)
+
+
+def test_an_example_whose_tensors_are_hidden_is_refused() -> None:
+    with pytest.raises(TypeError, match="holds a Record and no tensor"):
+        accelerate(nn.GRU(3, 4).eval()).stream(example=(Record(torch.randn(9, 1, 3)),))
 
 
 def test_look_ahead_that_is_allowed_is_waited_for() -> None:

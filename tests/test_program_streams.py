@@ -139,6 +139,52 @@ def test_a_model_without_recurrent_layers_streams() -> None:
         accelerate(net).stream(2, example=torch.randn(2, 3))
 
 
+def test_layers_of_several_precisions_have_the_finest_in_a_program() -> None:
+    torch.manual_seed(8)
+    net, x = Gated().eval(), (torch.randn(1, 9, 6), torch.rand(1, 6))
+    time = {"x": 1, "gain": None}
+    mixed, plain, coarse = (
+        accelerate(net, precision).stream(example=x, time=time)
+        for precision in ({"rnn": "bfloat16", "*": "float32"}, "float32", "bfloat16")
+    )
+    same = [[s.step(x[0][:, t], x[1])["logits"].clone() for t in range(9)] for s in (mixed, plain, coarse)]
+    assert all(map(torch.equal, same[0], same[1])) and not all(map(torch.equal, same[0], same[2]))
+
+
+def test_a_stream_begins_with_the_state_that_the_model_was_given() -> None:
+    torch.manual_seed(9)
+    gru, x, h = nn.GRU(4, 5, batch_first=True).eval(), torch.randn(1, 9, 4), torch.randn(1, 1, 5)
+    stream = accelerate(gru).stream(example=(x, h), time={"input": 1}, states={"hx": 1})
+    for start in (h, torch.randn(1, 1, 5)):
+        stream.reset()
+        if start is not h:
+            stream.state = {"h": start}
+        y = [stream.step(frame)[0].clone() for frame in x.unbind(1)]
+        assert torch.allclose(torch.stack(y, 1), gru(x, start)[0], atol=1e-5)
+    with pytest.raises(RuntimeError, match="name it in states=, beside time="):
+        accelerate(gru).stream(example=(x, h))
+    with pytest.raises(ValueError, match="states names q, the model's inputs are input, hx"):
+        accelerate(gru).stream(example=(x, h), time=1, states={"q": 1})
+
+
+def test_symbols_that_a_model_computes_stay_inside_of_its_table() -> None:
+    class Symbols(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.table((x * 10).long().clamp(0, 3)) + self.table((x * 0).long())
+
+    net = Symbols().eval()
+    with pytest.warns(RuntimeWarning, match="Whole calls stay on torch"):
+        fast = accelerate(net)
+    stream = fast.stream(example=torch.rand(1, 9), time=1)
+    assert torch.allclose(stream.step(torch.tensor([0.21])), net(torch.tensor([[0.21]]))[:, 0])
+    for wrong in (1e30, -1e30, torch.nan, torch.inf):
+        assert stream.step(torch.tensor([wrong])).shape == (1, 3)
+
+
 def test_a_sequence_without_a_batch_and_a_state_whose_rows_are_inside() -> None:
     torch.manual_seed(7)
     gru, x = nn.GRU(4, 5).eval(), torch.randn(12, 4)

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from program_cases import inputs_for
 from program_models import STEPS, STREAMS, Policy
 from program_runs import apart, equal, furthest, inputs_of, stepped, whole_call
+from program_strangers import STRANGERS
 from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.processor import processor
 from sparsernn.runtime.program.compiled import Compiled
@@ -59,6 +60,17 @@ def test_the_steps_are_the_whole_call(name: str, rows: int) -> None:
     if rows == 3 and processor().vnni:
         small = Compiled(made.program, "int8")
         assert max(furthest(made, stepped(made, small.step, inputs, single=True), whole)) <= 0.3
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_the_steps_of_other_peoples_models_are_the_whole_call(name: str) -> None:
+    model, made, stream = opened(STRANGERS[name], 2)
+    exact, inputs = Interpreter(made.program), inputs_of(made, 96)
+    whole = whole_call(model, made, inputs, torch.float64)
+    for _ in range(2):
+        assert max(furthest(made, stepped(made, exact.step, inputs), whole)) <= 1e-12
+        exact.reset()
+    equal(model, made, stream._run, 96)
 
 
 @pytest.mark.parametrize("rows", (1, 3))

@@ -91,7 +91,11 @@ def _program(
     model, of_layers = on_torch(twin(own)), set(precisions(own).values()) or {own.__dict__["_wanted"]}
     first = next((leaf for leaf in tree_leaves(example) if isinstance(leaf, Tensor)), None)
     if first is None:
-        raise TypeError(f"stream: example is a {type(example).__name__} without a tensor: give the model's inputs.")
+        leaf = next(iter(tree_leaves(example)), None)
+        raise TypeError(
+            f"stream: example holds a {type(leaf).__name__} and no tensor: give the model's inputs; several in one "
+            "argument as a tuple, a named tuple or a dict."
+        )
     rows = 1 if time == 0 or (time is None and states is None and not _batch_first(own) and _has_stacks(own)) else 0
     size = first.shape[rows] if first.dim() > rows else batch
     forms = [example]

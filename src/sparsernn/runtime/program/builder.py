@@ -36,6 +36,7 @@ class Builder:
         self.source = ""  # the line of the model that is worked on
         self.module = ""  # and the path of the module whose parameters it takes
         self.pasts: dict[tuple[View, Clock, int], Tensor] = {}  # what is kept already of a view, by how many elements
+        self.counters: set[str] = set()  # states that hold the number of the step
         self._names: dict[int, str] = {}
         self._kept: list[Tensor] = []  # storages live as long as their numbers are used
         self._constants: dict[int, tuple[Tensor, Tensor]] = {}
@@ -80,6 +81,14 @@ class Builder:
 
     def kind(self, tensor: Tensor) -> str:
         return self.buffers[self._names[tensor.untyped_storage()._cdata]].kind
+
+    def counts(self, tensor: Tensor) -> bool:
+        """Whether it depends on the number of the step, and on no input."""
+        found = {self.view(tensor).buffer}
+        for o in reversed(self.operations):
+            if any(v.buffer in found for v in o.outputs):
+                found |= {v.buffer for v in o.views()}
+        return bool(found & self.counters) and not any(self.buffers[name].kind == INPUT for name in found)
 
     def view(self, tensor: Tensor) -> View:
         name = self._names[tensor.untyped_storage()._cdata]

@@ -31,7 +31,7 @@ def check_sequence(model: nn.Module, made: Made, steps: int) -> None:
         run.reset()
         given: list[list[Tensor | None]] = []
         for t in range(steps):
-            frames = [x if a is None else x.select(a, t) for x, a in zip(leaves, axes)]
+            frames = [x if a is None else x.select(a, t) for x, a, own in zip(leaves, axes, inputs.states) if not own]
             given.append(list(run.step(*frames)))
         _compare(model, made, inputs, axes, leaves, given, near)
 

@@ -31,10 +31,10 @@ class Plan:
         with torch.inference_mode(False), torch.no_grad():
             self.arrivals = [self._arrival(port) for port in program.inputs]
             self.arrival_calls = len(code.calls)
+            self.checks, code.checked = tokens_to_check(program)
             self.rings = lower(program, code)
             self.outputs = [self._kept(port) for port in program.outputs]
             code.constants |= {n: memory_of(b) for n, b in program.buffers.items() if b.kind == CONSTANT}
-        self.checks = tokens_to_check(program)
         clocks = [*(o.clock for o in program.operations), *(p.clock for p in program.outputs)]
         self.clocks = [clock for clock in dict.fromkeys(clocks) if not always(clock)]
 

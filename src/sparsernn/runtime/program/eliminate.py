@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from .builder import Builder
 from .capture import Call, Capture, NotAProgram, Ref
-from .program import INPUT, Clock
+from .constants import OF_A_SHAPE, clock_for, counted, written
+from .program import INPUT, STATE, Clock
 from .values import CONST, GONE, HELD, NOW, SEQUENCE, Value
 
 Rule = Callable[["Step"], Any]
-_OF_A_SHAPE = ("zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty")
 _RANDOM = ("rand", "normal", "bernoulli", "multinomial", "poisson", "exponential", "dropout")
 
 
@@ -121,12 +121,28 @@ class Elimination:
             int, tuple[int, tuple[int, int]]
         ] = {}  # a call in a loop -> its round, and how many there are
         self._data: dict[int, Value] = {}
+        self._written = written(first, second)
 
     def run(self, first: slice = slice(None), second: slice = slice(None)) -> None:
         """So many calls of both runs, in order, which are the same but for lengths."""
         for call, other in zip(self.first.calls[first], self.second.calls[second], strict=True):
             collected = self._collected(call)
-            self.results.append(self.call(call, other) if collected is None else collected)
+            value = self.call(call, other) if collected is None else collected
+            if len(self.results) in self._written:
+                several = isinstance(value, list)
+                own = [self._memory(v) if isinstance(v, Value) else v for v in (value if several else [value])]
+                value = own if several else own[0]
+            self.results.append(value)
+
+    def _memory(self, value: Value) -> Value:
+        """Memory that later calls may write into: not a state, and a constant is made anew in each step."""
+        if value.kind == CONST and value.data is not None:
+            clock = Clock() if value.axis is None else clock_for(self.steps, value.lengths)
+            tensor = self.build.copied(self.build.constant(value.data), clock)
+            return Value(NOW if value.axis is None else SEQUENCE, tensor, value.axis, clock, value.lengths)
+        if value.moves and value.tensor is not None and self.build.kind(value.tensor) == STATE:
+            return value.but(self.build.copied(value.tensor, value.clock))
+        return value
 
     def _collected(self, call: Call) -> Value | None:
         """The results of all rounds of a loop put together, by stack or cat, are a sequence."""
@@ -170,10 +186,17 @@ class Elimination:
             return [self.value(v) for v in item]
         return item
 
+    def replace(self, ref: Ref, value: Value) -> None:
+        """Another value for the result of an earlier call."""
+        if ref.part is None:
+            self.results[ref.call] = value
+        else:
+            self.results[ref.call] = [value if n == ref.part else v for n, v in enumerate(self.results[ref.call])]
+
     def call(self, call: Call, other: Call, value: Callable[[str], Any] | None = None) -> Any:
         """What one call gives in a step. value: of an argument, by its name, where it is not the call's own."""
         self.build.source, self.build.module = call.source, self._module(call)
-        if call.name.removeprefix("aten.") in _OF_A_SHAPE:
+        if call.name.removeprefix("aten.") in OF_A_SHAPE:
             return self._constant(Step(self.build, call, other, {}, self.steps))
         args = {name: value(name) if value else self.value(v) for name, v in call.args.items()}
         step = Step(self.build, call, other, args, self.steps)
@@ -198,11 +221,16 @@ class Elimination:
         def one(first: Any, second: Any) -> Any:
             if not isinstance(first, Tensor):
                 return first
+            if "empty" in step.name:  # whatever was there
+                first, second = torch.zeros_like(first), torch.zeros_like(second)
             axis = differing(first.shape, second.shape, step.fail)
             if axis is not None:
                 start = first.narrow(axis, 0, 1)
                 if not bool((first == start).all()) or not bool((second == second.narrow(axis, 0, 1)).all()):
-                    step.fail("numbers the steps of a sequence: a stream has no end and no fixed length.")
+                    rising = counted(self.build, self.steps, first, second, axis)
+                    return rising or step.fail(
+                        "numbers the steps of a sequence: a stream has no end and no fixed length."
+                    )
                 return Value(CONST, axis=axis, lengths=(first.shape[axis], second.shape[axis]), data=start.contiguous())
             if not torch.equal(first, second) and not (first.isnan() & second.isnan()).any():
                 step.fail("gives a constant that depends on the length of the sequence.")

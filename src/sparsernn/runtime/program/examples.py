@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,19 @@ class Inputs:
     structure: TreeSpec
     is_state: tuple[bool, ...] = ()  # which tensors a stream keeps itself
 
+    @property
+    def states(self) -> tuple[bool, ...]:
+        """`is_state` of each tensor."""
+        return self.is_state or (False,) * len(self.names)
+
+    def keeping(self, states: Iterable[str]) -> Inputs:
+        """With the arguments of these names as states."""
+        own = [n in states or n.split(".")[0] in states for n in self.names]
+        if missing := set(states) - {n for name in self.names for n in (name, name.split(".")[0])}:
+            unknown = ", ".join(sorted(missing))
+            raise ValueError(f"stream: states names {unknown}, the model's inputs are {', '.join(self.names)}.")
+        return replace(self, is_state=tuple(own))
+
     def arguments(self, tensors: Sequence[Any]) -> Arguments:
         """(args, kwargs) with these tensors."""
         given = iter(tensors)
@@ -41,12 +54,17 @@ def inputs_of(model: nn.Module, example: Any) -> Inputs:
     found: dict[str, Tensor] = {}
     for path, leaf in flat:
         if isinstance(leaf, Tensor):
-            where, key, *rest = [getattr(k, "idx", getattr(k, "key", None)) for k in path]
+            where, key, *rest = map(_key, path)
             name = names[int(key)] if where == 0 else str(key)  # type: ignore[arg-type]
             found[".".join([name, *map(str, rest)])] = leaf.detach()
     if not found:
         raise TypeError("stream: example holds no tensor: give the model's inputs, as it is called.")
     return Inputs(tuple(found), tuple(found.values()), tuple(leaf for _, leaf in flat), structure)
+
+
+def _key(step: Any) -> Any:
+    """Of a place in a tuple, a dict or a named tuple."""
+    return next(getattr(step, name) for name in ("idx", "key", "name") if hasattr(step, name))
 
 
 def _argument_names(model: nn.Module, count: int) -> list[str]:
@@ -60,14 +78,20 @@ def _argument_names(model: nn.Module, count: int) -> list[str]:
 def axes_of(inputs: Inputs, time: int | Mapping[str, int | None] | None, default: int) -> list[int | None]:
     """The time axis of each input: as `time` says by name, of the whole argument or of one tensor in it."""
     axes: list[int | None] = []
-    known = set()
+    known, steps = set(), None
     for name, tensor in zip(inputs.names, inputs.tensors):
         keys = [name, name.split(".")[0]]
         said = next((k for k in keys if isinstance(time, Mapping) and k in time), None)
         known |= {said}
-        axis = (
-            time[said] if isinstance(time, Mapping) and said is not None else time if isinstance(time, int) else default
-        )
+        axis: int | None = default
+        if isinstance(time, Mapping) and said is not None:
+            axis = time[said]
+        elif isinstance(time, int):
+            axis = time
+        elif steps is None and tensor.dim() > default:
+            steps = tensor.shape[default]  # all sequences are as long as the first
+        elif tensor.dim() > default and tensor.shape[default] != steps:
+            axis = None
         if axis is not None and not -tensor.dim() <= axis < tensor.dim():
             if said is not None or isinstance(time, int):
                 raise ValueError(f"stream: time of {name} is axis {axis}, but it has shape {tuple(tensor.shape)}.")

@@ -15,7 +15,10 @@ from .program import EACH_STEP, Clock
 from .rules.windows import delayed
 from .values import CONST, NOW, SEQUENCE, Elements, Value
 
-_NO_LOOP = "its operations depend on the length of the sequence in another way than by a loop with one round a step."
+_NO_LOOP = (
+    "its operations depend on the length of the sequence in another way than by a loop with one round a step, all of "
+    "which do the same: begin with zeros, keep a fixed number of past steps in one tensor."
+)
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class _Round:
     def run(self) -> None:
         work, loop = self.work, self.loop
         self._align()
+        self._keep_written()
         for body in loop.body:
             for leaf in body.values():
                 for one in leaf.leaves():
@@ -118,6 +122,24 @@ class _Round:
             assert value.tensor is not None
             tensor = value.tensor.unsqueeze(dim)
             work.results[number] = Value(SEQUENCE, tensor, dim, self.clock, loop.rounds)
+
+    def _keep_written(self) -> None:
+        """A constant made before the loop, parts of which a round writes, is a state."""
+        for place, body in enumerate(self.loop.body):
+            if not self.work.first.calls[self.loop.start + place].name.endswith("_"):
+                continue
+            leaf = next(iter(body.values()))
+            while leaf.kind == "local":
+                inner = self.loop.body[leaf.place]
+                if any(one.kind == "index" for one in inner.values()):
+                    break  # a step's own place
+                leaf = next(iter(inner.values()))
+            value = self._outside(leaf) if leaf.kind == "outer" else None
+            if isinstance(value, Value) and value.kind == CONST and value.axis is None and value.data is not None:
+                work = self.work
+                tensor = work.build.state("written", value.data.shape, value.data, value.data)
+                if isinstance(leaf.item, Ref):
+                    work.replace(leaf.item, Value(NOW, tensor, None, self.clock))
 
     def _sequences(self) -> Iterator[Value]:
         for body in self.loop.body:
@@ -150,7 +172,10 @@ class _Round:
         work, key = self.work, (leaf.place, leaf.part)
         start = work.value(leaf.start) if isinstance(leaf.start, (Ref, Tensor)) else None
         if not isinstance(start, Value) or start.kind != CONST or start.data is None:
-            raise NotAProgram("a loop over time begins with a value that is not constant: pass it as a state.")
+            raise NotAProgram(
+                "a loop over time begins with a value that is not constant: where it is an input, name it in states=, "
+                "beside time=."
+            )
         if key in self.carried:
             return
         result = work.first.calls[self.loop.start + leaf.place].result

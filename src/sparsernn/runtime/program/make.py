@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,7 +34,8 @@ def make_program(
     batch that the program is for. time: the time axis of the inputs, for all or by name (None: the same at each step);
     by default whichever of 1 and 0 fits. states: for a model that takes one step itself, the name of the input that
     holds a state and the place of its next value among the outputs; states in buffers and attributes, and dicts that
-    are given back with the same keys, are found. delay: so many steps of look-ahead are allowed.
+    are given back with the same keys, are found. With `time`, for a model of a sequence: the inputs from which its
+    states begin. delay: so many steps of look-ahead are allowed.
     Raises NotAProgram with the reason where the model can't run step by step.
     """
     twin = copied(model)
@@ -57,14 +59,16 @@ _DTYPE = (RuntimeError, TypeError)
 
 
 def _made(model: nn.Module, inputs: Inputs, time: Any, states: States | None, delay: int) -> Made:
-    if states is not None or (time is None and _remembers(model, inputs)):
+    if states is not None and time is not None:
+        inputs = inputs.keeping(states)
+    elif states is not None or (time is None and _remembers(model, inputs)):
         made = step_program(model, inputs, states or {})
         check_steps(model, made, 20)
         return made
     failure: Exception | None = None
     found: Made | None = None
     for default in (1, 0) if time is None else (1,):
-        axes = axes_of(inputs, time, default)
+        axes = [None if own else axis for own, axis in zip(inputs.states, axes_of(inputs, time, default))]
         if not any(axis is not None for axis in axes):
             continue
         try:
@@ -108,4 +112,4 @@ def _in_double(model: nn.Module) -> nn.Module:
 
 def _cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
     tensors = tuple(t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t for t in inputs.tensors)
-    return Inputs(inputs.names, tensors, inputs.fixed, inputs.structure)
+    return replace(inputs, tensors=tensors)

@@ -25,7 +25,10 @@ LENGTHS = ((12, 24), (24, 48), (96, 192), (480, 960))
 
 
 def sequence_program(model: nn.Module, inputs: Inputs, axes: Sequence[int | None], delay: int) -> Made:
-    """The program of `model`, in eval mode and of the precision of `inputs`; NotAProgram with the reason."""
+    """The program of `model`, in eval mode and of the precision of `inputs`; NotAProgram with the reason.
+
+    Inputs that are states are what those begin with, and no inputs of a step.
+    """
     failure: Exception | None = None
     for lengths in LENGTHS:
         try:
@@ -75,7 +78,10 @@ def _eliminated(
     """The program of two runs of these lengths."""
     work = Elimination(build, runs[0], runs[1], RULES, lengths)
     ports = []
-    for name, leaf, axis in zip(inputs.names, runs[0].inputs, axes):
+    for name, leaf, axis, is_state in zip(inputs.names, runs[0].inputs, axes, inputs.states):
+        if is_state:
+            work.inputs.append(Value(CONST, data=leaf))
+            continue
         shape = [n for a, n in enumerate(leaf.shape) if a != axis]
         tensor = build.input(name, leaf, shape)
         ports.append(Port(name, build.view(tensor)))

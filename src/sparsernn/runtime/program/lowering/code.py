@@ -103,6 +103,7 @@ class Code:
         self.constants: dict[str, Tensor] = {}
         self.kept: list[Any] = []
         self.clock = Clock()
+        self.checked: set[str] = set()  # buffers of tokens that were looked at when they came
         self.scratch = 0  # bytes that the products need beside
         self.between: dict[str, tuple[int, str, float]] = {}  # memory that a run has of its own: size, kind, content
 

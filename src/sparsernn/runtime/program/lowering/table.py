@@ -12,6 +12,7 @@ from ..program import INT, STATE, Operation, Program, View
 from . import convolutions, elementwise, matrices, moves, recurrent, rows
 from .code import CLOCK, CannotCompile, Code
 
+_MOVES = ("copy", "before", "push", "pick")
 RING_BYTES = 2048  # memories of past steps that are longer are not moved at each step: a window moves over them
 
 
@@ -52,9 +53,16 @@ def _before(code: Code, operation: Operation) -> None:
 
 
 def _lookup(code: Code, operation: Operation) -> None:
-    tokens, weight = operation.inputs
-    assert isinstance(tokens, View) and isinstance(weight, View)
-    moves.lookup(code, code.operand(tokens), code.operand(weight), code.operand(operation.outputs[0]))
+    tokens_view, weight = operation.inputs
+    assert isinstance(tokens_view, View) and isinstance(weight, View)
+    tokens = code.operand(tokens_view)
+    if tokens_view.buffer not in code.checked:  # numbers that the model computes: a table has no other rows
+        numbers, inside = code.temporary(tokens.shape), code.temporary(tokens.shape)
+        moves.copy(code, tokens, numbers)
+        elementwise.apply(code, "clamp", [numbers], inside, [0.0, float(weight.shape[0] - 1)])
+        tokens = code.temporary(tokens.shape, INT)
+        moves.copy(code, inside, tokens)
+    moves.lookup(code, tokens, code.operand(weight), code.operand(operation.outputs[0]))
 
 
 LOWER: Mapping[str, Callable[[Code, Operation], None]] = MappingProxyType({
@@ -99,18 +107,24 @@ def _is_ring(program: Program, push: Operation) -> bool:
     return whole and len(writers) == 1 and 4 * buffer.size > RING_BYTES
 
 
-def tokens_to_check(program: Program) -> list[tuple[str, int]]:
-    """Input buffers whose numbers are looked up in tables, now or later, and the rows of the smallest of those."""
+def tokens_to_check(program: Program) -> tuple[list[tuple[str, int]], set[str]]:
+    """Input buffers whose numbers are looked up in tables, now or later, and the rows of the smallest of those; and all
+    buffers that hold nothing but such numbers."""
     found: list[tuple[str, int]] = []
+    checked: set[str] = set()
     for port in program.inputs:
         same, rows = {port.view.buffer}, []
         for o in [*program.operations, *program.operations]:
             read = [v for v in o.inputs if isinstance(v, View) and v.buffer in same]
-            if read and o.kind in ("copy", "before", "push", "pick"):
-                same |= {v.buffer for v in o.outputs}
+            if read and o.kind in _MOVES:
+                same |= {v.buffer for v in o.outputs if program.buffers[v.buffer].dtype == INT}
             table = o.inputs[1] if o.kind == "lookup" else None
             if read and isinstance(table, View) and read[0] is o.inputs[0]:
                 rows.append(table.shape[0])
         if rows:
             found.append((port.view.buffer, min(rows)))
-    return found
+            checked |= same
+    for o in program.operations:
+        if o.kind not in _MOVES or any(isinstance(v, View) and v.buffer not in checked for v in o.inputs[:1]):
+            checked -= {v.buffer for v in o.outputs}
+    return found, checked

@@ -84,10 +84,10 @@ def addmm(step: Step) -> Value:
 
 
 def einsum(step: Step) -> Value:
-    """Of one or two operands, each letter once in an operand."""
+    """Of operands each letter once in an operand; of several two at a time."""
     equation, operands = step["equation"].replace(" ", ""), list(step["tensors"])
-    if "->" not in equation or "." in equation or len(operands) > 2:
-        step.fail("is more than a product of two tensors whose axes are named and whose result is: write it as matmul.")
+    if "->" not in equation or "." in equation:
+        step.fail("does not name all axes of its tensors and of its result: write them out, or as matmul.")
     left, out = equation.split("->")
     letters = left.split(",")
     if any(len(set(word)) < len(word) for word in letters):
@@ -102,6 +102,11 @@ def einsum(step: Step) -> Value:
         _summed(step, step.tensor(v), word, out, letters, n, clock)
         for n, (v, word) in enumerate(zip(operands, letters))
     ]
+    while len(tensors) > 2:
+        (a, one), (b, two), *rest = tensors
+        later = out + "".join(word for _, word in rest)
+        both = "".join(x for x in dict.fromkeys(one + two) if x in later)
+        tensors = [(_two(step, [a, b], [one, two], both, clock), both), *rest]
     letters = [w for _, w in tensors]
     result = tensors[0][0] if len(tensors) == 1 else _two(step, [t for t, _ in tensors], letters, out, clock)
     word = letters[0] if len(tensors) == 1 else out
@@ -146,6 +151,8 @@ def embedding(step: Step) -> Value:
     if table.kind != CONST:
         step.fail("looks up in a table that the model computes.")
     numbers, rows = step.tensor(tokens), step.tensor(table)
+    if step.build.counts(numbers):
+        step.fail("looks up the number of the step in a table, which has an end: a stream has none.")
     out = step.build.made("lookup", (numbers, rows), (*numbers.shape, rows.shape[1]), clock_of(tokens), rows)
     return step.gives(out, tokens)
 

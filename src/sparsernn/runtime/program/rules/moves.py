@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..capture import Call
 from ..eliminate import Rule, Step, differing
 from ..program import Clock
 from ..values import CONST, HELD, NOW, Elements, Value
@@ -16,6 +17,12 @@ from .windows import past
 def same(step: Step) -> Value:
     """Copies, casts to the same numbers, dropout in eval mode: nothing happens."""
     return step[next(iter(step.args))]
+
+
+def clone(step: Step) -> Value:
+    """Memory of its own: what changes one of the two in place leaves the other."""
+    x: Value = step["self"]
+    return x.but(step.build.copied(step.tensor(x), clock_of(x)), data=None) if x.moves else x
 
 
 def clock_of(value: Value) -> Clock:
@@ -122,6 +129,55 @@ def repeat(step: Step) -> Value:
     return x.but(out, axis=axis, lengths=lengths, data=None)
 
 
+def repeat_interleave(step: Step) -> Value:
+    """Each element several times in a row."""
+    x, dim, times = step["self"], step.get("dim"), step["repeats"]
+    if not isinstance(times, int) or dim is None:
+        step.fail("repeats each element another number of times.")
+    return interleaved(step, x, dim, times)
+
+
+def upsample(step: Step) -> Value:
+    """To the nearest element: whole multiples."""
+    x = step["input"] if "input" in step.args else step["self"]
+    for axis in range(2, step.dim(x)):
+        before = x.lengths if axis == x.axis else (step.tensor(x).shape[axis],) * 2
+        times = {Fraction(shape[axis], n) for shape, n in zip(step.shapes(), before)}
+        if len(times) > 1 or (ratio := times.pop()).denominator > 1:
+            step.fail("gives a number of elements that is no multiple of what it is given.")
+        x = interleaved(step, x, axis, int(ratio))
+    return x
+
+
+def interleaved(step: Step, x: Value, axis: int, times: int) -> Value:
+    """Along time the value stays until the next one comes, where those come rarely enough."""
+    tensor = step.tensor(x)
+    axis %= tensor.dim()
+    if times == 1:
+        return x
+    if axis == x.axis and x.moves:
+        every, rest = divmod(x.clock.every, times)
+        if rest or tensor.shape[axis] != 1:
+            step.fail("gives several steps for one: a stream has as many outputs as inputs at most.")
+        lengths = (x.lengths[0] * times, x.lengths[1] * times)
+        return x.but(tensor, clock=Clock(every, x.clock.first), lengths=lengths)
+    shape = list(tensor.shape)
+    wide = tensor.unsqueeze(axis + 1).expand(*shape[: axis + 1], times, *shape[axis + 1 :])
+    shape[axis] *= times
+    return x.but(step.build.reshape(wide, shape, clock_of(x)), data=None)
+
+
+def broadcast_tensors(step: Step) -> list[Value]:
+    """All in the shape that they have together."""
+    found = []
+    for n, x in enumerate(step["tensors"]):
+        step.args["self"], whole = x, step.call.result[n]
+        one = Call(step.call.target, step.call.args, whole, step.call.source)
+        two = Call(step.other.target, step.other.args, step.other.result[n], step.other.source)
+        found.append(expand(Step(step.build, one, two, step.args, step.steps)))
+    return found
+
+
 def parts(step: Step) -> Any:
     """split, chunk, unbind along features: views."""
     x: Value = step["self"]
@@ -176,7 +232,7 @@ def index(step: Step) -> Value:
     return x.but(picked(step, x, step.tensor(x), dim, chosen), data=None)
 
 
-_SAME = ("clone", "contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy", "dropout", "feature_dropout",
+_SAME = ("contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy", "dropout", "feature_dropout",
          "alpha_dropout", "feature_alpha_dropout", "native_dropout", "resolve_neg", "resolve_conj", "requires_grad",
          "identity")  # fmt: skip
 _RESHAPES = ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view", "_reshape_alias",
@@ -187,6 +243,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_SAME, same),
     **dict.fromkeys(_RESHAPES, reshape),
     **dict.fromkeys(_PERMUTES, permute),
+    "clone": clone, "repeat_interleave": repeat_interleave, "broadcast_tensors": broadcast_tensors,
+    "upsample_nearest1d": upsample, "upsample_nearest2d": upsample,
     "expand": expand, "expand_as": expand, "broadcast_to": expand,
     "repeat": repeat, "tile": lambda step: repeat(_tiled(step)),
     "split": parts, "split_with_sizes": parts, "chunk": parts, "unsafe_chunk": parts, "unsafe_split": parts,

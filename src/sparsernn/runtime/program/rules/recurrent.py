@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..eliminate import Rule, Step, joined
 from ..program import Clock
-from ..values import CONST, NOW, SEQUENCE, Value
+from ..values import CONST, HELD, NOW, SEQUENCE, Value
 from .moves import clock_of
 from .pointwise import aligned
 
@@ -94,7 +94,8 @@ def _memories(
         tensor = tensor.expand(tensor.shape[0], rows, tensor.shape[2])
         if in_time:
             if value.kind != CONST or value.data is None:
-                step.fail("starts from a state that the model computes: pass it as a state, or start from zeros.")
+                given = "is an input: name it in states=, beside time=" if value.kind == HELD else "the model computes"
+                step.fail(f"starts from a state that {given}, or start from zeros.")
             start = value.data.expand(tensor.shape if batched else tensor.squeeze(1).shape)
             found.append(step.build.state(name, tensor.shape, tensor, start.contiguous()))
         else:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from math import inf, prod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..eliminate import Rule, Step
-from ..program import Clock
+from ..program import BOOL, INT, Clock
 from ..values import NOW, SEQUENCE, Value
 from .moves import clock_of
+from .pointwise import pointwise
 from .slices import settled
 
 START = {"sum": 0.0, "mean": 0.0, "amax": -inf, "amin": inf}
@@ -65,12 +67,42 @@ def _so_far(step: Step, kind: str, tensor: Tensor, clock: Clock) -> Tensor:
 
 def reduction(kind: str) -> Rule:
     def rule(step: Step) -> Any:
-        x = step["self"]
-        if step.call.target._overloadname == "dim" and kind in ("amax", "amin"):
-            step.fail("gives places as well as values: use amax or amin.")
-        return reduced(step, kind, x, step.get("dim"), bool(step.get("keepdim", False)))
+        x, dim, keep = step["self"], step.get("dim"), bool(step.get("keepdim", False))
+        if step.call.target._overloadname == "other":
+            return pointwise(step, {"amax": "maximum", "amin": "minimum"}[kind], [x, step["other"]])
+        if step.call.target._overloadname == "dim" and kind in JOIN and kind[0] == "a":
+            over_time = x.axis is not None and x.axis == dim % step.dim(x)
+            where = step.gone("gives the place of a step, which a stream has passed.") if over_time else None
+            return [reduced(step, kind, x, dim, keep), where or place(step, kind, x, dim, keep)]
+        return reduced(step, kind, x, dim, keep)
 
     return rule
+
+
+def place(step: Step, kind: str, x: Value, dim: int | None, keep: bool) -> Value:
+    """Where the first of the largest or smallest features stands: the least of the numbers of those that equal it."""
+    build, tensor = step.build, step.tensor(x)
+    step.kept_apart(x, range(tensor.dim()) if dim is None else [dim], "looks for the place of a value among")
+    clock = clock_of(x)
+    if dim is None:
+        tensor, dim, keep = build.reshape(tensor, (-1,), clock), 0, False
+    tensor = tensor.movedim(dim, -1)
+    shape, count = tensor.shape, tensor.shape[-1]
+    most = build.made(kind, (tensor,), shape[:-1], clock, tensor, axes=1).unsqueeze(-1).expand(shape)
+    equal = build.made("eq", (tensor, most), shape, clock, BOOL)
+    numbers = build.constant(torch.arange(count, dtype=torch.float64, device="cpu"), "places").expand(shape)
+    # NaN equals nothing: the last place stands for it.
+    found = build.made("where", (equal, numbers, float(count - 1)), shape, clock)
+    first = build.made("amin", (found,), shape[:-1], clock, axes=1)
+    whole = build.made("copy", (first,), first.shape, clock, INT)
+    if x.axis is None:
+        return x.but(whole.unsqueeze(dim) if keep else whole, data=None)
+    axis = x.axis - (0 if keep else x.axis > dim % len(shape))
+    return x.but(whole.unsqueeze(dim) if keep else whole, axis=axis, data=None)
+
+
+def _argument(kind: str) -> Rule:
+    return lambda step: place(step, kind, step["self"], step.get("dim"), bool(step.get("keepdim", False)))
 
 
 def _deviation(step: Step) -> Value:
@@ -134,7 +166,7 @@ def pooled(step: Step) -> Value:
 
 RULES: dict[str, Rule] = {
     **{name: reduction(name) for name in ("sum", "mean", "amax", "amin", "prod")},
-    "max": reduction("amax"), "min": reduction("amin"),
+    "max": reduction("amax"), "min": reduction("amin"), "argmax": _argument("amax"), "argmin": _argument("amin"),
     "var": _deviation, "std": _deviation, "linalg_vector_norm": _norm, "norm": _norm, "cumsum": cumsum,
     "adaptive_avg_pool1d": pooled, "adaptive_avg_pool2d": pooled,
 }  # fmt: skip

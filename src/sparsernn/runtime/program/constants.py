@@ -1,0 +1,69 @@
+"""Tensors that are written in place later, and those that depend on no input and rise from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .builder import Builder
+from .capture import Call, Capture, NotAProgram, Ref
+from .program import FLOAT, INT, Clock
+from .values import SEQUENCE, Value
+
+# Whatever they are given, the result depends on its shape alone.
+OF_A_SHAPE = ("zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty")
+_VIEWS = ("select", "slice", "narrow", "view", "reshape", "unsqueeze", "squeeze", "transpose", "permute", "t", "alias",
+          "detach", "unbind", "split", "chunk", "expand", "flatten", "unflatten", "movedim")  # fmt: skip
+
+
+def written(first: Capture, second: Capture) -> set[int]:
+    """The calls of the first run, outside of loops, into whose results later ones write."""
+    found = [_roots(run.calls) for run in (first, second)]
+    if len(found[0]) != len(found[1]):  # a loop makes some of them
+        return set()
+    return {call for (call, n), m in zip(found[0].items(), found[1].values()) if n == m}  # not those that a loop fills
+
+
+def _roots(calls: Sequence[Call]) -> dict[int, int]:
+    """Calls whose result, or a view of it, is written in place, in their order, and how often it is."""
+    count: dict[int, int] = {}
+    for call in calls:
+        target = next(iter(call.args.values()), None)
+        if not call.name.endswith("_"):
+            continue
+        while isinstance(target, Ref) and not target.input and calls[target.call].name.split(".")[1] in _VIEWS:
+            target = next(iter(calls[target.call].args.values()))
+        if isinstance(target, Ref) and not target.input:
+            count[target.call] = count.get(target.call, 0) + 1
+    return dict(sorted(count.items()))
+
+
+def clock_for(steps: tuple[int, int], lengths: tuple[int, int]) -> Clock:
+    """When elements come that are known beforehand, so many in both runs: as soon as any other sequence's of that
+    length."""
+    every, rest = divmod(steps[1] - steps[0], lengths[1] - lengths[0])
+    if rest or every < 1:
+        raise NotAProgram("a tensor that depends on no input grows faster than the sequence.")
+    return Clock(every, -max(lengths[0] - -(-steps[0] // every), 0) * every)
+
+
+def counted(build: Builder, steps: tuple[int, int], first: Tensor, second: Tensor, axis: int) -> Value | None:
+    """A tensor along time that rises evenly, as the number of the step does; None where it does not."""
+    start, lengths = first.select(axis, 0), (first.shape[axis], second.shape[axis])
+    if first.dtype == torch.bool or lengths[0] < 2:
+        return None
+    rise = first.select(axis, 1) - start
+    for run in (first, second):
+        shape = [-1 if n == axis else 1 for n in range(run.dim())]
+        number = torch.arange(run.shape[axis], dtype=first.dtype, device=first.device).view(shape)
+        if not torch.equal(run, start.unsqueeze(axis) + number * rise.unsqueeze(axis)):
+            return None
+    clock = clock_for(steps, lengths)
+    before, more = (start - rise).double().contiguous(), build.constant(rise.double().contiguous(), "rise")
+    state = build.state("number", start.shape, FLOAT, before)
+    build.counters.add(build.view(state).buffer)
+    build.emit("add", (state, more), (state,), clock)
+    value = state if first.is_floating_point() else build.made("copy", (state,), state.shape, clock, INT)
+    return Value(SEQUENCE, value.unsqueeze(axis), axis, clock, lengths)
