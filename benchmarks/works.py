@@ -15,6 +15,7 @@ from .bidaf import bidaf
 from .endurance import endurance, start
 from .export_c import export_c
 from .figure1 import figure1
+from .fold import fold
 from .graphs import graphs
 from .measure import Ceiling, Engine, Ideal, Row, ideal, small_weights, versus
 from .paper_net import paper_net
@@ -193,4 +194,6 @@ def streaming(ceiling: Ceiling, rounds: int) -> list[Row]:
 
 
 _ALL = (compact, compact8, blocks90, blocks95, blocks95int8, single95, product, streaming, tiny, split, graphs)
-WORKS = {f.__name__: f for f in (*_ALL, programs, figure1, training, paper_net, bidaf, endurance, start, export_c)}
+WORKS = {
+    f.__name__: f for f in (*_ALL, programs, figure1, training, paper_net, bidaf, endurance, start, fold, export_c)
+}

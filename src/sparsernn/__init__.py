@@ -12,6 +12,8 @@ from .analysis.sparsity import inspect as inspect
 from .export.export_c import export_c as export_c
 from .export.flash import flash_bytes as flash_bytes
 from .learn.bayes import Bayes as Bayes
+from .learn.distill import distill as distill
+from .learn.distill import distillation_loss as distillation_loss
 from .learn.fold import fold as fold
 from .learn.l1 import L1 as L1
 from .learn.lasso import GroupLasso as GroupLasso

@@ -18,9 +18,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from .._modules import unwrap
+from .._modules import in_eval, unwrap
 from ..structure.trace import quiet, trace
-from .batches import inputs_of
+from .batches import inputs_of, shortened
 from .cost import Cost
 from .fold_units import fold_units
 from .fold_weights import SHAPES, fold_weights
@@ -80,7 +80,8 @@ def fold(
     try:
         with quiet():
             if level == "unit" and (min(shares) < 1 or callable(cost)):
-                structure = trace(model, [first[1] or first[0]], carried_states=carried_states)
+                short = shortened(in_eval(model), first)
+                structure = trace(model, [short[1] or short[0]], carried_states=carried_states)
                 groups = governed_units(structure, model, chosen, include)
                 made = fold_units(model, structure, groups, chosen.weights, record, shares, cost, ridge, bits)
             else:

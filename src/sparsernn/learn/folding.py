@@ -93,10 +93,10 @@ class Folding:
             gone = self._greedy(mine, lambda gone, n=number: int(gone.sum()) >= n, found * 0 + 1)
             if gone is None:
                 continue
-            parts = [reader.change(reader.solved(gone[0])) for reader in self.readers.values()]
-            changed = self.outputs.change(self.written(copied(self.model), gone[0]))
-            if sum(parts) > 0 and math.isfinite(changed) and changed > 0:
-                found[mine] = changed / sum(parts)
+            out, error = gone
+            changed = self.outputs.change(self.written(copied(self.model), out))
+            if error > 0 and math.isfinite(changed) and changed > 0:
+                found[mine] = changed / error
         return found
 
     def _greedy(self, candidates: Tensor, enough: Callable[[Tensor], bool], scales: Tensor) -> Any:

@@ -2,8 +2,8 @@
 
 A matrix R reads inputs x with bias b. With C = mean [x; 1][x; 1]^T over many positions, the mean squared change of
 R x + b by leaving input k out, the other inputs' weights and the bias being free, is |R_k|^2 / (C^-1)_kk: the optimal
-brain surgeon (Hassibi and Stork, NeurIPS 1992) for one layer's outputs, a whole column at a time. After each removal
-C^-1 and R^T R are brought up to date by rank one and two.
+brain surgeon (Hassibi and Stork, NeurIPS 1992) for one layer's outputs, a whole column at a time. With each
+removal C^-1 and R^T R change by rank one and two.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 SLACK = 0.85  # matrices are cut to the inputs that are left once fewer than this share are
+PENDING = 64  # removals at most before the matrices are brought up to date, in one pass
 
 
 class Reader:
@@ -27,7 +28,9 @@ class Reader:
 
     def __init__(self, rows_RI: Tensor, moment_II: Tensor, groups_I: Tensor, ridge: float, *, bias: bool) -> None:
         moment_II = with_ridge(moment_II, ridge, len(moment_II) - bias)
-        self.moment_II, self.rows_RI, self.groups_I = moment_II, rows_RI, groups_I
+        self.moment_II, self.groups_I = moment_II, groups_I
+        narrow = rows_RI.float()  # half the memory, where nothing is lost by it
+        self._rows_RI = narrow if torch.equal(narrow.double(), rows_RI) else rows_RI.clone()
         may_go = torch.nonzero(groups_I >= 0)[:, 0]
         self.groups = groups_I[may_go]
         inverse_II = torch.cholesky_inverse(torch.linalg.cholesky(moment_II))
@@ -35,58 +38,95 @@ class Reader:
         own = rows_RI[:, may_go]
         self._gram = own.T @ own
         self._left = torch.ones(len(may_go), dtype=torch.bool)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing is pending: `_inverse` and `_gram` are C^-1 and R^T R of what is left."""
+        self._diagonal, self._squares = self._inverse.diagonal().clone(), self._gram.diagonal().clone()
+        self._columns, self._shares, self._halves = (self._inverse.new_zeros(PENDING, len(self._left)) for _ in "cua")
+        self._pending = 0
 
     def copied(self) -> Reader:
         """The same, to go on from here apart."""
         other = copy.copy(self)
-        other._inverse, other._gram, other._left = self._inverse.clone(), self._gram.clone(), self._left.clone()
+        for name in ("_inverse", "_gram", "_left", "_diagonal", "_squares", "_columns", "_shares", "_halves"):
+            setattr(other, name, getattr(self, name).clone())
         return other
 
     def errors(self, count: int) -> Tensor:
         """Mean squared change (count,) of the outputs, summed over rows, by leaving each group out; 0: not read."""
         groups = self.groups[self._left]
-        diagonal = (self._gram.diagonal() / self._inverse.diagonal())[self._left]
         found = torch.zeros(count, dtype=torch.float64)
         members = torch.bincount(groups, minlength=count)
         single = members[groups] == 1
-        found[groups[single]] = diagonal[single]
+        found[groups[single]] = (self._squares / self._diagonal)[self._left][single]
         for group in torch.unique(groups[~single]).tolist():
             found[group] = self._error(torch.nonzero((self.groups == group) & self._left)[:, 0])
         return found
 
     def _error(self, at: Tensor) -> float:
-        inverse, gram = self._inverse[at][:, at], self._gram[at][:, at]
-        return float(torch.linalg.solve(inverse, gram).diagonal().sum())
+        inverse, gram = self._rows(at)
+        return float(torch.linalg.solve(inverse[:, at], gram[:, at]).diagonal().sum())
+
+    def _rows(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of C^-1 and R^T R, what is pending taken in."""
+        columns, shares, halves = (each[: self._pending] for each in (self._columns, self._shares, self._halves))
+        inverse = self._inverse[at] - columns[:, at].T @ shares
+        gram = self._gram[at] - shares[:, at].T @ halves - halves[:, at].T @ shares
+        return inverse, gram
 
     def remove(self, group: int) -> None:
         """Take the group's inputs out, one after the other."""
-        for k in torch.nonzero((self.groups == group) & self._left)[:, 0].tolist():
-            pivot = self._inverse[k, k].clone()
-            column = self._inverse[k].clone()
-            u = column / pivot
-            a = self._gram[k] - 0.5 * self._gram[k, k] * u
-            self._gram.addr_(u, a, alpha=-1).addr_(a, u, alpha=-1)
-            self._inverse.addr_(column, u, alpha=-1)
+        if self._pending >= PENDING // 2:
+            self._settle()
+            self._cut()
+        for at in torch.nonzero((self.groups == group) & self._left):
+            if self._pending == PENDING:
+                self._settle()
+            k = int(at)
+            column, row = (rows[0] for rows in self._rows(at))
+            u = column / column[k]
+            a = row - 0.5 * row[k] * u
+            self._columns[self._pending], self._shares[self._pending], self._halves[self._pending] = column, u, a
+            self._diagonal.addcmul_(column, u, value=-1)
+            self._squares.addcmul_(u, a, value=-2)
             self._left[k] = False
+            self._pending += 1
+
+    def _settle(self) -> None:
+        """Bring the matrices up to date: what is pending is zero beyond its number."""
+        self._inverse -= self._columns.T @ self._shares
+        both, turned = torch.cat([self._shares, self._halves]), torch.cat([self._halves, self._shares])
+        self._gram -= both.T @ turned
+        self._begin()
+
+    def _cut(self) -> None:
+        """Cut the matrices to what is left once that is much less; nothing is pending."""
         if int(self._left.sum()) < SLACK * len(self._left):
             keep = self._left
             self._inverse = self._inverse[keep][:, keep].contiguous()
             self._gram = self._gram[keep][:, keep].contiguous()
             self.groups = self.groups[keep]
             self._left = torch.ones(len(self.groups), dtype=torch.bool)
+            self._begin()
 
     def solved(self, gone: Tensor) -> Tensor:
         """The matrix whose remaining inputs make up best for those of the groups in `gone`, bool, which are zero."""
-        stay = torch.nonzero(~torch.cat([gone, gone.new_zeros(1)])[self.groups_I])[:, 0]
-        right = self.rows_RI @ self.moment_II[:, stay]
+        out_I = torch.cat([gone, gone.new_zeros(1)])[self.groups_I]
+        stay, out = torch.nonzero(~out_I)[:, 0], torch.nonzero(out_I)[:, 0]
         factor = torch.linalg.cholesky(self.moment_II[stay][:, stay])
-        result = torch.zeros_like(self.rows_RI)
-        result[:, stay] = torch.cholesky_solve(right.T, factor).T
-        return result
+        # What each input that goes is by the ones that stay: fewer right sides than there are rows.
+        by = torch.cholesky_solve(self.moment_II[stay][:, out], factor)
+        spread = by.new_zeros(len(out), len(out_I))
+        spread[:, stay] = by.T
+        result = self._rows_RI.to(torch.float64, copy=True)
+        lost = result[:, out]
+        result[:, out] = 0
+        return result.addmm_(lost, spread)
 
     def change(self, result_RI: Tensor) -> float:
         """Mean squared change of the outputs, summed over rows, if the matrix were `result_RI`."""
-        difference = result_RI - self.rows_RI
+        difference = result_RI - self._rows_RI
         return float(((difference @ self.moment_II) * difference).sum())
 
 

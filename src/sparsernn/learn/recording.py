@@ -13,8 +13,9 @@ from ..structure import examples
 from ..structure.sites import Site, SiteRecorder
 from .batches import positions_in
 from .outputs import Outputs
+from .progress import shown
 
-KEPT_BATCHES, KEPT_POSITIONS = 8, 20_000  # on which the change of the outputs is measured
+KEPT_BATCHES, KEPT_POSITIONS = 8, 5_000  # on which the change of the outputs is measured
 FEW = 10  # positions an input
 
 
@@ -48,7 +49,7 @@ def recorded(
     """
     model = in_eval(model)
     recorder, kept, seen = SiteRecorder(model, frozenset(wanted)), [], 0
-    for number, call in enumerate(calls, start=1):
+    for number, call in enumerate(shown(calls, "fold: inputs"), start=1):
         with recorder:
             examples.run(model, examples.fresh(call), number)
         if not all(bool(site.moments.total[-1].isfinite().all()) for site in recorder.sites.values()):
@@ -60,6 +61,8 @@ def recorded(
         seen = max((site.moments.count for site in recorder.sites.values()), default=seen + positions_in(call))
         if seen >= positions:
             break
+    if seen == 0:
+        raise ValueError("fold: the batches hold no position (batch times steps); give some thousand.")
     return Recording(model, recorder, Outputs(model, kept))
 
 

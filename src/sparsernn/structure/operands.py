@@ -52,18 +52,20 @@ def steps_of_cell(args: Sequence[Any]) -> Iterator[Operand]:
     yield h.reshape(-1, h.shape[-1]), w_hh, b_hh
 
 
-def steps_of_layer(name: str, args: Sequence[Any]) -> Iterator[Operand]:
-    """Operands of `torch._VF.lstm` and its kin, layer by layer and direction by direction: the input, and h before each
-    step, at true positions alone where the call is packed."""
+def steps_of_layer(name: str, args: Sequence[Any], given: Tensor) -> Iterator[Operand]:
+    """Operands of `torch._VF.lstm` and its kin, which gave `given`, layer by layer and direction by direction: the
+    input, h before each step, and what a projection reads, at true positions alone where the call is packed."""
     packed = isinstance(args[3], (list, tuple))
     if packed:
         sequence = PackedSequence(args[0], args[1])
         x_TBI, lengths_B = pad_packed_sequence(sequence)
         states, weights, biases, layers, bidirectional = args[2], args[3], args[4], args[5], args[8]
+        last_TBH, _ = pad_packed_sequence(PackedSequence(given, args[1]))
     else:
         x_TBI = args[0].transpose(0, 1) if args[8] else args[0]
         lengths_B = torch.full((x_TBI.shape[1],), x_TBI.shape[0])
         states, weights, biases, layers, bidirectional = args[1], args[2], args[3], args[4], args[7]
+        last_TBH = given.transpose(0, 1) if args[8] else given
     states = tuple(states) if isinstance(states, (list, tuple)) else (states,)
     directions = 2 if bidirectional else 1
     each = len(weights) // (layers * directions)
@@ -76,14 +78,33 @@ def steps_of_layer(name: str, args: Sequence[Any]) -> Iterator[Operand]:
             mine = weights[place * each : (place + 1) * each]
             own: list[Tensor] = [state[place : place + 1] for state in states]
             source = _turned(x_TBI, lengths_B) if direction else x_TBI
-            hx: Any = tuple(own) if len(own) > 1 else own[0]
-            out_TBH = call(source, hx, mine, biases, 1, 0.0, False, False, False)[0]
+            if layer == layers - 1:  # these have been computed already
+                out_TBH = last_TBH.chunk(directions, dim=2)[direction]
+                out_TBH = _turned(out_TBH, lengths_B) if direction else out_TBH
+            else:
+                hx: Any = tuple(own) if len(own) > 1 else own[0]
+                out_TBH = call(source, hx, mine, biases, 1, 0.0, False, False, False)[0]
             before_TBH = torch.cat([own[0], out_TBH[:-1]])
             b_ih, b_hh = mine[2:4] if biases else (None, None)
             yield source[valid_TB], mine[0], b_ih
             yield before_TBH[valid_TB], mine[1], b_hh
+            if len(mine) % 2:  # the last of an odd number is a projection
+                yield _projected(source, before_TBH, own[1][0], mine, biases)[valid_TB], mine[-1], None
             outputs.append(_turned(out_TBH, lengths_B) if direction else out_TBH)
         x_TBI = torch.cat(outputs, dim=2)
+
+
+def _projected(x_TBI: Tensor, before_TBP: Tensor, c_BH: Tensor, weights: Sequence[Tensor], biases: bool) -> Tensor:
+    """What an LSTM's projection reads at each step, o tanh(c): (steps, batch, hidden)."""
+    gates_TBG = x_TBI @ weights[0].T + before_TBP @ weights[1].T
+    if biases:
+        gates_TBG = gates_TBG + weights[2] + weights[3]
+    found = []
+    for gates_BG in gates_TBG:
+        i, f, g, o = gates_BG.chunk(len(LAYERS["lstm"].gates), dim=1)
+        c_BH = f.sigmoid() * c_BH + i.sigmoid() * g.tanh()
+        found.append(o.sigmoid() * c_BH.tanh())
+    return torch.stack(found)
 
 
 def _turned(x_TBI: Tensor, lengths_B: Tensor) -> Tensor:

@@ -19,10 +19,15 @@ from torch.utils._pytree import tree_iter
 from .frames import operation_name, source_line
 from .operands import CELLS, LAYERS, patches, steps_of_cell, steps_of_layer
 
+CHUNK, BLOCK = 1024, 512  # positions that are summed in the inputs' own precision; inputs on a side of a block
+
 
 @dataclass
 class Moments:
-    """Sum over `count` positions of [x; 1][x; 1]^T, float64, for inputs x of `size` numbers."""
+    """Sum over `count` positions of [x; 1][x; 1]^T, float64, for inputs x of `size` numbers.
+
+    Inputs of float32 are multiplied as such, a thousand positions at a time.
+    """
 
     size: int
     count: int = 0
@@ -33,9 +38,15 @@ class Moments:
 
     def add(self, x_NI: Tensor) -> None:
         """Take in positions, (positions, size)."""
-        x_NI = x_NI.detach().to("cpu", torch.float64)
-        self.total[:-1, :-1].addmm_(x_NI.T, x_NI)
-        sums = x_NI.sum(0)
+        x_NI = x_NI.detach().cpu()
+        x_NI = x_NI if x_NI.dtype in (torch.float32, torch.float64) else x_NI.float()
+        for part in x_NI.split(CHUNK):
+            for begin in range(0, self.size, BLOCK):  # the matrix is symmetric: what lies below is what lies above
+                end = min(begin + BLOCK, self.size)
+                product = part[:, begin:end].T @ part[:, begin:]
+                self.total[begin:end, begin:-1] += product
+                self.total[end:-1, begin:end] += product[:, end - begin :].T
+        sums = x_NI.sum(0, dtype=torch.float64)
         self.total[-1, :-1] += sums
         self.total[:-1, -1] += sums
         self.total[-1, -1] += len(x_NI)
@@ -97,7 +108,7 @@ class SiteRecorder(TorchFunctionMode):
         if name in _TURNS and isinstance(args[0], Tensor) and args[0].dim() == 2:
             self._turned[id(result)] = (result, next(iter(used)))
             return result
-        handled = self._products(name, args, kwargs)
+        handled = self._products(name, args, kwargs, result)
         for parameter in used - handled:
             self.others.setdefault(parameter, f"{name} at {source_line()}")
         return result
@@ -106,10 +117,10 @@ class SiteRecorder(TorchFunctionMode):
         turned = self._turned.get(id(tensor))
         return self._names.get(id(tensor)) or (turned[1] if turned is not None and turned[0] is tensor else None)
 
-    def _products(self, name: str, args: Any, kwargs: Mapping[str, Any]) -> set[str]:
+    def _products(self, name: str, args: Any, kwargs: Mapping[str, Any], result: Any) -> set[str]:
         """Take in the operands of this call; the parameters that it uses as sites and their biases."""
         if name in LAYERS:
-            return self._several(steps_of_layer(name, args))
+            return self._several(steps_of_layer(name, args, result[0]))
         if name in CELLS:
             return self._several(steps_of_cell(args))
 
