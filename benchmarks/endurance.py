@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -64,35 +65,46 @@ def _stream(cell: str, weights: str, precision: Any) -> Row:
     x = torch.randn(STEPS, 1, UNITS)
     fast = srn.accelerate(model, precision)
     outputs = torch.zeros(STEPS, UNITS).fill_(1)  # written to, so that its memory is counted before
-    times = torch.empty(STEPS, dtype=torch.float64)
     stream = fast.stream(1, x[:3])
-    steps = list(x.unbind(0))
-    tracemalloc.start()
-    for t in range(100):
-        outputs[t] = stream.step(steps[t])[0]
-    traced, resident = tracemalloc.get_traced_memory()[0], _resident()
-    for t in range(100, STEPS):
-        outputs[t] = stream.step(steps[t])[0]
-    traced, resident = tracemalloc.get_traced_memory()[0] - traced, _resident() - resident
-    tracemalloc.stop()
-    stream.reset()
-    for t, step in enumerate(steps):
-        start = time.perf_counter()
-        stream.step(step)
-        times[t] = time.perf_counter() - start
+    lasted = lasting(stream, list(x.unbind(0)), lambda t, y: outputs[t].copy_(y[0]))
     whole: Tensor = fast(x)[0][:, 0]
     exact: Tensor = model.double()(x.double())[0][:, 0]
-    p50, p99, worst = (float(times.quantile(q)) * 1e6 for q in (0.5, 0.99, 1.0))
     return {
         "work": f"{cell}, {UNITS} units, {weights}, {precision}",
-        "steps": STEPS,
+        **lasted,
+        "from the whole call": float((outputs - whole).abs().max()),
+        "from float64": float((outputs - exact).abs().max()),
+    }
+
+
+def lasting(stream: Any, frames: Sequence[Tensor], seen: Callable[[int, Any], Any] = lambda t, y: None) -> Row:
+    """Memory between the 100th of these steps and the last, then, from the start again, the times of all of them.
+
+    seen: called with the number and the output of each step.
+    """
+    times = torch.empty(len(frames), dtype=torch.float64)
+    begin, rest = frames[:100], frames[100:]
+    tracemalloc.start()
+    for t, frame in enumerate(begin):
+        seen(t, stream.step(frame))
+    resident, traced = _resident(), tracemalloc.get_traced_memory()[0]  # to look at one takes a bit of the other
+    for t, frame in enumerate(rest, start=100):
+        seen(t, stream.step(frame))
+    resident, traced = _resident() - resident, tracemalloc.get_traced_memory()[0] - traced
+    tracemalloc.stop()
+    stream.reset()
+    for t, frame in enumerate(frames):
+        start = time.perf_counter()
+        stream.step(frame)
+        times[t] = time.perf_counter() - start
+    p50, p99, worst = (float(times.quantile(q)) * 1e6 for q in (0.5, 0.99, 1.0))
+    return {
+        "steps": len(frames),
         "p50, us": round(p50, 2),
         "p99, us": round(p99, 2),
         "worst, us": round(worst, 1),
         "Python bytes grown": traced,
         "resident bytes grown": resident,
-        "from the whole call": float((outputs - whole).abs().max()),
-        "from float64": float((outputs - exact).abs().max()),
     }
 
 

@@ -13,6 +13,7 @@ import sparsernn as srn
 from sparsernn.runtime.program.compiled import Compiled
 from sparsernn.runtime.program.program import INPUT, WORK, Buffer, Operation, Port, Program, whole
 
+from .endurance import STEPS, lasting
 from .measure import Ceiling, Engine, Ideal, Row, quickest, small_weights, versus
 from .programs_models import Crn, Policy, Step, Tcn
 
@@ -25,7 +26,7 @@ DISPATCH = 8  # nanoseconds an operation at most
 
 
 def programs(ceiling: Ceiling, rounds: int) -> list[Row]:
-    """A TCN with a GRU, a CRN and a policy, step by step."""
+    """A TCN with a GRU, a CRN and a policy, step by step; the times of 10,000 steps, and whether memory grows."""
     rows = []
     for name, (make, shape, axis, steps, target) in MODELS.items():
         torch.manual_seed(0)
@@ -37,7 +38,11 @@ def programs(ceiling: Ceiling, rounds: int) -> list[Row]:
         example = torch.randn(*shape[:axis], steps, *shape[axis:])
         stream = srn.accelerate(model).stream(1, example=example, time=axis)
         others = {"torch": _torch(model, frame), "onnxruntime": _onnx(model, frame, target)}
-        rows += versus(f"{name}, one step", _stream(stream, frame), others, _ideal(ceiling, model), rounds)
+        found = versus(f"{name}, one step", _stream(stream, frame), others, _ideal(ceiling, model), rounds)
+        stream.reset()
+        lasted = lasting(stream, list(torch.randn(STEPS, *shape)))
+        print(f"{name}: {lasted}")
+        rows += [row | lasted for row in found]
     print(f"dispatch: {dispatch():.1f} ns an operation of 16 numbers, {DISPATCH} at most")
     return rows
 
