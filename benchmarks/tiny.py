@@ -75,13 +75,8 @@ def tiny(ceiling: Ceiling, rounds: int) -> list[Row]:
         work = f"{cls.__name__} {inputs} -> {units}, {form}, T{steps} B{batch}"
         others = {"onnxruntime": onnx_of(model, x), "torch": engines.same(lambda model=model, x=x: model(x))}
         call = engines.same(lambda fast=fast, x=x: fast(x))
-        rows += [reachable(row) for row in versus(work, call, others, limit(ceiling, rnn, x), rounds)]
+        rows += versus(work, call, others, limit(ceiling, rnn, x), rounds)
     return rows + cells(ceiling, rounds)
-
-
-def reachable(row: Row) -> Row:
-    """A target that this core's limit leaves no room for is none: `at_most` beside it says so."""
-    return row if row["at_most"] >= EACH else {**row, "target": None}
 
 
 def limit(ceiling: Ceiling, rnn: nn.RNNBase, x: Tensor) -> Ideal:
