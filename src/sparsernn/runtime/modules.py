@@ -111,16 +111,16 @@ def run_stack(
 
 
 @eager
-def _call(self: Any, input: Any, hx: Any = None) -> Any:
-    """As `nn.Module.__call__`, without its second step and its lists of arguments; that one runs hooks."""
+def _call(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """As `nn.Module.__call__`, without its second step; that one runs hooks. Classes derived have their own forward."""
     if (
         self._compiled_call_impl is not None
         or (self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks)
         or (_module._global_forward_hooks or _module._global_forward_pre_hooks)
         or (_module._global_backward_hooks or _module._global_backward_pre_hooks)
     ):
-        return nn.Module.__call__(self, input, hx)
-    return self.forward(input, hx)
+        return nn.Module.__call__(self, *args, **kwargs)
+    return self.forward(*args, **kwargs)
 
 
 class _Stack(Accelerated):
