@@ -3,6 +3,7 @@
     python tests/compositions.py --cases 10000 --record FILE   goes on where FILE ends
     python tests/compositions.py --of untraceable --cases 2000 --record FILE   models whose Python code looks at units
     python tests/compositions.py --of programs --cases 10000 --record FILE   causal models, streamed
+    python tests/compositions.py --of c --cases 5000 --record FILE   step programs in C, compiled by cc here
 
 Case n is the same on every machine. Prints each mismatch with its seed, which then belongs into FAILED_ONCE; the exit
 status is 1 if there was one.
@@ -25,6 +26,7 @@ from contracts.test_fuzz import check
 from contracts.untraceable import changed
 from sparsernn.files import write_atomically
 from sparsernn_studies.results import surroundings
+from test_export_fuzz import first_differing_step
 from test_program_random import check as streamed
 
 SHARES = (0.0, 0.3, 0.7, 1.0)
@@ -66,7 +68,16 @@ def misstepped(number: int) -> dict[str, Any] | None:
     return None
 
 
-OF = {"compositions": mismatch, "untraceable": untraceable, "programs": misstepped}
+def miscompiled(number: int) -> dict[str, Any] | None:
+    """How program `number` of test_export_fuzz.py, as C, differs from its oracle, None if it does not."""
+    try:
+        step = first_differing_step(number)
+    except Exception as error:
+        return {"case": number, "error": f"{type(error).__name__}: {error}"[:1000]}
+    return {"case": number, "step": step} if step else None
+
+
+OF = {"compositions": mismatch, "untraceable": untraceable, "programs": misstepped, "c": miscompiled}
 
 
 def main(arguments: list[str]) -> int:
