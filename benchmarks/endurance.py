@@ -87,10 +87,10 @@ def lasting(stream: Any, frames: Sequence[Tensor], seen: Callable[[int, Any], An
     tracemalloc.start()
     for t, frame in enumerate(begin):
         seen(t, stream.step(frame))
-    resident, traced = _resident(), tracemalloc.get_traced_memory()[0]  # to look at one takes a bit of the other
+    held, traced = resident(), tracemalloc.get_traced_memory()[0]  # to look at one takes a bit of the other
     for t, frame in enumerate(rest, start=100):
         seen(t, stream.step(frame))
-    resident, traced = _resident() - resident, tracemalloc.get_traced_memory()[0] - traced
+    held, traced = resident() - held, tracemalloc.get_traced_memory()[0] - traced
     tracemalloc.stop()
     stream.reset()
     for t, frame in enumerate(frames):
@@ -104,11 +104,11 @@ def lasting(stream: Any, frames: Sequence[Tensor], seen: Callable[[int, Any], An
         "p99, us": round(p99, 2),
         "worst, us": round(worst, 1),
         "Python bytes grown": traced,
-        "resident bytes grown": resident,
+        "resident bytes grown": held,
     }
 
 
-def _resident() -> int:
+def resident() -> int:
     """Bytes of this process in memory, 0 where the system does not say."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:

@@ -214,6 +214,7 @@ if __name__ == "__main__":
     from gate_study import gates_page
     from reber_study import darji_page
     from runtime_pages import figure1_page, speed_page
+    from streams_page import packages_section
     from studies import tagging_figure, wang_page
     from target_study import targets_page
 
@@ -233,4 +234,5 @@ if __name__ == "__main__":
     fill(ROOT / "README.md", fold_section(collect(ROOT / "results")), "fold")
     fill(ROOT / "docs" / "spoken-digits.md", digits_section(collect(ROOT / "results")))
     fill(ROOT / "docs" / "intrinsic-structures.md", ptb_section(collect(ROOT / "results")))
+    fill(ROOT / "docs" / "streams.md", packages_section(ROOT / "results"))
     fill(ROOT / "docs" / "bidaf.md", bidaf_section(collect(ROOT / "results"), ROOT / "results" / "benchmarks"))

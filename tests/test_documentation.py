@@ -183,6 +183,13 @@ def test_the_page_of_claims_is_that_of_the_results(tmp_path, monkeypatch):
         assert (tmp_path / name).read_text(encoding="utf-8") == (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
+def test_the_page_on_steps_has_the_table_of_the_results():
+    text = (ROOT / "docs" / "streams.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"<!-- demo:begin -->\n(.*?)<!-- demo:end -->", text, re.DOTALL)
+    made = runpy.run_path(str(ROOT / "docs" / "streams_page.py"))["packages_section"](ROOT / "results")
+    assert shown == made
+
+
 def test_the_page_of_checks_is_that_of_the_records(tmp_path):
     runpy.run_path(str(ROOT / "docs" / "checks.py"))["checks_page"](ROOT / "results", tmp_path)
     assert (ROOT / "docs" / "checks.md").read_text(encoding="utf-8") == (tmp_path / "checks.md").read_text("utf-8")
