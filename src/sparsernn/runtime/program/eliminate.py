@@ -129,10 +129,11 @@ class Elimination:
             collected = self._collected(call)
             value = self.call(call, other) if collected is None else collected
             if len(self.results) in self._written:
-                several = isinstance(value, list)
-                own = [self._memory(v) if isinstance(v, Value) else v for v in (value if several else [value])]
-                value = own if several else own[0]
+                value = [self._held(v) for v in value] if isinstance(value, list) else self._held(value)
             self.results.append(value)
+
+    def _held(self, value: Any) -> Any:
+        return self._memory(value) if isinstance(value, Value) else value
 
     def _memory(self, value: Value) -> Value:
         """Memory that later calls may write into: not a state, and a constant is made anew in each step."""
