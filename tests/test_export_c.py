@@ -126,6 +126,34 @@ def test_a_token_out_of_range_is_refused_and_changes_nothing(tmp_path):
     assert bytes(state) == before
 
 
+class Levels(nn.Module):
+    """Reads the word of the level, of five, that its input has between 0 and 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.rnn = nn.Embedding(5, 3), nn.GRU(3, 6, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(self.embedding((x.clamp(0, 0.99) * 5).long()))[0]
+
+
+@needs_compiler
+def test_a_token_that_the_model_computes_never_reads_outside_its_table(tmp_path):
+    torch.manual_seed(0)
+    report = srn.export_c(Levels().eval(), tmp_path, example=torch.rand(1, 9))
+    library = compiled(tmp_path, ["model"], ["-O2"])
+
+    def fresh(x: float) -> list[float]:
+        state, out = (ctypes.c_char * report["ram"]["state"])(), (ctypes.c_float * 6)()
+        library.model_reset(state)
+        assert library.model_step(state, (ctypes.c_float * 1)(x), out) == 0
+        return list(out)
+
+    words = [fresh(x) for x in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    assert len({tuple(word) for word in words}) == 5
+    assert fresh(float("nan")) in words  # which whole number that is, C leaves open
+
+
 def test_the_batch_is_that_of_the_call_whatever_the_example_has(tmp_path):
     report = srn.export_c(Tagger().eval(), tmp_path, example=torch.randn(5, 9, 6), batch=2)
     assert report["inputs"][0]["shape"] == [2, 6]

@@ -190,25 +190,34 @@ class Product:
 
 @dataclass(frozen=True)
 class Lookup:
-    """out (..., width) = rows of `table` (count, width) by `tokens` (...)."""
+    """out (..., width) = rows of `table` (count, width) by `tokens` (...).
+
+    A token that the model computes may be anything, the place of the largest of NaNs say: it is held to the table.
+    """
 
     tokens: Place
     table: Place
     out: Place
 
     def run(self, memory: Memory) -> None:
-        self.out.of(memory)[...] = self.table.of(memory)[self.tokens.of(memory)]
+        self.out.of(memory)[...] = self.table.of(memory)[np.clip(self.tokens.of(memory), 0, self.table.shape[0] - 1)]
 
     def write(self, source: Source) -> None:
-        width = self.table.shape[1]
-        name = source.function("row", _ROW)
+        rows, width = self.table.shape
+        name, inside = source.function("row", _ROW), source.function("inside", _INSIDE)
         heads = self.tokens, replace(self.out, shape=self.out.shape[:-1], strides=self.out.strides[:-1])
         sizes, strides = collapsed(heads)
         token, out = (p.pointer([s[k] for s in strides]) for k, p in enumerate(heads))
-        row = f"{self.table.pointer()} + {self.table.strides[0]} * *({token})"
+        row = f"{self.table.pointer()} + {self.table.strides[0]} * {inside}(*({token}), {rows})"
         source.loop(sizes, [f"{name}({row}, {out}, {width});"])
 
 
+_INSIDE = """\
+static int $@(int i, int n)
+{
+    return i < 0 ? 0 : i < n ? i : n - 1;
+}
+"""
 _ROW = """\
 static void $@(const float *a, float *y, int n)
 {
