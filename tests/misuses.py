@@ -221,7 +221,7 @@ RUNTIME: list[Misuse] = [
     ("accelerate in training mode", lambda b: accelerate(b.fresh.train()), ("training", "eval()")),
     ("accelerate at an unknown precision", lambda b: accelerate(b.model, "half"), ("'half'", "float32")),  # type: ignore[arg-type]
     ("accelerate float64", lambda b: accelerate(b.fresh.eval().double()), ("float64", "float()")),
-    ("accelerate no layer", lambda b: accelerate(nn.Sequential(nn.ReLU()).eval()), ("Sequential", "LSTM")),
+    ("accelerate twice", lambda b: accelerate(accelerate(b.model)), ("accelerated already",)),
     ("stream of no batch", lambda b: accelerate(b.model).stream(batch=0), ("0", "from 1")),  # type: ignore[operator]
     ("stream backwards", lambda b: accelerate(b.both).stream(), ("bidirectional",)),  # type: ignore[operator]
 ]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 _PLAIN = (str, bytes, int, float, complex, type(None), type, Tensor, ModuleType)
 _COLLECTIONS = (list, tuple, set, frozenset, deque)
 _CACHED = type(functools.cache(len))
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _WEAK_DICTS = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
 
 
@@ -157,6 +158,8 @@ class _Rebinding:
             for name, cell in zip(one.__code__.co_freevars, one.__closure__ or ())
             if name in _written(one.__code__)
         }
+        # Hooks watch: what they note in a list is for who made them, whichever copy they hang on.
+        self.watching = {id(f) for m in other.modules() for k in HOOKS for f in vars(m).get(k, {}).values()}
 
     def settled(self, value: Any) -> Any:
         """What stands in the place of `value`, which the copy holds. Collections and objects that deepcopy has made are
@@ -210,6 +213,8 @@ class _Rebinding:
             return False
         seen[id(value)] = value
         if isinstance(value, FunctionType):
+            if id(value) in self.watching:
+                return False
             if any(id(cell) in self.written for cell in value.__closure__ or ()) or any(map(_is_state, _parts(value))):
                 return True
         elif not isinstance(value, (MethodType, functools.partial, dict, *_COLLECTIONS)):
@@ -249,14 +254,16 @@ class _Rebinding:
 
     def _function(self, old: FunctionType) -> FunctionType:
         """The same code round the copy. A cell that several functions share stays one cell for them."""
-        cells = tuple(self._cell(cell) for cell in old.__closure__ or ())
+        watches = id(old) in self.watching
+        own = self.counterpart if watches else self._own
+        cells = tuple(self._cell(cell, watches) for cell in old.__closure__ or ())
         new = FunctionType(old.__code__, old.__globals__, old.__name__, None, cells if old.__closure__ else None)
         self.made[id(old)] = new
         for cell, before in zip(cells, old.__closure__ or (), strict=True):
             if cell is not before and not _full(cell):
-                cell.cell_contents = self._own(before.cell_contents)
-        new.__defaults__ = old.__defaults__ and tuple(map(self._own, old.__defaults__))
-        new.__kwdefaults__ = old.__kwdefaults__ and {k: self._own(v) for k, v in old.__kwdefaults__.items()}
+                cell.cell_contents = own(before.cell_contents)
+        new.__defaults__ = old.__defaults__ and tuple(map(own, old.__defaults__))
+        new.__kwdefaults__ = old.__kwdefaults__ and {k: own(v) for k, v in old.__kwdefaults__.items()}
         new.__dict__.update({k: self.counterpart(v) for k, v in vars(old).items()})
         for name in ("__doc__", "__module__", "__qualname__", "__annotations__"):
             setattr(new, name, getattr(old, name))
@@ -266,11 +273,12 @@ class _Rebinding:
         """What a function holds, and keeps a state in."""
         return copy.deepcopy(value, self.memo) if _is_state(value) else self.counterpart(value)
 
-    def _cell(self, old: CellType) -> CellType:
+    def _cell(self, old: CellType, watches: bool) -> CellType:
         if not _full(old):
             return old
         content = old.cell_contents
-        if not (id(old) in self.written or _is_state(content) or self.keeps(content) or self.reaches(content)):
+        keeps = not watches and (id(old) in self.written or _is_state(content) or self.keeps(content))
+        if not (keeps or self.reaches(content)):
             return old
         if id(old) not in self.made:
             self.made[id(old)] = CellType()

@@ -366,6 +366,24 @@ def test_a_state_that_a_function_keeps_is_each_copys_own(make, used):
             assert difference(kept(x), one) <= 1e-10
 
 
+@pytest.mark.parametrize("holds", [False, True], ids=["watches", "holds the model"])
+@torch.no_grad()
+def test_what_a_hook_notes_is_for_who_made_it(holds):
+    torch.manual_seed(0)
+    model, seen, x = Recurring(in_a_list).double().eval(), [], torch.randn(2, 4, 3, dtype=torch.float64)
+
+    def note(module, args, result, *, also=seen):
+        seen.append(model.fc if holds else None)
+        also.append(result.shape)
+
+    model.fc.register_forward_hook(note)
+    dead_units(model, "rnn.weight_hh_l0", "fc.weight")
+    small = srn.compact(model, x)
+    seen.clear()
+    small(x)
+    assert seen == [small.fc if holds else None, (2, 4, 2)]
+
+
 def test_what_holds_the_model_and_cannot_be_made_anew_is_named():
     model, x = Tapped("lambda"), torch.randn(2, 4, 3)
     object.__setattr__(model.fc, "parent", weakref.proxy(model))

@@ -93,7 +93,7 @@ def _program(
     if first is None:
         leaf = next(iter(tree_leaves(example)), None)
         raise TypeError(
-            f"stream: example holds a {type(leaf).__name__} and no tensor: give the model's inputs; several in one "
+            f"stream: example holds {type(leaf).__name__}, no tensor: give the model's inputs; several in one "
             "argument as a tuple, a named tuple or a dict."
         )
     rows = 1 if time == 0 or (time is None and states is None and not _batch_first(own) and _has_stacks(own)) else 0
