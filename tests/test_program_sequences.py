@@ -36,7 +36,7 @@ def test_what_needs_the_whole_sequence_is_refused_by_a_sentence(name: str) -> No
 
 
 def test_an_example_whose_tensors_are_hidden_is_refused() -> None:
-    with pytest.raises(TypeError, match="holds a Record and no tensor"):
+    with pytest.raises(TypeError, match="holds Record, no tensor"):
         accelerate(nn.GRU(3, 4).eval()).stream(example=(Record(torch.randn(9, 1, 3)),))
 
 
