@@ -31,7 +31,8 @@ CLAIMS = f"""# What holds
 Every claim of the papers that this package grew from, and of our own studies, as a number that each seed gives, with
 the mean over the seeds and its 95% interval (Student's t). A claim *holds* or is *refuted* where at least three seeds
 are there, the dense net clearly beats what needs no net, the sides had equal means, and the interval leaves the limit
-out. Else it is *not answered*, and why is said.
+out. Else it is *not answered*, and why is said. The intervals are not corrected for their number: of a hundred claims
+that are answered, some five may be so by chance.
 """
 FOLD = f"""# Folded, in figures
 
