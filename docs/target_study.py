@@ -32,7 +32,7 @@ difference (Student's t over the seeds) leaves out zero.
 
 def targets_page(results: Path, folder: Path) -> None:
     """Write docs/targets.md; nothing without results."""
-    found = [r for r in collect(results) if (r.recipe, r.scale) == ("targets", "cpu")]
+    found = collect(results, "targets", "cpu")
     if not found:
         return
     seeds = by_seed(found)
