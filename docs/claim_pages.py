@@ -40,7 +40,7 @@ FOLD = f"""# Folded, in figures
 
 Five nets, trained once. Then units go until so much of the recurrent weights is left: by [`fold`](fold.md), by
 magnitude (the units whose readers are smallest, as large a share of each layer, nothing compensated), by what `Prune`
-does at once, and by `GroupLasso` with a target in the course of further training (*ramp*). *+ 250* are steps of
+does at once, and by `Shrink`, with its `TopK()`, in the course of further training (*ramp*). *+ 250* are steps of
 further training, all at one rate, with the schedule begun anew. *Direct* is a dense net of the folded one's size,
 trained from the start for as many multiply-adds as the dense training and the longest further training took together.
 The first training is short (2,000 steps), so a small net that gets as much compute, and so more steps, is a strong
