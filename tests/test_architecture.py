@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "export": {"structure", "nn", "runtime"},
     "analysis": {"structure", "nn"},
 }
-KNOW_ALL = {"timing", "_milliseconds", "cli", "__main__", "__init__"}
+KNOW_ALL = {"checkpoints", "timing", "_milliseconds", "cli", "__main__", "__init__"}
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
 PUBLIC = [(name, thing) for name, thing in vars(sparsernn).items() if not name.startswith("_") and callable(thing)]

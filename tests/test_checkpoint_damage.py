@@ -33,7 +33,7 @@ def edited(path: Path, change) -> Path:
 
 
 EDITS = [
-    ("format", lambda h, t: h.update(format=2, sparsernn="9.0"), "upgrade"),
+    ("format", lambda h, t: h.update(format=3, sparsernn="9.0"), "upgrade"),
     ("format", lambda h, t: h.update(format="1"), "whole number"),
     ("modules", lambda h, t: h.pop("modules"), "object"),
     ("modules", lambda h, t: h.update(modules=[1]), "object"),

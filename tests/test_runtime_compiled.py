@@ -22,6 +22,7 @@ from sparsernn.runtime import tune as tune_module
 from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.processor import processor
 from sparsernn.runtime.tune import tune
+from sparsernn.structure.grids import integers
 
 RUN = """
 import sys, torch
@@ -245,8 +246,7 @@ def test_tuned_costs_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         costs.current.cache_clear()
 
 
-@pytest.mark.skipif(not processor().vnni, reason="this processor can't do what the test takes away")
-def test_int8_without_the_instructions_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_without_the_instructions_runs_its_weights_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
     without = replace(processor(), vnni=False)
@@ -255,4 +255,8 @@ def test_int8_without_the_instructions_is_float32(monkeypatch: pytest.MonkeyPatc
     x = torch.randn(3, 2, 5)
     with pytest.warns(RuntimeWarning, match="no AVX-512 VNNI"):
         fast = accelerate(model, "int8")
+    with torch.no_grad():
+        for weight in (model.weight_ih_l0, model.weight_hh_l0):
+            numbers, scales = integers(weight)
+            weight.copy_(numbers * scales[:, None])
     assert torch.allclose(fast(x)[0], model(x)[0], atol=1e-6)

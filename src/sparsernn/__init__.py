@@ -1,6 +1,6 @@
 """sparsernn makes recurrent networks small and fast, and proves it.
 
-`trace` finds what can go, `fold`, `Shrink` and `Prune` choose what should go, `compact` takes it out exactly,
+`trace` finds what can go, `GroupLasso`, `Prune` and `L1` learn what should go, `compact` takes it out exactly,
 `accelerate` runs what is left, `inspect` and `benchmark` show what happened, `save`, `load`, `export_onnx` and
 `export_c` take it out of the house.
 """
@@ -9,6 +9,7 @@ from . import nn as nn
 from ._milliseconds import milliseconds as milliseconds
 from ._version import __version__ as __version__
 from .analysis.sparsity import inspect as inspect
+from .checkpoints import load as load
 from .export.export_c import export_c as export_c
 from .export.flash import flash_bytes as flash_bytes
 from .learn.bayes import Bayes as Bayes
@@ -17,10 +18,6 @@ from .learn.distill import distillation_loss as distillation_loss
 from .learn.fold import fold as fold
 from .learn.l1 import L1 as L1
 from .learn.lasso import GroupLasso as GroupLasso
-from .learn.paths.fade import Fade as Fade
-from .learn.paths.fold import Fold as Fold
-from .learn.paths.hard_concrete import HardConcrete as HardConcrete
-from .learn.paths.top_k import TopK as TopK
 from .learn.prune import Prune as Prune
 from .learn.schedules import Gradual as Gradual
 from .learn.schedules import Iterative as Iterative
@@ -30,12 +27,11 @@ from .learn.scores import Movement as Movement
 from .learn.scores import Random as Random
 from .learn.scores import StandardDeviation as StandardDeviation
 from .learn.scores import Taylor as Taylor
-from .learn.shrink import Shrink as Shrink
+from .learn.target import Ramp as Ramp
 from .runtime.layers import accelerate as accelerate
 from .structure.cells import Cell as Cell
 from .structure.cells import register_cell as register_cell
 from .structure.trace import trace as trace
-from .surgery.checkpoint import load as load
 from .surgery.checkpoint import save as save
 from .surgery.compact import compact as compact
 from .surgery.onnx import export_onnx as export_onnx

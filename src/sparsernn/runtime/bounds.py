@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..structure.coded import dense
 from .agreement import accelerated, twin
 from .costs import Precision
+from .held import weight_of
 from .modules import Accelerated
 from .recording import record
 from .weights import layer_weights
@@ -61,7 +63,7 @@ def _after(part: nn.Module | str, size: Tensor, error: Tensor) -> Reach:
     if isinstance(part, nn.Linear):
         precision = part._engine.precision if isinstance(part, Accelerated) else "float32"
         bias = None if part.bias is None else part.bias.detach()
-        return _product(part.weight.detach(), bias, size, error, precision)
+        return _product(dense(weight_of(part, "weight")), bias, size, error, precision)
     assert isinstance(part, Accelerated)
     found = layer_weights(part)  # type: ignore[arg-type]
     last = [weights for weights in found if weights.layer == found[-1].layer]
@@ -69,7 +71,8 @@ def _after(part: nn.Module | str, size: Tensor, error: Tensor) -> Reach:
     for weights in last:
         one = torch.ones(weights.hidden_size, dtype=torch.float64, device="cpu")
         own = (one * torch.inf, one * torch.inf) if weights.kind == "RNN_RELU" else (one, 2 * one)
-        reaches.append(own if weights.hr is None else _product(weights.hr, None, *own, part._engine.precision))
+        hr = None if weights.hr is None else dense(weights.hr)
+        reaches.append(own if hr is None else _product(hr, None, *own, part._engine.precision))
     sizes, errors = zip(*reaches)
     return torch.cat(sizes), torch.cat(errors)
 
@@ -91,15 +94,15 @@ def product_error(weight: Tensor, size: Tensor, precision: Precision) -> Tensor:
     """For each row of `weight` (O, I) the most that its product with an x of |x| <= size (I,) is off.
 
     bfloat16: each weight by 2^-8 of itself. int8: each weight by half a step of its row, each input by half a step of
-    the vector, zeros by nothing; single weights of sparse rows may be kept in bfloat16 instead.
+    the vector, zeros by nothing; single weights of sparse rows may be kept in bfloat16 then, their inputs exact.
     """
     weight = weight.double().abs()
     if precision == "float32":
         return weight.new_zeros(len(weight))
-    half = _HALF * (weight @ size)
     if precision == "bfloat16":
-        return half
+        return _HALF * (weight @ size)
     step, input_step = weight.amax(1, keepdim=True) / 127, size.max() / 127
     there = (weight > 0).double() * step / 2
     whole = weight @ torch.full_like(size, float(input_step) / 2) + there @ (size + input_step / 2)
+    half = there @ size + _HALF * ((weight + there) @ size)
     return torch.maximum(half, whole)

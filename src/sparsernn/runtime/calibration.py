@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..structure.examples import calls, fresh, leaves_in, run
 from .agreement import twin
 from .costs import Precision, offered
+from .held import weight_of
 from .linear import PackedLinear
 from .matrices import LIKELY, LayerMatrices
 from .precision import Unit, assign
@@ -102,7 +103,7 @@ def _cheaper_and_cheaper(unit: Unit) -> list[tuple[Precision, float]]:
 def _nanoseconds(unit: Unit, precision: Precision) -> float:
     if isinstance(unit.module, nn.Linear):
         bias = unit.module.bias
-        packed = PackedLinear(unit.module.weight.detach(), None if bias is None else bias.detach(), precision)
+        packed = PackedLinear(weight_of(unit.module, "weight"), None if bias is None else bias.detach(), precision)
         return sum(packed.nanoseconds(n) for n in LIKELY)
     own = next(w for w in layer_weights(unit.module) if unit.end in ("", w.name))
     return LayerMatrices(own, precision).nanoseconds()

@@ -20,6 +20,7 @@ from ..nn.protocol import LAYERS, Layer
 from ..structure.examples import leaves_in
 from .baking import bake, is_computed
 from .engine import Engine
+from .held import thaw
 from .layered import LayerByLayer, WholeLayer
 from .linear import AcceleratedLinear, LinearEngine
 from .modules import CELLS, STACKS, Accelerated
@@ -118,6 +119,7 @@ def _class_for(base: type[nn.Module], whole: bool) -> Any:
 def on_torch(model: nn.Module) -> nn.Module:
     """`model`, a copy of an accelerated one, back on the classes that it had: all operations are torch's again."""
     for module in model.modules():
+        thaw(module)
         module.__class__ = _before(type(module))
         module.__dict__.pop("_engine", None)
     return model

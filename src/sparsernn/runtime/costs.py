@@ -12,11 +12,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from ..structure.coded import dense
+from .held import numbers_of, rounded
 from .kept import cache_folder
 from .pack import (
     WIDTH,
@@ -32,12 +34,13 @@ from .pack import (
     pack_rows,
 )
 from .processor import processor
+from .weights import Weight
 
 Precision = Literal["float32", "bfloat16", "int8"]
 Precisions = Precision | Mapping[str, Precision]  # of a module: of all its layers, or by their names ("l0_reverse")
 Pair = tuple[float, float]
 
-LAYOUTS: dict[str, Callable[[Tensor, Arrangement], Packed]] = {
+LAYOUTS: dict[str, Callable[[Any, Arrangement], Packed]] = {
     "panel": pack_panels,
     "blocks": pack_blocks,
     "rows": pack_rows,
@@ -205,12 +208,12 @@ def choose(counts: Counts, inputs: int, precision: Precision = "float32", costs:
 class Matrix:
     """One weight matrix: packed in a layout at the first batch that asks for it, and kept."""
 
-    def __init__(self, weight: Tensor, arrangement: Arrangement, precision: Precision = "float32") -> None:
-        # Rounded before any layout is chosen: each layout, and so a stream and a whole sequence, has the same weights.
-        self.weight = weight.to(torch.bfloat16).float() if precision == "bfloat16" else weight.float()
+    def __init__(self, weight: Weight, arrangement: Arrangement, precision: Precision = "float32") -> None:
+        # Rounded before any layout is chosen.
+        self.source = rounded(weight, precision)
         self.arrangement = arrangement
         self.precision: Precision = precision
-        self.counts = count(self.weight, arrangement)
+        self.counts = count(numbers_of(self.source), arrangement)
         self._packed: dict[str, Packed] = {}
 
     def choose(self, inputs: int) -> Choice:
@@ -218,5 +221,6 @@ class Matrix:
 
     def packed(self, layout: str) -> Packed:
         if layout not in self._packed:
-            self._packed[layout] = LAYOUTS[layout](self.weight, self.arrangement)
+            source = self.source if layout.endswith("int8") else dense(self.source).float()
+            self._packed[layout] = LAYOUTS[layout](source, self.arrangement)
         return self._packed[layout]

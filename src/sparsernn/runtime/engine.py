@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor, nn
 
-from .calls import Calls
+from .calls import Calls, Coded
 from .costs import Precision, current
 from .matrices import LayerMatrices
 from .pack import WIDTH
@@ -44,8 +44,8 @@ MANY = 64  # beyond so many inputs a layout's cost grows with their number, so t
 class Engine(Calls):
     """Packs the layers of one module and keeps them; packs anew when a weight was changed or replaced."""
 
-    def __init__(self, precision: Precision = "float32") -> None:
-        super().__init__(precision)
+    def __init__(self, precision: Precision = "float32", coded: Coded | None = None) -> None:
+        super().__init__(precision, coded)
         self._packed_for: Stamp | None = None
         self._matrices: list[list[LayerMatrices]] = []
         self._layers: dict[tuple[int, int], Stack] = {}

@@ -22,6 +22,10 @@ from .program.stream import ProgramStream
 from .refusals import STREAMS, check_model, nothing
 from .stream import Stream
 
+NO_INT8 = (
+    "this processor has no AVX-512 VNNI, so products in precision='int8' run in float32, with weights rounded to int8."
+)
+
 
 def accelerate(model: nn.Module, precision: Wanted = "float32", *, batches: Any = None, tolerance: float = 0.01) -> Any:
     """A new model that computes what `model` does, its recurrent layers on kernels compiled for this processor.
@@ -34,7 +38,8 @@ def accelerate(model: nn.Module, precision: Wanted = "float32", *, batches: Any 
     (step by step, see `sparsernn.runtime.stream`).
 
     precision: of the weights in the products. "bfloat16" halves their bytes, "int8" (one scale a row; inputs of the
-    products quantised step by step; needs AVX-512 VNNI) quarters them; sums, gates and states stay float32.
+    products quantised step by step, with AVX-512 VNNI; elsewhere the rounded weights run in float32) quarters them;
+    sums, gates and states stay float32.
     `benchmark` prints what either costs. A dict gives each layer its own, {"head": "float32", "*": "int8"}, by names
     ("lstm", "lstm.l0", "lstm.l0_reverse") or patterns; float32 where none fits. "auto" chooses for each layer the
     cheapest with which the outputs on `batches` stay within `tolerance` of those in float32, relative to their norm.
@@ -70,7 +75,7 @@ def accelerate(model: nn.Module, precision: Wanted = "float32", *, batches: Any 
         fast.__dict__["_wanted"] = precision if precision in get_args(Precision) else "float32"
     if runs_in_float32(chosen or [fast.__dict__["_wanted"]]):
         warnings.warn(
-            "accelerate: this processor has no AVX-512 VNNI, so precision='int8' runs in float32.",
+            f"accelerate: {NO_INT8}",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -85,18 +90,23 @@ def _packed(model: nn.Module) -> Any:
     _open_wrappers(fast)
     left: dict[str, str] = {}
     for path, module in _with_paths(fast, lambda m: runs_on_kernels(m) or is_linear(m)):
-        wrong = put_on_kernels(module, _round(fast, path))
+        wrong = put_on_kernels(module, around(fast, path))
         if wrong:
             left[path] = wrong
     for split in [m for m in fast.modules() if is_split(m) and _can_be_one(m)]:
         into_one(split)
         put_on_kernels(split)
-    _bind_again(fast)
     if not any(not isinstance(m, nn.Linear) for _, m in _engines(fast)):
         if any(map(runs_on_kernels, model.modules())):
             raise RuntimeError(nothing(model, left))
         if next(_engines(fast), None) is None:
             warnings.warn(f"{nothing(model, left)}\n{STREAMS}", RuntimeWarning, stacklevel=3)
+    return finished(fast, left)
+
+
+def finished(fast: Any, left: dict[str, str]) -> Any:
+    """A model whose layers are on kernels, with what it offers as a whole. left: path of a layer -> why it is not."""
+    _bind_again(fast)
     fast.__class__ = made(type(fast), AcceleratedModel)
     fast.__dict__["_on_torch"], fast.__dict__["_measured"] = left, []
     return fast
@@ -106,7 +116,7 @@ def _with_paths(model: nn.Module, wanted: Callable[[nn.Module], bool]) -> list[t
     return [(path, module) for path, module in model.named_modules() if wanted(module)]
 
 
-def _round(model: nn.Module, path: str) -> list[nn.Module]:
+def around(model: nn.Module, path: str) -> list[nn.Module]:
     """The modules round the one at `path`, from the outermost."""
     parts = path.split(".")
     return [model.get_submodule(".".join(parts[:n])) for n in range(len(parts))] if path else []

@@ -13,15 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from . import threads
-from .calls import Calls, settled
+from .calls import Calls, Coded, settled
 from .compiled import address, function
 from .costs import Matrix, Precision, current
 from .engine import MANY
 from .fields import Call
+from .held import rows_of, weight_of
 from .memory import eager
 from .modules import Accelerated, check_call
 from .pack import BYTES, WIDTH, Arrangement, Packed, unit_rows
 from .stamp import Stamp
+from .weights import Weight
 
 TAIL_ROWS = 64  # rows of the last, narrower block that go through the scratch at once
 
@@ -29,10 +31,10 @@ TAIL_ROWS = 64  # rows of the last, narrower block that go through the scratch a
 class PackedLinear:
     """Weight (O, I) and bias of a Linear, packed for outputs without padding: whole blocks and a last one."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, precision: Precision) -> None:
+    def __init__(self, weight: Weight, bias: Tensor | None, precision: Precision) -> None:
         outputs, self.inputs = weight.shape
         self.outputs = outputs
-        bias = weight.new_zeros(outputs) if bias is None else bias
+        bias = torch.zeros(outputs, dtype=torch.float32, device="cpu") if bias is None else bias
         cut = outputs // WIDTH * WIDTH
         self.matrices: list[Matrix] = []
         for first, last in ((0, cut), (cut, outputs)):
@@ -40,7 +42,8 @@ class PackedLinear:
                 rows, where = unit_rows(last - first, 1, (0,), 1)
                 start = torch.zeros(rows.numel(), dtype=torch.float32, device="cpu")
                 start[: last - first] = bias[first:last]
-                self.matrices.append(Matrix(weight[first:last], Arrangement(rows, where, start, len(start)), precision))
+                arrangement = Arrangement(rows, where, start, len(start))
+                self.matrices.append(Matrix(rows_of(weight, first, last), arrangement, precision))
         self._whole = cut
         self._products: dict[tuple[str, ...], Packed] = {}
 
@@ -78,8 +81,8 @@ def _rows(x: Tensor) -> Tensor:
 class LinearEngine(Calls):
     """Packs one Linear and keeps it; packs anew when a weight was changed or replaced."""
 
-    def __init__(self, precision: Precision = "float32") -> None:
-        super().__init__(precision)
+    def __init__(self, precision: Precision = "float32", coded: Coded | None = None) -> None:
+        super().__init__(precision, coded)
         self._packed: tuple[Stamp, PackedLinear] | None = None
         self._products: dict[int, tuple[Packed, float]] = {}
 
@@ -93,7 +96,7 @@ class LinearEngine(Calls):
             if self._packed is None or self._packed[0] is not stamp:
                 bias = None if module.bias is None else module.bias.detach()
                 with torch.inference_mode(False), torch.no_grad():
-                    made = PackedLinear(module.weight.detach(), bias, self.precision)
+                    made = PackedLinear(weight_of(module, "weight"), bias, self.precision)
                 self._packed, self._products = (stamp, made), {}
             return self._packed[1]
 

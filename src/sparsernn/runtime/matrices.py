@@ -9,7 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..structure.coded import dense
 from .costs import Choice, Matrix, Precision, Precisions, choose, offered, precision_of
+from .held import numbers_of
 from .order import patterns, similar_order
 from .pack import WIDTH, Arrangement, slot_row, unit_rows
 from .packed_layer import PackedLayer, places
@@ -63,7 +65,7 @@ def _cheapest(weights: LayerWeights, precision: Precision) -> tuple[Tensor | Non
     gates = [m for name, m in plain.items() if name != "hr"]
     if not any(_could_gain(m) for m in gates):
         return None, plain
-    found = similar_order(patterns([m.weight for m in gates], weights.hidden_size, columns))
+    found = similar_order(patterns([numbers_of(m.source) for m in gates], weights.hidden_size, columns))
     if found is None:
         return None, plain
     order = torch.from_numpy(found)
@@ -89,7 +91,7 @@ def _nanoseconds(matrices: Mapping[str, Matrix]) -> float:
 
 def _matrices(weights: LayerWeights, precision: Precision, order: Tensor | None) -> dict[str, Matrix]:
     slots, hidden = weights.slots, weights.hidden_size
-    hidden_zeros = weights.ih.new_zeros(slots.count, hidden)
+    hidden_zeros = torch.zeros(slots.count, hidden, dtype=torch.float32, device="cpu")
     bias = slot_row(weights.bias_slots(), order)
     ih = Arrangement(*unit_rows(hidden, len(slots.ih), slots.ih, slots.count, order), bias, len(bias))
     hh = Arrangement(*unit_rows(hidden, len(slots.hh), slots.hh, slots.count, order), None, len(bias))
@@ -101,8 +103,8 @@ def _matrices(weights: LayerWeights, precision: Precision, order: Tensor | None)
     if weights.hr is not None:
         hr = weights.hr
         if order is not None:
-            hr = hr.new_zeros(len(hr), len(order))
-            hr[:, places(order)] = weights.hr
+            hr = torch.zeros(weights.output_size, len(order), dtype=torch.float32, device="cpu")
+            hr[:, places(order)] = dense(weights.hr)
         zero = torch.zeros(-(-weights.output_size // WIDTH) * WIDTH, dtype=torch.float32, device="cpu")
         arrangement = Arrangement(*unit_rows(weights.output_size, 1, (0,), 1), zero, len(zero))
         found["hr"] = Matrix(hr, arrangement, precision)

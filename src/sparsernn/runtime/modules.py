@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .calls import settled
 from .engine import packing_of
+from .held import thaw
 from .memory import check, eager
 from .stack import Job, Packing, Stack
 
@@ -42,9 +43,25 @@ class Accelerated:
                 f"{name} of an accelerated {type(self).__name__} is {tuple(own.shape)}, "
                 f"got {tuple(value.shape)}: change the original model, and accelerate it again."
             )
-        elif not torch.equal(own, value):
-            with torch.no_grad():
-                own.copy_(value)
+        else:
+            thaw(self)
+            own = self.__dict__["_parameters"][name]
+            if not torch.equal(own, value):
+                with torch.no_grad():
+                    own.copy_(value)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        thaw(self)
+        return super()._apply(fn, recurse)  # type: ignore[misc]
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[misc]
+        if not keep_vars:
+            destination.update({prefix + name: matrix.dense() for name, matrix in self._engine.coded.items()})
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        thaw(self)
+        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]
 
     def __prepare_scriptable__(self) -> NoReturn:
         raise RuntimeError(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..structure.coded import CodedMatrix
 from ..structure.grids import integers
 from .compiled import address
 from .order import PANEL, WIDTH, plain_order
@@ -203,10 +204,11 @@ def pack_bitmask(weight: Tensor, arrangement: Arrangement, half: bool = False) -
     )  # fmt: skip
 
 
-def _words(weight: Tensor, arrangement: Arrangement) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _words(weight: Tensor | CodedMatrix, arrangement: Arrangement) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Living blocks, their weights (blocks, words, WIDTH, 4) int8, scales and shifts (blocks, WIDTH)."""
-    chosen = living(weight, arrangement)
-    small, scales = integers(weight)
+    small, scales = integers(weight) if isinstance(weight, Tensor) else (weight.numbers(), weight.scales)
+    assert scales is not None
+    chosen = living(small, arrangement)
     small = torch.nn.functional.pad(small, (0, -weight.shape[1] % 4))
     tall = _blocks_of(small, arrangement)[chosen]
     words = tall.view(len(chosen), WIDTH, tall.shape[2] // 4, 4).transpose(1, 2).contiguous()
@@ -214,7 +216,7 @@ def _words(weight: Tensor, arrangement: Arrangement) -> tuple[Tensor, Tensor, Te
     return chosen, words, own, (128 * tall.sum(2, dtype=torch.int32)).contiguous()
 
 
-def pack_panels_int8(weight: Tensor, arrangement: Arrangement) -> Packed:
+def pack_panels_int8(weight: Tensor | CodedMatrix, arrangement: Arrangement) -> Packed:
     """Dense int8 panels: four blocks side by side for each word of four columns, left-over blocks one by one."""
     chosen, words, scales, shifts = _words(weight, arrangement)
     fours = len(chosen) // 4 * 4
@@ -224,7 +226,7 @@ def pack_panels_int8(weight: Tensor, arrangement: Arrangement) -> Packed:
                         scales, shifts)  # fmt: skip
 
 
-def pack_blocks_int8(weight: Tensor, arrangement: Arrangement) -> Packed:
+def pack_blocks_int8(weight: Tensor | CodedMatrix, arrangement: Arrangement) -> Packed:
     """WIDTH x 4 int8 blocks: those with a non-zero weight, block row by block row."""
     chosen, words, scales, shifts = _words(weight, arrangement)
     full = words.flatten(2).any(2)
@@ -237,8 +239,8 @@ def pack_blocks_int8(weight: Tensor, arrangement: Arrangement) -> Packed:
 
 
 def _finish_int8(
-    layout: str, kernel: str, packed: Tensor, words: int, weight: Tensor, chosen: Tensor, arrangement: Arrangement,
-    scales: Tensor, shifts: Tensor, *more: Tensor,
+    layout: str, kernel: str, packed: Tensor, words: int, weight: Tensor | CodedMatrix, chosen: Tensor,
+    arrangement: Arrangement, scales: Tensor, shifts: Tensor, *more: Tensor,
 ) -> Packed:  # fmt: skip
     inputs = weight.shape[1]
     scratch = 48 * (-(-inputs // 64) * 64) + 48 * 4

@@ -29,7 +29,8 @@ class Stamp:
         self._memory = [p.detach() for p in self.tensors]  # what the sample's addresses belong to
         # Tensors made under inference_mode count no changes: they are compared number by number.
         self._copies = [(p, p.clone()) for p in self.tensors if p.is_inference()]
-        found = [pair for p in self.tensors if p.numel() for pair in _sample(p.detach())]
+        own = [p for p in self.tensors if p.numel() and not p.is_meta]  # the others are shapes alone
+        found = [pair for p in own for pair in _sample(p.detach())]
         self.sample = torch.tensor(found, dtype=torch.int64, device="cpu").view(-1, 2)
 
     def holds(self, parameters: Mapping[str, Tensor | None]) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .compiled import address, function
 from .costs import Matrix
 from .fields import Field
+from .held import weight_of
 from .memory import check, eager, signature, undisturbed
 from .modules import Accelerated
 from .pack import WIDTH, Arrangement, Packed, unit_rows
@@ -172,7 +173,7 @@ class Stream:
         if part.bias is not None:
             bias[: part.out_features] = part.bias.detach()
         precision = part._engine.precision if isinstance(part, Accelerated) else "float32"
-        matrix = Matrix(part.weight.detach(), Arrangement(rows, where, bias, len(bias)), precision)
+        matrix = Matrix(weight_of(part, "weight"), Arrangement(rows, where, bias, len(bias)), precision)
         packed = matrix.packed(matrix.choose(self.batch).layout)
         out = torch.zeros(self.batch, len(bias), dtype=torch.float32, device="cpu")
         self._kept += [packed, out]

@@ -7,6 +7,7 @@ h, t of one depth for an RHN.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,9 @@ from ..nn.layers import LayeredRecurrent
 from ..nn.packing import packing_of
 from ..nn.protocol import Packing
 from ..structure.cells import MODES, Cell
+from ..structure.coded import CodedMatrix
+
+Weight = Tensor | CodedMatrix
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ SLOTS = {mode: _slots(mode, cell) for mode, cell in MODES.items()}
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """weight_ih (G H, I), weight_hh (G H, P or H), biases (G H,) or None, weight_hr (P, H) or None, all float32.
+    """weight_ih (G H, I), weight_hh (G H, P or H), biases (G H,) or None, weight_hr (P, H) or None, all float32 or held
+    in few bytes.
 
     `deeper`: weight_hh and bias of the further depths of a time step (RHN).
     """
@@ -51,12 +56,12 @@ class LayerWeights:
     kind: str  # a key of SLOTS
     layer: int
     reverse: bool
-    ih: Tensor
-    hh: Tensor
+    ih: Weight
+    hh: Weight
     bias_ih: Tensor | None
     bias_hh: Tensor | None
-    hr: Tensor | None
-    deeper: tuple[tuple[Tensor, Tensor | None], ...] = ()
+    hr: Weight | None
+    deeper: tuple[tuple[Weight, Tensor | None], ...] = ()
 
     @property
     def name(self) -> str:
@@ -86,7 +91,7 @@ class LayerWeights:
 
     def bias_slots(self) -> Tensor:
         """The bias of every slot, of the first depth, (slots, H)."""
-        total = self.ih.new_zeros(self.slots.count, self.hidden_size)
+        total = torch.zeros(self.slots.count, self.hidden_size, dtype=torch.float32, device="cpu")
         for bias, places in ((self.bias_ih, self.slots.ih), (self.bias_hh, self.slots.hh)):
             if bias is not None:
                 total.index_add_(0, torch.tensor(places, dtype=torch.int64, device="cpu"), bias.view(len(places), -1))
@@ -116,15 +121,32 @@ def _packing(module: nn.Module) -> Packing:
     return found
 
 
+def coded_of(module: nn.Module) -> Mapping[str, CodedMatrix]:
+    """The matrices that a module on kernels holds in few bytes alone, by name: its parameters are shapes then."""
+    return getattr(vars(module).get("_engine"), "coded", {})
+
+
+def matrix_layers(module: nn.Module) -> dict[str, str]:
+    """Name of each matrix of a module on kernels -> name of its layer and direction ("l0_reverse"; "" of a Linear)."""
+    if isinstance(module, nn.Linear):
+        return {"weight": ""}
+    found = {}
+    for d in _packing(module).directions:
+        layer = f"l{d.layer}" + ("_reverse" if d.reverse else "")
+        found |= {name: layer for name in (d.ih, *d.hh, d.hr) if name is not None}
+    return found
+
+
 def lacking(module: nn.Module) -> str:
     """What is wrong with the first weight that is not there as a plain float32 parameter of its shape; "" for none."""
+    held = coded_of(module)
     for name, shape in weight_shapes(module).items():
         weight = module._parameters.get(name)
         if weight is None:
             return f"{name} is no parameter of its own"
         if tuple(weight.shape) != shape:
             return f"{name} is {tuple(weight.shape)} where its sizes ask for {shape}"
-        if weight.dtype != torch.float32 or weight.device.type != "cpu":
+        if weight.dtype != torch.float32 or (weight.device.type != "cpu" and name not in held):
             return f"{name} is {weight.dtype} on {weight.device}"
     return ""
 
@@ -140,8 +162,8 @@ def layer_weights(module: Any) -> list[LayerWeights]:
             f"{type(module).__name__} is accelerated, but its {wrong}.\n"
             "Masks, norms and other sizes belong on the original model: change that, and accelerate it again."
         )
-    packing, found = _packing(module), []
-    own = {name: module._parameters[name].detach() for name in packing.shapes}
+    packing, found, held = _packing(module), [], coded_of(module)
+    own: dict[str, Any] = {name: held.get(name, module._parameters[name].detach()) for name in packing.shapes}
     for d in packing.directions:
         first, *further = [None if name is None else own[name] for name in d.bias]
         hh, *more = [own[name] for name in d.hh]

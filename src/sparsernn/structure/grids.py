@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,3 +38,48 @@ def _steps(weight: Tensor, most: Tensor) -> Tensor:
 
 def _on(values: Tensor) -> Tensor:
     return ((values - values.round()).abs() < _NEAR).all(1)
+
+
+_QUICK = 4  # rows that are looked at first: of most matrices none lies on a grid
+
+
+def on_grid(weight: Tensor) -> tuple[Tensor, Tensor] | None:
+    """int8 q and float32 scales t (rows,) with w = q t to the bit for the whole (rows, columns) matrix; None where
+    there are none, and where each row has but one size of number, which says nothing.
+
+    t is the largest number of which all weights of the row are multiples.
+    """
+    for rows in (weight[:_QUICK], weight):
+        found = _whole_numbers(rows.detach().to("cpu", torch.float64).numpy())
+        if found is None:
+            return None
+        numbers, scales = found
+    codes, steps = torch.from_numpy(numbers), torch.from_numpy(scales)
+    exact = torch.equal(codes.double() * steps.float().double().unsqueeze(1), weight.detach().to("cpu", torch.float64))
+    if not exact or not bool((codes.abs() > 1).any()):
+        return None
+    return codes.to(torch.int8), steps.float()
+
+
+def _whole_numbers(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Each row over the largest number of which all its weights are multiples, and that number, both exact."""
+    if not np.isfinite(rows).all() or not rows.size:
+        return None
+    mantissas, exponents = np.frexp(rows)
+    whole = (mantissas * 2.0**53).astype(np.int64)
+    lowest = exponents - 54 + np.frexp((whole & -whole).astype(np.float64))[1]
+    there = rows != 0
+    low = np.where(there, lowest, 2000).min(1, keepdims=True)
+    high = np.where(there, exponents, -2000).max(1, keepdims=True)
+    if (high - low > _WIDE).any():
+        return None
+    low = np.where(there.any(1, keepdims=True), low, 0)
+    numbers = np.ldexp(rows, -low).astype(np.int64)
+    steps = np.maximum(np.gcd.reduce(numbers, axis=1, keepdims=True), 1)
+    numbers //= steps
+    if np.abs(numbers).max() > LARGEST:
+        return None
+    return numbers, np.where(there.any(1), np.ldexp(steps.astype(np.float64), low)[:, 0], 0.0)
+
+
+_WIDE = 31  # bits from the lowest of a scale of float32 to the highest of 127 times it

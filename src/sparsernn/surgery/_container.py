@@ -19,7 +19,7 @@ from torch import Tensor
 from ..files import write_atomically
 from ..tensors import DTYPES, TensorFile, fits, short
 
-FORMAT = 1
+FORMAT = 2  # the newest that is read; what needs nothing of it is written as 1
 NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES if not dtype.is_complex}
 
 
@@ -119,3 +119,10 @@ def parse(text: str) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise Fault("metadata.sparsernn", f"got {short(header)}, expected a JSON object.")
     return header
+
+
+def mapping(header: dict[str, Any], field: str, kind: type) -> dict[str, Any]:
+    value = header.get(field)
+    if not isinstance(value, dict) or not all(isinstance(part, kind) for part in value.values()):
+        raise Fault(field, f"got {short(value)}, expected an object of {kind.__name__} values.")
+    return value

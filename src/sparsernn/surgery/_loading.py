@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .._modules import copied, places, unwrapped
 from ..nn.protocol import Layer, layer_class
-from ..tensors import DTYPES, TensorFile
-from ._container import NAMES, Fault, read_tensors, short
+from ..structure.coded import CodedMatrix
+from ..tensors import TensorFile
+from ._coded import as_tensor, read_matrix
+from ._container import NAMES, Fault, mapping, read_tensors, short
+from ._entries import Forms, check_entries
 from ._reasons import NOTE, check_notes, check_readers
 from ._records import describe, from_record
 from ._slots import Slot, may_set, slots
@@ -23,24 +28,28 @@ from .words import KeptWords
 
 
 class Loader:
-    def __init__(self, model: nn.Module, header: dict[str, Any], file: TensorFile) -> None:
-        self.model, self.file = model, file
-        self.modules = _mapping(header, "modules", dict)
-        self.tensors = _mapping(header, "tensors", dict)
-        self.ties = _mapping(header, "ties", str)
-        self.attached = _mapping(header, "attached", list)
+    def __init__(self, model: nn.Module, header: dict[str, Any], file: TensorFile, kernels: Set[str]) -> None:
+        """kernels: paths of modules whose matrices in few bytes stay so, in `held`."""
+        self.model, self.file, self.kernels = model, file, kernels
+        self.modules = mapping(header, "modules", dict)
+        self.tensors = mapping(header, "tensors", dict)
+        self.ties = mapping(header, "ties", str)
+        self.attached = mapping(header, "attached", list)
         self.dense = dict(places(model))
         self.stacks: dict[int, Layer] = {}  # id(dense module) -> the layer of this package in its place
         self.new: set[int] = set()  # ids of those of another class than the dense module
         self.exact: Shapes = {}
+        self.forms: Forms = {}
+        self.held: dict[str, dict[str, CodedMatrix]] = defaultdict(dict)
         self.late: list[str] = []  # names of tensors that the built model has no tensor for
 
     def build(self) -> nn.Module:
         self._check_modules()
-        self._check_container()
+        self.forms = check_entries(self.tensors, self.file)
         targets = self._check_places()
         self._check_reasons(targets)
         values = read_tensors(self.file)
+        self._decode(values, targets)
         made: dict[str, Tensor] = {}
         # The memo puts every new tensor and module wherever the model refers to the old one, ties included, and
         # spares copies of the dense tensors.
@@ -97,22 +106,21 @@ class Loader:
             start = place + "." if place else ""
             self.exact |= {start + name: shape for name, shape in shapes.items()}
 
-    def _check_container(self) -> None:
-        """The JSON's shapes and dtypes are those of the safetensors header."""
-        stored = {name for name in self.file.shapes if not name.startswith(".")}
-        if odd := sorted(stored ^ self.tensors.keys()):
-            raise Fault(f"tensors.{odd[0]}", "stands in only one of the two headers (JSON and safetensors).")
-        for name, record in self.tensors.items():
-            dtype = NAMES.get(record.get("dtype")) if isinstance(record.get("dtype"), str) else None
-            if dtype is None or DTYPES[dtype] != self.file.dtypes[name]:
-                got = short(record.get("dtype"))
-                raise Fault(f"tensors.{name}.dtype", f"got {got}, but the data are {self.file.dtypes[name]}.")
-            shape = record.get("shape")
-            if not isinstance(shape, list) or [type(n) for n in shape] != [int] * len(shape):
-                raise Fault(f"tensors.{name}.shape", f"got {short(shape)}, expected a list of whole numbers.")
-            if tuple(shape) != self.file.shapes[name]:
-                found = list(self.file.shapes[name])
-                raise Fault(f"tensors.{name}.shape", f"got {short(shape)}, but the data are {short(found)}.")
+    def _decode(self, values: dict[str, Tensor], targets: list[tuple[Slot, str]]) -> None:
+        """Plain tensors in `values` for what is held in few bytes, or empty ones on the meta device where it stays."""
+        users: dict[str, set[tuple[int, str]]] = defaultdict(set)
+        for slot, owner in targets:
+            users[owner].add((id(slot.module), slot.local))
+        for name, (form, shape, axis) in self.forms.items():
+            matrix, entry = read_matrix(name, form, shape, values), self.tensors[name]
+            place, _, local = name.rpartition(".")
+            # Rows of a matrix in float32 on kernels, and nobody else's.
+            stays = place in self.kernels and entry["role"] == "parameter" and entry["dtype"] == "float32"
+            if stays and axis == 0 and len(entry["shape"]) == 2 and len(users[name]) == 1:
+                self.held[place][local] = matrix
+                values[name] = torch.empty(entry["shape"], dtype=torch.float32, device="meta")
+            else:
+                values[name] = as_tensor(matrix, axis, entry["shape"], NAMES[entry["dtype"]])
 
     def _check_places(self) -> list[tuple[Slot, str]]:
         """Where each tensor of the file goes: a place of the model, and the name under which the value is stored."""
@@ -225,7 +233,7 @@ class Loader:
             place = slot.name.rpartition(".")[0]
             own = self.dense[place]._parameters if place in self.dense else {}
             dense = own.get(slot.local) if own.get(slot.local) is not None else next(iter(own.values()), None)
-        if dense is not None and not dense.is_meta:
+        if dense is not None and not dense.is_meta and not value.is_meta:
             value = value.to(dense.device)
         if slot.role != "parameter":
             return value
@@ -274,13 +282,6 @@ class Loader:
 
 def _is_part(shape: Sequence[int], dense: Sequence[int]) -> bool:
     return len(shape) == len(dense) and all(min(1, most) <= n <= most for n, most in zip(shape, dense))
-
-
-def _mapping(header: dict[str, Any], field: str, kind: type) -> dict[str, Any]:
-    value = header.get(field)
-    if not isinstance(value, dict) or not all(isinstance(part, kind) for part in value.values()):
-        raise Fault(field, f"got {short(value)}, expected an object of {kind.__name__} values.")
-    return value
 
 
 def _with_tensors(value: Any, values: dict[str, Tensor]) -> Any:

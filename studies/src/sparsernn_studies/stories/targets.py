@@ -1,7 +1,7 @@
-"""Targets: `Shrink(to=0.25)` on three small nets with one setting, beside dense nets of that size and a sweep.
+"""Targets: `target=0.25` on three small nets with one setting, beside nets of that size trained directly and a sweep.
 
-Each net is trained densely, down to a target, directly at the size that this left, and under five strengths
-of the penalty; one of them also on the other paths to a target.
+Each net is trained densely, by group lasso with a target, directly at the size that this left, and under five strengths
+of the penalty; one of them also by the other methods that reach a target.
 """
 
 from __future__ import annotations
@@ -10,16 +10,12 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from sparsernn.learn.lasso import GroupLasso
-from sparsernn.learn.paths.fade import Fade
-from sparsernn.learn.paths.hard_concrete import HardConcrete
-from sparsernn.learn.paths.top_k import TopK
-from sparsernn.learn.shrink import Shrink
 from sparsernn.learn.sparsifier import Sparsifier
 from sparsernn.structure.cells import recurrent_layers
 from sparsernn.surgery.compact import compact
@@ -43,8 +39,7 @@ NETS: dict[Net, str] = {
     "stack": "characters, two LSTM layers",
     "gru": "Reber strings, GRU",
 }
-PATHS = {"top-k": TopK(), "shrink": Fade(), "hard-concrete": HardConcrete()}
-METHODS = tuple(PATHS)
+METHODS = ("top-k", "shrink", "hard-concrete")
 WAYS = {
     "dense": "dense",
     "target": "target",
@@ -189,8 +184,10 @@ class Targets(Study[Settings, Way]):
         if row.strength:
             return lambda model: GroupLasso(model, x, strength=row.strength)
         if row.method:
-            path = PATHS[row.method]
-            return lambda model: Shrink(model, x, to=s.target, steps=s.steps, path=path, score=as_recorded())
+            method = cast(Any, row.method)
+            return lambda model: GroupLasso(
+                model, x, target=s.target, steps=s.steps, method=method, score=as_recorded()
+            )
         return None
 
     def measure(self, row: Way, model: nn.Module) -> Mapping[str, Any]:

@@ -1,0 +1,437 @@
+"""Files of accelerated and of rounded models: small, the same on every processor, and back to the bit."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import sparsernn as srn
+from golden import make_v1, make_v2
+from golden.make_v2 import FOLDER, GOLDEN, Speller
+from learn_models import inputs_of_recall, trained_recall
+from sparsernn.nn.ragged import RaggedGRU
+from sparsernn.nn.rhn import RHN
+from sparsernn.runtime.processor import processor
+from sparsernn.structure.coded import BLOCKS, CodedMatrix, Form, coded
+from sparsernn.structure.grids import integers, on_grid
+from sparsernn.surgery import _container
+from sparsernn.surgery.checkpoint import CheckpointError
+from sparsernn.surgery.checkpoint import load as load_plain
+from sparsernn.tensors import TensorFile
+from test_checkpoint_damage import corrupt, mutate
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*AVX-512")
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    with TensorFile(path) as file:
+        return _container.read_header(file)
+
+
+def contents(path: Path) -> tuple[Any, bytes]:
+    """Header and data: safetensors writes the names of a header in any order."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def matrix(rows: int, columns: int, how: str, seed: int = 0) -> Tensor:
+    source = torch.Generator().manual_seed(seed)
+    weight = torch.randn(rows, columns, generator=source)
+    if how == "single":
+        weight[torch.rand(rows, columns, generator=source) < 0.8] = 0
+    elif how == "blocks":
+        gone = torch.rand(-(-rows // 16), -(-columns // 4), generator=source) < 0.7
+        weight[gone.repeat_interleave(16, 0)[:rows].repeat_interleave(4, 1)[:, :columns]] = 0
+    elif how == "nothing":
+        weight.zero_()
+    return weight
+
+
+@pytest.mark.parametrize("how", ["dense", "single", "blocks", "nothing"])
+@pytest.mark.parametrize(("rows", "columns", "tile"), [(80, 33, 20), (7, 5, 7), (1, 1, 1), (64, 16, 16)])
+def test_matrices_in_few_bytes_are_what_they_were(rows, columns, tile, how):
+    weight = matrix(rows, columns, how)
+    numbers, scales = integers(weight)
+    for few in (numbers, (numbers // 16).clamp(-7, 7)):
+        found = coded(few, scales, tile)
+        assert torch.equal(found.numbers(), few) and torch.equal(found.dense(), few * scales[:, None])
+        assert found.fault() == "" and found.form.bits == (8 if int(few.abs().max()) > 7 else 4)
+        assert found.bytes <= 4 * rows + -(-rows * columns * found.form.bits // 8)
+        wanted = found.form.parts(rows, columns)
+        for name, part in found.parts.items():
+            dtype, shape = wanted[name]
+            assert part.dtype == dtype and (part.shape <= shape if name == "values" else part.shape == shape)
+    for plain in (weight, weight.bfloat16()):
+        found = coded(plain, None, tile)
+        assert torch.equal(found.dense(), plain.float()) and found.fault() == ""
+    if how == "blocks" and rows == 64:
+        assert coded(numbers, scales, rows).form.block == (16, 4)
+    if how == "single" and rows == 80:
+        assert coded(numbers, scales, tile).form.block == (1, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_grid_is_found_where_it_is_exact_and_nowhere_else(dtype):
+    source = torch.Generator().manual_seed(0)
+    numbers = torch.randint(-127, 128, (9, 40), generator=source)
+    numbers[0], numbers[1:, 0] = 0, 127
+    scales = torch.randint(1, 2, (9, 1), generator=source) * 2.0 ** torch.randint(-9, 3, (9, 1), generator=source)
+    weight = (numbers * scales).to(dtype)
+    found = on_grid(weight)
+    assert found is not None
+    assert torch.equal((found[0].double() * found[1].double()[:, None]).to(dtype), weight)
+    assert float(found[1][0]) == 0 and on_grid(torch.randn(9, 40, generator=source).to(dtype)) is None
+    assert on_grid(torch.eye(9, dtype=dtype)) is None and on_grid(weight * float("nan")) is None
+    weight[8, 3] = 255 * scales[8, 0]
+    assert on_grid(weight) is None
+
+
+class Cells(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.LSTMCell(8, 20), nn.GRUCell(20, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = c = x.new_zeros(len(x), 20)
+        k = x.new_zeros(len(x), 16)
+        for step in x.unbind(1):
+            h, c = self.a(step, (h, c))
+            k = self.b(h, k)
+        return k
+
+
+class Layered(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head = nn.Linear(40 if getattr(layer, "bidirectional", False) else 20, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x)[0])
+
+
+MODELS = {
+    "LSTM": lambda: Layered(nn.LSTM(8, 20, 2, batch_first=True)),
+    "projected": lambda: Layered(nn.LSTM(8, 33, batch_first=True, bidirectional=True, proj_size=20)),
+    "GRU": lambda: Layered(nn.GRU(8, 20, bidirectional=True, batch_first=True)),
+    "RNN": lambda: Layered(nn.RNN(8, 20, bias=False, batch_first=True)),
+    "ragged": lambda: Layered(RaggedGRU(8, [16, 20], batch_first=True)),
+    "RHN": lambda: Layered(RHN(8, 20, 2, batch_first=True)),
+    "cells": Cells,
+}
+
+
+def pruned(model: nn.Module, how: str) -> Any:
+    with torch.no_grad():
+        for n, parameter in enumerate(model.parameters()):
+            if parameter.dim() == 2 and how != "dense":
+                parameter.mul_(matrix(*parameter.shape, how, n) != 0)
+    return model.eval()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_an_accelerated_model_comes_back_to_the_bit(kind, precision, tmp_path):
+    for how in ("dense", "single", "blocks"):
+        torch.manual_seed(0)
+        fast = srn.accelerate(pruned(MODELS[kind](), how), precision)
+        srn.save(fast, tmp_path / "m")
+        with torch.device("meta"):
+            empty = MODELS[kind]()
+        again = srn.load(empty, tmp_path / "m")
+        x = torch.randn(3, 6, 8)
+        for rows in (1, 3):
+            assert torch.equal(again(x[:rows]), fast(x[:rows]))
+        assert again.explain(3, 6) == fast.explain(3, 6) and not again.training
+        assert type(again).__mro__[1:] == type(fast).__mro__[1:] or type(again).__name__ == type(fast).__name__
+        srn.save(again, tmp_path / "n")
+        assert contents(tmp_path / "m") == contents(tmp_path / "n")
+        values = again.state_dict()
+        assert values.keys() == fast.state_dict().keys() and not any(value.is_meta for value in values.values())
+        twin = copy.deepcopy(again)
+        assert torch.equal(twin(x), fast(x))
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", {"layer": "int8", "head": "bfloat16"}])
+def test_its_streams_are_those_of_the_saved_model(precision, tmp_path):
+    torch.manual_seed(0)
+    fast = srn.accelerate(pruned(MODELS["LSTM"](), "single"), precision)
+    srn.save(fast, tmp_path / "m")
+    streams = [model.stream() for model in (fast, srn.load(MODELS["LSTM"](), tmp_path / "m"))]
+    for x in torch.randn(5, 1, 8):
+        a, b = (stream.step(x) for stream in streams)
+        assert torch.equal(a, b)
+
+
+def test_int8_files_are_a_quarter_and_sparse_ones_less(tmp_path):
+    torch.manual_seed(0)
+    sizes = {}
+    for how in ("dense", "single", "blocks"):
+        model = pruned(Layered(nn.LSTM(64, 128, batch_first=True)), "dense" if how == "dense" else how)
+        model.head = nn.Linear(128, 65)
+        srn.save(model.eval(), tmp_path / "plain")
+        for precision in ("float32", "bfloat16", "int8"):
+            srn.save(srn.accelerate(model, precision), tmp_path / "m")
+            sizes[how, precision] = (tmp_path / "m").stat().st_size / (tmp_path / "plain").stat().st_size
+    assert sizes["dense", "int8"] < 0.3 and sizes["dense", "bfloat16"] < 0.55 and sizes["dense", "float32"] < 1.01
+    assert sizes["single", "int8"] < 0.15 and sizes["blocks", "int8"] < 0.15 and sizes["blocks", "float32"] < 0.45
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the bytes of the largest tensor that any operation gives in memory."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, Tensor) and not found.is_meta:
+            self.bytes = max(self.bytes, found.untyped_storage().nbytes())
+        return found
+
+
+@pytest.mark.parametrize("how", ["dense", "blocks"])
+def test_loading_and_running_never_makes_a_dense_matrix(how, tmp_path):
+    torch.manual_seed(0)
+    model = pruned(nn.LSTM(128, 256), how)
+    fast = srn.accelerate(model, "int8")
+    srn.save(fast, tmp_path / "m")
+    x, dense = torch.randn(3, 2, 128), 4 * 4 * 256 * 256
+    with torch.device("meta"):
+        empty = nn.LSTM(128, 256)
+    with Largest() as largest:
+        again = srn.load(empty, tmp_path / "m")
+        assert largest.bytes < 0.3 * dense
+        found = again(x)[0]
+    assert torch.equal(found, fast(x)[0])
+    assert largest.bytes < (0.3 if processor().vnni else 1.1) * dense
+
+
+def test_weights_of_a_loaded_model_can_be_had_and_replaced(tmp_path):
+    torch.manual_seed(0)
+    fast, x = srn.accelerate(MODELS["LSTM"]().eval(), "int8"), torch.randn(2, 5, 8)
+    srn.save(fast, tmp_path / "m")
+    again = srn.load(MODELS["LSTM"](), tmp_path / "m")
+    assert again.layer.weight_hh_l0.is_meta and again.layer.weight_hh_l0.shape == (80, 20)
+    plain = MODELS["LSTM"]().eval()
+    plain.load_state_dict(again.state_dict())
+    assert torch.allclose(plain(x), fast(x), atol=0.05)
+    assert torch.equal(load_plain(MODELS["LSTM"](), tmp_path / "m").layer.weight_hh_l0, plain.layer.weight_hh_l0)
+    other = MODELS["LSTM"]().eval()
+    again.load_state_dict(other.state_dict())
+    assert torch.equal(again(x), srn.accelerate(other, "int8")(x)) and not again.layer.weight_hh_l0.is_meta
+    again = srn.load(MODELS["LSTM"](), tmp_path / "m").to("cpu")
+    assert not again.head.weight.is_meta and torch.allclose(again(x), fast(x), atol=1e-3)
+    again = srn.load(MODELS["LSTM"](), tmp_path / "m")
+    with torch.no_grad():
+        again.layer.weight_hh_l0.mul_(0)
+    with pytest.raises(RuntimeError, match="weight_hh_l0 in few bytes"):
+        again(x)
+
+
+def test_shared_weights_stay_whole_and_shared(tmp_path):
+    def tied() -> Any:
+        model = Speller()
+        model.head = nn.Linear(8, 9)
+        model.lstm = nn.LSTM(8, 8, batch_first=True)
+        model.head.weight = model.embedding.weight
+        return model
+
+    fast, x = srn.accelerate(tied().eval(), "int8"), torch.arange(12).view(2, 6) % 9
+    srn.save(fast, tmp_path / "m")
+    again = srn.load(tied(), tmp_path / "m")
+    assert again.head.weight is again.embedding.weight and torch.equal(again(x), fast(x))
+
+
+class OwnLSTM(nn.LSTM):
+    def forward(self, x: Any, hx: Any = None) -> Any:
+        y, state = super().forward(x, hx)
+        return y + 1, state
+
+
+def test_a_class_of_ones_own_round_a_layer_comes_back_too(tmp_path):
+    torch.manual_seed(0)
+    fast, x = srn.accelerate(Layered(OwnLSTM(8, 20, batch_first=True)).eval(), "int8"), torch.randn(2, 5, 8)
+    srn.save(fast, tmp_path / "m")
+    again = srn.load(Layered(OwnLSTM(8, 20, batch_first=True)), tmp_path / "m")
+    assert torch.equal(again(x), fast(x)) and again.layer.weight_ih_l0.is_meta
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_rounded_model_is_a_small_file_and_comes_back_to_the_bit(bits, tmp_path):
+    model = trained_recall()
+    folded = srn.fold(model, inputs_of_recall(10), 1, bits=bits, include="all").model
+    srn.save(model, tmp_path / "plain")
+    srn.save(folded, tmp_path / "m")
+    again = srn.load(copy.deepcopy(model), tmp_path / "m")
+    found = again.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in folded.state_dict().items())
+    header = header_of(tmp_path / "m")
+    assert header["format"] == 2 and "accelerated" not in header and header_of(tmp_path / "plain")["format"] == 1
+    assert header["tensors"]["rnn.weight_hh_l0"]["coded"]["bits"] == bits
+
+
+@pytest.mark.parametrize("name", make_v1.GOLDEN)
+def test_other_models_are_written_as_before_byte_for_byte(name, tmp_path):
+    srn.save(make_v1.GOLDEN[name][1](), tmp_path / "m")
+    assert contents(tmp_path / "m") == contents(FOLDER / f"v1-{name}.safetensors")
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_files_of_format_2_load(name, tmp_path):
+    dense, _ = GOLDEN[name]
+    path, x = FOLDER / f"v2-{name}.safetensors", make_v2.example(name)
+    again = srn.load(dense(), path)
+    plain = dense().eval()
+    plain.load_state_dict(again.state_dict())
+    want = torch.tensor(json.loads(path.with_suffix(".json").read_text()), dtype=plain.head.weight.dtype)
+    torch.testing.assert_close(plain(x).flatten(), want)
+    if name == "speller":
+        assert again.lstm._engine.precision == "int8"
+        torch.testing.assert_close(again(x).flatten(), want, atol=0.05, rtol=0)
+    srn.save(again, tmp_path / "m")
+    assert contents(tmp_path / "m") == contents(path)
+
+
+def edited(path: Path, change: Any, name: str = "speller") -> Path:
+    with TensorFile(FOLDER / f"v2-{name}.safetensors") as file:
+        header, values = _container.read_header(file), file.read()
+    _container.write_container(path, change(header, values) or header, values)
+    return path
+
+
+def entry(header: dict[str, Any], name: str = "lstm.weight_hh_l0") -> dict[str, Any]:
+    return header["tensors"][name]["coded"]
+
+
+def put(tensors: dict[str, Tensor], part: str, change: Any, name: str = "lstm.weight_hh_l0") -> None:
+    tensors[f".{part}.{name}"] = change(tensors[f".{part}.{name}"])
+
+
+EDITS = [
+    ("format", lambda h, t: h.update(format=3, sparsernn="9.0"), "upgrade"),
+    ("accelerated", lambda h, t: h.update(accelerated=[]), "precision"),
+    ("accelerated", lambda h, t: h["accelerated"].update(precision="int4"), "precision"),
+    ("accelerated.layers.gru", lambda h, t: h["accelerated"]["layers"].update(gru="int8"), "no such module"),
+    ("accelerated.layers.lstm", lambda h, t: h["accelerated"]["layers"].update(lstm="int4"), "one of float32"),
+    ("accelerated.layers.lstm", lambda h, t: h["accelerated"]["layers"].update(lstm=["int8"]), "one of float32"),
+    ("accelerated.layers", lambda h, t: h["accelerated"]["layers"].update(lstm={"l0": "int8"}), "expected l0, l1"),
+    ("accelerated.layers", lambda h, t: h["accelerated"]["layers"].update(embedding="int8"), "Embedding"),
+    ("coded", lambda h, t: h["tensors"]["lstm.weight_hh_l0"].update(coded=1), "bits, block"),
+    ("coded", lambda h, t: entry(h).pop("tile"), "bits, block"),
+    ("coded.bits", lambda h, t: entry(h).update(bits=2), "4, 8, 16"),
+    ("coded.bits", lambda h, t: entry(h).update(bits=True), "4, 8, 16"),
+    ("coded.values", lambda h, t: entry(h).update(bits=4), "expected U8"),
+    ("coded.axis", lambda h, t: entry(h).update(axis=2), "expected 0"),
+    ("coded.block", lambda h, t: entry(h).update(block=[3, 3]), "null or one of"),
+    ("coded.block", lambda h, t: entry(h).update(block=10**9), "null or one of"),
+    ("coded", lambda h, t: (entry(h).update(block=None), put(t, "values", lambda v: v[:1].repeat(1600))), "is there"),
+    ("coded.mask", lambda h, t: t.pop(".mask.lstm.weight_hh_l0"), "missing"),
+    ("coded.tile", lambda h, t: entry(h).update(tile=10**12), "divisor of 80"),
+    ("coded.tile", lambda h, t: entry(h).update(tile=0), "divisor of 80"),
+    ("coded.tile", lambda h, t: entry(h).update(tile=3), "divisor of 80"),
+    ("coded.scales", lambda h, t: put(t, "scales", lambda v: v[:5].clone()), "expected F32"),
+    ("coded", lambda h, t: put(t, "scales", lambda v: v * float("nan")), "a scale is negative"),
+    ("coded", lambda h, t: put(t, "scales", lambda v: -v), "a scale is negative"),
+    ("coded.values", lambda h, t: put(t, "values", lambda v: v.repeat(90)), "expected I8"),
+    ("coded", lambda h, t: put(t, "values", lambda v: v[:-1].clone()), "values, expected"),
+    ("coded", lambda h, t: put(t, "values", lambda v: torch.full_like(v, -128)), "out of -127"),
+    ("coded", lambda h, t: put(t, "mask", lambda v: torch.zeros_like(v)), "values, expected"),
+    ("coded.mask", lambda h, t: put(t, "mask", lambda v: v.repeat(1000)), "expected U8"),
+    ("shape", lambda h, t: h["tensors"]["lstm.weight_hh_l0"].update(shape=[80, 10**12]), "coded"),
+    ("shape", lambda h, t: h["tensors"]["lstm.weight_hh_l0"].update(shape=[-80, -20]), "whole numbers"),
+    ("dtype", lambda h, t: h["tensors"]["lstm.weight_hh_l0"].update(dtype="int64"), "coded.bits"),
+    ("tensors.values.other", lambda h, t: t.update({".values.other": torch.ones(3)}), "of no tensor"),
+    ("tensors.lstm.weight_hh_l0", lambda h, t: h["tensors"].pop("lstm.weight_hh_l0"), "weight_hh_l0"),
+]
+
+
+@pytest.mark.parametrize(("field", "change", "words"), EDITS)
+def test_edited_files_name_the_field(field, change, words, tmp_path):
+    path = edited(tmp_path / "m", lambda h, t: (change(h, t), h)[1])
+    with pytest.raises(CheckpointError) as caught:
+        srn.load(Speller(), path)
+    text = str(caught.value)
+    assert str(path) in text and words in text, text
+    assert field.rpartition(".")[2] in text and len(text.splitlines()) <= 3 and len(text) < 500 + len(str(path))
+
+
+def test_numbers_of_four_bits_out_of_range_are_refused(tmp_path):
+    def change(header: Any, tensors: Any) -> None:
+        put(tensors, "values", torch.zeros_like, "gru.weight_hh_l0")
+
+    with pytest.raises(CheckpointError, match=r"weight_hh_l0.coded: a number is out of -7 to 7"):
+        srn.load(make_v2.Counter(), edited(tmp_path / "m", change, "counter"))
+    odd = CodedMatrix((1, 3), Form(4, None, 1), torch.tensor([0x99, 0x19], dtype=torch.uint8), torch.ones(1))
+    assert odd.fault() == "a number is out of -7 to 7" and BLOCKS[0] == (1, 1)
+
+
+def test_other_models_than_the_saved_one_are_refused_in_a_sentence(tmp_path):
+    path = FOLDER / "v2-speller.safetensors"
+    narrow = Speller()
+    narrow.lstm, narrow.head = nn.LSTM(8, 16, 2, batch_first=True), nn.Linear(16, 9)
+    wide = Speller()
+    wide.head = nn.Linear(20, 11)
+    for other in (narrow, wide, make_v2.Counter(), nn.LSTM(8, 20)):
+        with pytest.raises(CheckpointError, match=r"speller.safetensors: (\w+)\..*before accelerate"):
+            srn.load(other, path)
+
+
+def fuzz(count: int, folder: Path, seed: int) -> None:
+    rng, path = random.Random(seed), folder / "m"
+    states = {name: srn.load(GOLDEN[name][0](), FOLDER / f"v2-{name}.safetensors").state_dict() for name in GOLDEN}
+    for n in range(count):
+        name = rng.choice(list(GOLDEN))
+        path.write_bytes(corrupt((FOLDER / f"v2-{name}.safetensors").read_bytes(), rng))
+        try:
+            found = srn.load(GOLDEN[name][0](), path).state_dict()
+        except CheckpointError as error:
+            assert str(path) in str(error) and len(str(error).splitlines()) <= 3, (seed, n)
+            continue
+        assert found.keys() == states[name].keys(), (seed, n)
+        assert all(torch.equal(value, states[name][key]) for key, value in found.items()), (seed, n)
+
+
+def fuzz_contents(count: int, folder: Path, seed: int) -> None:
+    """Headers and numbers edited by someone who signs them again: a clear error, or a model that runs."""
+    rng, x = random.Random(seed), make_v2.example("speller")
+    for n in range(count):
+
+        def change(header: Any, tensors: Any) -> Any:
+            if rng.random() < 0.3:
+                name = rng.choice([name for name in tensors if name.startswith(".")])
+                flat = tensors[name].view(torch.uint8).view(-1)
+                flat[rng.randrange(len(flat))] = rng.randrange(256)
+                return header
+            part = rng.choice(["tensors", "tensors", "accelerated", "modules"])
+            return header | {part: mutate(header[part], rng)}
+
+        try:
+            path = edited(folder / "m", change)
+            again = srn.load(Speller(), path)
+        except CheckpointError as error:
+            assert str(path) in str(error) and len(str(error).splitlines()) <= 3, (seed, n)
+            continue
+        assert again(x).shape == (2, 7, 9), (seed, n)
+
+
+def test_damaged_files_raise_or_load_the_identical_model(tmp_path):
+    fuzz(200, tmp_path, seed=1)
+
+
+def test_forged_files_raise_or_load_a_model_that_runs(tmp_path):
+    fuzz_contents(200, tmp_path, seed=2)
+
+
+@pytest.mark.nightly
+def test_many_damaged_and_forged_files(tmp_path):
+    fuzz(5_000, tmp_path, seed=3)
+    fuzz_contents(5_000, tmp_path, seed=4)
