@@ -47,7 +47,7 @@ WORKS: dict[str, tuple[Make, Callable[[nn.Module], Optimizer], float]] = {
     "GroupLasso, subgradient, SGD": (
         lambda m, x: srn.GroupLasso(m, x, strength=TINY, update="subgradient", threshold=1e-4), _sgd, 1.02,
     ),
-    "GroupLasso, target, Adam": (lambda m, x: srn.GroupLasso(m, x, target=0.5, steps=10**6), _adam, 1.02),
+    "Shrink, Adam": (lambda m, x: srn.Shrink(m, x, to=0.5, steps=10**6), _adam, 1.02),
     "L1, proximal, Adam": (lambda m, x: srn.L1(m, strength=TINY), _adam, 1.02),
     "L1, subgradient, SGD": (lambda m, x: srn.L1(m, strength=TINY, update="subgradient"), _sgd, 1.02),
     "Prune, 90% of the weights, Adam": (lambda m, x: srn.Prune(m, x, 0.9), _adam, 1.01),

@@ -12,7 +12,7 @@ from studies import NOTE, by_seed, claim_lines, line, source, spread
 from sparsernn.files import write_atomically
 from sparsernn_studies.claims import Verdict, judged
 from sparsernn_studies.recipes import RECIPES
-from sparsernn_studies.results import Result, collect
+from sparsernn_studies.results import collect
 from sparsernn_studies.stories.folding.nets import NETS
 from sparsernn_studies.stories.folding.study import Fold, row_name
 
@@ -40,7 +40,7 @@ FOLD = f"""# Folded, in figures
 
 Five nets, trained once. Then units go until so much of the recurrent weights is left: by [`fold`](fold.md), by
 magnitude (the units whose readers are smallest, as large a share of each layer, nothing compensated), by what `Prune`
-does at once, and by `GroupLasso` with a target in the course of further training (*ramp*). *+ 250* are steps of
+does at once, and by `Shrink`, with its `TopK()`, in the course of further training (*ramp*). *+ 250* are steps of
 further training, all at one rate, with the schedule begun anew. *Direct* is a dense net of the folded one's size,
 trained from the start for as many multiply-adds as the dense training and the longest further training took together.
 The first training is short (2,000 steps), so a small net that gets as much compute, and so more steps, is a strong
@@ -49,17 +49,13 @@ shares of the variance.
 """
 
 
-def found_of(results: Path, name: str) -> list[Result]:
-    return [r for r in collect(results) if (r.recipe, r.scale) == (name, "cpu")]
-
-
 def claims_page(results: Path, folder: Path) -> None:
     """Write docs/claims.md: the claims of all studies that have results."""
     sections, answers = [], Counter[str]()
     for paper, title in PAPERS.items():
         parts = []
         for name, study in RECIPES.items():
-            found = found_of(results, name)
+            found = collect(results, name, "cpu")
             if f".{paper}." in study.__module__ and study.claims and found:
                 seeds = by_seed(found)
                 verdicts = judged(study.claims, [study.grouped(rows) for rows in seeds])
@@ -74,7 +70,7 @@ def claims_page(results: Path, folder: Path) -> None:
 
 def fold_page(results: Path, folder: Path) -> None:
     """Write docs/fold-study.md; nothing without results."""
-    found = found_of(results, "fold")
+    found = collect(results, "fold", "cpu")
     if not found:
         return
     seeds, s = by_seed(found), found[0].settings

@@ -202,7 +202,7 @@ def sentences(name: str, about: str, seeds: Sequence[Rows]) -> list[str]:
 
 def section(results: Path, target: Path, name: str, scale: str) -> list[str]:
     """The section of one task; what no result answers is left out."""
-    found: list[Result] = [r for r in collect(results) if (r.recipe, r.scale) == (name, scale)]
+    found: list[Result] = collect(results, name, scale)
     owed = f"Owed: the paper's scale ({COMMANDS[name]}), `sparsernn run {name} --scale paper`."
     if not found:
         return [f"## {TITLES[name]}\n", f"Not run yet: `sparsernn run {name} --scale {scale}`. {owed}\n"]

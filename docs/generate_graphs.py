@@ -18,9 +18,8 @@ PICTURES = {"ba": GraphSpec("ba", 24, 0.0, 3), "ws": GraphSpec("ws", 24, 0.1, 3)
 
 def text(results: Path = ROOT / "results") -> str:
     """The page. Raises LookupError where there are no results of darji-graphs."""
-    found = collect(results)
-    graphs = [r for r in found if (r.recipe, r.scale) == ("darji-graphs", "cpu")]
-    pruned = [r for r in found if (r.recipe, r.scale) == ("darji-prune-graphs", "cpu")]
+    graphs = collect(results, "darji-graphs", "cpu")
+    pruned = collect(results, "darji-prune-graphs", "cpu")
     if not any(r.row == "graphs" for r in graphs):
         raise LookupError("there are no results of darji-graphs: sparsernn run darji-graphs --scale cpu")
     study = page.Study(graphs)

@@ -173,7 +173,7 @@ def section(title: str, text: str, table: Sequence[str]) -> list[str]:
 
 def darji_page(results: Path, target: Path) -> str:
     """Write the page and its figures into the folder `target`; the page's text."""
-    found = [r for r in collect(results) if (r.recipe, r.scale) == ("darji-prune", "cpu")]
+    found = collect(results, "darji-prune", "cpu")
     target.mkdir(parents=True, exist_ok=True)
     if not found:
         raise LookupError(f"there are no results of darji-prune: {COMMAND}")

@@ -100,7 +100,7 @@ def accuracies(seeds: Sequence[dict[str, dict[str, Any]]]) -> list[str]:
 
 def wang_page(results: Path, target: Path) -> str:
     """Write the page and its figures into the folder `target`; the page's text."""
-    found = [r for r in collect(results) if (r.recipe, r.scale) == ("wang-mnist", "cpu")]
+    found = collect(results, "wang-mnist", "cpu")
     parts = [WANG]
     if found:
         seeds = by_seed(found)
@@ -123,7 +123,7 @@ def tagging_figure(results: Path, folder: Path) -> None:
     """Accuracy of demeester-pos against density, mean and deviation over the seeds, as an SVG in `folder`."""
     from matplotlib.figure import Figure
 
-    rows = [r for r in collect(results) if (r.recipe, r.scale) == ("demeester-pos", "cpu")]
+    rows = collect(results, "demeester-pos", "cpu")
     if not rows:
         return
     by_row: dict[str, list[float]] = {}

@@ -18,7 +18,7 @@ TEXT = f"""# To a size in one run
 
 {NOTE}
 
-`GroupLasso(target=0.25)` is told what share of the recurrent weights may stay, nothing else. Three small nets are
+`Shrink(to=0.25)` is told what share of the recurrent weights may stay, nothing else. Three small nets are
 brought to that share with one setting for all: an LSTM of 192 units and two of them on top of each other on tiny
 Shakespeare's characters, and a GRU of 192 units on Reber strings, each in 1,200 steps of AdamW. Beside each stand the
 dense net, a net as large as what the target left that is trained directly, for as many steps and for as many
@@ -32,7 +32,7 @@ difference (Student's t over the seeds) leaves out zero.
 
 def targets_page(results: Path, folder: Path) -> None:
     """Write docs/targets.md; nothing without results."""
-    found = [r for r in collect(results) if (r.recipe, r.scale) == ("targets", "cpu")]
+    found = collect(results, "targets", "cpu")
     if not found:
         return
     seeds = by_seed(found)

@@ -42,7 +42,7 @@ def main() -> None:
     model = Forecaster()
     example_inputs = signals(4)[:, :-1]
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    sparsifier = srn.GroupLasso(model, example_inputs, target=0.25, steps=STEPS).attach(optimizer)
+    sparsifier = srn.Shrink(model, example_inputs, to=0.25, steps=STEPS).attach(optimizer)
     for _ in range(STEPS):
         x = signals(32)
         loss = nn.functional.mse_loss(model(x[:, :-1]), x[:, 1:])

@@ -29,7 +29,7 @@ class Training:
         self.model = Tagger()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01)
         example_inputs = torch.zeros(2, 5, dtype=torch.long)
-        self.sparsifier = srn.GroupLasso(self.model, example_inputs, target=0.25, steps=STEPS).attach(self.optimizer)
+        self.sparsifier = srn.Shrink(self.model, example_inputs, to=0.25, steps=STEPS).attach(self.optimizer)
         self.parts = {"model": self.model, "optimizer": self.optimizer, "sparsifier": self.sparsifier}
 
     def train(self, first: int, last: int) -> None:

@@ -42,7 +42,7 @@ def main() -> None:
     print(srn.trace(model, example_inputs, carried_states=True).explain())
 
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    sparsifier = srn.GroupLasso(model, example_inputs, target=0.3, steps=STEPS, carried_states=True).attach(optimizer)
+    sparsifier = srn.Shrink(model, example_inputs, to=0.3, steps=STEPS, carried_states=True).attach(optimizer)
     for _ in range(STEPS):
         source, given, answer = batch()
         loss = nn.functional.cross_entropy(model(source, given)[0].flatten(0, 1), answer.flatten())

@@ -36,6 +36,11 @@ def tokens(seed: int = 1, batch: int = 4, time: int = 7) -> Tensor:
     return torch.randint(0, SYMBOLS, (batch, time), generator=torch.Generator().manual_seed(seed))
 
 
+def batches(number: int = 8) -> list[Tensor]:
+    """224 positions in all: as many as `Fold` wants for twenty units."""
+    return [tokens(100 + seed) for seed in range(number)]
+
+
 def loss_of(model: nn.Module, x: Tensor) -> Tensor:
     scores = model(x)
     return nn.functional.cross_entropy(scores.reshape(-1, SYMBOLS), x.roll(1, 1).reshape(-1))

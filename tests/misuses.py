@@ -17,6 +17,7 @@ from sparsernn.learn.bayes import Bayes
 from sparsernn.learn.l1 import L1
 from sparsernn.learn.lasso import GroupLasso
 from sparsernn.learn.prune import Prune
+from sparsernn.learn.shrink import Shrink
 from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM
 from sparsernn.runtime.layers import accelerate
 from sparsernn.structure.cells import Cell, recurrent_layers, register_cell
@@ -186,15 +187,11 @@ LEARN: list[Misuse] = [
     ("pattern that matches nothing", lambda b: Prune(b.model, b.x, include="gru.*"), ("gru.*", "lstm")),
     ("prune no recurrent layer", lambda b: Prune(b.linear, torch.zeros(1, 3)), ("recurrent",)),
     ("prune a class", lambda b: Prune(Tagger, b.x), ("Module",)),  # type: ignore[arg-type]
-    ("neither target nor strength", lambda b: GroupLasso(b.model, b.x), ("target", "strength")),
-    (
-        "both target and strength",
-        lambda b: GroupLasso(b.model, b.x, target=0.5, steps=10, strength=1e-3),
-        ("target", "strength"),
-    ),
-    ("target without steps", lambda b: GroupLasso(b.model, b.x, target=0.5), ("steps",)),
-    ("target over one", lambda b: GroupLasso(b.model, b.x, target=25, steps=10), ("25",)),
-    ("no steps", lambda b: GroupLasso(b.model, b.x, target=0.5, steps=0), ("steps", "0")),
+    ("a penalty without strength", lambda b: GroupLasso(b.model, b.x), ("strength",)),  # type: ignore[call-arg]
+    ("neither size nor loss", lambda b: Shrink(b.model, b.x, steps=10), ("to=", "max_loss=")),
+    ("size without steps", lambda b: Shrink(b.model, b.x, to=0.5), ("steps",)),
+    ("size over one", lambda b: Shrink(b.model, b.x, to=25, steps=10), ("25",)),
+    ("no steps", lambda b: Shrink(b.model, b.x, to=0.5, steps=0), ("steps", "0")),
     ("negative strength", lambda b: GroupLasso(b.model, b.x, strength=-1e-3), ("-0.001", "strength")),
     ("unknown update", lambda b: L1(b.model, b.x, strength=1.0, update="adam"), ("adam", "proximal")),  # type: ignore[arg-type]
     ("bayes without its data's size", lambda b: Bayes(b.model, b.x, train_size=0), ("train_size", "0")),

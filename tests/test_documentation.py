@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import re
 import runpy
@@ -141,6 +142,7 @@ def test_reasons_on_the_page_are_those_that_trace_gives():
     assert len(reasons) > 10 and [reason for reason in reasons if reason not in code] == []
 
 
+@functools.cache
 def generate() -> dict:
     return runpy.run_path(str(ROOT / "docs" / "generate.py"))
 

@@ -63,7 +63,7 @@ def test_training_towards_a_number_of_bytes_reaches_it(tmp_path):
     cost = srn.flash_bytes(model, x)
     budget = 0.6 * cost({})
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
-    sparsifier = srn.GroupLasso(model, x, target=budget, cost=cost, steps=20).attach(optimizer)
+    sparsifier = srn.Shrink(model, x, to=budget, cost=cost, steps=20).attach(optimizer)
     for _ in range(20):
         optimizer.zero_grad()
         model(x).square().mean().backward()

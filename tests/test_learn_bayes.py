@@ -15,10 +15,10 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 import sparsernn as srn
 from learn_models import OPTIMIZERS, SYMBOLS, loss_of, tagger, tokens, train
 from sparsernn.learn.bayes import Bayes
-from sparsernn.learn.noise import Draw
-from sparsernn.learn.noisy_cells import run
-from sparsernn.learn.noisy_lstm import Layer
-from sparsernn.learn.variational import add_slopes, divergence, kl, log_alpha
+from sparsernn.learn.bayes.cells import run
+from sparsernn.learn.bayes.lstm import Layer
+from sparsernn.learn.bayes.noise import Draw
+from sparsernn.learn.bayes.variational import add_slopes, divergence, kl, log_alpha
 
 LEVELS = {"W": "weight", "W+N": ("weight", "unit"), "W+G+N": ("weight", "gate", "unit")}
 CELLS = ["LSTM", "GRU", "RNN"]

@@ -13,20 +13,28 @@ import torch
 from torch import nn
 
 import sparsernn as srn
-from learn_models import OPTIMIZERS, loss_of, tagger, tokens, train
+from learn_models import OPTIMIZERS, batches, loss_of, tagger, tokens, train
 from sparsernn.learn.bayes import Bayes
 from sparsernn.learn.l1 import L1
 from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.paths.fade import Fade
+from sparsernn.learn.paths.fold import Fold
+from sparsernn.learn.paths.hard_concrete import HardConcrete
+from sparsernn.learn.paths.top_k import TopK
 from sparsernn.learn.prune import Prune
 from sparsernn.learn.schedules import Gradual
 from sparsernn.learn.scores import Taylor
-from sparsernn.learn.target import Ramp
+from sparsernn.learn.shrink import Shrink
 
-EARLY = Ramp(0.0, 0.3, 0.5, every=3)
+EARLY = TopK(0.0, 0.3, 0.5, every=3)
+
+
+def shrink(**options):
+    return lambda m: Shrink(m, tokens(), **{"steps": 24, **options})
 
 
 def lasso(**options):
-    return lambda m: GroupLasso(m, tokens(), **{"steps": 24, **options})
+    return lambda m: GroupLasso(m, tokens(), strength=0.02, **options)
 
 
 def bayes(size):
@@ -36,12 +44,13 @@ def bayes(size):
 RUNS = {
     "prune": lambda m: Prune(m, None, 0.8, schedule=Gradual(end=14, every=3)),
     "prune units by taylor": lambda m: Prune(m, tokens(), 0.5, level="unit", score=Taylor()),
-    "top-k": lasso(target=0.4, ramp=EARLY),
-    "shrink": lasso(target=0.4, ramp=EARLY, method="shrink"),
-    "hard-concrete": lasso(target=0.4, ramp=EARLY, method="hard-concrete"),
-    "loss": lasso(max_loss=10.0, validate=lambda: 1.0),
-    "proximal": lasso(strength=0.02, steps=None),
-    "subgradient": lasso(strength=0.02, steps=None, update="subgradient", threshold=1e-3),
+    "top-k": shrink(to=0.4, path=EARLY),
+    "fade": shrink(to=0.4, path=Fade(0.0, 0.3, 0.5)),
+    "hard concrete": shrink(to=0.4, path=HardConcrete(0.0, 0.3, 0.5)),
+    "fold": shrink(to=0.4, path=Fold(batches(), at=(0.1, 0.3, 0.5))),
+    "loss": shrink(max_loss=10.0, validate=lambda: 1.0),
+    "proximal": lasso(),
+    "subgradient": lasso(update="subgradient", threshold=1e-3),
     "l1": lambda m: L1(m, strength=0.002),
     "bayes": lambda m: Bayes(m, tokens(), train_size=1000),
 }
@@ -114,16 +123,25 @@ def test_a_damaged_state_is_refused_in_a_sentence_or_taken_whole(name):
 @pytest.mark.parametrize(
     ("own", "saved", "words"),
     [
-        (lasso(target=0.4), lasso(target=0.3), "0.3 for target, expected 0.4"),
-        (lasso(target=0.4), lasso(target=0.4, method="shrink"), "shrink for method, expected top-k"),
-        (lasso(target=0.4), lasso(target=0.4, method="hard-concrete"), "hard-concrete for method"),
-        (lasso(target=0.4), lasso(target=0.4, steps=25), "25 for steps, expected 24"),
-        (lasso(target=0.4), lasso(target=0.4, cost="mult-adds"), "mult-adds for cost"),
-        (lasso(target=0.4), lasso(target=0.4, score=Taylor()), r"Taylor\(decay=0.99\) for score"),
-        (lasso(target=0.4), lasso(target=0.4, ramp=EARLY), "for ramp"),
-        (lasso(target=0.4), lasso(max_loss=0.1, validate=lambda: 1.0), "None for target"),
-        (lasso(target=0.4), lasso(target=0.4, include="*hh*", level="weight"), "for shapes"),
-        (lasso(target=0.4, level="weight"), lambda m: L1(m, target=0.4, steps=24), "that of L1"),
+        (shrink(to=0.4), shrink(to=0.3), "0.3 for to, expected 0.4"),
+        (
+            shrink(to=0.4),
+            shrink(to=0.4, path=Fade()),
+            r"Fade\(begin=0.*\) for path, expected TopK",
+        ),
+        (shrink(to=0.4), shrink(to=0.4, path=HardConcrete()), r"HardConcrete\(.*\) for path"),
+        (shrink(to=0.4), shrink(to=0.4, steps=25), "25 for steps, expected 24"),
+        (shrink(to=0.4), shrink(to=0.4, cost="mult-adds"), "mult-adds for cost"),
+        (shrink(to=0.4), shrink(to=0.4, score=Taylor()), r"Taylor\(decay=0.99\) for score"),
+        (shrink(to=0.4), shrink(to=0.4, path=EARLY), "every=3.* for path"),
+        (shrink(to=0.4), shrink(max_loss=0.1, validate=lambda: 1.0), "None for to"),
+        (shrink(to=0.4), shrink(to=0.4, include="*hh*", level="weight"), "for shapes"),
+        (
+            shrink(to=0.4, path=Fold(batches())),
+            shrink(to=0.4, path=Fold(batches(), at=0.5)),
+            r"at=\(0\.5,\), ridge=0\.1, positions=40000\) for path",
+        ),
+        (lasso(level="weight"), lambda m: L1(m, strength=0.02), "that of L1"),
         (lambda m: L1(m, strength=0.1), lambda m: L1(m, strength=0.2), "0.2 for strength"),
         (lambda m: Prune(m, None, 0.5), lambda m: Prune(m, None, 0.6), "0.6 for sparsity"),
         (lambda m: Prune(m, None, 0.5), lambda m: Prune(m, None, 0.5, scope="model"), "model for scope"),
@@ -163,7 +181,7 @@ def test_finish_once_more_changes_nothing(name):
 
 @early
 def test_gates_that_go_on_after_an_early_end_begin_at_what_the_model_computes():
-    model, optimizer, sparsifier = start("hard-concrete", 6)
+    model, optimizer, sparsifier = start("hard concrete", 6)
     sparsifier.finish()
     output = model(tokens())
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
@@ -205,12 +223,12 @@ def test_a_layer_that_was_exchanged_is_named_in_the_course_of_the_run():
         train(model, optimizer, 101)
 
 
-@pytest.mark.parametrize("name", ["prune units", "top-k", "shrink", "loss", "proximal"])
+@pytest.mark.parametrize("name", ["prune units", "top-k", "fade", "fold", "loss", "proximal"])
 @early
 def test_two_optimizers_are_like_one_with_two_groups(name):
     units = {
         "prune units": lambda m: Prune(m, tokens(), 0.5, level="unit"),
-        "proximal": lasso(strength=0.3, steps=None),
+        "proximal": lambda m: GroupLasso(m, tokens(), strength=0.3),
     }
     make = {**RUNS, **units}[name]
     results = []
@@ -238,7 +256,7 @@ def test_two_optimizers_are_like_one_with_two_groups(name):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["prune units by taylor", "hard-concrete", "subgradient", "bayes"])
+@pytest.mark.parametrize("name", ["prune units by taylor", "hard concrete", "subgradient", "bayes"])
 @pytest.mark.filterwarnings("ignore:Adam divides")
 def test_what_needs_all_gradients_at_once_asks_for_one_optimizer(name):
     model = tagger(hidden=6)
@@ -256,7 +274,7 @@ def test_a_matrix_optimizer_beside_another_one():
     both = torch.optim.Muon(matrices, 0.01), torch.optim.AdamW([p for p in model.parameters() if p.dim() != 2])
     with pytest.raises(ValueError, match="step of Muon"):
         GroupLasso(model, tokens(), strength=0.1).attach(*both)
-    sparsifier = GroupLasso(model, tokens(), target=0.4, steps=24, ramp=EARLY).attach(*both)
+    sparsifier = Shrink(model, tokens(), to=0.4, steps=24, path=EARLY).attach(*both)
     for number in range(24):
         model.zero_grad()
         loss_of(model, tokens(number)).backward()
@@ -286,7 +304,7 @@ def test_one_bayes_at_a_time():
 def test_gates_keep_their_weights_to_themselves(gates_first):
     model = tagger(hidden=6)
     optimizer = OPTIMIZERS["sgd with momentum"](model)
-    pair = [RUNS["hard-concrete"](model), Prune(model, None, 0.5)]
+    pair = [RUNS["hard concrete"](model), Prune(model, None, 0.5)]
     first, second = pair if gates_first else pair[::-1]
     first.attach(optimizer)
     with pytest.raises(ValueError, match=r"changes rnn\.weight_.*call finish\(\)|changes rnn\.weight_.*\n.*finish\(\)"):

@@ -17,6 +17,7 @@ from sparsernn.learn.lasso import GroupLasso
 from sparsernn.learn.levels import Slices
 from sparsernn.learn.penalty import zero_below
 from sparsernn.learn.proximal import shrink_groups, shrink_weights
+from sparsernn.learn.shrink import Shrink
 from sparsernn.structure.trace import trace
 from sparsernn.surgery.compact import compact
 
@@ -243,7 +244,7 @@ def test_rows_and_columns_reach_a_target_alone_and_together():
     for level in ("row", "column", ("row", "column")):
         model = tagger(hidden=20)
         optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-        sparsifier = GroupLasso(model, None, target=0.4, steps=30, level=level).attach(optimizer)
+        sparsifier = Shrink(model, None, to=0.4, steps=30, level=level).attach(optimizer)
         train(model, optimizer, 30)
         sparsifier.finish()
         weights = [p for n, p in model.named_parameters() if n.startswith("rnn.weight")]

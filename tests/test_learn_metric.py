@@ -12,8 +12,10 @@ from learn_models import tagger, tokens, train
 from sparsernn.learn.l1 import L1
 from sparsernn.learn.lasso import GroupLasso
 from sparsernn.learn.metric import step_metric
+from sparsernn.learn.paths.hard_concrete import HardConcrete
 from sparsernn.learn.prune import Prune
 from sparsernn.learn.scores import Movement
+from sparsernn.learn.shrink import Shrink
 
 # Options of each optimizer, each with all of COMMON that it takes.
 KNOWN: dict[str, list[dict[str, object]]] = {
@@ -116,7 +118,7 @@ def test_an_optimizer_without_a_metric_is_refused_in_a_sentence(name):
             sparsifier.attach(optimizer)
     assert not optimizer._optimizer_step_pre_hooks
     # What needs no metric goes on.
-    L1(model, target=0.5, steps=10).attach(optimizer)
+    Shrink(model, None, level="weight", to=0.5, steps=10).attach(optimizer)
 
 
 def test_an_optimizer_that_nobody_knows_is_no_sgd():
@@ -148,7 +150,7 @@ def test_a_rate_of_zero_moves_nothing(name):
     [
         lambda m: GroupLasso(m, tokens(), strength=0.5, update="subgradient"),
         lambda m: GroupLasso(m, tokens(), strength=0.5),
-        lambda m: GroupLasso(m, tokens(), target=0.5, steps=6, method="hard-concrete"),
+        lambda m: Shrink(m, tokens(), to=0.5, steps=6, path=HardConcrete()),
         lambda m: Prune(m, None, 0.5, score=Movement()),
     ],
 )

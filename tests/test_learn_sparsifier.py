@@ -10,26 +10,31 @@ import pytest
 import torch
 from torch import nn
 
-from learn_models import OPTIMIZERS, loss_of, tagger, tokens, train
+from learn_models import OPTIMIZERS, batches, loss_of, tagger, tokens, train
 from sparsernn.learn.l1 import L1
 from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.paths.fade import Fade
+from sparsernn.learn.paths.fold import Fold
+from sparsernn.learn.paths.top_k import TopK
 from sparsernn.learn.prune import Prune
 from sparsernn.learn.schedules import Gradual
 from sparsernn.learn.scores import Movement, Taylor
+from sparsernn.learn.shrink import Shrink
 from sparsernn.learn.sparsifier import Sparsifier
-from sparsernn.learn.target import Ramp
 
-EARLY = Ramp(0.0, 0.3, 0.5, every=3)
+EARLY = TopK(0.0, 0.3, 0.5, every=3)
 RUNS = {
     "prune at once": lambda m: Prune(m, None, 0.9),
     "prune units": lambda m: Prune(m, tokens(), 0.5, level="unit"),
     "gradual movement": lambda m: Prune(m, None, 0.8, score=Movement(), schedule=Gradual(end=14, every=3)),
-    "target": lambda m: GroupLasso(m, tokens(), target=0.4, steps=24, ramp=EARLY),
-    "target by taylor": lambda m: GroupLasso(m, tokens(), target=0.4, steps=24, ramp=EARLY, score=Taylor()),
-    "target on all levels": lambda m: GroupLasso(
-        m, tokens(), target=0.2, steps=24, ramp=EARLY, level=("weight", "gate", "unit")
+    "top-k": lambda m: Shrink(m, tokens(), to=0.4, steps=24, path=EARLY),
+    "top-k by taylor": lambda m: Shrink(m, tokens(), to=0.4, steps=24, path=EARLY, score=Taylor()),
+    "top-k on all levels": lambda m: Shrink(
+        m, tokens(), to=0.2, steps=24, path=EARLY, level=("weight", "gate", "unit")
     ),
-    "weights to a target": lambda m: L1(m, target=0.2, steps=24, ramp=EARLY),
+    "top-k of weights": lambda m: Shrink(m, None, level="weight", to=0.2, steps=24, path=EARLY),
+    "fade": lambda m: Shrink(m, tokens(), to=0.4, steps=24, path=Fade(0.0, 0.3, 0.5)),
+    "fold": lambda m: Shrink(m, tokens(), to=0.4, steps=24, path=Fold(batches(), at=(0.2, 0.5))),
     "proximal": lambda m: GroupLasso(m, tokens(), strength=0.02),
     "proximal l1": lambda m: L1(m, strength=0.002),
     "subgradient": lambda m: GroupLasso(m, tokens(), strength=0.02, update="subgradient", threshold=1e-3),
@@ -258,7 +263,7 @@ def _rank(rank: int, file: str, results: str) -> None:
     torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=2)
     model = nn.parallel.DistributedDataParallel(tagger(hidden=12, num_layers=2))
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    sparsifier = GroupLasso(model, tokens(), target=0.3, steps=12, ramp=EARLY).attach(optimizer)
+    sparsifier = Shrink(model, tokens(), to=0.3, steps=12, path=EARLY).attach(optimizer)
     for number in range(12):
         optimizer.zero_grad()
         loss_of(model, tokens(100 * rank + number)).backward()  # each rank has its own batches
@@ -284,7 +289,7 @@ def test_ranks_decide_alike():
         model = tagger(hidden=12, num_layers=2)
         torch.manual_seed(seed)
         optimizer = OPTIMIZERS["adam with weight decay"](model)
-        sparsifier = GroupLasso(model, tokens(), target=0.3, steps=20).attach(optimizer)
+        sparsifier = Shrink(model, tokens(), to=0.3, steps=20).attach(optimizer)
         train(model, optimizer, 20)
         decisions.append(sparsifier.masks)
     assert all(torch.equal(decisions[0][name], decisions[1][name]) for name in decisions[0])
@@ -364,14 +369,12 @@ def test_misuse_of_options():
         (lambda: Gradual(end=5, begin=10), ValueError, ["end is 5"]),
         (lambda: Gradual(end=5, initial=2), ValueError, ["initial is 2"]),
         (lambda: Taylor(decay=1.0), ValueError, ["decay is 1.0"]),
-        (lambda: GroupLasso(model, tokens()), ValueError, ["neither of target= and strength="]),
-        (lambda: GroupLasso(model, tokens(), target=0.5, steps=9, strength=1.0), ValueError, ["got both"]),
-        (lambda: GroupLasso(model, tokens(), target=0.5), ValueError, ["needs steps="]),
-        (lambda: GroupLasso(model, tokens(), target=0.5, steps=0), ValueError, ["steps is 0"]),
-        (lambda: GroupLasso(model, tokens(), target=0.5, steps=10.5), ValueError, ["steps is 10.5"]),
-        (lambda: GroupLasso(model, tokens(), target=1.5, steps=9), ValueError, ["target is 1.5"]),
-        (lambda: GroupLasso(model, tokens(), target=1e-4, steps=9), ValueError, ["cannot be reached"]),
-        (lambda: GroupLasso(model, tokens(), strength=1.0, steps=9), ValueError, ["steps= goes with target="]),
+        (lambda: GroupLasso(model, tokens()), TypeError, ["strength"]),
+        (lambda: Shrink(model, tokens(), to=0.5), ValueError, ["needs steps="]),
+        (lambda: Shrink(model, tokens(), to=0.5, steps=0), ValueError, ["steps is 0"]),
+        (lambda: Shrink(model, tokens(), to=0.5, steps=10.5), ValueError, ["steps is 10.5"]),
+        (lambda: Shrink(model, tokens(), to=1.5, steps=9), ValueError, ["to is 1.5"]),
+        (lambda: Shrink(model, tokens(), to=1e-4, steps=9), ValueError, ["cannot be reached"]),
         (lambda: GroupLasso(model, tokens(), strength=-1.0), ValueError, ["strength is -1.0"]),
         (lambda: GroupLasso(model, tokens(), strength=float("nan")), ValueError, ["strength is nan"]),
         (lambda: GroupLasso(model, tokens(), strength={"gate": 1.0}), ValueError, ["expected one for each of"]),
@@ -382,9 +385,8 @@ def test_misuse_of_options():
         (lambda: GroupLasso(model, tokens(), strength=1.0, threshold=1e-3), ValueError, ["threshold="]),
         (lambda: GroupLasso(model, tokens(), strength=1.0, groups="half"), ValueError, ["'half'"]),
         (lambda: GroupLasso(model, tokens(), strength=1.0, self_weights="thrice"), ValueError, ["'thrice'"]),
-        (lambda: GroupLasso(model, tokens(), target=0.5, steps=9, update="subgradient"), ValueError, ["strength="]),
-        (lambda: Ramp(begin=0.5, end=0.2), ValueError, ["begin=0.5"]),
-        (lambda: Ramp(every=0), ValueError, ["every is 0"]),
+        (lambda: TopK(begin=0.5, end=0.2), ValueError, ["begin=0.5"]),
+        (lambda: TopK(every=0), ValueError, ["every is 0"]),
         (lambda: L1(model, strength=1.0).step(), RuntimeError, ["attach it first"]),
     ]
     for call, error, words in cases:
@@ -411,6 +413,6 @@ def test_foreign_states():
     for state, words in cases:
         no_change(model, lambda state=state: sparsifier.load_state_dict(state), ValueError, *words)
         assert sparsifier.steps_done == 0 and not sparsifier.state_dict()["masks"]
-    lasso = GroupLasso(model, tokens(), target=0.5, steps=10)
+    shrink = Shrink(model, tokens(), to=0.5, steps=10)
     penalised = GroupLasso(model, tokens(), strength=1.0).state_dict()
-    no_change(model, lambda: lasso.load_state_dict(penalised), ValueError, "None for target", "saved run")
+    no_change(model, lambda: shrink.load_state_dict(penalised), ValueError, "that of GroupLasso", "one of Shrink")

@@ -384,7 +384,7 @@ def test_units_are_learned_shown_and_taken_out():
     groups = srn.trace(model, x).groups("unit").of({name for name, _ in model.named_parameters()})
     assert groups.count > 0 and {m.parameter for m in groups.members} <= {n for n, _ in model.named_parameters()}
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
-    lasso = srn.GroupLasso(model, x, target=0.4, steps=30).attach(optimizer)
+    lasso = srn.Shrink(model, x, to=0.4, steps=30).attach(optimizer)
     for _ in range(30):
         optimizer.zero_grad()
         model(x).square().sum().backward()

@@ -275,7 +275,7 @@ def test_units_are_learned_taken_out_and_saved(tmp_path: Any) -> None:
     model = Tied(12, 10, 2, state_dropout=0.1)
     x = torch.randint(12, (9, 4))
     optimizer = torch.optim.SGD(model.parameters(), 0.5)
-    sparsifier = srn.GroupLasso(model, x, include="all", target=0.5, steps=12).attach(optimizer)
+    sparsifier = srn.Shrink(model, x, include="all", to=0.5, steps=12).attach(optimizer)
     for _ in range(12):
         optimizer.zero_grad()
         F.cross_entropy(model(x)[:-1].flatten(0, 1), x[1:].flatten()).backward()

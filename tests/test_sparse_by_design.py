@@ -149,7 +149,7 @@ def test_sparsifiers_take_units_out_of_components():
     torch.manual_seed(0)
     model = Tagger(num_layers=2)
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
-    sparsifier = srn.GroupLasso(model, example(), target=0.4, steps=30).attach(optimizer)
+    sparsifier = srn.Shrink(model, example(), to=0.4, steps=30).attach(optimizer)
     for _ in range(30):
         optimizer.zero_grad()
         model(example()).square().mean().backward()

@@ -33,13 +33,13 @@ def data() -> TensorDataset:
     return TensorDataset(x, x.roll(1, dims=1))  # the first answer is the last symbol, which nobody can know
 
 
-def train() -> tuple[nn.Module, srn.GroupLasso]:
+def train() -> tuple[nn.Module, srn.Shrink]:
     torch.manual_seed(0)
     model = Recall().to(DEVICE)
     dataset = data()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
     scaler = torch.amp.GradScaler(DEVICE)
-    sparsifier = srn.GroupLasso(model, dataset[:2][0].to(DEVICE), target=0.25, steps=STEPS).attach(optimizer)
+    sparsifier = srn.Shrink(model, dataset[:2][0].to(DEVICE), to=0.25, steps=STEPS).attach(optimizer)
     for x, y in DataLoader(dataset, batch_size=BATCH):
         optimizer.zero_grad()
         with torch.autocast(DEVICE, PRECISION, enabled=AUTOCAST):

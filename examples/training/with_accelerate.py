@@ -31,12 +31,12 @@ def data() -> TensorDataset:
     return TensorDataset(x, x.roll(1, dims=1))  # the first answer is the last symbol, which nobody can know
 
 
-def train(accelerator: Accelerator) -> tuple[nn.Module, srn.GroupLasso]:
+def train(accelerator: Accelerator) -> tuple[nn.Module, srn.Shrink]:
     torch.manual_seed(0)
     model = Recall()
     dataset = data()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    sparsifier = srn.GroupLasso(model, dataset[:2][0], target=0.25, steps=STEPS).attach(optimizer)
+    sparsifier = srn.Shrink(model, dataset[:2][0], to=0.25, steps=STEPS).attach(optimizer)
     prepared, prepared_optimizer, loader = accelerator.prepare(model, optimizer, DataLoader(dataset, batch_size=BATCH))
     for x, y in loader:
         prepared_optimizer.zero_grad()

@@ -36,7 +36,7 @@ class Training(pl.LightningModule):
     def __init__(self, model: nn.Module, example_inputs: Tensor) -> None:
         super().__init__()
         self.model = model
-        self.sparsifier = srn.GroupLasso(model, example_inputs, target=0.25, steps=STEPS)
+        self.sparsifier = srn.Shrink(model, example_inputs, to=0.25, steps=STEPS)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = torch.optim.Adam(self.parameters(), lr=0.01)
@@ -54,7 +54,7 @@ class Training(pl.LightningModule):
         self.sparsifier.load_state_dict(checkpoint["sparsifier"])
 
 
-def train() -> tuple[nn.Module, srn.GroupLasso]:
+def train() -> tuple[nn.Module, srn.Shrink]:
     torch.manual_seed(0)
     model = Recall()
     dataset = data()

@@ -30,7 +30,7 @@ def data() -> TensorDataset:
     return TensorDataset(x, x.roll(1, dims=1))  # the first answer is the last symbol, which nobody can know
 
 
-def train() -> tuple[nn.Module, srn.GroupLasso]:
+def train() -> tuple[nn.Module, srn.Shrink]:
     torch.manual_seed(0)
     net = NeuralNet(
         Recall,
@@ -43,7 +43,7 @@ def train() -> tuple[nn.Module, srn.GroupLasso]:
         verbose=0,
     ).initialize()
     dataset = data()
-    sparsifier = srn.GroupLasso(net.module_, dataset[:2][0], target=0.25, steps=STEPS).attach(net.optimizer_)
+    sparsifier = srn.Shrink(net.module_, dataset[:2][0], to=0.25, steps=STEPS).attach(net.optimizer_)
     net.partial_fit(dataset)
     return net.module_, sparsifier
 

@@ -1,6 +1,6 @@
 """sparsernn makes recurrent networks small and fast, and proves it.
 
-`trace` finds what can go, `GroupLasso`, `Prune` and `L1` learn what should go, `compact` takes it out exactly,
+`trace` finds what can go, `fold`, `Shrink` and `Prune` choose what should go, `compact` takes it out exactly,
 `accelerate` runs what is left, `inspect` and `benchmark` show what happened, `save`, `load`, `export_onnx` and
 `export_c` take it out of the house.
 """
@@ -18,6 +18,10 @@ from .learn.distill import distillation_loss as distillation_loss
 from .learn.fold import fold as fold
 from .learn.l1 import L1 as L1
 from .learn.lasso import GroupLasso as GroupLasso
+from .learn.paths.fade import Fade as Fade
+from .learn.paths.fold import Fold as Fold
+from .learn.paths.hard_concrete import HardConcrete as HardConcrete
+from .learn.paths.top_k import TopK as TopK
 from .learn.prune import Prune as Prune
 from .learn.schedules import Gradual as Gradual
 from .learn.schedules import Iterative as Iterative
@@ -27,7 +31,7 @@ from .learn.scores import Movement as Movement
 from .learn.scores import Random as Random
 from .learn.scores import StandardDeviation as StandardDeviation
 from .learn.scores import Taylor as Taylor
-from .learn.target import Ramp as Ramp
+from .learn.shrink import Shrink as Shrink
 from .runtime.layers import accelerate as accelerate
 from .structure.cells import Cell as Cell
 from .structure.cells import register_cell as register_cell

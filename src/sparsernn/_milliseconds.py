@@ -39,7 +39,7 @@ def milliseconds(
 ) -> Callable[[Mapping[str, int]], float]:
     """A function {unit set of `trace`: units left} -> predicted milliseconds of the products of one call.
 
-    For `GroupLasso(model, x, target=0.5, cost=milliseconds(model, x), steps=...)`: units go until the compact model is
+    For `Shrink(model, x, to=0.5, cost=milliseconds(model, x), steps=...)`: units go until the compact model is
     predicted to take half a millisecond on one thread, for `batch` rows over `steps` time steps. The prediction is that
     of `accelerate(...).explain()`, from the runtime's cost table (`sparsernn tune` measures it anew): matrix products
     of recurrent layers (projections too) and linear layers, dense. Activations, other operations and weights that are

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from sparsernn import GroupLasso, accelerate, compact, trace
+from sparsernn import GroupLasso, Shrink, accelerate, compact, trace
 from sparsernn.cli import main
 from sparsernn_studies.data import DataError
 from sparsernn_studies.recipes import RECIPES
@@ -77,7 +77,7 @@ def test_groups_have_the_sizes_of_wens_count():
 
 
 def test_only_the_six_lstms_are_governed():
-    sparsifier = GroupLasso(model(), EXAMPLES, target=0.5, steps=10, include=SIX)
+    sparsifier = Shrink(model(), EXAMPLES, to=0.5, steps=10, include=SIX)
     (level,) = sparsifier.levels
     assert set(level.groups.units) == set(SETS) and level.count == 6 * 5  # type: ignore[attr-defined]
 
@@ -166,7 +166,7 @@ def test_dropout_is_for_training_alone():
 SPARSIFIERS: dict[str, Any] = {
     "dense": None,
     "iss": lambda net: GroupLasso(net, EXAMPLES, strength=0.05, update="subgradient", threshold=4e-4, include=SIX),
-    "target": lambda net: GroupLasso(net, EXAMPLES, target=0.4, steps=12, include=SIX),
+    "target": lambda net: Shrink(net, EXAMPLES, to=0.4, steps=12, include=SIX),
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sparsernn import GroupLasso, accelerate, compact, trace
+from sparsernn import GroupLasso, Shrink, accelerate, compact, trace
 from sparsernn_studies.highway_model import HighwayDrop, HighwayModel
 from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.settings import SettingsError, with_changes
@@ -108,7 +108,7 @@ def test_its_units_are_one_set_and_the_net_without_the_dead_ones_reads_as_before
 
 SPARSIFIERS: dict[str, Any] = {
     "iss": lambda net, steps: GroupLasso(net, EXAMPLE, strength=0.1, update="subgradient", threshold=0.02),
-    "target": lambda net, steps: GroupLasso(net, EXAMPLE, target=0.4, steps=steps),
+    "target": lambda net, steps: Shrink(net, EXAMPLE, to=0.4, steps=steps),
     "dense": None,
 }
 
@@ -168,7 +168,7 @@ def test_the_best_net_is_one_whose_weights_are_gone_as_at_the_end(tmp_path: Path
         settings,
         5,
         tmp_path,
-        lambda net, steps: GroupLasso(net, EXAMPLE, target=0.4, steps=steps // 2),
+        lambda net, steps: Shrink(net, EXAMPLE, to=0.4, steps=steps // 2),
     )
     trainer.train("test")
     assert trainer.sparsifier is not None and 0 < trainer.settled < 5

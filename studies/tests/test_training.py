@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.shrink import Shrink
 from sparsernn_studies import checkpoint
 from sparsernn_studies.checkpoint import CheckpointError
 from sparsernn_studies.models import CharacterLSTM
@@ -37,8 +37,8 @@ def objective() -> LanguageModelling:
     return LanguageModelling(Streams(text, 4, 8))
 
 
-def sparsify(model: nn.Module) -> GroupLasso:
-    return GroupLasso(model, torch.zeros(3, 2, dtype=torch.long), target=0.4, steps=STEPS)
+def sparsify(model: nn.Module) -> Shrink:
+    return Shrink(model, torch.zeros(3, 2, dtype=torch.long), to=0.4, steps=STEPS)
 
 
 def run_training(folder: Path | None, settings: Training = SETTINGS, **more) -> CharacterLSTM:

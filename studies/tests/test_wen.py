@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from paper_steps import COMMANDS
-from sparsernn import L1, GroupLasso, compact
+from sparsernn import L1, GroupLasso, Shrink, compact
 from sparsernn_studies.checkpoint import CheckpointError
 from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.settings import SettingsError, with_changes
@@ -121,7 +121,7 @@ def _matrices(net: StackedLSTM, layer: int) -> list[torch.Tensor]:
 
 SPARSIFIERS = {
     "iss": lambda net, steps: GroupLasso(net, EXAMPLE, strength=0.1, update="subgradient", threshold=0.02),
-    "target": lambda net, steps: GroupLasso(net, EXAMPLE, target=0.4, steps=steps),
+    "target": lambda net, steps: Shrink(net, EXAMPLE, to=0.4, steps=steps),
     "l1": lambda net, steps: L1(net, None, strength=0.01, update="subgradient", include=("layers.*", "head.*")),
     "dense": None,
 }

@@ -13,7 +13,7 @@ SCALER = "test_learn_sparsifier.py::test_grad_scaler_with_a_fused_optimizer"
 SCHEDULES = "test_learn_prune.py::test_schedules_reach_the_sparsity_and_nothing_comes_back"
 SCOPES = "test_learn_prune.py::test_scopes_count_exactly"
 TIES = "test_learn_prune.py::test_ties_go_by_index"
-UNITS = "test_learn_target.py"
+UNITS = "test_learn_shrink.py"
 
 BUGS = (
     Bug(

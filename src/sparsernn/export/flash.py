@@ -44,8 +44,8 @@ def flash_bytes(
 ) -> Callable[[Mapping[str, int]], float]:
     """A function {unit set of `trace`: units left} -> bytes of flash that `export_c` of the compact model asks for.
 
-    For `fold(model, batches, to=64 * 1024, cost=flash_bytes(model, x))`, and for `GroupLasso(..., target=64 * 1024,
-    cost=..., steps=...)`: units go until the C file fits. Tables are counted as NAME.json counts them, all weights
+    For `fold(model, batches, to=64 * 1024, cost=flash_bytes(model, x))`, and for `Shrink(..., to=64 * 1024, cost=...,
+    steps=...)`: units go until the C file fits. Tables are counted as NAME.json counts them, all weights
     there: matrices with many zero blocks take less. The code is an estimate. `cost({})` is the model as it is.
     precision: "float32" or "int8", as of `export_c`. Raises what `trace` and `export_c` raise.
     """

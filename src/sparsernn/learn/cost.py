@@ -9,10 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..structure.groups import SliceGroups
+from .budget import Budget
 from .governed import Governed
 from .levels import Level, Slices, scored
 from .scores import Score
-from .target import Budget
 
 Cost = Literal["weights", "mult-adds"] | Callable[[Mapping[str, int]], float]
 
@@ -51,6 +52,32 @@ def multiplied(model: nn.Module, level: Level) -> dict[str, Tensor]:
     }
     readers = set(scored(level))
     return {n: p for n, p in model.named_parameters() if p.dim() == 2 and (n not in tables or n in readers)}
+
+
+Members = Mapping[str, tuple[Tensor, Tensor]]  # matrix -> the group of each row and of each column, -1: none
+
+
+def counted_by(groups: SliceGroups, shapes: Mapping[str, Sequence[int]]) -> Members:
+    """Matrices of these shapes, with the groups of their rows and columns."""
+    found = {}
+    for name, shape in shapes.items():
+        axes = [torch.full((size,), -1) for size in shape]
+        for member in groups.members:
+            if member.parameter == name:
+                axes[member.axis] = torch.where(member.group >= 0, member.group, axes[member.axis])
+        found[name] = (axes[0], axes[1])
+    return found
+
+
+def left_by(groups: SliceGroups, counted: Members, cost: Cost) -> Callable[[Tensor], float]:
+    """What is left once the units in `gone` are out, bool (groups,): weights of what is `counted`, or a cost's own."""
+
+    def there(gone: Tensor, numbers: Tensor) -> int:
+        return int((~torch.cat([gone, gone.new_zeros(1)])[numbers]).sum())
+
+    if callable(cost):
+        return lambda gone: float(cost({name: there(gone, units) for name, units in groups.units.items()}))
+    return lambda gone: float(sum(there(gone, rows) * there(gone, columns) for rows, columns in counted.values()))
 
 
 class WidthBudget(Budget):

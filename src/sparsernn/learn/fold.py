@@ -50,7 +50,7 @@ def fold(
       are left out (of a list as many items are taken as `forward` has required arguments); `inputs`: what to take of
       a batch, where that is something else. No more is read than brings `positions` positions (batch times steps).
     - `to`: the share of the governed weights that `compact` leaves, or of `cost`: "mult-adds", or a function of the
-      units left in each set, as in `GroupLasso`; above 1 it is in the unit of that function: `to=64 * 1024,
+      units left in each set, as in `Shrink`; above 1 it is in the unit of that function: `to=64 * 1024,
       cost=flash_bytes(...)` fits into 64 KiB of flash. Several sizes give several models, in one pass.
     - `level`: "unit"; "weight", "block" (16x1, tiled within each gate) or "word" (16x4, what the int8 kernels read at
       once), where a matrix has zeros instead of going, over all matrices together; `cost` is "weights" there.

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .._modules import copied, in_eval
 from ..structure.groups import SliceGroups
 from ..structure.structure import Structure
-from .cost import Cost, multiplied
+from .cost import Cost, counted_by, left_by, multiplied
 from .folded import Folded
 from .folding import Folding, Step
 from .least_squares import Sizes
@@ -34,12 +34,12 @@ def fold_units(
 
     `weights`: those that count, and with `bits` are put on grids.
     """
-    counted = _counted(model, weights, groups, cost)
+    counted = counted_by(groups, _shapes(model, weights, groups, cost))
     wanted = {(m.parameter, m.axis) for m in groups.members if m.role == "outgoing"}
     recording = record(wanted if bits is None else wanted | {(name, axis) for name in weights for axis in (0, 1)})
     warn_of_few(recording.recorder, max((len(u) for u in groups.units.values()), default=0), "units a layer")
     work = Folding(recording, structure, groups, ridge)
-    made, measure = [], _measure(groups, counted, cost)
+    made, measure = [], left_by(groups, counted, cost)
     whole = measure(torch.zeros(groups.count, dtype=torch.bool))
     shares = sorted((share if share <= 1 else share / whole for share in shares), reverse=True)
     for step in work.run(shares, measure, Sizes(counted, groups.count)):
@@ -51,36 +51,15 @@ def fold_units(
     return made
 
 
-Members = Mapping[str, tuple[Tensor, Tensor]]
-
-
-def _counted(model: nn.Module, weights: Sequence[str], groups: SliceGroups, cost: Cost) -> Members:
-    """The matrices that count, with the group of each row and column, -1: none."""
+def _shapes(model: nn.Module, weights: Sequence[str], groups: SliceGroups, cost: Cost) -> dict[str, torch.Size]:
+    """Shapes of the matrices that count."""
     parameters = dict(model.named_parameters())
     names = set(weights)
     if cost == "mult-adds":
         names |= set(multiplied(model, Slices(groups, parameters)))
     elif cost != "weights" and not callable(cost):
         raise ValueError(f'fold: cost is {cost!r}, expected "weights", "mult-adds" or a function of the units left.')
-    found = {}
-    for name in sorted(names):
-        axes = [torch.full((size,), -1) for size in parameters[name].shape]
-        for member in groups.members:
-            if member.parameter == name:
-                axes[member.axis] = torch.where(member.group >= 0, member.group, axes[member.axis])
-        found[name] = (axes[0], axes[1])
-    return found
-
-
-def _measure(groups: SliceGroups, counted: Members, cost: Cost) -> Callable[[Tensor], float]:
-    """What is left once the groups in `gone` are out, in the unit of `cost`."""
-
-    def there(gone: Tensor, numbers: Tensor) -> int:
-        return int((~torch.cat([gone, gone.new_zeros(1)])[numbers]).sum())
-
-    if callable(cost):
-        return lambda gone: float(cost({name: there(gone, units) for name, units in groups.units.items()}))
-    return lambda gone: float(sum(there(gone, rows) * there(gone, columns) for rows, columns in counted.values()))
+    return {name: parameters[name].shape for name in sorted(names)}
 
 
 def _result(model: nn.Module, step: Step, change: float, groups: SliceGroups, work: Folding) -> Folded:

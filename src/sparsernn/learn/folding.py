@@ -30,7 +30,7 @@ class Step:
 
 
 class Folding:
-    """`groups` of a model, whose readers' operands were recorded."""
+    """`groups` of a model, whose readers' operands were recorded; those in `gone`, bool (groups,), are out already."""
 
     def __init__(
         self,
@@ -38,12 +38,14 @@ class Folding:
         structure: Structure,
         groups: SliceGroups,
         ridge: float,
+        gone: Tensor | None = None,
     ) -> None:
         self.model, self.groups, self.outputs = recording.model, groups, recording.outputs
         read = {(m.parameter, m.axis) for m in groups.members if m.role == "outgoing"}
         self.sites = {key: site for key, site in recording.recorder.sites.items() if key in read}
-        self.reasons = _reasons(structure, groups, recording.recorder)
+        self.reasons = reasons_to_stay(structure, groups, recording.recorder)
         self.may_go = torch.tensor([reason is None for reason in self.reasons])
+        self.gone = torch.zeros(groups.count, dtype=torch.bool) if gone is None else gone.clone()
         self.readers = {key: self._reader(site, ridge) for key, site in self.sites.items()}
 
     def _reader(self, site: Site, ridge: float) -> Reader:
@@ -57,8 +59,15 @@ class Folding:
             rows = torch.cat([rows, bias[:, None]], dim=1)
         group = next(m.group for m in self.groups.members if (m.parameter, m.axis) == (site.parameter, site.axis))
         group = torch.where(self._out(group), group, -1).repeat_interleave(site.taps)
+        out = torch.cat([self.gone, self.gone.new_zeros(1)])[group]
         group = torch.cat([group, group.new_full((rows.shape[1] - len(group),), -1)])
-        return Reader(rows, moment, group, ridge, bias=site.bias is not None)
+        # What is out already is zero: it has no part in the mean power that the ridge is a share of.
+        ridge = ridge * len(out) / max(1, int((~out).sum()))
+        reader = Reader(rows, moment, group, ridge, bias=site.bias is not None)
+        for number in group.unique().tolist():
+            if number >= 0 and bool(self.gone[number]):
+                reader.remove(number)
+        return reader
 
     def _out(self, group: Tensor) -> Tensor:
         return torch.cat([self.may_go, torch.zeros(1, dtype=torch.bool)])[group]
@@ -78,6 +87,11 @@ class Folding:
             site.put(parameters[site.parameter], result)
         return model
 
+    def solved_parameters(self) -> list[str]:
+        """Names of all parameters that `written` may change."""
+        names = [name for site in self.sites.values() for name in (site.parameter, site.bias) if name is not None]
+        return list(dict.fromkeys(names))
+
     def scales(self) -> Tensor:
         """For each group what a mean squared change of one in its readers' outputs does to the model's outputs.
 
@@ -86,11 +100,11 @@ class Folding:
         """
         found = torch.ones(self.groups.count, dtype=torch.float64)
         for name in dict.fromkeys(self.groups.scopes):
-            mine = torch.tensor([scope == name for scope in self.groups.scopes]) & self.may_go
+            mine = torch.tensor([scope == name for scope in self.groups.scopes]) & self.may_go & ~self.gone
             number = math.ceil(PROBE * int(mine.sum()))
             if number == 0:
                 continue
-            gone = self._greedy(mine, lambda gone, n=number: int(gone.sum()) >= n, found * 0 + 1)
+            gone = self._greedy(mine, lambda gone, n=number, m=mine: int((gone & m).sum()) >= n, found * 0 + 1)
             if gone is None:
                 continue
             out, error = gone
@@ -113,7 +127,7 @@ class Folding:
     ) -> Iterator[tuple[Tensor, float]]:
         """Take groups out until each of `enough` says so: (gone, predicted change); ends early where none may go."""
         count = self.groups.count
-        gone, predicted = torch.zeros(count, dtype=torch.bool), 0.0
+        gone, predicted = self.gone.clone(), 0.0
         sets = [units for units in self.groups.units.values() if len(units) and bool((units >= 0).all())]
         stay = ~candidates
         for last in (units[~gone[units]] for units in sets):
@@ -142,24 +156,34 @@ class Folding:
     def run(self, shares: Sequence[float], left: Callable[[Tensor], float], sizes: Sizes) -> list[Step]:
         """What goes at each of the falling `shares` of `left(nothing)`. Raises ValueError where one can't be had."""
         whole = left(torch.zeros(self.groups.count, dtype=torch.bool))
+        for group in self.gone.nonzero()[:, 0].tolist():
+            sizes.remove(group)
         enough = [lambda gone, share=share: left(gone) <= share * whole for share in shares]
         steps = self._steps(self.readers, self.may_go.clone(), enough, self.scales(), sizes)
         found = [Step(gone, left(gone) / whole, predicted) for gone, predicted in steps]
         if len(found) < len(shares):
-            least = self.may_go.clone()
-            for units in self.groups.units.values():
-                if len(units) and bool((units >= 0).all()) and bool(least[units].all()):
-                    least[units[0]] = False
-            reasons = (
-                "; ".join(dict.fromkeys(r for r in self.reasons if r is not None)) or "one unit of each layer stays"
-            )
+            least = left(most_gone(self.groups, self.may_go))
             raise ValueError(
-                f"fold: to={shares[len(found)]:g} can't be reached, at most {left(least) / whole:.3f}: {reasons}."
+                f"fold: to={shares[len(found)]:g} can't be reached, at most {least / whole:.3f}: "
+                f"{why_no_less(self.reasons)}."
             )
         return found
 
 
-def _reasons(structure: Structure, groups: SliceGroups, recorder: SiteRecorder) -> list[str | None]:
+def most_gone(groups: SliceGroups, may_go: Tensor) -> Tensor:
+    """All groups that may go, bool (groups,), but one of each layer and direction."""
+    gone = may_go.clone()
+    for units in groups.units.values():
+        if len(units) and bool((units >= 0).all()) and bool(gone[units].all()):
+            gone[units[0]] = False
+    return gone
+
+
+def why_no_less(reasons: Sequence[str | None]) -> str:
+    return "; ".join(dict.fromkeys(r for r in reasons if r is not None)) or "one unit of each layer stays"
+
+
+def reasons_to_stay(structure: Structure, groups: SliceGroups, recorder: SiteRecorder) -> list[str | None]:
     """For each group why it can't be folded, None where it can."""
     found: list[str | None] = [None] * groups.count
     read = torch.zeros(groups.count, dtype=torch.bool)

@@ -156,6 +156,7 @@ class Sizes:
         return torch.stack(parts).sum(0).double()
 
     def remove(self, group: int) -> None:
+        """Take the group out."""
         for (r, q), alive in zip(self._hits, self._alive):
             alive[0] -= int(r[group])
             alive[1] -= int(q[group])

@@ -16,6 +16,7 @@ from ..structure.blocks import Tiles, tiles
 from ..structure.cells import RecurrentLayer
 from ..structure.groups import Level as LevelName
 from ..structure.groups import Role, SliceGroups
+from ..structure.structure import Structure
 from .governed import Governed
 from .parts import Part, SlicePart, TilePart
 from .scores import Reduce, Score
@@ -167,9 +168,10 @@ class Elements(Level):
 class Slices(Level):
     """Rows, columns, gates (rows of ih and hh) or units (all that computes and all that reads a hidden unit)."""
 
-    def __init__(self, groups: SliceGroups, parameters: Parameters) -> None:
+    def __init__(self, groups: SliceGroups, parameters: Parameters, structure: Structure | None = None) -> None:
         self.name = groups.level
         self.groups = groups
+        self.structure = structure  # that units were found in
         self.count = groups.count
         self.parameters = tuple(dict.fromkeys(member.parameter for member in groups.members))
         self._all = [SlicePart.of(member, groups.count, parameters[member.parameter]) for member in groups.members]

@@ -15,7 +15,7 @@ from .levels import Slices, scored, scores_of
 from .readings import Readings
 from .saved import Part, Some, described, like, memory_form
 from .schedules import OneShot, Schedule
-from .scores import Magnitude, Score
+from .scores import Magnitude, Score, watch_gradients
 from .select import lowest, protected
 from .sparsifier import Sparsifier
 from .units import make_level
@@ -105,13 +105,7 @@ class Prune(Sparsifier):
         return "its score watches the gradients of a step" if self.score.watches else ""
 
     def _watch(self, scale: Tensor | float) -> None:
-        if not self.score.watches:
-            return
-        for name in scored(self.level):
-            gradient = self._parameters[name].grad
-            if gradient is not None:
-                dense = gradient.to_dense() if gradient.is_sparse else gradient
-                self.score.watch(name, self._whole(name), dense / scale)
+        watch_gradients(self.score, scored(self.level), self._parameters, scale, self._whole)
 
     def _whole(self, name: str) -> Tensor:
         """A parameter with the values that its masked weights had."""

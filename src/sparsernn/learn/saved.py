@@ -118,8 +118,13 @@ def described(value: Any) -> Any:
         return [described(inner) for inner in value]
     if isinstance(value, (Tensor, type)) or not hasattr(value, "__dict__") or callable(value):
         return getattr(value, "__qualname__", type(value).__name__)
-    own = ", ".join(f"{k}={v!r}" for k, v in vars(value).items() if isinstance(v, (bool, int, float, str)))
+    own = ", ".join(f"{k}={v!r}" for k, v in vars(value).items() if _is_plain(v))
     return f"{type(value).__name__}({own})"
+
+
+def _is_plain(value: Any) -> bool:
+    parts = value if isinstance(value, tuple) else (value,)
+    return all(isinstance(part, (bool, int, float, str)) for part in parts)
 
 
 def _wrong(kind: str, place: str, got: Any, expected: Any) -> ValueError:

@@ -8,7 +8,7 @@ overrides `elements` and, if it has a memory, `watch`; tensors in `memory` are s
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -47,6 +47,26 @@ class Score:
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if k != "memory")
         return f"{type(self).__name__}({shown})"
+
+
+def watch_gradients(
+    score: Score,
+    names: Iterable[str],
+    parameters: Mapping[str, Tensor],
+    scale: Tensor | float,
+    value: Callable[[str], Tensor] | None = None,
+) -> None:
+    """Before an optimizer step: show the gradients (`scale` times the true ones) to a score that watches them.
+
+    `names`: of the parameters, each once. `value`: gives a weight as the score is to see it, else the parameter.
+    """
+    if not score.watches:
+        return
+    for name in names:
+        gradient = parameters[name].grad
+        if gradient is not None:
+            dense = gradient.to_dense() if gradient.is_sparse else gradient
+            score.watch(name, parameters[name] if value is None else value(name), dense / scale)
 
 
 class Magnitude(Score):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -14,8 +14,20 @@ from ..structure.cells import recurrent_layers
 from ..structure.groups import Level as LevelName
 from ..structure.groups import SliceGroups
 from ..structure.structure import Structure
+from ..structure.trace import trace
 from .governed import Governed, Include
 from .levels import Elements, Level, Slices
+
+_COARSE_FIRST: tuple[LevelName, ...] = ("unit", "gate", "row", "column", "block", "weight")
+
+
+def coarse_first(kind: str, level: LevelName | Sequence[LevelName]) -> list[LevelName]:
+    """The names in `level`, coarse ones first. ValueError for none and for one twice, by the sparsifier `kind`."""
+    names: tuple[LevelName, ...] = (level,) if isinstance(level, str) else tuple(level)  # type: ignore[assignment]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"{kind}: level is {level!r}, expected one level or several different ones.")
+    # Unknown names come last, where make_level names them.
+    return sorted(names, key=lambda name: _COARSE_FIRST.index(name) if name in _COARSE_FIRST else 9)
 
 
 def make_level(
@@ -48,21 +60,13 @@ def make_level(
     if name != "unit":
         height = BLOCK_HEIGHT if name == "block" else 1
         return Elements(chosen, recurrent_layers(model), parameters, height, keep_diagonal)
-    return Slices(unit_groups(model, example_inputs, chosen, include, carried_states), parameters)
-
-
-def unit_groups(
-    model: nn.Module, example_inputs: Any, chosen: Governed, include: Include, carried_states: bool = False
-) -> SliceGroups:
-    """The units of the governed layers that may go, each with its readers wherever they are."""
-    from ..structure.trace import trace
-
     if example_inputs is None:
         raise ValueError(
             'level="unit" has to run the model once to find who reads each unit: give example_inputs '
             "(a tensor, a tuple of arguments or a dict of keywords), got None."
         )
-    return governed_units(trace(model, example_inputs, carried_states=carried_states), model, chosen, include)
+    structure = trace(model, example_inputs, carried_states=carried_states)
+    return Slices(governed_units(structure, model, chosen, include), parameters, structure)
 
 
 def governed_units(structure: Structure, model: nn.Module, chosen: Governed, include: Include) -> SliceGroups:

@@ -280,7 +280,7 @@ def _why_nothing(structure: Structure) -> str:
     if any(bool(mask.any()) for mask in structure.removable().values()):
         return (
             "compact: no unit is dead, so nothing was removed. Units die when all that reads them is zero: train with "
-            "GroupLasso or Prune(level='unit'), or see Structure.explain() for who reads them."
+            "Shrink or Prune(level='unit'), or see Structure.explain() for who reads them."
         )
     kept = [f"{k.unit_set}: {k.reason} ({k.operation} at {k.where})" for k in structure.kept]
     reasons = "; ".join(dict.fromkeys(kept or structure.notes))

@@ -95,9 +95,9 @@ def read(path: Path) -> Result:
     return Result(**content)
 
 
-def collect(folder: Path) -> list[Result]:
-    """All results under `folder`, by recipe, scale, row and seed."""
-    return [read(path) for path in sorted(folder.glob("*/*/*-seed*.json"))]
+def collect(folder: Path, recipe: str = "*", scale: str = "*") -> list[Result]:
+    """All results under `folder`, or those of a recipe and scale; by recipe, scale, row and seed."""
+    return [read(path) for path in sorted(folder.glob(f"{recipe}/{scale}/*-seed*.json"))]
 
 
 def surroundings() -> dict[str, Any]:

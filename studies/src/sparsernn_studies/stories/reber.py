@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from sparsernn.learn.lasso import GroupLasso
 from sparsernn.learn.prune import Prune
 from sparsernn.learn.schedules import Gradual
+from sparsernn.learn.shrink import Shrink
 from sparsernn.learn.sparsifier import Sparsifier
 from sparsernn.surgery.compact import compact
 
@@ -124,7 +124,7 @@ class Reber(Study[Settings, Net]):
             gradual = Gradual(begin=max(1, s.steps // 5), end=max(2, s.steps * 3 // 5), every=max(1, s.steps // 50))
             return lambda model: Prune(model, x, sparsity=s.sparsity, schedule=gradual)
         if row.method == "target":
-            return lambda model: GroupLasso(model, x, target=s.target, steps=s.steps, score=as_recorded())
+            return lambda model: Shrink(model, x, to=s.target, steps=s.steps, score=as_recorded())
         return None
 
     def measure(self, row: Net, model: nn.Module) -> Mapping[str, Any]:

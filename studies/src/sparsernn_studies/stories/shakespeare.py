@@ -1,7 +1,7 @@
 """Tiny Shakespeare: a character LSTM made small in one run, taken apart exactly, and run fast.
 
 Six rows: *dense*; *direct*, a dense net with as many units as the compact one, trained directly for as many steps;
-*sparse*, the dense net after group lasso with a target, not compacted; *compact*, the same function as a smaller
+*sparse*, the dense net shrunk to a target, not compacted; *compact*, the same function as a smaller
 nn.LSTM; *fast*, that on sparsernn's kernels; *int8*, the same with weights of eight bits. All nets take as many steps
 in training.
 """
@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.paths.top_k import TopK
+from sparsernn.learn.shrink import Shrink
 from sparsernn.learn.sparsifier import Sparsifier
-from sparsernn.learn.target import Ramp
 
 from ..claims import Measured
 from ..scores import as_recorded
@@ -55,10 +55,10 @@ class Shakespeare(Characters):
 
     def sparsifier(self, row: Net) -> Callable[[nn.Module], Sparsifier] | None:
         s, x = self.settings, self.example_inputs
-        ramp = Ramp(begin=s.ramp_begin, end=s.ramp_end, freeze=s.freeze)
+        path = TopK(begin=s.ramp_begin, end=s.ramp_end, freeze=s.freeze)
         if row != self.shown:
             return None
-        return lambda model: GroupLasso(model, x, target=s.target, steps=s.steps, ramp=ramp, score=as_recorded())
+        return lambda model: Shrink(model, x, to=s.target, steps=s.steps, path=path, score=as_recorded())
 
     def measure(self, row: Net, model: Any) -> dict[str, Any]:
         found = super().measure(row, model)

@@ -1,7 +1,7 @@
 """Spoken digits: from a dense GRU to a small one that listens frame by frame, tested on speakers it never heard.
 
 Eight rows: *dense*, two GRU layers on log-mel features; *direct*, a dense net of as many weights as the blocks leave,
-trained directly; *sparse*, the dense net after group lasso with a target, not compacted; *compact*, the same function
+trained directly; *sparse*, the dense net shrunk to a target, not compacted; *compact*, the same function
 as smaller GRUs; *fast*, that on sparsernn's kernels; *blocks*, that with a share of its 16x1 blocks pruned in some more
 steps; *bfloat16* and *int8*, those blocks in that precision. The label is the class of the mean of the frames' logits,
 which a stream knows at every frame.
@@ -19,11 +19,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.paths.top_k import TopK
 from sparsernn.learn.prune import Prune
 from sparsernn.learn.schedules import Gradual
+from sparsernn.learn.shrink import Shrink
 from sparsernn.learn.sparsifier import Sparsifier
-from sparsernn.learn.target import Ramp
 from sparsernn.runtime.costs import Precision
 from sparsernn.runtime.layers import accelerate
 from sparsernn.surgery.checkpoint import save
@@ -166,8 +166,8 @@ class SpokenDigits(Study[Settings, Net]):
     def sparsifier(self, row: Net) -> Callable[[nn.Module], Sparsifier] | None:
         s, x = self.settings, self.example_inputs
         if row == self.shown:
-            ramp = Ramp(begin=s.ramp_begin, end=s.ramp_end, freeze=s.freeze)
-            return lambda model: GroupLasso(model, x, target=s.target, steps=s.steps, ramp=ramp, score=as_recorded())
+            path = TopK(begin=s.ramp_begin, end=s.ramp_end, freeze=s.freeze)
+            return lambda model: Shrink(model, x, to=s.target, steps=s.steps, path=path, score=as_recorded())
         if row.name == "blocks":
             end = max(2, s.block_steps // 2)
             gradual = Gradual(begin=1, end=end, every=max(1, end // 20))

@@ -1,7 +1,7 @@
-"""Targets: `target=0.25` on three small nets with one setting, beside nets of that size trained directly and a sweep.
+"""Targets: `Shrink(to=0.25)` on three small nets with one setting, beside dense nets of that size and a sweep.
 
-Each net is trained densely, by group lasso with a target, directly at the size that this left, and under five strengths
-of the penalty; one of them also by the other methods that reach a target.
+Each net is trained densely, down to a target, directly at the size that this left, and under five strengths
+of the penalty; one of them also on the other paths to a target.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.paths.fade import Fade
+from sparsernn.learn.paths.hard_concrete import HardConcrete
+from sparsernn.learn.paths.top_k import TopK
+from sparsernn.learn.shrink import Shrink
 from sparsernn.learn.sparsifier import Sparsifier
 from sparsernn.structure.cells import recurrent_layers
 from sparsernn.surgery.compact import compact
@@ -39,7 +43,8 @@ NETS: dict[Net, str] = {
     "stack": "characters, two LSTM layers",
     "gru": "Reber strings, GRU",
 }
-METHODS = ("top-k", "shrink", "hard-concrete")
+PATHS = {"top-k": TopK(), "shrink": Fade(), "hard-concrete": HardConcrete()}
+METHODS = tuple(PATHS)
 WAYS = {
     "dense": "dense",
     "target": "target",
@@ -184,10 +189,8 @@ class Targets(Study[Settings, Way]):
         if row.strength:
             return lambda model: GroupLasso(model, x, strength=row.strength)
         if row.method:
-            method = cast(Any, row.method)
-            return lambda model: GroupLasso(
-                model, x, target=s.target, steps=s.steps, method=method, score=as_recorded()
-            )
+            path = PATHS[row.method]
+            return lambda model: Shrink(model, x, to=s.target, steps=s.steps, path=path, score=as_recorded())
         return None
 
     def measure(self, row: Way, model: nn.Module) -> Mapping[str, Any]:

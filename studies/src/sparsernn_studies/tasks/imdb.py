@@ -37,13 +37,13 @@ def load(folder: Path | None, words: int = 20_000, length: int = 200, most: int 
     `most`: only so many reviews of each part, 0 for all. Raises DataError, which names the file, if one is missing or
     not the expected one.
     """
-    parts = {name: shuffled(_parsed(read(file, folder), file.path))[: most or None] for name, file in FILES.items()}
+    parts = {name: _parsed(read(file, folder), file.path, most) for name, file in FILES.items()}
     return labelled(parts["train"], parts["test"], words, length, VALID)
 
 
-def _parsed(content: bytes, path: str) -> Parsed:
+def _parsed(content: bytes, path: str, most: int) -> Parsed:
     found = []
-    for number, line in enumerate(content.splitlines(), start=1):
+    for number, line in shuffled(list(enumerate(content.splitlines(), start=1)))[: most or None]:
         try:
             entry = json.loads(line)
             found.append((words_of(entry["text"]), int(entry["label"])))

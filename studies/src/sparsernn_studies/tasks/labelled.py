@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ PADDING, START, UNKNOWN = 0, 1, 2  # numbers that are no words
 NUMBERS = 3  # of them
 _WORD = re.compile(r"[a-z0-9']+")
 
+T = TypeVar("T")
 Parsed = list[tuple[list[str], int]]  # words and class of each text
 
 
@@ -55,7 +56,7 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.replace("<br />", " ").lower())
 
 
-def shuffled(texts: Parsed) -> Parsed:
+def shuffled(texts: Sequence[T]) -> list[T]:
     """The texts in an order of their own, always the same."""
     order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0)).tolist()
     return [texts[n] for n in order]

@@ -5,6 +5,7 @@ The files are not ours to hand on; they come from the data folder.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import torch
@@ -40,7 +41,12 @@ def load(folder: Path | None) -> Text:
 
     Raises DataError, which names the file, if one is missing or not the expected one.
     """
-    words = {part: read(file, folder).decode("utf-8").replace("\n", " <eos> ").split() for part, file in FILES.items()}
+    return _text(*(read(file, folder) for file in FILES.values()))
+
+
+@functools.lru_cache(maxsize=1)  # a study asks for the text several times
+def _text(*contents: bytes) -> Text:
+    words = {part: text.decode("utf-8").replace("\n", " <eos> ").split() for part, text in zip(FILES, contents)}
     symbols = tuple(sorted(set(words["train"])))
     return Text(symbols, *(encode(words[part], symbols) for part in ("train", "valid", "test")))
 

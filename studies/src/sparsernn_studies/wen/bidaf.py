@@ -20,6 +20,7 @@ from torch import nn
 
 from sparsernn.analysis.sparsity import inspect
 from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.shrink import Shrink
 from sparsernn.learn.sparsifier import Sparsifier
 from sparsernn.surgery.checkpoint import save
 from sparsernn.surgery.compact import compact
@@ -135,7 +136,7 @@ class Bidaf(Questions):
             )
         if row.kind == "target":
             steps = s.training(row).steps
-            return lambda model: GroupLasso(model, x, target=s.target, steps=steps, include=SIX, score=as_recorded())
+            return lambda model: Shrink(model, x, to=s.target, steps=steps, include=SIX, score=as_recorded())
         return None
 
     def make(self, row: Net) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from torch import nn
 from sparsernn.analysis.sparsity import inspect
 from sparsernn.learn.l1 import L1
 from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.shrink import Shrink
 from sparsernn.learn.sparsifier import Sparsifier
 
 from ..claims import Measured
@@ -103,9 +104,9 @@ class Ptb(WordStudy[Settings]):
                 case "lines":  # Wen's matrix has the rows of all four gates as its columns
                     return GroupLasso(model, None, strength=s.lines_strength, level=("gate", "column"), **lasso)
                 case "target":
-                    return GroupLasso(model, x, target=s.target, steps=steps, score=as_recorded())
+                    return Shrink(model, x, to=s.target, steps=steps, score=as_recorded())
                 case _:
-                    return GroupLasso(model, None, target=row.share, steps=steps, level="block", include=part)
+                    return Shrink(model, None, to=row.share, steps=steps, level="block", include=part)
 
         return None if row.kind in ("dense", "relaxed", "direct") else learner
 

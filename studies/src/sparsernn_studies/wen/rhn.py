@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.shrink import Shrink
 from sparsernn.learn.sparsifier import Sparsifier
 
 from ..claims import Measured
@@ -100,7 +101,7 @@ class Rhn(WordStudy[HighwaySettings]):
 
         def learner(model: nn.Module, steps: int) -> Sparsifier:
             if row.kind == "target":
-                return GroupLasso(model, x, target=s.target, steps=steps, score=as_recorded())
+                return Shrink(model, x, to=s.target, steps=steps, score=as_recorded())
             return GroupLasso(model, x, strength=row.strength, update="subgradient", threshold=s.threshold)
 
         return learner if row.kind in ("iss", "target") else None

@@ -2,7 +2,7 @@
 
 Each net is trained densely once. Then, for each share of its recurrent weights: *fold* and *magnitude* (the units whose
 readers are smallest, as large a share of each layer; nothing compensated) take units out at once, and the small net
-trains on; *ramp* (`GroupLasso` with a target) takes them out in the course of as many steps; *prune* is what `Prune`
+trains on; *ramp* (`Shrink` by `TopK`) takes them out in the course of as many steps; *prune* is what `Prune`
 does at once. *Direct* is a dense net of the folded one's size, trained from the start for the multiply-adds of the
 dense training and the longest further training together.
 """
@@ -208,7 +208,7 @@ class Fold(Study[Settings, Small]):
         if row.way != "ramp":
             return None
         example = self.tasks[row.net].example
-        return lambda model: srn.GroupLasso(model, example, target=row.share, steps=row.steps)
+        return lambda model: srn.Shrink(model, example, to=row.share, steps=row.steps)
 
     def make(self, row: Small) -> Mapping[str, Any]:
         if row.way == "baseline":

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._modules import in_eval
-from ..structure import examples
-from ..structure.compare import difference
-from ..structure.structure import Structure
-from ..structure.trace import quiet
-from .governed import Governed
+from ..._modules import in_eval
+from ...structure import examples
+from ...structure.compare import difference
+from ...structure.structure import Structure
+from ...structure.trace import quiet
+from ..governed import Governed
+from .layers import NoisyStack, noisy_embedding, noisy_linear, takes_multipliers
 from .multipliers import Multipliers
 from .noise import Draw, Forward, Noise
-from .noisy_layers import NoisyStack, noisy_embedding, noisy_linear, takes_multipliers
 from .posterior import Posterior
 
 

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..structure.trace import trace
+from ...structure.trace import trace
+from ..governed import Include
+from ..hooks import overflowed
+from ..saved import like
+from ..sparsifier import Sparsifier
+from ..units import governed_units, without_dead_units
 from .clipping import ClippingWatch, clip_all
-from .governed import Include
-from .hooks import overflowed
+from .modules import agreeing, alone_masks, forwards
 from .multipliers import multipliers
 from .noise import Draw, Noise
-from .noisy_modules import agreeing, alone_masks, forwards
 from .posterior import Posterior
-from .saved import like
-from .sparsifier import Sparsifier
-from .units import governed_units, without_dead_units
 
 BayesLevel = Literal["weight", "gate", "unit"]
 THRESHOLD = 3.0  # of log alpha: |mean| is less than 0.22 sigma

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..structure.blocks import gate_groups
-from ..structure.groups import Member, SliceGroups
-from .governed import Governed
-from .parts import SlicePart
+from ...structure.blocks import gate_groups
+from ...structure.groups import Member, SliceGroups
+from ..governed import Governed
+from ..parts import SlicePart
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Hooks on the root put samples in the place of the weights before its forward in training mode, and take them away after
 it, so that the model that is saved, copied or evaluated holds the means and nothing else. Modules whose sample is
-cheaper or better drawn on the way (`noisy_layers`) have another forward for that time.
+cheaper or better drawn on the way (`layers`) have another forward for that time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reaching a size by random gates: hard concrete L0 with a multiplier that holds the expected size to its target.
+"""Random gates: hard concrete L0 with a multiplier that holds the expected size to its target.
 
 Louizos et al. (arXiv 1712.01312): each group is multiplied by z = clip(s (ZETA - GAMMA) + GAMMA, 0, 1) with
 s = sigmoid((logit u + a) / BETA), u uniform, so that P(z > 0) = sigmoid(a - BETA log(-GAMMA / ZETA)). Gallego-Posada
@@ -9,16 +9,17 @@ and is reset to zero when it is not. It is steered by the expected size, which a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from .levels import Slices, scored, sums, wide
-from .saved import Some, like
-from .target import TowardsSize, copies
+from ..cost import Cost
+from ..levels import Slices, scored, sums, wide
+from ..saved import Some, like
+from .path import Course, Goal, Ramped, copies
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 OPEN = 2.2  # where a begins: nearly all gates are open
@@ -28,11 +29,35 @@ _SEED = 1_712_013_120
 _SHIFT = BETA * math.log(-GAMMA / ZETA)
 
 
-@dataclass
-class HardConcrete(TowardsSize):
-    """The state of one run. Between two optimizer steps the parameters hold w z with one sample z of the gates, so that
-    forward and backward need no change; `weights` keeps w. A gradient of w z becomes those of w and of a."""
+@dataclass(frozen=True)
+class HardConcrete(Ramped):
+    """Random gates on whole units under a multiplier that holds their expected size to the ramp.
 
+    In shares of all steps: the expected size falls from everything at `begin` to what is wanted at `end`, by a cubic;
+    at `freeze` the gates that are least open go. Until then the weights hold one sample of the gates. Hard concrete L0
+    (arXiv 1712.01312) with a constraint in place of a strength (arXiv 2208.04425).
+    """
+
+    def check(self, levels: Sequence[str], cost: Cost) -> None:
+        if tuple(levels) != ("unit",):
+            raise ValueError(f"Shrink: path=HardConcrete() has gates on units, got level {', '.join(levels)}.")
+        if callable(cost):
+            raise ValueError(
+                "Shrink: path=HardConcrete() needs the expected cost and its gradient, which a function of the widths "
+                'does not give: use cost="mult-adds", or another path.'
+            )
+
+    def course(self, goal: Goal) -> Course:
+        return Gates(goal, path=self)
+
+
+@dataclass
+class Gates(Course):
+    """Between two optimizer steps the parameters hold w z with one sample z of the gates, so that forward and backward
+    need no change; `weights` keeps w. A gradient of w z becomes those of w and of a."""
+
+    keeps_weights: ClassVar[bool] = True
+    path: HardConcrete = field(kw_only=True)
     a: Tensor | None = None
     moments: list[Tensor] = field(default_factory=list)
     multiplier: float = 0.0
@@ -46,6 +71,9 @@ class HardConcrete(TowardsSize):
         level = self.budget.levels[0]
         assert isinstance(level, Slices)
         return level
+
+    def one_optimizer(self) -> str:
+        return "gates learn from all gradients of a step"
 
     def watch(self, parameters: Mapping[str, Tensor], scale: Tensor | float) -> None:
         """Before an optimizer step: from the gradients of w z to those of w, and w back in its place."""
@@ -67,7 +95,7 @@ class HardConcrete(TowardsSize):
 
     def advance(self, step: int, parameters: Mapping[str, Tensor]) -> bool:
         """After an optimizer step: move the gates and draw them anew; True if the choice has just become final."""
-        if self.frozen or step < self.ramp.begin * self.steps:
+        if self.frozen or step < self.path.begin * self.goal.steps:
             return False
         if self.a is None:
             device = parameters[scored(self.level)[0]].device
@@ -75,8 +103,8 @@ class HardConcrete(TowardsSize):
             self.moments = [torch.zeros_like(self.a), torch.zeros_like(self.a)]
         elif self.slope is not None:
             self._move(step)
-        if step >= self.ramp.freeze_step(self.steps):
-            self._trim(parameters, self.target)
+        if step >= self.path.freeze_step(self.goal.steps):
+            self._trim(parameters, self.to)
             return True
         self.weights = {name: parameters[name].detach().clone() for name in scored(self.level)}
         # A function of the step alone: the same on every rank and after a resume, and no draw of the caller's is moved.
@@ -95,7 +123,7 @@ class HardConcrete(TowardsSize):
             return
         for name, value in self.weights.items():
             parameters[name].copy_(value)
-        self._trim(parameters, max(self.target, float(self._expected(self._open(self.a)))))
+        self._trim(parameters, max(self.to, float(self._expected(self._open(self.a)))))
         assert self.gone is not None
         self.a = torch.where(self.gone[0].to(self.a.device), -OPEN, OPEN).to(self.a)
         self.moments, self.frozen, self.slope = [torch.zeros_like(self.a), torch.zeros_like(self.a)], False, None
@@ -108,16 +136,15 @@ class HardConcrete(TowardsSize):
             (pull,) = torch.autograd.grad(expected, a)
         ratio = float(self.slope.abs().mean() / pull.abs().mean().clamp_min(1e-12))
         self.ratio = ratio if self.ratio == 0 else 0.95 * self.ratio + 0.05 * ratio
-        width = max(1e-9, self.ramp.end - self.ramp.begin)
-        done = min(1.0, max(0.0, (step / self.steps - self.ramp.begin) / width))
-        excess = float(expected) - (self.target + (1 - self.target) * (1 - done) ** 3)
-        rate = MULTIPLIER_RATE / max(1.0, (self.ramp.freeze - self.ramp.begin) * self.steps)
+        path, steps = self.path, self.goal.steps
+        excess = float(expected) - path.kept(step, steps, self.to)
+        rate = MULTIPLIER_RATE / max(1.0, (path.freeze - path.begin) * steps)
         self.multiplier = self.multiplier + rate * excess if excess > 0 else 0.0
         gradient = self.slope + self.multiplier * self.ratio * pull
         mean, square = self.moments
         mean.lerp_(gradient, 0.1)
         square.lerp_(gradient * gradient, 0.01)
-        count = step - round(self.ramp.begin * self.steps)
+        count = step - round(path.begin * steps)
         corrected = (square / (1 - 0.99 ** max(1, count))).sqrt_().add_(1e-12)
         self.a -= GATE_RATE * (mean / (1 - 0.9 ** max(1, count))) / corrected
         self.slope = None
@@ -157,10 +184,8 @@ class HardConcrete(TowardsSize):
         inside = (self.z > 0) & (self.z < 1)
         return torch.where(inside, (ZETA - GAMMA) * s * (1 - s) / BETA, 0.0)
 
-    def state_dict(self) -> dict[str, Any]:
+    def memory(self) -> dict[str, Any]:
         return {
-            "frozen": self.frozen,
-            "gone": copies(self.gone),
             "gates": copies([] if self.a is None else [self.a, *self.moments]),
             "multiplier": self.multiplier,
             "ratio": self.ratio,
@@ -168,22 +193,15 @@ class HardConcrete(TowardsSize):
             "weights": copies([] if self.z is None else list(self.weights.values())),
         }
 
-    def form(self, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+    def memory_form(self, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
         each = torch.empty(self.level.count, device="meta")
         weights = [like(parameters[name]) for name in scored(self.level)]
         gates = {"gates": Some([each] * 3), "multiplier": float, "ratio": float}
-        return {
-            "frozen": bool,
-            "gone": Some(self.budget.form()),
-            **gates,
-            "sample": Some([each]),
-            "weights": Some(weights),
-        }
+        return {**gates, "sample": Some([each]), "weights": Some(weights)}
 
-    def load_state_dict(self, state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
+    def recall(self, state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
         if bool(state["sample"]) != bool(state["weights"]) or (state["sample"] and not state["gates"]):
             raise ValueError("The state of hard concrete gates has a sample without gates or weights: it is damaged.")
-        self.frozen, self.gone = state["frozen"], copies(state["gone"]) or None
         device = parameters[scored(self.level)[0]].device
         self.a, *self.moments = [value.to(device, copy=True) for value in state["gates"]] or [None]
         self.z = state["sample"][0].to(device, copy=True) if state["sample"] else None

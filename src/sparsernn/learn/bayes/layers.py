@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..nn.fused import reverse
-from ..nn.layers import LayeredRecurrent, States
-from ..structure.cells import MODES, RecurrentLayer
+from ...nn.fused import reverse
+from ...nn.layers import LayeredRecurrent, States
+from ...structure.cells import MODES, RecurrentLayer
+from .cells import run
+from .lstm import Layer
 from .noise import Draw
-from .noisy_cells import run
-from .noisy_lstm import Layer
 
 STACKS: tuple[type[nn.Module], ...] = (nn.LSTM, nn.GRU, nn.RNN)
 

@@ -1,4 +1,4 @@
-"""A plain RNN layer with multipliers, forward and backward by hand, as in `noisy_lstm`."""
+"""A plain RNN layer with multipliers, forward and backward by hand, as in `lstm`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .noisy_lstm import Layer, blocks, scaled, steps, summed_bias, tanh_backward, through_input, through_state
+from .lstm import Layer, blocks, scaled, steps, summed_bias, tanh_backward, through_input, through_state
 
 threshold_backward: Any = torch.ops.aten.threshold_backward.grad_input
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..nn.equations import gru
-from ..nn.time_loop import over_time
-from .noisy_lstm import Layer, run_lstm, steps_of
-from .noisy_rnn import run_rnn
+from ...nn.equations import gru
+from ...nn.time_loop import over_time
+from .lstm import Layer, run_lstm, steps_of
+from .rnn import run_rnn
 
 
 def run(layer: Layer, x_NI: Tensor, sizes: Sequence[int], states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:

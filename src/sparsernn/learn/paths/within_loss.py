@@ -4,55 +4,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .saved import Some, like
-from .target import Budget, Ramp, copies, watch_scores
+from ..saved import Some, like
+from .path import Course, copies
+from .top_k import TopK
 
 STAGES = 20
+RAMP = TopK(end=0.6, freeze=0.6)  # by default
 
 
 @dataclass
-class WithinLoss:
-    """The state of one run: at each stage a smaller share is tried, and the last one that was good is gone back to.
+class WithinLoss(Course):
+    """At each stage a smaller share is tried, and the last one that was good is gone back to.
 
     `validate` is asked for a loss (less is better) before anything goes, and at the end of each stage, when the net has
     adapted to what went. Once the loss is above the first one by more than `rise` times its size, weights and choice of
-    the last good stage are put back, and that choice is final. The last stage keeps the share `least`.
+    the last good stage are put back, and that choice is final. The last stage keeps the share `goal.to`.
     """
 
-    budget: Budget
-    ramp: Ramp
-    rise: float
-    validate: Callable[[], float]
-    least: float
-    steps: int
-    gone: list[Tensor] | None = None
-    frozen: bool = False
+    path: TopK = field(kw_only=True)
+    rise: float = field(kw_only=True)
+    validate: Callable[[], float] = field(kw_only=True)
     stage: int = 0
     reference: float | None = None
     good: dict[str, Any] | None = None  # choice and weights of the last good stage
 
-    def watch(self, parameters: Mapping[str, Tensor], scale: Tensor | float) -> None:
-        """The score may look at the gradients."""
-        if not self.frozen:
-            watch_scores(self.budget, parameters, scale)
-
     @property
-    def target(self) -> float:
+    def to(self) -> float:
         """The share that the present stage keeps, of all that is governed."""
-        return self.least ** (self.stage / STAGES)
+        return self.goal.to ** (self.stage / STAGES)
 
     def advance(self, step: int, parameters: Mapping[str, Tensor]) -> bool:
         """After an optimizer step: zero what is out, judge at a stage's end; True if the choice is final now."""
-        if self.frozen or step < self.ramp.begin * self.steps:
+        path, steps = self.path, self.goal.steps
+        if self.frozen or step < path.begin * steps:
             return False
-        length = max(1, round((self.ramp.end - self.ramp.begin) * self.steps / STAGES))
-        place = step - round(self.ramp.begin * self.steps)
+        length = max(1, round((path.end - path.begin) * steps / STAGES))
+        place = step - round(path.begin * steps)
         if self.reference is None:
             self.reference = self._first()
             self._next(parameters)
@@ -65,9 +58,8 @@ class WithinLoss:
                     self.frozen = True
             else:
                 self._put_back(parameters)
-        elif self.gone is not None and step % self.ramp.every == 0:
-            self.gone = self.budget.choose(parameters, self.target)
-            self.budget.zero(self.gone, parameters)
+        elif self.gone is not None and step % path.every == 0:
+            self._choose(parameters)
         return self.frozen
 
     def _first(self) -> float:
@@ -81,17 +73,19 @@ class WithinLoss:
             )
         return loss
 
+    def _choose(self, parameters: Mapping[str, Tensor]) -> None:
+        self.gone = self.budget.choose(parameters, self.to)
+        self.budget.zero(self.gone, parameters)
+
     def _next(self, parameters: Mapping[str, Tensor]) -> None:
         if self.good is None:
             self._keep(parameters)
         self.stage += 1
-        self.gone = self.budget.choose(parameters, self.target)
-        self.budget.zero(self.gone, parameters)
+        self._choose(parameters)
 
     def _keep(self, parameters: Mapping[str, Tensor]) -> None:
         if self.gone is not None:
-            self.gone = self.budget.choose(parameters, self.target)
-            self.budget.zero(self.gone, parameters)
+            self._choose(parameters)
         self.good = {
             "gone": [] if self.gone is None else self.gone,
             "weights": {name: parameters[name].detach().clone() for name in self._names()},
@@ -109,24 +103,20 @@ class WithinLoss:
         if not self.frozen and self.good is not None:
             self._put_back(parameters)
 
-    def state_dict(self) -> dict[str, Any]:
+    def memory(self) -> dict[str, Any]:
         good = None
         if self.good is not None:
             weights = {name: value.cpu().clone() for name, value in self.good["weights"].items()}
             good = {"gone": copies(self.good["gone"]), "weights": weights}
-        state = {"frozen": self.frozen, "gone": copies(self.gone), "stage": self.stage, "reference": self.reference}
-        return {**state, "good": good}
+        return {"stage": self.stage, "reference": self.reference, "good": good}
 
-    def form(self, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+    def memory_form(self, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
         weights = {name: like(parameters[name]) for name in self._names()}
         good = {"gone": Some(self.budget.form()), "weights": weights}
-        state = {"frozen": bool, "gone": Some(self.budget.form()), "stage": int, "reference": Some(float)}
-        return {**state, "good": Some(good)}
+        return {"stage": int, "reference": Some(float), "good": Some(good)}
 
-    def load_state_dict(self, state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
-        self.frozen, self.gone = state["frozen"], copies(state["gone"]) or None
-        self.stage, self.reference = min(state["stage"], STAGES), state["reference"]
-        self.good = None
+    def recall(self, state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
+        self.stage, self.reference, self.good = min(state["stage"], STAGES), state["reference"], None
         if state["good"] is not None:
             weights = {n: v.to(parameters[n].device, copy=True) for n, v in state["good"]["weights"].items()}
             self.good = {"gone": copies(state["good"]["gone"]), "weights": weights}

@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from learn_models import OPTIMIZERS, tagger, tokens, train
-from sparsernn.learn.l1 import L1
-from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.paths.top_k import TopK
 from sparsernn.learn.prune import Prune
 from sparsernn.learn.scores import Magnitude
-from sparsernn.learn.target import Ramp
+from sparsernn.learn.shrink import Shrink
 from sparsernn.structure.trace import trace
 
 
@@ -24,7 +23,7 @@ def lstm_weights(inputs: int, units: int) -> int:
 def test_one_layer_ends_at_the_largest_width_within_the_budget(target):
     model = tagger(hidden=40)  # embedding 9
     optimizer = OPTIMIZERS["adam with weight decay"](model)
-    sparsifier = GroupLasso(model, tokens(), target=target, steps=40).attach(optimizer)
+    sparsifier = Shrink(model, tokens(), to=target, steps=40).attach(optimizer)
     train(model, optimizer, 40)
     dead = trace(model, tokens()).dead(dict(model.named_parameters()))["rnn.l0"]
     width = int((~dead).sum())
@@ -39,7 +38,7 @@ def test_layers_compete_and_the_density_is_that_of_the_small_shapes(kind):
     model = tagger(kind=kind, hidden=12, num_layers=2, bidirectional=True)
     structure = trace(model, tokens())
     optimizer = OPTIMIZERS["sgd with momentum"](model)
-    sparsifier = GroupLasso(model, tokens(), target=0.3, steps=30).attach(optimizer)
+    sparsifier = Shrink(model, tokens(), to=0.3, steps=30).attach(optimizer)
     train(model, optimizer, 35)
     sparsifier.finish()
     kept = {n: int((~gone).sum()) for n, gone in structure.dead(dict(model.named_parameters())).items()}
@@ -62,7 +61,7 @@ def test_layers_compete_and_the_density_is_that_of_the_small_shapes(kind):
 def test_cells_and_projections():
     model = tagger(hidden=16, proj_size=8)
     optimizer = OPTIMIZERS["adam with weight decay"](model)
-    sparsifier = GroupLasso(model, tokens(), target=0.3, steps=20).attach(optimizer)
+    sparsifier = Shrink(model, tokens(), to=0.3, steps=20).attach(optimizer)
     train(model, optimizer, 20)
     sparsifier.finish()
     dead = trace(model, tokens()).dead(dict(model.named_parameters()))
@@ -75,7 +74,7 @@ def test_cells_and_projections():
 def test_weights_are_counted_exactly():
     model = tagger(num_layers=2)
     optimizer = OPTIMIZERS["adam with weight decay"](model)
-    L1(model, target=0.137, steps=20).attach(optimizer)
+    Shrink(model, None, level="weight", to=0.137, steps=20).attach(optimizer)
     train(model, optimizer, 25)
     weights = [p for n, p in model.rnn.named_parameters() if n.startswith("weight")]
     kept = sum(int((w != 0).sum()) for w in weights)
@@ -86,7 +85,7 @@ def test_three_levels_share_the_budget():
     model = tagger(hidden=24, num_layers=2)
     structure = trace(model, tokens())
     optimizer = OPTIMIZERS["adam with weight decay"](model)
-    sparsifier = GroupLasso(model, tokens(), target=0.125, steps=30, level=("weight", "gate", "unit"))
+    sparsifier = Shrink(model, tokens(), to=0.125, steps=30, level=("weight", "gate", "unit"))
     sparsifier.attach(optimizer)
     train(model, optimizer, 30)
     sparsifier.finish()
@@ -103,19 +102,19 @@ def test_three_levels_share_the_budget():
 
 
 def test_the_ramp_is_cubic_and_the_choice_is_final_at_the_freeze():
-    ramp = Ramp(begin=0.1, end=0.5, freeze=0.7, every=10)
-    assert ramp.share(5, 100, 0.2) is None and ramp.share(11, 100, 0.2) is None
-    assert ramp.share(10, 100, 0.2) == 1
-    assert ramp.share(30, 100, 0.2) == pytest.approx(0.2 + 0.8 * 0.5**3)
-    assert ramp.share(50, 100, 0.2) == pytest.approx(0.2)
-    assert ramp.share(60, 100, 0.2) == ramp.share(70, 100, 0.2) == ramp.share(71, 100, 0.2) == 0.2
+    path = TopK(begin=0.1, end=0.5, freeze=0.7, every=10)
+    assert path.share(5, 100, 0.2) is None and path.share(11, 100, 0.2) is None
+    assert path.share(10, 100, 0.2) == 1
+    assert path.share(30, 100, 0.2) == pytest.approx(0.2 + 0.8 * 0.5**3)
+    assert path.share(50, 100, 0.2) == pytest.approx(0.2)
+    assert path.share(60, 100, 0.2) == path.share(70, 100, 0.2) == path.share(71, 100, 0.2) == 0.2
 
 
 def test_units_may_come_back_until_the_freeze_and_not_after_it():
     model = tagger(hidden=10)
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
-    ramp = Ramp(begin=0.0, end=0.2, freeze=0.6, every=1)
-    sparsifier = GroupLasso(model, tokens(), target=0.4, steps=50, ramp=ramp).attach(optimizer)
+    path = TopK(begin=0.0, end=0.2, freeze=0.6, every=1)
+    sparsifier = Shrink(model, tokens(), to=0.4, steps=50, path=path).attach(optimizer)
 
     def out():
         return (model.head.weight == 0).all(0) & (model.rnn.weight_hh_l0 == 0).all(0)
@@ -143,7 +142,7 @@ def test_units_may_come_back_until_the_freeze_and_not_after_it():
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
-@pytest.mark.parametrize("level", ["target", "prune", "prune by magnitude"])
+@pytest.mark.parametrize("level", ["shrink", "prune", "prune by magnitude"])
 def test_how_large_a_layer_is_says_nothing_about_what_may_go(level):
     """Its projection times c and its readers divided by c compute the same, so the same units go."""
 
@@ -166,9 +165,9 @@ def test_how_large_a_layer_is_says_nothing_about_what_may_go(level):
             model.one.weight_hr_l0 *= c
             model.one.weight_hh_l0 /= c
             model.two.weight_ih_l0 /= c
-        if level == "target":
+        if level == "shrink":
             optimizer = torch.optim.SGD(model.parameters(), 0.0)
-            sparsifier = GroupLasso(model, x, target=0.4, steps=12, ramp=Ramp(every=1)).attach(optimizer)
+            sparsifier = Shrink(model, x, to=0.4, steps=12, path=TopK(every=1)).attach(optimizer)
             for _ in range(12):
                 optimizer.step()
             sparsifier.finish()
@@ -185,7 +184,7 @@ def test_how_large_a_layer_is_says_nothing_about_what_may_go(level):
 def test_everything_may_stay():
     model = tagger()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    sparsifier = GroupLasso(model, tokens(), target=1.0, steps=5).attach(optimizer)
+    sparsifier = Shrink(model, tokens(), to=1.0, steps=5).attach(optimizer)
     train(model, optimizer, 5)
     assert sparsifier.density() == 1.0
     assert model.rnn.weight_hh_l0.all()
@@ -206,7 +205,7 @@ def test_units_that_have_to_stay_are_no_candidates():
     torch.manual_seed(0)
     model, x = WithState(), torch.randn(3, 4, 5)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    sparsifier = GroupLasso(model, x, target=0.5, steps=10).attach(optimizer)
+    sparsifier = Shrink(model, x, to=0.5, steps=10).attach(optimizer)
     for _ in range(10):
         optimizer.zero_grad()
         model(x).square().sum().backward()
@@ -215,9 +214,9 @@ def test_units_that_have_to_stay_are_no_candidates():
     dead = trace(model, x).dead(dict(model.named_parameters()))
     assert dead["one.l0"].any() and not dead["two.l0"].any()
     with pytest.raises(ValueError, match="cannot be reached"):
-        GroupLasso(model, x, target=0.1, steps=10)
+        Shrink(model, x, to=0.1, steps=10)
     with pytest.raises(ValueError, match="No unit of the governed layers can go"):
-        GroupLasso(model, x, target=0.5, steps=10, include="two.*")
+        Shrink(model, x, to=0.5, steps=10, include="two.*")
 
 
 def test_states_that_are_only_carried_may_go():
@@ -233,17 +232,17 @@ def test_states_that_are_only_carried_may_go():
 
     model, x = Carrying(), torch.randn(2, 4, 5)
     with pytest.raises(ValueError, match="carried_states=True"):
-        GroupLasso(model, x, target=0.3, steps=10)
-    assert GroupLasso(model, x, target=0.3, steps=10, carried_states=True).density() == 1.0
+        Shrink(model, x, to=0.3, steps=10)
+    assert Shrink(model, x, to=0.3, steps=10, carried_states=True).density() == 1.0
 
 
 def test_finish_before_the_end_says_what_was_reached():
     model = tagger(hidden=16)
     structure = trace(model, tokens())
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    sparsifier = GroupLasso(model, tokens(), target=0.2, steps=100, ramp=Ramp(0, 0.5, 0.6, every=1)).attach(optimizer)
+    sparsifier = Shrink(model, tokens(), to=0.2, steps=100, path=TopK(0, 0.5, 0.6, every=1)).attach(optimizer)
     train(model, optimizer, 20)
-    with pytest.warns(UserWarning, match=r"after 20 of 100 steps.*target 0\.2 is not reached"):
+    with pytest.warns(UserWarning, match=r"after 20 of 100 steps.*the share 0\.2 is not reached"):
         sparsifier.finish()
     width = int((~structure.dead(dict(model.named_parameters()))["rnn.l0"]).sum())
     assert width < 16

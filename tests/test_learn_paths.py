@@ -12,14 +12,15 @@ from torch import nn
 
 import sparsernn as srn
 from learn_models import OPTIMIZERS, loss_of, tagger, tokens, train
-from sparsernn.learn.hard_concrete import BETA, GAMMA, ZETA, HardConcrete
-from sparsernn.learn.lasso import GroupLasso
-from sparsernn.learn.target import Ramp
+from sparsernn.learn.paths.fade import Fade
+from sparsernn.learn.paths.hard_concrete import BETA, GAMMA, ZETA, Gates, HardConcrete
+from sparsernn.learn.paths.top_k import TopK
+from sparsernn.learn.shrink import Shrink
 from sparsernn.nn.ragged import RaggedLSTM
 from sparsernn.nn.rhn import RHN
 from sparsernn.structure.trace import trace
 
-METHODS = ("top-k", "shrink", "hard-concrete")
+PATHS = (TopK(), Fade(), HardConcrete())
 
 
 def widths(model: nn.Module) -> dict[str, int]:
@@ -31,12 +32,12 @@ def lstm_weights(inputs: int, units: int) -> int:
     return 4 * units * (inputs + units)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: type(path).__name__)
 @pytest.mark.parametrize("optimizer", ["adam with weight decay", "sgd with momentum", "fused adam"])
-def test_every_method_ends_at_the_largest_width_within_the_budget(method, optimizer):
+def test_every_path_ends_at_the_largest_width_within_the_budget(path, optimizer):
     model = tagger(hidden=40)  # embedding 9
     made = OPTIMIZERS[optimizer](model)
-    sparsifier = GroupLasso(model, tokens(), target=0.25, steps=60, method=method).attach(made)
+    sparsifier = Shrink(model, tokens(), to=0.25, steps=60, path=path).attach(made)
     train(model, made, 60)
     width = widths(model)["rnn.l0"]
     assert lstm_weights(9, width) <= 0.25 * lstm_weights(9, 40) < lstm_weights(9, width + 1)
@@ -46,11 +47,11 @@ def test_every_method_ends_at_the_largest_width_within_the_budget(method, optimi
     assert small.rnn.hidden_size == width
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_multiply_adds_count_the_readers_and_no_table(method):
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: type(path).__name__)
+def test_multiply_adds_count_the_readers_and_no_table(path):
     model = tagger(hidden=20, num_layers=2)
     optimizer = OPTIMIZERS["sgd with momentum"](model)
-    GroupLasso(model, tokens(), target=0.3, steps=40, cost="mult-adds", method=method).attach(optimizer)
+    Shrink(model, tokens(), to=0.3, steps=40, cost="mult-adds", path=path).attach(optimizer)
     train(model, optimizer, 40)
 
     def mult_adds(one: int, two: int) -> int:
@@ -70,15 +71,15 @@ def test_a_cost_of_the_widths_is_met_in_its_own_unit():
         return 3.0 + units["rnn.l0"] + 0.5 * units["rnn.l1"]
 
     optimizer = OPTIMIZERS["sgd with momentum"](model)
-    GroupLasso(model, tokens(), target=17.0, steps=30, cost=cost).attach(optimizer)
+    Shrink(model, tokens(), to=17.0, steps=30, cost=cost).attach(optimizer)
     train(model, optimizer, 30)
     assert asked[0] == {"rnn.l0": 20, "rnn.l1": 20}
     left = widths(model)
     assert 16.0 < cost(left) <= 17.0
-    with pytest.raises(ValueError, match=r"target=4\.0 cannot be reached: 4\.5 stays in any case"):
-        GroupLasso(model, tokens(), target=4.0, steps=30, cost=cost)
+    with pytest.raises(ValueError, match=r"to=4\.0 cannot be reached: 4\.5 stays in any case"):
+        Shrink(model, tokens(), to=4.0, steps=30, cost=cost)
     with pytest.raises(ValueError, match=r"cost\(.*\) is -1\.0, expected a finite number above 0"):
-        GroupLasso(model, tokens(), target=4.0, steps=30, cost=lambda units: -1)
+        Shrink(model, tokens(), to=4.0, steps=30, cost=lambda units: -1)
 
 
 def test_milliseconds_are_those_that_accelerate_predicts():
@@ -94,7 +95,7 @@ def test_milliseconds_are_those_that_accelerate_predicts():
     assert cost({"rnn.l0": 16, "rnn.l1": 16}) < 0.5 * full
     target = 0.5 * full
     optimizer = OPTIMIZERS["sgd with momentum"](model.train())
-    GroupLasso(model, tokens(), target=target, cost=cost, steps=20).attach(optimizer)
+    Shrink(model, tokens(), to=target, cost=cost, steps=20).attach(optimizer)
     train(model, optimizer, 20)
     assert 0.8 * target < cost(widths(model)) <= target
 
@@ -135,14 +136,14 @@ def test_every_product_that_accelerate_explains_costs_milliseconds(model, batch,
     assert cost({}) == pytest.approx(explained, rel=0.02)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: type(path).__name__)
 @pytest.mark.parametrize("stop", [4, 13, 27])
-def test_a_run_that_was_stopped_goes_on_to_the_same_bits(method, stop):
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(path, stop):
     def make():
         torch.manual_seed(3)
         model = tagger(hidden=16)
         optimizer = OPTIMIZERS["adam with weight decay"](model)
-        return model, optimizer, GroupLasso(model, tokens(), target=0.3, steps=40, method=method).attach(optimizer)
+        return model, optimizer, Shrink(model, tokens(), to=0.3, steps=40, path=path).attach(optimizer)
 
     model, optimizer, _ = make()
     torch.manual_seed(7)
@@ -162,8 +163,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(method, stop):
 def test_units_fade_in_equal_steps_to_zero():
     model = tagger(hidden=10)
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
-    ramp = Ramp(begin=0.0, end=0.8, freeze=0.9)
-    GroupLasso(model, tokens(), target=0.2, steps=50, method="shrink", ramp=ramp).attach(optimizer)
+    path = Fade(begin=0.0, end=0.8, freeze=0.9)
+    Shrink(model, tokens(), to=0.2, steps=50, path=path).attach(optimizer)
     before = model.head.weight.detach().clone()
     course = []
     for step in range(4):  # a period
@@ -179,10 +180,10 @@ def test_units_fade_in_equal_steps_to_zero():
 def test_gradients_of_gates_and_weights_are_those_of_the_product():
     model = tagger(hidden=40).double()
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
-    sparsifier = GroupLasso(model, tokens(), target=0.5, steps=1000, method="hard-concrete").attach(optimizer)
+    sparsifier = Shrink(model, tokens(), to=0.5, steps=1000, path=HardConcrete()).attach(optimizer)
     train(model, optimizer, 1)
     course = sparsifier._course
-    assert isinstance(course, HardConcrete) and course.a is not None and course.z is not None
+    assert isinstance(course, Gates) and course.a is not None and course.z is not None
     weights = {name: value.clone() for name, value in course.weights.items()}
     # The same noise with other a: a smooth function of a and of the weights.
     s = (course.z.double() - GAMMA) / (ZETA - GAMMA)
@@ -212,9 +213,9 @@ def test_gradients_of_gates_and_weights_are_those_of_the_product():
 
 def test_the_expected_size_is_the_mean_over_gates():
     model = tagger(hidden=6, num_layers=2)
-    sparsifier = GroupLasso(model, tokens(), target=0.5, steps=10, method="hard-concrete")
+    sparsifier = Shrink(model, tokens(), to=0.5, steps=10, path=HardConcrete())
     course = sparsifier._course
-    assert isinstance(course, HardConcrete)
+    assert isinstance(course, Gates)
     none, every = torch.zeros(12), torch.ones(12)
     assert float(course.level.expected(none, course.budget.shapes)) == course.budget.total
     assert float(course.level.expected(every, course.budget.shapes)) == 0
@@ -227,7 +228,7 @@ def test_the_expected_size_is_the_mean_over_gates():
 def test_a_run_of_gates_that_ends_early_leaves_no_sample_behind():
     model = tagger(hidden=16)
     optimizer = OPTIMIZERS["adam with weight decay"](model)
-    sparsifier = GroupLasso(model, tokens(), target=0.3, steps=100, method="hard-concrete").attach(optimizer)
+    sparsifier = Shrink(model, tokens(), to=0.3, steps=100, path=HardConcrete()).attach(optimizer)
     train(model, optimizer, 20)
     with pytest.warns(UserWarning, match="after 20 of 100 steps"):
         sparsifier.finish()
@@ -246,18 +247,18 @@ def test_the_loss_bounds_the_size_and_the_last_good_net_comes_back(stop):
         def validate() -> float:
             return 1.0 + 0.01 * int((model.head.weight == 0).all(0).sum())
 
-        lasso = GroupLasso(model, tokens(), max_loss=0.1, validate=validate, steps=100).attach(optimizer)
-        return model, optimizer, lasso
+        sparsifier = Shrink(model, tokens(), max_loss=0.1, validate=validate, steps=100).attach(optimizer)
+        return model, optimizer, sparsifier
 
-    model, optimizer, lasso = make()
+    model, optimizer, sparsifier = make()
     train(model, optimizer, stop or 100)
     if stop:
-        kept = copy.deepcopy((model.state_dict(), lasso.state_dict()))
-        model, optimizer, lasso = make()
+        kept = copy.deepcopy((model.state_dict(), sparsifier.state_dict()))
+        model, optimizer, sparsifier = make()
         model.load_state_dict(kept[0])
-        lasso.load_state_dict(kept[1])
+        sparsifier.load_state_dict(kept[1])
         train(model, optimizer, 100 - stop, first=stop)
-    lasso.finish()
+    sparsifier.finish()
     assert 7 <= 30 - widths(model)["rnn.l0"] <= 10
     alive = ~(model.head.weight == 0).all(0)
     first = tagger(hidden=30)
@@ -268,10 +269,10 @@ def test_a_loss_that_never_rises_leaves_little_and_one_that_rises_at_once_leaves
     for validate, low, high in ((lambda: 1.0, 0.0, 0.06), (iter([1.0, 2.0]).__next__, 1.0, 1.0)):
         model = tagger(hidden=30)
         optimizer = torch.optim.SGD(model.parameters(), 0.01)
-        lasso = GroupLasso(model, tokens(), max_loss=0.01, validate=validate, steps=100).attach(optimizer)
+        sparsifier = Shrink(model, tokens(), max_loss=0.01, validate=validate, steps=100).attach(optimizer)
         train(model, optimizer, 100)
-        lasso.finish()
-        assert low <= lasso.density() <= high
+        sparsifier.finish()
+        assert low <= sparsifier.density() <= high
 
 
 @pytest.mark.parametrize("start", [-20.0, -0.5, 0.5, 20.0])
@@ -283,9 +284,9 @@ def test_a_negative_loss_may_rise_by_its_share_too(start):
     def validate() -> float:
         return start + 0.01 * abs(start) * int((model.head.weight == 0).all(0).sum())
 
-    lasso = GroupLasso(model, tokens(), max_loss=0.101, validate=validate, steps=100).attach(optimizer)
+    sparsifier = Shrink(model, tokens(), max_loss=0.101, validate=validate, steps=100).attach(optimizer)
     train(model, optimizer, 100)
-    lasso.finish()
+    sparsifier.finish()
     assert 7 <= 30 - widths(model)["rnn.l0"] <= 10
 
 
@@ -293,16 +294,16 @@ def test_a_negative_loss_may_rise_by_its_share_too(start):
 def test_the_smallest_share_that_a_loss_allows_is_an_option(least):
     model = tagger(hidden=30)
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
-    lasso = GroupLasso(model, tokens(), max_loss=0.1, validate=lambda: 1.0, least=least, steps=60).attach(optimizer)
+    sparsifier = Shrink(model, tokens(), max_loss=0.1, validate=lambda: 1.0, least=least, steps=60).attach(optimizer)
     train(model, optimizer, 60)
-    assert 0.5 * least < lasso.density() <= least
+    assert 0.5 * least < sparsifier.density() <= least
 
 
 @pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
 def test_a_first_loss_that_bounds_nothing_is_named(value):
     model = tagger(hidden=30)
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
-    GroupLasso(model, tokens(), max_loss=0.1, validate=lambda: value, steps=60).attach(optimizer)
+    Shrink(model, tokens(), max_loss=0.1, validate=lambda: value, steps=60).attach(optimizer)
     with pytest.raises(ValueError, match=r"validate\(\) gave (0|nan|inf) before anything went"):
         train(model, optimizer, 1)
 
@@ -310,29 +311,36 @@ def test_a_first_loss_that_bounds_nothing_is_named(value):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"target": 0.5, "steps": 10, "least": 0.1}, "least= goes with max_loss="),
+        ({"steps": 10}, "neither of to= and max_loss="),
+        ({"to": 0.5}, "needs steps="),
+        ({"to": 0.5, "steps": 10, "least": 0.1}, "least= goes with max_loss="),
+        ({"to": 0.5, "steps": 10, "validate": float}, "validate= goes with max_loss="),
         ({"max_loss": 0.1, "validate": float, "steps": 10, "least": 1.5}, r"least is 1\.5"),
-        ({"target": 0.5, "max_loss": 0.1}, "target and max_loss"),
+        ({"to": 0.5, "max_loss": 0.1, "steps": 10}, "both of to= and max_loss="),
         ({"max_loss": 0.1, "steps": 10}, "validate= go together"),
         ({"max_loss": 0.1, "validate": float}, "needs steps="),
         ({"max_loss": -1, "validate": float, "steps": 10}, "0 or more"),
-        ({"target": 0.5, "steps": 10, "method": "magic"}, "method is 'magic', expected \"top-k\""),
-        ({"strength": 0.1, "method": "shrink"}, "goes with target="),
-        ({"strength": 0.1, "cost": "mult-adds"}, "cost= goes with target="),
-        ({"target": 0.5, "steps": 10, "cost": "flops"}, 'expected "weights", "mult-adds"'),
-        ({"target": 0.5, "steps": 10, "cost": "mult-adds", "level": ("weight", "unit")}, 'level="unit"'),
-        ({"target": 0.5, "steps": 10, "method": "hard-concrete", "level": "gate"}, "has gates on units"),
-        ({"target": 0.5, "steps": 10, "method": "hard-concrete", "cost": len}, "expected cost and its gradient"),
-        ({"target": 1.5, "steps": 10, "cost": "mult-adds"}, "at most 1"),
+        ({"max_loss": 0.1, "validate": float, "steps": 10, "path": Fade()}, r"path=Fade\(\.\.\.\) goes with to="),
+        ({"max_loss": 0.1, "validate": float, "steps": 10, "cost": "mult-adds"}, "cost= goes with to="),
+        ({"to": 0.5, "steps": 10, "cost": "flops"}, 'expected "weights", "mult-adds"'),
+        ({"to": 0.5, "steps": 10, "cost": "mult-adds", "level": ("weight", "unit")}, 'level="unit"'),
+        ({"to": 0.5, "steps": 10, "path": HardConcrete(), "level": "gate"}, "has gates on units"),
+        ({"to": 0.5, "steps": 10, "path": HardConcrete(), "cost": len}, "expected cost and its gradient"),
+        ({"to": 1.5, "steps": 10, "cost": "mult-adds"}, "at most 1"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
-        GroupLasso(tagger(), tokens(), **options)
+        Shrink(tagger(), tokens(), **options)
+
+
+def test_a_path_is_no_name():
+    with pytest.raises(TypeError, match=r"path is 'top-k', expected TopK\(\), Fade\(\)"):
+        Shrink(tagger(), tokens(), to=0.5, steps=10, path="top-k")
 
 
 def test_gates_refuse_an_optimizer_that_looks_at_several_points():
     model = tagger()
     optimizer = torch.optim.LBFGS(model.parameters())
     with pytest.raises(ValueError, match="LBFGS"):
-        GroupLasso(model, tokens(), target=0.5, steps=10, method="hard-concrete").attach(optimizer)
+        Shrink(model, tokens(), to=0.5, steps=10, path=HardConcrete()).attach(optimizer)

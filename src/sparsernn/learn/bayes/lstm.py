@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..structure.cells import LSTM
+from ...structure.cells import LSTM
 
 BLOCK = 2048  # rows, steps times sequences, of one product with the input
 
