@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
-from studies import NOTE, by_seed, claim_lines, line, source, spread
+from studies import NOTE, by_seed, claim_lines, line, source, spread, svg
 
 from sparsernn.files import write_atomically
 from sparsernn_studies.claims import Verdict, judged
@@ -23,6 +24,15 @@ PAPERS = {
     "wang": "Wang, Weights pruning for RNNs",
     "darji": "Darji, Pruned and structural sparsity in RNNs (arXiv 2407.20601)",
     "stories": "Ours",
+}
+FIGURE = (
+    "Three trained character nets on tiny Shakespeare made smaller: by magnitude, folded, and folded and trained on for "
+    "1,000 steps. Means and deviations over the seeds."
+)
+CURVES = {
+    ("magnitude", 0): ("by magnitude", "tab:red", ":"),
+    ("fold", 0): ("folded", "tab:blue", "--"),
+    ("fold", 1000): ("folded, trained on", "tab:blue", "-"),
 }
 CLAIMS = f"""# What holds
 
@@ -74,7 +84,16 @@ def fold_page(results: Path, folder: Path) -> None:
     if not found:
         return
     seeds, s = by_seed(found), found[0].settings
-    parts = [FOLD, source(found, "sparsernn run fold --scale cpu --seed N"), ""]
+    fold_figure(seeds, s["shares"], folder)
+    parts = [
+        FOLD,
+        f"![{FIGURE}](figures/fold.svg)",
+        "",
+        FIGURE,
+        "",
+        source(found, "sparsernn run fold --scale cpu --seed N"),
+        "",
+    ]
     verdicts = judged(Fold.claims, seeds)
     parts += [*(f"- {text}" for text in _summary(verdicts)), ""]
     for net, label in NETS.items():
@@ -82,6 +101,27 @@ def fold_page(results: Path, folder: Path) -> None:
             parts += [f"## {label[0].upper()}{label[1:]}", "", *_net(net, seeds, s["shares"], s["further"]), ""]
     parts += ["Each of these as a claim, with its interval over the seeds: [what holds](claims.md).", ""]
     write_atomically(folder / "fold-study.md", "\n".join(parts))
+
+
+def fold_figure(seeds: Sequence[Any], shares: Sequence[float], folder: Path) -> None:
+    """Loss of the three character nets against the share of weights that is left, mean and deviation over the seeds."""
+    from matplotlib.figure import Figure
+
+    nets = [net for net in ("lstm", "stack", "gru") if any(row_name(net, "dense") in rows for rows in seeds)]
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    for axes, net in zip(figure.subplots(1, len(nets), sharey=True, squeeze=False)[0], nets):
+        dense = fmean(rows[row_name(net, "dense")]["test_loss"] for rows in seeds)
+        axes.axhline(dense, color="0.6", linewidth=1, label="dense")
+        for (way, n), (text, color, dashes) in CURVES.items():
+            values = [[rows[row_name(net, way, share, n)]["test_loss"] for rows in seeds] for share in shares]
+            means, deviations = [fmean(v) for v in values], [stdev(v) if len(v) > 1 else 0.0 for v in values]
+            axes.errorbar([100 * s for s in shares], means, deviations, label=text, color=color, ls=dashes, capsize=2)
+        axes.set_title(NETS[net].partition(" (")[0].partition(", ")[2], fontsize=10)
+        axes.set_xlabel("% of the recurrent weights left")
+        axes.invert_xaxis()
+    figure.axes[0].set_ylabel("bits per character")
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    svg(figure, folder / "figures" / "fold.svg")
 
 
 def _net(net: str, seeds: Sequence[Any], shares: Sequence[float], further: Sequence[int]) -> list[str]:
