@@ -26,8 +26,8 @@ PAPERS = {
     "stories": "Ours",
 }
 FIGURE = (
-    "Three trained character nets on tiny Shakespeare made smaller: by magnitude, folded, and folded and trained on for "
-    "1,000 steps. Means and deviations over the seeds."
+    "Three trained character nets on tiny Shakespeare made smaller: by magnitude, folded, and folded and trained on "
+    "for 1,000 steps. Means and deviations over the seeds."
 )
 CURVES = {
     ("magnitude", 0): ("by magnitude", "tab:red", ":"),
