@@ -143,7 +143,9 @@ class Characters(Study[Any, Net]):
 
     def make(self, row: Net) -> Mapping[str, Any]:
         if row.precision:
-            return self.measure(row, self.load(row))
+            fast = self.load(row)
+            save(fast, self.file(row))
+            return self.measure(row, fast)
         if row.name == "compact":
             small: Any = compact(self.load(self.shown), self.example_inputs)
             save(small, self.file(row))
@@ -155,7 +157,7 @@ class Characters(Study[Any, Net]):
             "test_bpc": bits_per_symbol(model, self.text.test),
             "units": [model.lstm.hidden_size],
             **sizes(model),
-            "file_bytes": self.file(self.named("compact") if row.precision else row).stat().st_size,
+            "file_bytes": self.file(row).stat().st_size,
         }
 
     def load(self, row: Net, kind: str = "") -> Any:
