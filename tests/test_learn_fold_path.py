@@ -34,23 +34,29 @@ def test_what_was_folded_away_stays_at_zero_under_every_optimizer(optimizer):
     model = tagger(num_layers=2)
     made = OPTIMIZERS[optimizer](model)
     sparsifier = shrunk(model, made)
-    before: dict[str, torch.Tensor] = {name: torch.zeros_like(gone) for name, gone in dead(model).items()}
-    for number, moment in enumerate(MOMENTS, 1):
-        train(model, made, moment - sparsifier.steps_done, first=sparsifier.steps_done)
-        now = dead(model)
-        assert all(bool((now[name] | ~gone).all()) for name, gone in before.items())
-        assert any(int(now[name].sum()) > int(gone.sum()) for name, gone in before.items())
+    structure, parameters = trace(model, tokens()), dict(model.named_parameters())
+    before = structure.dead(parameters)
+    for step in range(1, STEPS + 1):
+        train(model, made, 1, first=step - 1)
+        now = structure.dead(parameters)
+        number = sum(moment <= step for moment in MOMENTS)
+        gone = sum(int(each.sum()) for each in now.values())
+        if step in MOMENTS:
+            assert all(bool((now[name] | ~each).all()) for name, each in before.items())
+            assert gone > sum(int(each.sum()) for each in before.values())
+        else:
+            assert all(torch.equal(now[name], each) for name, each in before.items())
         share = 0.3 ** (number / 3)
         assert share - 0.06 < sparsifier.density() <= share
+        for name, mask in sparsifier.masks.items():
+            parameter = parameters[name]
+            assert not parameter[~mask].any()
+            if optimizer != "lbfgs":
+                assert all(not value[~mask].any() for value in state_values(made, parameter))
         before = now
-    train(model, made, STEPS - MOMENTS[-1], first=MOMENTS[-1])
-    assert all(torch.equal(gone, before[name]) for name, gone in dead(model).items())
-    for name, mask in sparsifier.masks.items():
-        parameter = model.get_parameter(name)
-        assert not parameter[~mask].any() and parameter[mask].all()
-        if optimizer != "lbfgs":
-            assert all(not value[~mask].any() for value in state_values(made, parameter))
     sparsifier.finish()
+    small = srn.compact(model, tokens())
+    torch.testing.assert_close(small(tokens(3)), model(tokens(3)), rtol=1e-5, atol=1e-5)
 
 
 def test_one_fold_in_training_is_that_of_fold_at_that_moment():

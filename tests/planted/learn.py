@@ -13,6 +13,8 @@ SCALER = "test_learn_sparsifier.py::test_grad_scaler_with_a_fused_optimizer"
 SCHEDULES = "test_learn_prune.py::test_schedules_reach_the_sparsity_and_nothing_comes_back"
 SCOPES = "test_learn_prune.py::test_scopes_count_exactly"
 TIES = "test_learn_prune.py::test_ties_go_by_index"
+FOLDS = "test_learn_fold_path.py::test_what_was_folded_away_stays_at_zero_under_every_optimizer"
+SECOND = "test_learn_fold_path.py::test_a_second_fold_is_that_of_the_compacted_net"
 UNITS = "test_learn_shrink.py"
 
 BUGS = (
@@ -190,6 +192,27 @@ BUGS = (
         "int((level.left(order, present) > budget).sum())",
         "int((level.left(order, present) > budget).sum()) - 1",
         (UNITS,),
+    ),
+    Bug(
+        "what was folded away before the last fold is not held",
+        "learn: Folds.advance",
+        "        return True\n",
+        "        return self.frozen\n",
+        (FOLDS,),
+    ),
+    Bug(
+        "a fold does not know of the one before",
+        "learn: Folds._fold",
+        "before = None if self.gone is None else self.gone[0]",
+        "before = None",
+        (SECOND,),
+    ),
+    Bug(
+        "what is out already has a part in the ridge",
+        "learn: Folding._reader",
+        "ridge = ridge * len(out) / max(1, int((~out).sum()))",
+        "ridge = ridge * 1",
+        (SECOND,),
     ),
     Bug(
         "the columns of a unit left out of the count",
