@@ -33,7 +33,7 @@ def check_metric(kind: str, optimizer: Optimizer) -> None:
     known = ", ".join(each.__name__ for each in _RULES)
     raise ValueError(
         f"{kind}: the proximal step needs to know how far a step of {type(optimizer).__name__} moves each weight for a "
-        f"gradient, and it does not.\nKnown are {known}; or use target=, which needs no metric, or "
+        f"gradient, and it does not.\nKnown are {known}; or use Shrink(to=), which needs none, or "
         'update="subgradient".'
     )
 
