@@ -233,13 +233,6 @@ STRANGERS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def _list_of_states(m: Any, x: Tensor) -> Tensor:
-    states = [x.new_zeros(x.shape[0], 5)] * 3
-    for t in range(x.shape[1]):
-        states.append(m.c(x[:, t], torch.stack(states[-3:], 1).mean(1)))
-    return torch.stack(states[3:], 1)
-
-
 def _another_first_round(m: Any, x: Tensor) -> Tensor:
     z, f = m.z(x).tanh(), m.f(x).sigmoid()
     c, out = None, []
@@ -250,12 +243,6 @@ def _another_first_round(m: Any, x: Tensor) -> Tensor:
 
 
 STRANGE: dict[str, tuple[Any, ...]] = {
-    "list of states": (
-        lambda: Function(_list_of_states, c=nn.GRUCell(4, 5)),
-        lambda: R(2, 9, 4),
-        {},
-        "past steps in one",
-    ),
     "another first round": (
         lambda: Function(_another_first_round, z=L(4, 5), f=L(4, 5)),
         lambda: R(2, 9, 4),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from program_models import REFUSED, STREAMS
+from program_neighbours import NOT_NEIGHBOURS
 from program_strangers import STRANGE, Record
 from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.program.capture import NotAProgram
@@ -28,9 +29,9 @@ def made(case: tuple[Any, ...], rows: int = 2) -> tuple[nn.Module, Any, Any]:
     return model, given, make_program(model, given, **(options[0] if options else {}))
 
 
-@pytest.mark.parametrize("name", (REFUSED | STRANGE))
+@pytest.mark.parametrize("name", (REFUSED | STRANGE | NOT_NEIGHBOURS))
 def test_what_needs_the_whole_sequence_is_refused_by_a_sentence(name: str) -> None:
-    *_, sentence = case = (REFUSED | STRANGE)[name]
+    *_, sentence = case = (REFUSED | STRANGE | NOT_NEIGHBOURS)[name]
     with pytest.raises(NotAProgram, match=sentence):
         made(case)
 

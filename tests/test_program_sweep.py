@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from program_cases import inputs_for
 from program_models import STEPS, STREAMS, Policy
+from program_neighbours import NEIGHBOURS
 from program_runs import apart, equal, furthest, inputs_of, stepped, whole_call
 from program_strangers import STRANGERS
 from sparsernn.runtime.layers import accelerate
@@ -62,9 +63,9 @@ def test_the_steps_are_the_whole_call(name: str, rows: int) -> None:
         assert max(furthest(made, stepped(made, small.step, inputs, single=True), whole)) <= 0.3
 
 
-@pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.parametrize("name", STRANGERS | NEIGHBOURS)
 def test_the_steps_of_other_peoples_models_are_the_whole_call(name: str) -> None:
-    model, made, stream = opened(STRANGERS[name], 2)
+    model, made, stream = opened((STRANGERS | NEIGHBOURS)[name], 2)
     exact, inputs = Interpreter(made.program), inputs_of(made, 96)
     whole = whole_call(model, made, inputs, torch.float64)
     for _ in range(2):

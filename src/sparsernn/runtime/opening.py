@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def make_stream(
         raise _refused(own, why if failure is None or _is_found(error) else failure) from error
 
 
-_FAILURES = (RuntimeError, TypeError, ValueError, IndexError, AttributeError)
+_FAILURES = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError, ArithmeticError)
 
 
 def _chain(own: nn.Module, exact: nn.Module | None, batch: int, example: Any) -> tuple[Stream | None, Any, str | None]:
@@ -92,9 +93,11 @@ def _program(
     first = next((leaf for leaf in tree_leaves(example) if isinstance(leaf, Tensor)), None)
     if first is None:
         leaf = next(iter(tree_leaves(example)), None)
+        name = type(leaf).__name__
+        cure = f", or after torch.export.register_dataclass({name})" if is_dataclass(leaf) else ""
         raise TypeError(
-            f"stream: example holds {type(leaf).__name__}, no tensor: give the model's inputs; several in one "
-            "argument as a tuple, a named tuple or a dict."
+            f"stream: example holds {name}, no tensor: give the model's inputs; several in one argument as a tuple, "
+            f"a named tuple or a dict{cure}."
         )
     rows = 1 if time == 0 or (time is None and states is None and not _batch_first(own) and _has_stacks(own)) else 0
     size = first.shape[rows] if first.dim() > rows else batch

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .capture import NotAProgram
 from .operations import BINARY, UNARY
 from .program import BOOL, CONSTANT, FLOAT, INPUT, INT, STATE, WORK, Buffer, Clock, Operation, Port, Program, View
 
@@ -16,13 +17,14 @@ Operand = Tensor | float | None
 
 
 def dtype_of(tensor: Tensor) -> str:
-    """ "float", "int" or "bool"; TypeError for complex and quantised numbers."""
+    """ "float", "int" or "bool"; NotAProgram for complex and quantised numbers."""
     if tensor.is_floating_point():
         return FLOAT
     if tensor.dtype == torch.bool:
         return BOOL
     if tensor.is_complex() or tensor.is_quantized:
-        raise TypeError(f"{tensor.dtype} numbers")
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise NotAProgram(f"it computes with {kind} numbers: write complex ones as two real parts.")
     return INT
 
 

@@ -24,6 +24,16 @@ _TORCH = os.path.dirname(torch.__file__)
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
+# Operations that torch makes of others, which have rules where these have none.
+_COMPOSED = ("diff", "outer", "inner", "tensordot")
+
+
+def _in_parts() -> dict[Any, Callable[..., Any]]:
+    packets = [getattr(torch.ops.aten, name) for name in _COMPOSED]
+    found = [getattr(packet, name) for packet in packets for name in packet.overloads() if "out" not in name]
+    return {op: op.decompose for op in found if op._can_decompose()}
+
+
 class NotAProgram(RuntimeError):
     """The model does something that one time step can't do; the message says what, where, and what helps."""
 
@@ -94,7 +104,9 @@ def capture(
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
-            graph = make_fx(whole, tracing_mode="real", pre_dispatch=True, record_stack_traces=sources)(*leaves)
+            graph = make_fx(whole, _in_parts(), tracing_mode="real", pre_dispatch=True, record_stack_traces=sources)(
+                *leaves
+            )
         except RuntimeError as error:
             if "tracing tensor" not in str(error):
                 raise
@@ -131,6 +143,9 @@ def _calls(graph: fx.GraphModule, leaves: Sequence[Tensor]) -> tuple[list[Call],
         elif getattr(node.target, "__name__", "") == "getitem":
             source, part = node.args
             refs[node], values[node] = Ref(refs[source].call, part), values[source][part]
+        elif not isinstance(node.target, torch._ops.OpOverload):
+            _switched(node)
+            refs[node] = values[node] = None
         else:
             args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
             result = values[node] = node.target(*args, **kwargs)
@@ -138,6 +153,22 @@ def _calls(graph: fx.GraphModule, leaves: Sequence[Tensor]) -> tuple[list[Call],
             refs[node] = Ref(len(calls))
             calls.append(Call(node.target, _by_name(node.target, args, kwargs), _snapshot(result), _line(node)))
     raise AssertionError("a graph ends with its output")
+
+
+def _switched(node: fx.Node) -> None:
+    """Calls that are no operations: switching gradients off and on changes nothing, all else does."""
+    name = getattr(node.target, "__name__", str(node.target))
+    if name == "_set_grad_enabled":
+        return
+    if isinstance(node.target, type):
+        raise NotAProgram(
+            f"its output is of class {name}: return tensors, tuples, named tuples or dicts, or make the class known by "
+            f"torch.export.register_dataclass({name})."
+        )
+    where = f" ({line})" if (line := _line(node)) else ""
+    if "autocast" in name:
+        raise NotAProgram(f"forward switches autocast on{where}: a step computes in float32, without it.")
+    raise NotAProgram(f"{name}{where} is not among the operations that a step program has.")
 
 
 def _by_name(target: Any, args: Any, kwargs: Any) -> dict[str, Any]:

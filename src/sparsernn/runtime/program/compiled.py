@@ -81,7 +81,7 @@ class Compiled:
         self._fields = (ctypes.c_int64 * 2)(ctypes.addressof(self._list), len(operations) // 2)
         self._argument = ctypes.c_int64(ctypes.addressof(self._fields))
         self._run = function("kernels.steps.run", 1)
-        self._outputs = tuple(view.of(memory[name]) for name, view in plan.outputs)
+        self._outputs = tuple(view.of({**memory, **code.constants}[name]) for name, view in plan.outputs)
         self._truths = [program.buffers[p.view.buffer].dtype == BOOL for p in program.outputs]
         flags = [None if always(p.clock) else 2 + 3 * plan.clocks.index(p.clock) + 2 for p in program.outputs]
         self._flags = flags if any(flag is not None for flag in flags) or any(self._truths) else None

@@ -26,6 +26,11 @@ def written(first: Capture, second: Capture) -> set[int]:
     return {call for (call, n), m in zip(found[0].items(), found[1].values()) if n == m}  # not those that a loop fills
 
 
+def written_calls(calls: Sequence[Call]) -> set[int]:
+    """The calls into whose results, or views of them, later ones write."""
+    return set(_roots(calls))
+
+
 def _roots(calls: Sequence[Call]) -> dict[int, int]:
     """Calls whose result, or a view of it, is written in place, in their order, and how often it is."""
     count: dict[int, int] = {}

@@ -18,6 +18,7 @@ from .capture import Call, Capture, NotAProgram, Ref
 from .constants import OF_A_SHAPE, clock_for, counted, written
 from .program import INPUT, STATE, Clock
 from .values import CONST, GONE, HELD, NOW, SEQUENCE, Value
+from .windows import delayed, ends_early
 
 Rule = Callable[["Step"], Any]
 _RANDOM = ("rand", "normal", "bernoulli", "multinomial", "poisson", "exponential", "dropout")
@@ -209,7 +210,7 @@ class Elimination:
         in_place = step.name.endswith("_") and not step.name.startswith("_")
         if not in_place and all(v.kind == CONST for v in step.values):
             return self._constant(step)
-        rule: Rule | None = self.rules.get(step.name.removesuffix("_"))
+        rule: Rule | None = self.rules.get(step.name.removesuffix("_") if in_place else step.name)
         if rule is None:
             step.fail("is not among the operations that a step program has.")
         if in_place:
@@ -224,6 +225,8 @@ class Elimination:
                 return first
             if "empty" in step.name:  # whatever was there
                 first, second = torch.zeros_like(first), torch.zeros_like(second)
+            if first.layout != torch.strided:
+                step.fail("gives a sparse tensor: make it dense.")
             axis = differing(first.shape, second.shape, step.fail)
             if axis is not None:
                 start = first.narrow(axis, 0, 1)
@@ -247,6 +250,11 @@ class Elimination:
             step.fail("writes into a constant in place, which a step program does not follow: use torch.cat or where.")
         step.name = step.name.removesuffix("_")
         result = rule(step)
+        if target.kind == SEQUENCE and ends_early(target, step.steps):
+            step.fail("leaves out the last steps, which a stream does not know for the last.")
+        if isinstance(result, Value) and result.kind == target.kind == SEQUENCE:
+            late = result.clock.every == target.clock.every and result.clock.first < target.clock.first
+            result = delayed(self.build, result, target.clock) if late else result
         tensor = step.tensor(result)
         if isinstance(result, Value) and result.moves and result.clock != target.clock:
             step.fail("writes into a tensor whose steps come at another time.")

@@ -68,8 +68,10 @@ class Interpreter:
             start = inputs[1]
             row = (number - o.clock.first) // o.clock.every
             results = start[row] if isinstance(start, Tensor) else torch.full_like(outputs[0], start)
-        elif o.kind in ("where", *_NUMBERS_FIRST) and not isinstance(inputs[0], Tensor):
-            results = OPERATIONS[o.kind](torch.as_tensor(inputs[0]).to(outputs[0]), *inputs[1:])
+        elif o.kind == "where" or (o.kind in _NUMBERS_FIRST and not isinstance(inputs[0], Tensor)):
+            # Numbers as they are: torch would round two of them to its default, float32.
+            like: Any = {"dtype": outputs[0].dtype, "device": outputs[0].device}
+            results = OPERATIONS[o.kind](*(v if isinstance(v, Tensor) else torch.as_tensor(v, **like) for v in inputs))
         else:
             results = OPERATIONS[o.kind](*inputs, **o.options)
         for output, result in zip(outputs, (results,) if isinstance(results, Tensor) else results, strict=True):

@@ -12,8 +12,8 @@ from .capture import Call, NotAProgram, Ref
 from .eliminate import Elimination
 from .patterns import Leaf, patterns
 from .program import EACH_STEP, Clock
-from .rules.windows import delayed
 from .values import CONST, NOW, SEQUENCE, Elements, Value
+from .windows import delayed
 
 _NO_LOOP = (
     "its operations depend on the length of the sequence in another way than by a loop with one round a step, all of "
@@ -83,6 +83,9 @@ def _repeats(names: list[str], start: int, size: int) -> int:
     return count
 
 
+Carry = tuple[int, int | None, tuple[Any, ...]]  # a leaf's place, part and start
+
+
 @dataclass
 class _Slot:
     """One step's place in a tensor that the loop fills."""
@@ -98,7 +101,7 @@ class _Round:
     work: Elimination
     loop: Loop
     values: list[Any] = field(default_factory=list)
-    carried: dict[tuple[int, int | None], tuple[Tensor, Any]] = field(default_factory=dict)
+    carried: dict[Carry, list[Tensor]] = field(default_factory=dict)  # of one round back, of two, ...
     filled: dict[int, tuple[int, Value]] = field(default_factory=dict)
     clock: Clock = EACH_STEP
 
@@ -169,19 +172,21 @@ class _Round:
         """A state for what a round reads of the round before."""
         if leaf.kind != "carry":
             return
-        work, key = self.work, (leaf.place, leaf.part)
-        start = work.value(leaf.start) if isinstance(leaf.start, (Ref, Tensor)) else None
-        if not isinstance(start, Value) or start.kind != CONST or start.data is None:
-            raise NotAProgram(
-                "a loop over time begins with a value that is not constant: where it is an input, name it in states=, "
-                "beside time=."
-            )
+        work, key = self.work, (leaf.place, leaf.part, leaf.start)
         if key in self.carried:
             return
         result = work.first.calls[self.loop.start + leaf.place].result
         shape = (result if leaf.part is None else result[leaf.part]).shape
-        tensor = work.build.state("carried", shape, start.data, start.data.expand(shape).contiguous())
-        self.carried[key] = tensor, None
+        states = []
+        for item in reversed(leaf.start):  # round 0 reads what is the furthest back
+            start = work.value(item) if isinstance(item, (Ref, Tensor)) else None
+            if not isinstance(start, Value) or start.kind != CONST or start.data is None:
+                raise NotAProgram(
+                    "a loop over time begins with a value that is not constant: where it is an input, name it in "
+                    "states=, beside time=."
+                )
+            states.append(work.build.state("carried", shape, start.data, start.data.expand(shape).contiguous()))
+        self.carried[key] = states
 
     def _argument(self, leaf: Leaf) -> Any:
         if leaf.kind == "list":
@@ -190,7 +195,7 @@ class _Round:
             value = self.values[leaf.place]
             return value if leaf.part is None else value[leaf.part]
         if leaf.kind == "carry":
-            return Value(NOW, self.carried[leaf.place, leaf.part][0], None, self.clock)
+            return Value(NOW, self.carried[leaf.place, leaf.part, leaf.start][-1], None, self.clock)
         if leaf.kind == "element":
             elements: Elements = self._outside(leaf)
             return self._current(elements.sequence, elements.keep)
@@ -237,11 +242,12 @@ class _Round:
     def _hand_over(self) -> None:
         """What the round made becomes what the next one reads, all at once."""
         build = self.work.build
-        ours = {build.view(tensor).buffer for tensor, _ in self.carried.values()}
+        ours = {build.view(tensor).buffer for states in self.carried.values() for tensor in states}
         made = []
-        for (place, part), (tensor, _) in self.carried.items():
+        for (place, part, _), states in self.carried.items():
             value = self.values[place] if part is None else self.values[place][part]
             new = value.tensor
-            made.append((tensor, build.copied(new, self.clock) if build.view(new).buffer in ours else new))
-        for tensor, new in made:
-            build.emit("copy", (new,), (tensor,), self.clock)
+            made.append((states, build.copied(new, self.clock) if build.view(new).buffer in ours else new))
+        for states, new in made:
+            for tensor, newer in zip(reversed(states), [*reversed(states[:-1]), new]):
+                build.emit("copy", (newer,), (tensor,), self.clock)

@@ -13,15 +13,16 @@ from .capture import Call, Ref
 
 @dataclass(frozen=True)
 class Leaf:
-    """One argument. kind: "local" (result of call `place` in the same round), "carry" (in the round before; `start` is
-    what round 0 has there), "outer" (`item`, the same in each round), "element" (part t of `item` in round t), "index"
-    (the number t + `item`), "list" (of leaves, `item`), "other" (`item`, no tensor)."""
+    """One argument. kind: "local" (result of call `place` in the same round), "carry" (`back` rounds before; `start` is
+    what the first `back` rounds have there), "outer" (`item`, the same in each round), "element" (part t of `item` in
+    round t), "index" (the number t + `item`), "list" (of leaves, `item`), "other" (`item`, no tensor)."""
 
     kind: str
     item: Any = None
     place: int = 0
     part: int | None = None
-    start: Any = None
+    start: tuple[Any, ...] = ()
+    back: int = 0
 
     def leaves(self) -> Iterator[Leaf]:
         """Itself, or what is in the list."""
@@ -56,17 +57,16 @@ def _leaf(value: Any, begin: int, size: int, start: int) -> Leaf | None:
     if isinstance(value, Ref) and not value.input and value.call >= start:
         if value.call >= begin:
             return Leaf("local", None, value.call - begin, value.part)
-        return Leaf("carry", None, value.call - begin + size, value.part) if value.call >= begin - size else None
+        back = -((value.call - begin) // size)
+        return Leaf("carry", None, value.call - begin + back * size, value.part, back=back)
     return Leaf("outer" if isinstance(value, (Ref, Tensor)) else "other", value)
 
 
 def _joined(leaves: Sequence[Leaf | None], given: Sequence[Any]) -> Leaf | None:
     """The one leaf that stands for all rounds."""
-    if any(leaf is None for leaf in leaves[1:]):
+    one = leaves[-1]
+    if one is None or any(leaf is None for leaf in leaves):
         return None
-    first, *rest = leaves
-    one = rest[0]
-    assert one is not None
     if one.kind == "list":
         lists = [leaf.item if leaf is not None and leaf.kind == "list" else None for leaf in leaves]
         if any(items is None or len(items) != len(one.item) for items in lists):
@@ -74,8 +74,10 @@ def _joined(leaves: Sequence[Leaf | None], given: Sequence[Any]) -> Leaf | None:
         parts = [_joined([items[n] for items in lists], [g[n] for g in given]) for n in range(len(one.item))]  # type: ignore[index]
         return None if None in parts else Leaf("list", tuple(parts))
     if one.kind == "carry":
-        same = all(_equal(leaf, one) for leaf in rest)
-        return replace(one, start=given[0]) if same and first is not None and first.kind == "outer" else None
+        first, rest = leaves[: one.back], leaves[one.back :]
+        same = len(rest) > 1 and all(_equal(leaf, one) for leaf in rest)
+        same = same and all(leaf is not None and leaf.kind == "outer" for leaf in first)
+        return replace(one, start=tuple(given[: one.back])) if same else None
     if all(_equal(leaf, one) for leaf in leaves):
         return one
     return _numbered(leaves, given)
@@ -91,7 +93,7 @@ def _numbered(leaves: Sequence[Leaf | None], given: Sequence[Any]) -> Leaf | Non
 
 
 def _equal(one: Leaf | None, two: Leaf) -> bool:
-    if one is None or (one.kind, one.place, one.part) != (two.kind, two.place, two.part):
+    if one is None or (one.kind, one.place, one.part, one.back) != (two.kind, two.place, two.part, two.back):
         return False
     if isinstance(one.item, Tensor) or isinstance(two.item, Tensor):
         return one.item is two.item

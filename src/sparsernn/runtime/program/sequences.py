@@ -13,11 +13,12 @@ from .eliminate import Elimination
 from .examples import Inputs, of_length
 from .loops import eliminate
 from .made import Made, Outputs
+from .merging import merged
 from .program import EACH_STEP, Clock, Port
 from .rules import RULES
-from .rules.windows import delayed
 from .simplify import in_place, reach, started
-from .values import CONST, HELD, SEQUENCE, Value
+from .values import CONST, GONE, HELD, SEQUENCE, Value
+from .windows import delayed
 
 MULTIPLE = 24  # lengths are multiples of it: models fold steps in pairs, threes, fours, sixes and eights
 # Tried in turn; longer ones for what reaches far or has long strides.
@@ -38,13 +39,12 @@ def sequence_program(model: nn.Module, inputs: Inputs, axes: Sequence[int | None
         except Exception as error:  # whatever the model raises at this length
             failure = failure or error
             continue
-        build = Builder()
         try:
-            made = _eliminated(build, runs, inputs, axes, lengths, delay)
-        except NotAProgram as error:
-            if _long_enough(build, lengths):
-                raise
-            failure = error
+            build, made = _tried(runs, inputs, axes, lengths, delay)
+        except _Found as found:
+            if _long_enough(found.build, lengths):
+                raise found.error from None
+            failure = found.error
             continue
         if _long_enough(build, lengths):
             return made
@@ -54,6 +54,29 @@ def sequence_program(model: nn.Module, inputs: Inputs, axes: Sequence[int | None
         text = (str(failure).splitlines() or [type(failure).__name__])[0]
         raise NotAProgram(f"it fails on its example with {LENGTHS[1][0]} time steps: {text}") from failure
     raise NotAProgram(f"it looks back over more than {LENGTHS[-1][0]} steps.")
+
+
+class _Found(Exception):
+    """Why the runs have no program, and how far that was built."""
+
+    def __init__(self, error: NotAProgram, build: Builder) -> None:
+        super().__init__(str(error))
+        self.error, self.build = error, build
+
+
+def _tried(
+    runs: Sequence[Capture], inputs: Inputs, axes: Sequence[int | None], lengths: tuple[int, int], delay: int
+) -> tuple[Builder, Made]:
+    """The program of the runs; of loops whose first round makes constants as well, with those made before."""
+    first: _Found | None = None
+    for again in (False, True) if len(runs[0].calls) != len(runs[1].calls) else (False,):
+        build = Builder()
+        try:
+            return build, _eliminated(build, [merged(r) for r in runs] if again else runs, inputs, axes, lengths, delay)
+        except NotAProgram as error:
+            first = first or _Found(error, build)
+    assert first is not None
+    raise first
 
 
 def _run(model: nn.Module, inputs: Inputs, axes: Sequence[int | None], steps: int, sources: bool) -> Capture:
@@ -95,6 +118,8 @@ def _eliminated(
     outputs = Outputs()
     for leaf in runs[0].outputs:
         value = work.value(leaf) if isinstance(leaf, (Ref, Tensor)) else None
+        if isinstance(value, Value) and value.kind == GONE:
+            raise NotAProgram(value.why)
         value = None if value is None else _on_time(build, value)
         outputs.add(leaf, None if value is None else _port(build, value, outputs.name, lengths, delay), value)
     program = in_place(build.program(ports, outputs.ports, delay))

@@ -109,9 +109,18 @@ class ProgramStream:
         for name in self._names:
             value: Any = named.get(name.split(".")[0])
             for key in name.split(".")[1:]:
-                value = value.get(key) if isinstance(value, Mapping) else value[int(key)]
+                value = _part(value, key)
             found.append(value)
         return tuple(found)
+
+
+def _part(value: Any, key: str) -> Any:
+    """Of a dict by its key, of a list or tuple by its number, of a named tuple or a dataclass by its name."""
+    if isinstance(value, Mapping):
+        return next((v for k, v in value.items() if str(k) == key), None)
+    if isinstance(value, (list, tuple)) and key.isdigit():
+        return value[int(key)] if int(key) < len(value) else None
+    return getattr(value, key, None)
 
 
 def _shapes(program: Program) -> dict[str, tuple[int, ...]]:

@@ -10,9 +10,9 @@ from torch import Tensor
 from ..eliminate import Rule, Step
 from ..program import Clock
 from ..values import CONST, Value
+from ..windows import window
 from .moves import clock_of
 from .padding import padded
-from .windows import window
 
 
 def _numbers(value: int | Sequence[int], count: int) -> list[int]:

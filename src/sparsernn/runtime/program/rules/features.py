@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..eliminate import Rule, Step, joined
-from ..program import Clock
+from ..program import BOOL, INT, Clock
 from ..values import CONST, Value
 from .moves import clock_of
+from .moves import index as by_constants
 from .pointwise import aligned, pointwise
 
 
@@ -147,7 +148,10 @@ def _two(step: Step, tensors: Sequence[Tensor], letters: Sequence[str], out: str
 
 def embedding(step: Step) -> Value:
     """Rows of a table."""
-    table, tokens = step["weight"], step["indices"]
+    return looked_up(step, step["weight"], step["indices"])
+
+
+def looked_up(step: Step, table: Value, tokens: Value) -> Value:
     if table.kind != CONST:
         step.fail("looks up in a table that the model computes.")
     numbers, rows = step.tensor(tokens), step.tensor(table)
@@ -155,6 +159,28 @@ def embedding(step: Step) -> Value:
         step.fail("looks up the number of the step in a table, which has an end: a stream has none.")
     out = step.build.made("lookup", (numbers, rows), (*numbers.shape, rows.shape[1]), clock_of(tokens), rows)
     return step.gives(out, tokens)
+
+
+def index(step: Step) -> Value:
+    """table[numbers] of a constant table is a lookup; all else picks by constant numbers."""
+    x, given = step["self"], [i for i in step["indices"] if i is not None]
+    rows = given[0] if len(given) == 1 and step["indices"][0] is not None else None
+    numbers = None if rows is None else step.tensor(rows)
+    if rows is None or not rows.moves or numbers is None or numbers.dtype != torch.int64 or step.dim(x) != 2:
+        return by_constants(step)
+    return looked_up(step, x, rows)
+
+
+def one_hot(step: Step) -> Value:
+    """Of each number whether it is 0, 1, ..."""
+    x, count = step["self"], step["num_classes"]
+    if count < 0:
+        step.fail("counts its classes itself: say how many there are.")
+    numbers, build, clock = step.tensor(x), step.build, clock_of(x)
+    classes = build.constant(torch.arange(count, dtype=torch.int64, device="cpu"), "classes")
+    shape = (*numbers.shape, count)
+    same = build.made("eq", (numbers.unsqueeze(-1).expand(shape), classes.expand(shape)), shape, clock, BOOL)
+    return x.but(build.made("copy", (same,), shape, clock, INT), data=None)
 
 
 def softmax(step: Step) -> Value:
@@ -212,6 +238,8 @@ def batch_norm(step: Step) -> Value:
 
 def instance_norm(step: Step) -> Value:
     x = step["input"]
+    if not step["use_input_stats"]:
+        return batch_norm(step)
     step.kept_apart(x, range(2, step.dim(x)), "normalises over")
     return step.fail("is not among the operations that a step program has.")
 
@@ -238,7 +266,8 @@ def attention(step: Step) -> Value:
 
 RULES: dict[str, Rule] = {
     "linear": linear, "matmul": matmul, "mm": matmul, "bmm": matmul, "mv": matmul, "dot": matmul, "addmm": addmm,
-    "baddbmm": addmm, "addmv": addmm, "einsum": einsum, "embedding": embedding, "softmax": softmax,
+    "baddbmm": addmm, "addmv": addmm, "einsum": einsum, "embedding": embedding, "index": index, "one_hot": one_hot,
+    "softmax": softmax,
     "_softmax": softmax, "log_softmax": softmax, "_log_softmax": softmax, "special_softmax": softmax,
     "layer_norm": layer_norm, "rms_norm": layer_norm, "group_norm": group_norm, "batch_norm": batch_norm,
     "instance_norm": instance_norm, "scaled_dot_product_attention": attention,

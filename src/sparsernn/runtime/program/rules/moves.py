@@ -11,7 +11,7 @@ from ..capture import Call
 from ..eliminate import Rule, Step, differing
 from ..program import Clock
 from ..values import CONST, HELD, NOW, Elements, Value
-from .windows import past
+from ..windows import past
 
 
 def same(step: Step) -> Value:
@@ -248,7 +248,7 @@ RULES: dict[str, Rule] = {
     "expand": expand, "expand_as": expand, "broadcast_to": expand,
     "repeat": repeat, "tile": lambda step: repeat(_tiled(step)),
     "split": parts, "split_with_sizes": parts, "chunk": parts, "unsafe_chunk": parts, "unsafe_split": parts,
-    "flip": flip, "index_select": index_select, "index": index,
+    "flip": flip, "index_select": index_select,
 }  # fmt: skip
 
 

@@ -10,8 +10,9 @@ from torch.nn import functional
 from ..eliminate import Rule, Step
 from ..program import Clock
 from ..values import Value
+from ..windows import ends_early
 from .moves import clock_of
-from .slices import begun
+from .slices import LAST, begun
 
 
 def pad(step: Step) -> Value:
@@ -58,6 +59,8 @@ def padded(step: Step, x: Value, sizes: Sequence[int], value: float) -> Value:
             elif front < 0:
                 x = x.but(step.tensor(x), clock=Clock(x.clock.every, x.clock.first - front * x.clock.every),
                           lengths=(x.lengths[0] + front, x.lengths[1] + front))  # fmt: skip
+            if behind > 0 and ends_early(x, step.steps):
+                step.fail(LAST)
             x = x.but(step.tensor(x), lengths=(x.lengths[0] + behind, x.lengths[1] + behind))
         elif front > 0 or behind > 0:
             step.fail("pads a tensor that is the same at each step.")

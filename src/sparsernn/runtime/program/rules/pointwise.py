@@ -12,7 +12,7 @@ from torch import Tensor
 from ..eliminate import Rule, Step, joined
 from ..program import Clock
 from ..values import SEQUENCE, Value
-from .windows import delayed
+from ..windows import delayed
 
 
 def pointwise(step: Step, kind: str, operands: Sequence[Any], options: dict[str, Any] | None = None) -> Value:
@@ -99,6 +99,13 @@ def scaled(step: Step, value: Any, factor: float) -> Any:
     tensor = step.tensor(value)
     clock = value.clock if value.moves else Clock()
     return value.but(step.build.made("mul", (tensor, float(factor)), tensor.shape, clock, tensor), data=None)
+
+
+def _of_truths(rule: Rule) -> Rule:
+    """&, | and ^ of truth values; of whole numbers they are something else."""
+    return lambda step: (
+        rule(step) if step.call.result.dtype == torch.bool else step.fail("works on the bits of numbers.")
+    )
 
 
 def _composed(function: Callable[[Any, Step], Value]) -> Rule:
@@ -211,19 +218,21 @@ BINARY = (
 RULES: dict[str, Rule] = {
     **{name: _unary(name) for name in UNARY},
     **{name: _binary(name) for name in BINARY},
-    "absolute": _unary("abs"), "negative": _unary("neg"), "bitwise_not": _unary("logical_not"),
-    "round": _unary("round"), "bitwise_and": _binary("logical_and"), "bitwise_or": _binary("logical_or"),
-    "__and__": _binary("logical_and"),
-    "__or__": _binary("logical_or"), "special_expit": _unary("sigmoid"), "positive": lambda step: step["self"],
+    "absolute": _unary("abs"), "negative": _unary("neg"), "bitwise_not": _of_truths(_unary("logical_not")),
+    "round": _unary("round"), "special_expit": _unary("sigmoid"), "positive": lambda step: step["self"],
     "gelu": _unary("gelu", "approximate"), "leaky_relu": _unary("leaky_relu", "negative_slope"),
     "softplus": _unary("softplus", "beta", "threshold"), "hardtanh": _clamp, "clamp": _clamp, "clip": _clamp,
     "relu6": _unary("clamp", min=0.0, max=6.0), "clamp_min": _clamp, "clamp_max": _clamp,
     "elu": _elu(1.0, None), "celu": _celu,
     "selu": _elu(1.0507009873554804934193349852946, 1.6732632423543772848170429916717),
     "prelu": _prelu, "pow": _power, "square": lambda step: pointwise(step, "mul", [step["self"], step["self"]]),
+    **dict.fromkeys(("bitwise_and", "__and__"), _of_truths(_binary("logical_and"))),
+    **dict.fromkeys(("bitwise_or", "__or__"), _of_truths(_binary("logical_or"))),
+    **dict.fromkeys(("bitwise_xor", "__xor__"), _of_truths(_binary("ne"))),
     "multiply": _binary("mul"), "subtract": _binary("sub"), "divide": _binary("div"), "true_divide": _binary("div"),
     "rsub": lambda step: pointwise(step, "sub", [step["other"], scaled(step, step["self"], step.get("alpha", 1))]),
     "where": lambda step: pointwise(step, "where", [step["condition"], step["self"], step["other"]]),
+    "isnan": _composed(lambda do, s: do("ne", s["self"], s["self"])), "logical_xor": _of_truths(_binary("ne")),
     "masked_fill": _masked_fill, "glu": _glu,
     "addcmul": _composed(
         lambda do, s: do("add", s["self"], scaled(s, do("mul", s["tensor1"], s["tensor2"]), s["value"]))

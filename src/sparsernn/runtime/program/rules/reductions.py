@@ -143,16 +143,52 @@ def _norm(step: Step) -> Value:
     return total.but(build.made("sqrt", (out,), out.shape, clock))
 
 
-def cumsum(step: Step) -> Value:
-    """Along time; a running sum."""
-    x, dim = step["self"], step["dim"]
-    tensor = step.tensor(x)
-    if x.kind != SEQUENCE or x.axis != dim % tensor.dim():
-        step.fail("sums features one after the other.")
-    frame = tensor.select(dim, 0)
-    total = step.build.state("so_far", frame.shape, tensor)
-    step.build.emit("add", (total, frame), (total,), x.clock)
-    return x.but(total.unsqueeze(dim))
+def _running(kind: str, start: float) -> Rule:
+    """Along time: what `kind` makes of all elements until now."""
+
+    def rule(step: Step) -> Any:
+        x, dim = step["self"], step["dim"]
+        tensor = step.tensor(x)
+        if x.kind != SEQUENCE or x.axis != dim % tensor.dim():
+            step.fail("goes along features, one after the other.")
+        frame, result = tensor.select(dim, 0), step.call.result
+        if tensor.dtype == torch.bool:  # counted
+            frame = tensor = step.build.made("copy", (frame,), frame.shape, x.clock, result)
+        begin = torch.full(frame.shape, start, dtype=torch.float64, device="cpu") if start else None
+        total = step.build.state("so_far", frame.shape, tensor, begin)
+        step.build.emit(kind, (total, frame), (total,), x.clock)
+        so_far = x.but(total.unsqueeze(dim))
+        if not step.name.startswith("cumm"):
+            return so_far
+        return [so_far, step.gone("gives the place of a step, which a stream has passed.")]
+
+    return rule
+
+
+def _mean_too(step: Step) -> Any:
+    """var_mean and std_mean."""
+    pair = step.name
+    step.name = pair.removesuffix("_mean")
+    apart = _deviation(step)
+    return [apart, reduced(step, "mean", step["self"], step.get("dim"), bool(step.get("keepdim", False)))]
+
+
+def _truth(kind: str) -> Rule:
+    """any and all over features."""
+
+    def rule(step: Step) -> Value:
+        x = step["self"]
+        tensor, clock = step.tensor(x), clock_of(x)
+        dims = step.get("dim")
+        step.kept_apart(x, range(tensor.dim()) if dims is None else [dims] if isinstance(dims, int) else dims, "joins")
+        build = step.build
+        truth = build.made("ne", (tensor, 0.0), tensor.shape, clock, BOOL)
+        number = build.made("copy", (truth,), truth.shape, clock)
+        found = reduced(step, kind, x.but(number, data=None), dims, bool(step.get("keepdim", False)))
+        out = step.tensor(found)
+        return found.but(build.made("gt", (out, 0.5), out.shape, clock, BOOL))
+
+    return rule
 
 
 def pooled(step: Step) -> Value:
@@ -167,6 +203,9 @@ def pooled(step: Step) -> Value:
 RULES: dict[str, Rule] = {
     **{name: reduction(name) for name in ("sum", "mean", "amax", "amin", "prod")},
     "max": reduction("amax"), "min": reduction("amin"), "argmax": _argument("amax"), "argmin": _argument("amin"),
-    "var": _deviation, "std": _deviation, "linalg_vector_norm": _norm, "norm": _norm, "cumsum": cumsum,
+    "var": _deviation, "std": _deviation, "linalg_vector_norm": _norm, "norm": _norm,
+    "cumsum": _running("add", 0.0), "cumprod": _running("mul", 1.0),
+    "cummax": _running("maximum", -inf), "cummin": _running("minimum", inf), "var_mean": _mean_too,
+    "std_mean": _mean_too, "any": _truth("amax"), "all": _truth("amin"),
     "adaptive_avg_pool1d": pooled, "adaptive_avg_pool2d": pooled,
 }  # fmt: skip

@@ -10,9 +10,11 @@ from torch import Tensor
 from ..eliminate import Rule, Step, joined
 from ..program import Clock
 from ..values import CONST, NOW, SEQUENCE, Elements, Value
+from ..windows import delayed, ends_early, past
 from .moves import picked
 from .pointwise import aligned
-from .windows import delayed, past
+
+LAST = "puts something else in the place of the last steps, which a stream does not know for the last."
 
 
 def select(step: Step) -> Value:
@@ -76,18 +78,20 @@ def latest(step: Step, x: Value, back: int) -> Value:
 def cut(step: Step) -> Value:
     """x[:, a:b:c]: later, less often; what is left out at the end asks nothing of a step."""
     x, dim = step["self"], step["dim"]
-    start, end, every = step["start"] or 0, step["end"], step.get("step", 1)
+    start, end, every = step["start"] or 0, step.get("end"), step.get("step", 1)
     tensor = step.tensor(x)
     dim %= tensor.dim()
+    other = step.other.args.get("end")
     if step.name == "narrow":
-        end = start + step["length"]
+        end, other = (begin + run.args["length"] or None for begin, run in
+                      ((start, step.call), (step.other.args["start"], step.other)))  # fmt: skip
     if x.axis != dim:
         end = tensor.shape[dim] if end is None else end
         return x.but(tensor[(slice(None),) * dim + (slice(start, end, every),)], data=None)
     if not x.moves:
         return step.gives(tensor, x) if step.axis() is not None else step.fail("takes a fixed number of steps.")
     if step.axis() is None:
-        return _last_few(step, x, start, end, every)
+        return _last_few(step, x, start, (end, other), every)
     sizes = _sizes(step, x)
     begin = start + sizes[0] if start < 0 else start
     other = step.other.args["start"] or 0
@@ -97,20 +101,19 @@ def cut(step: Step) -> Value:
     return step.gives(tensor, x, clock=clock)
 
 
-def _last_few(step: Step, x: Value, start: int, end: int | None, every: int) -> Value:
+def _last_few(step: Step, x: Value, start: int, ends: tuple[int | None, int | None], every: int) -> Value:
     """x[:, -n:]: the last n elements, with an axis of their own."""
     sizes = _sizes(step, x)
     assert x.axis is not None
     count = step.shapes()[0][x.axis]
-    ends = {size - min(size if e is None else (e + size if e < 0 else e), size)
-            for size, e in zip(sizes, (end, step.other.args.get("end")))}  # fmt: skip
+    behind = {size - min(size if e is None else (e + size if e < 0 else e), size) for size, e in zip(sizes, ends)}
     begins = {size - (s + size if s < 0 else s) for size, s in zip(sizes, (start, step.other.args["start"] or 0))}
-    if len(ends) > 1 or len(begins) > 1:
+    if len(behind) > 1 or len(begins) > 1:
         return step.gone("takes fixed steps of the sequence, which a stream has passed.")
     x = settled(step, x)
     assert x.axis is not None
     rows = begins.pop()
-    ring = past(step.build, x, rows)[0 : rows - ends.pop() : every]
+    ring = past(step.build, x, rows)[0 : rows - behind.pop() : every]
     assert len(ring) == count
     clock = Clock(x.clock.every, x.clock.first + (rows - 1) * x.clock.every)
     return Value(NOW, ring.movedim(0, x.axis), None, clock)
@@ -215,6 +218,8 @@ def _after_each_other(step: Step, values: Sequence[Value], dim: int) -> Value:
             start = frames.expand(data.shape[dim], *step.tensor(x).select(dim, 0).shape)
         x = begun(step, x, data.shape[dim], start)
     end = sum(step.tensor(v).shape[dim] for v in values[moving[0] + 1 :])
+    if end and ends_early(x, step.steps):
+        step.fail(LAST)
     return x.but(step.tensor(x), lengths=(x.lengths[0] + end, x.lengths[1] + end))
 
 

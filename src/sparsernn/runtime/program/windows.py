@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..builder import Builder
-from ..capture import NotAProgram
-from ..program import Clock
-from ..values import Value
+from .builder import Builder
+from .capture import NotAProgram
+from .program import Clock
+from .values import Value
 
 
 def past(build: Builder, value: Value, rows: int) -> Tensor:
@@ -29,6 +29,11 @@ def past(build: Builder, value: Value, rows: int) -> Tensor:
     build.emit("push", (frame,), (ring,), value.clock)
     build.pasts[build.view(frame), value.clock, rows] = ring
     return ring
+
+
+def ends_early(value: Value, steps: tuple[int, int]) -> bool:
+    """Whether a step was cut off at its end: its next element would still be one of the sequence's own."""
+    return any(n * value.clock.every + value.clock.first <= size - 1 for n, size in zip(value.lengths, steps))
 
 
 def window(build: Builder, value: Value, size: int, dilation: int = 1, every: int = 1) -> tuple[Tensor, Clock]:
