@@ -33,6 +33,12 @@ Causal models drawn at random: convolutions with dilations and strides, norms, c
 Each is run step by step, twice: in float64 within 1e-10 of its whole call, and compiled within four times what float32
 costs torch, or 1e-5."""
 
+IN_C = """## Step programs in C
+
+Programs drawn at random, operation by operation: products with zeros of many patterns, recurrent layers, norms,
+windows, clocks; half of them in int8, half of these with fixed scales. Compiled here, by turns with and without vectors
+and optimisation, each has to give the bits of its reference, which has to agree with the program in float64."""
+
 PLANTED = """## Planted bugs
 
 A test suite is worth what it catches. Each line is a mistake that is easy to make, planted in the source alone; the
@@ -53,6 +59,7 @@ def checks_page(results: Path, target: Path) -> None:
         ("compositions", _compositions),
         ("untraceable", _untraceable),
         ("programs", _programs),
+        ("export_c", _in_c),
         ("planted_bugs", _planted),
         ("paper_steps", _paper_steps),
     )
@@ -88,6 +95,12 @@ def _programs(content: dict[str, Any]) -> str:
     again = f"python tests/compositions.py --of programs --cases {content['cases']} --record FILE"
     count = f"{content['cases']:,} models, {len(content['mismatches'])} of which differ."
     return "\n".join([PROGRAMS, "", count, "", f"Again: `{again}`; {_where(content)}.", ""])
+
+
+def _in_c(content: dict[str, Any]) -> str:
+    again = f"python tests/compositions.py --of c --cases {content['cases']} --record FILE"
+    count = f"{content['cases']:,} programs, {len(content['mismatches'])} of which differ."
+    return "\n".join([IN_C, "", count, "", f"Again: `{again}`; {_where(content)}.", ""])
 
 
 def _planted(content: dict[str, Any]) -> str:

@@ -211,6 +211,7 @@ if __name__ == "__main__":
     import generate_graphs
     from checks import checks_page
     from claim_pages import claims_page, fold_page
+    from devices_page import digits_table
     from gate_study import gates_page
     from reber_study import darji_page
     from runtime_pages import figure1_page, speed_page
@@ -236,4 +237,5 @@ if __name__ == "__main__":
     fill(ROOT / "docs" / "spoken-digits.md", digits_section(found))
     fill(ROOT / "docs" / "intrinsic-structures.md", ptb_section(found))
     fill(ROOT / "docs" / "streams.md", packages_section(ROOT / "results"))
+    fill(ROOT / "docs" / "devices.md", digits_table(ROOT / "results"))
     fill(ROOT / "docs" / "bidaf.md", bidaf_section(found, ROOT / "results" / "benchmarks"))

@@ -17,6 +17,7 @@ import random
 import sys
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from contracts.test_fuzz import check
 from contracts.untraceable import changed
 from sparsernn.files import write_atomically
 from sparsernn_studies.results import surroundings
-from test_export_fuzz import first_differing_step
+from test_export_fuzz import SETTINGS, differing_steps
 from test_program_random import check as streamed
 
 SHARES = (0.0, 0.3, 0.7, 1.0)
@@ -68,16 +69,30 @@ def misstepped(number: int) -> dict[str, Any] | None:
     return None
 
 
-def miscompiled(number: int) -> dict[str, Any] | None:
-    """How program `number` of test_export_fuzz.py, as C, differs from its oracle, None if it does not."""
-    try:
-        step = first_differing_step(number)
-    except Exception as error:
-        return {"case": number, "error": f"{type(error).__name__}: {error}"[:1000]}
-    return {"case": number, "step": step} if step else None
+TOGETHER = 50  # programs that one compiler call takes
 
 
-OF = {"compositions": mismatch, "untraceable": untraceable, "programs": misstepped, "c": miscompiled}
+def miscompiled(numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """How these programs of test_export_fuzz.py, as C, differ from their oracles."""
+    found: list[dict[str, Any]] = []
+    for begin in range(0, len(numbers), TOGETHER):
+        part = numbers[begin : begin + TOGETHER]
+        flags = SETTINGS[part[0] // TOGETHER % len(SETTINGS)]
+        try:
+            found += [{"case": n, "step": step, "flags": flags} for n, step in differing_steps(part, flags).items()]
+        except Exception as error:
+            if len(part) > 1:  # one by one, to know which
+                found += [one for n in part for one in miscompiled([n])]
+                continue
+            found.append({"case": part[0], "error": f"{type(error).__name__}: {error}"[:1000]})
+    return found
+
+
+def each(one: Callable[[int], dict[str, Any] | None]) -> Callable[[Sequence[int]], list[dict[str, Any]]]:
+    return lambda numbers: [found for number in numbers if (found := one(number)) is not None]
+
+
+OF = {"compositions": each(mismatch), "untraceable": each(untraceable), "programs": each(misstepped), "c": miscompiled}
 
 
 def main(arguments: list[str]) -> int:
@@ -98,11 +113,9 @@ def main(arguments: list[str]) -> int:
     while content["cases"] < chosen.cases:
         begin = time.monotonic()
         last = min(content["cases"] + EVERY, chosen.cases)
-        for number in range(content["cases"], last):
-            found = OF[chosen.of](number)
-            if found is not None:
-                content["mismatches"].append(found)
-                print(json.dumps(found), flush=True)
+        for found in OF[chosen.of](range(content["cases"], last)):
+            content["mismatches"].append(found)
+            print(json.dumps(found), flush=True)
         content |= {"cases": last, "seconds": round(content["seconds"] + time.monotonic() - begin, 1), **surroundings()}
         write_atomically(chosen.record, json.dumps(content, indent=2) + "\n")
         print(f"{last} cases, {len(content['mismatches'])} mismatches, {content['seconds']:.0f} s", flush=True)

@@ -153,4 +153,14 @@ def differing(
     return found
 
 
+def check_symbols(folder: Path, name: str) -> None:
+    """NAME.c defines its two functions and constants, and asks for no more than copying and clearing memory."""
+    subprocess.run(["cc", "-O2", "-c", str(folder / f"{name}.c"), "-o", str(folder / "x.o")], check=True)
+    symbols = subprocess.run(["nm", str(folder / "x.o")], capture_output=True, text=True, check=True).stdout
+    kinds = {tuple(line.split()[-2:]) for line in symbols.splitlines()}
+    assert {s for k, s in kinds if k == "T"} == {f"{name}_reset", f"{name}_step"}
+    assert {s for k, s in kinds if k == "U"} <= {"memset", "memcpy", "_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail"}
+    assert {k for k, _ in kinds} <= {"T", "t", "r", "R", "U"}
+
+
 __all__ = ["BOOL", "FLAGS", "INT", "Clock", "Sketch", "chain", "compiled", "differing", "needs_compiler", "thinned"]

@@ -192,6 +192,12 @@ def test_the_page_on_steps_has_the_table_of_the_results():
     assert shown == made
 
 
+def test_the_page_on_devices_has_the_table_of_the_results():
+    text = (ROOT / "docs" / "devices.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"<!-- demo:begin -->\n(.*?)<!-- demo:end -->", text, re.DOTALL)
+    assert shown == runpy.run_path(str(ROOT / "docs" / "devices_page.py"))["digits_table"](ROOT / "results")
+
+
 def test_the_page_of_checks_is_that_of_the_records(tmp_path):
     runpy.run_path(str(ROOT / "docs" / "checks.py"))["checks_page"](ROOT / "results", tmp_path)
     assert (ROOT / "docs" / "checks.md").read_text(encoding="utf-8") == (tmp_path / "checks.md").read_text("utf-8")

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import ctypes
 import re
+import shutil
+import subprocess
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from export_programs import Sketch, chain, compiled, differing, needs_compiler, thinned
+from export_programs import STRICT, Sketch, chain, check_symbols, compiled, differing, needs_compiler, thinned
+from sparsernn.export.agreement import sample
 from sparsernn.export.export_c import export_program
 from sparsernn.export.integers import pack_int8
 from sparsernn.export.places import row_major
+from sparsernn.export.plan import lower
 from sparsernn.export.products import Tables
+from sparsernn.runtime.program.program import Program
 from test_export_chains import programs
 
 CHAINS = ("gru", "projected", "tokens")
@@ -31,26 +38,72 @@ def test_c_gives_the_bits_of_the_oracle(tmp_path, share, batch):
     assert bool(sparse) == (share > 0.5)
 
 
-@needs_compiler
-def test_words_of_four_columns_are_kept_where_the_zeros_come_in_fours(tmp_path):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.GRU(40, 40), nn.Linear(40, 300), nn.Linear(300, 20))
+def thinned_in_words(model: nn.Module) -> nn.Module:
+    """Without 80% of the words of 16 rows and 4 columns."""
     with torch.no_grad():
         for weight in (p for p in model.parameters() if p.dim() == 2):
             for rows in weight.split(16):
                 for word in rows.split(4, 1):
                     word *= float(torch.rand(()) > 0.8)
-    assert differing(tmp_path, {"words": chain(model)}, FLAGS, precision="int8") == {}
-    text = (tmp_path / "words.c").read_text()
-    assert "words_some_words8" in text and "gathered" not in text
+    return model
+
+
+LAYOUTS = {
+    "bytes": lambda: nn.Sequential(nn.GRU(21, 24), nn.Linear(24, 5)),
+    "gathered8": lambda: thinned(nn.Sequential(nn.GRU(24, 40), nn.LSTM(40, 33)), 0.85),
+    "gathered16": lambda: thinned(nn.Sequential(nn.Linear(300, 50), nn.Linear(50, 5)), 0.9),
+    "words8": lambda: thinned_in_words(nn.Sequential(nn.GRU(40, 40), nn.Linear(40, 300))),
+    "words16": lambda: thinned_in_words(nn.Linear(1100, 40)),
+}
+
+
+def layouts() -> dict[str, Program]:
+    """A program for each layout of int8 matrices."""
+    torch.manual_seed(0)
+    return {name: chain([*make()] if name != "words16" else [make()]) for name, make in LAYOUTS.items()}
+
+
+def kernels_in(folder: Path, names: Iterable[str]) -> set[str]:
+    text = "".join((folder / f"{name}.c").read_text() for name in names)
+    return {kernel for kernel in LAYOUTS if re.search(rf"_(fixed_)?{kernel}\(", text)}
 
 
 @needs_compiler
-def test_more_than_255_columns_are_gathered_by_numbers_of_16_bits(tmp_path):
-    torch.manual_seed(0)
-    model = thinned(nn.Sequential(nn.Linear(300, 50), nn.Linear(50, 5)), 0.9)
-    assert differing(tmp_path, {"wide": chain(model)}, FLAGS, precision="int8") == {}
-    assert "wide_gathered16" in (tmp_path / "wide.c").read_text()
+def test_every_layout_gives_the_bits_of_the_oracle(tmp_path):
+    made = layouts()
+    assert differing(tmp_path, made, FLAGS[:2], precision="int8") == {}
+    assert kernels_in(tmp_path, made) == set(LAYOUTS)
+
+
+@needs_compiler
+@pytest.mark.parametrize("flags", [["-O1", "-march=native"], ["-O1", "-DPORTABLE"]], ids=["vectors", "portable"])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_sanitizers_find_nothing_in_any_layout(tmp_path, flags, fixed):
+    made = layouts()
+    for name, program in made.items():
+        export_program(program, tmp_path, name, "int8", calibrate=some_runs(program) if fixed else None)
+    assert kernels_in(tmp_path, made) == set(LAYOUTS)
+    calls = "".join(f"    if ({name}_test()) return {k};\n" for k, name in enumerate(made, 1))
+    body = "".join(f'#include "{name}{end}"\n' for name in made for end in (".c", "_test.c"))
+    (tmp_path / "all.c").write_text(f"{body}int main(void)\n{{\n{calls}    return 0;\n}}\n")
+    own = [f for f in flags if f != "-DPORTABLE"] + [f"-D{name}_W=1" for name in made if "-DPORTABLE" in flags]
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    subprocess.run(["cc", *STRICT, *own, *sanitizers, str(tmp_path / "all.c"), "-o", str(tmp_path / "run")], check=True)
+    assert subprocess.run([str(tmp_path / "run")]).returncode == 0
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("nm") is None, reason="there is no nm")
+def test_no_layout_allocates_or_has_a_global_that_can_be_written(tmp_path):
+    for name, program in layouts().items():
+        export_program(program, tmp_path, name, "int8")
+        check_symbols(tmp_path, name)
+
+
+def some_runs(program: Program, scale: float = 1.0) -> list[list[list[np.ndarray]]]:
+    """Two sequences of random steps."""
+    given = sample(lower(program), 40, seed=3)
+    return [[[scale * x for x in step] for step in part] for part in (given[:25], given[25:])]
 
 
 @needs_compiler

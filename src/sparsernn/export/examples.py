@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from ..runtime.program.examples import of_kind, of_length
+from ..runtime.program.examples import inputs_of, of_kind, of_length
 from ..runtime.program.made import Made
 
 STEPS = 16  # of an example of our own
@@ -75,6 +75,62 @@ def step_inputs(made: Made, steps: int) -> list[list[np.ndarray]]:
         whole = of_length(made.inputs, made.axes, steps, 0)
         frames = lambda t: [x if a is None else x.select(a, t) for x, a in zip(whole, made.axes)]  # noqa: E731
     return [[_array(x) for x, state in zip(frames(t), states) if not state] for t in range(steps)]
+
+
+def runs_of(model: nn.Module, made: Made, batches: Any, batch: int) -> Iterator[list[list[np.ndarray]]]:
+    """Each sequence of the batches as steps, `batch` of them side by side; of a model that takes one step itself all
+    batches are one sequence.
+
+    batches: inputs as the model takes them, each of any number of rows and length; of a list (a DataLoader's batch)
+    only as many items as the example has arguments. Raises TypeError and ValueError, which number the batch.
+    """
+    if isinstance(batches, (str, bytes, dict, nn.Module, Tensor)) or not isinstance(batches, Iterable):
+        raise TypeError(
+            f"export_c: calibrate is {type(batches).__name__}, expected an iterable of batches: a DataLoader, or a "
+            "list of inputs as the model takes them."
+        )
+    given = (_batch(model, made, one, n) for n, one in enumerate(batches, 1))
+    whole = [(x, axis) for x, axis, own in zip(made.inputs.tensors, made.axes, made.inputs.states) if not own]
+    if all(axis is None for _, axis in whole):
+        yield [[_array(x) for x in tensors] for tensors in given]
+        return
+    for tensors in given:
+        rows = [None if x.dim() <= (axis == 0) else int(axis == 0) for x, (_, axis) in zip(tensors, whole)]
+        count = max((x.shape[row] for x, row in zip(tensors, rows) if row is not None), default=1)
+        for begin in range(0, count, batch):
+            numbers = torch.arange(begin, begin + batch)
+            own = [x if row is None else x.index_select(row, numbers % x.shape[row]) for x, row in zip(tensors, rows)]
+            steps = min(x.shape[axis] for x, (_, axis) in zip(own, whole) if axis is not None)
+            yield [
+                [_array(x if axis is None else x.select(axis, t)) for x, (_, axis) in zip(own, whole)]
+                for t in range(steps)
+            ]
+
+
+def _batch(model: nn.Module, made: Made, batch: Any, number: int) -> list[Tensor]:
+    """Its tensors but those of states, on the CPU; what does not fit to the example is refused."""
+    if isinstance(batch, list):
+        batch = tuple(batch[: len(made.inputs.arguments(made.inputs.tensors)[0])])
+    what = f"export_c: batch {number} of calibrate="
+    try:
+        given = inputs_of(model, batch)
+    except (TypeError, IndexError):
+        raise TypeError(f"{what} is {type(batch).__name__}, expected inputs as the model takes them.") from None
+    if given.names != made.inputs.names:
+        raise ValueError(f"{what} has the inputs {', '.join(given.names)}, expected {', '.join(made.inputs.names)}.")
+    found = []
+    sequences = any(axis is not None for axis in made.axes)
+    for name, x, like, axis, own in zip(given.names, given.tensors, made.inputs.tensors, made.axes, made.inputs.states):
+        free = {int(axis == 0), axis} if axis is not None else {0} if sequences else set()
+        sizes = ((k, a, b) for k, (a, b) in enumerate(zip(x.shape, like.shape)) if k not in free)
+        if x.dim() != like.dim() or any(a != b for _, a, b in sizes):
+            raise ValueError(f"{what} has {name} of shape {tuple(x.shape)}, expected one like {tuple(like.shape)}.")
+        if x.is_floating_point() != like.is_floating_point():
+            expected = "floats" if like.is_floating_point() else "whole numbers"
+            raise TypeError(f"{what} has {name} of {x.dtype}, expected {expected}.")
+        if not own:
+            found.append(x.cpu())
+    return found
 
 
 def _array(x: Tensor) -> np.ndarray:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from .._modules import unwrap
+from .._modules import copied, unwrap
+from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from ..runtime.program.capture import NotAProgram
 from ..runtime.program.make import make_program
 from ..runtime.program.program import Program
 from ..runtime.program.steps import States
 from .agreement import Steps, check, sample
 from .blob import blob
-from .examples import first_example, step_inputs, with_batch
+from .calibration import limits_of
+from .examples import first_example, runs_of, step_inputs, with_batch
 from .files import header, source
 from .folder import write_all
 from .footprint import footprint
@@ -28,6 +31,7 @@ from .vectors import vectors_source
 from .wrappers import WRAPPERS
 
 VECTORS = 32  # steps in NAME_test.c
+GATED = (GatedGRU, GatedLSTM, GatedRNN)
 
 
 def export_c(
@@ -44,6 +48,7 @@ def export_c(
     delay: int = 0,
     measure: bool = False,
     wrappers: Sequence[str] = (),
+    calibrate: Iterable[Any] | None = None,
 ) -> dict[str, Any]:
     """Write one time step of a causal model as C99 that needs no library and gives the same bits on every processor.
 
@@ -58,20 +63,26 @@ def export_c(
     step itself: those of the example). time, states, delay: as for `accelerate(model).stream`. measure: compile for
     Cortex-M4, aarch64 and RISC-V and run there, by an emulator (`pip install 'sparsernn[devices]'`; some seconds).
 
+    calibrate: for "int8", batches of inputs (a DataLoader, or a list of what the model takes, of any length and number
+    of rows): the inputs of each product get one scale for good, that of their largest number on the batches, or of a
+    high percentile where that brings less error; numbers beyond it are cut. By default each step has its own scale.
+
     wrappers: what else is written: "c++" (NAME.hpp, a class), "python" (NAME.py, ctypes), "rust" (NAME.rs), "arduino"
     (a library folder), "web" (a page with an AudioWorklet, for a sample in and a sample out).
 
     Returns the content of NAME.json. "flash": bytes of the tables (exact) and of the code (an estimate unless
     measured); "ram": bytes of the state (exact), of the stack (measured); "multiply_adds" of a step; "measured": for
-    each processor bytes of code and stack, and instructions of a step, which are no cycles.
+    each processor bytes of code and stack, and instructions of a step, which are no cycles; "limits": with `calibrate`,
+    the largest number of each product's inputs that is not cut.
 
     Raises ValueError and RuntimeError with the reason where C can't be written, before anything is: for a model in
     training mode or accelerated already, one that can't run step by step, weights that are not finite.
     """
     check_name(name)
-    check_choices(precision, weights, batch)
+    check_choices(precision, weights, batch, calibrate is not None)
     model = unwrap(model)
     check_model(model)
+    model = _with_all_gates(model)
     given = first_example(model, batch) if example is None else example
     try:
         made = make_program(model, given, time, states, delay)
@@ -79,7 +90,26 @@ def export_c(
             made = make_program(model, rows, time, states, delay)
     except NotAProgram as reason:
         raise NotAProgram(f"export_c: {type(model).__name__} can't run step by step: {reason}") from None
-    return export_program(made.program, folder, name, precision, weights, step_inputs(made, VECTORS), measure, wrappers)
+    if calibrate is None:
+        inputs, runs = step_inputs(made, VECTORS), None
+    else:
+        runs = list(runs_of(model, made, calibrate, batch))
+        inputs = list(islice(chain.from_iterable(runs), VECTORS))
+    return export_program(made.program, folder, name, precision, weights, inputs, measure, wrappers, runs)
+
+
+def _with_all_gates(model: nn.Module) -> nn.Module:
+    """`model`, or a copy in which layers without their constant gates have them as zero rows, which cost nothing."""
+    if not any(isinstance(module, GATED) for module in model.modules()):
+        return model
+    model = copied(model)
+    if isinstance(model, GATED):
+        return model.to_dense()
+    for parent in [*model.modules()]:
+        for name, module in parent.named_children():
+            if isinstance(module, GATED):
+                setattr(parent, name, module.to_dense())
+    return model
 
 
 def export_program(
@@ -91,17 +121,20 @@ def export_program(
     inputs: Steps | None = None,
     measure: bool = False,
     wrappers: Sequence[str] = (),
+    calibrate: Iterable[Steps] | None = None,
 ) -> dict[str, Any]:
     """Write `program` as NAME.h, NAME.c, NAME_test.c and NAME.json; returns the content of NAME.json.
 
     inputs: of some steps, each an array for every input, which the oracle is compared on; drawn at random by default.
+    calibrate: sequences of such steps, by which the scales of int8 inputs are fixed.
     """
     check_name(name)
-    check_choices(precision, weights)
+    check_choices(precision, weights, calibrated=calibrate is not None)
     check_numbers(program)
     check_wrappers(wrappers, weights)
     try:
-        plan = lower(program, precision)
+        limits = None if calibrate is None else limits_of(program, calibrate)
+        plan = lower(program, precision, limits)
         plan.filed = weights == "file"
     except Refused as refused:
         raise ValueError(f"export_c: {refused}") from None
@@ -109,6 +142,7 @@ def export_program(
     outputs, errors = check(plan, given, precision)
     text, tests = source(plan, name), vectors_source(plan, name, given[:VECTORS], outputs[:VECTORS])
     report = footprint(plan, name, precision, errors, text, on_processors(plan, name, tests) if measure else {})
+    report |= {} if limits is None else {"limits": limits}
     files = {f"{name}.h": header(plan, name), f"{name}.c": text, f"{name}_test.c": tests}
     try:
         more = {file: made for kind in wrappers for file, made in WRAPPERS[kind](plan, name, files).items()}

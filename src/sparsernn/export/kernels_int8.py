@@ -1,10 +1,13 @@
 """The C of products in int8: words of 16 rows and 4 columns, sums exact in 32 bits in whatever order.
 
 A row of x becomes round(x / s), s = max |x| / 127, at each step; y[r] += sum * (t[r] s), t the scale of the weights of
-row r. A vector holds the sums of some rows, or two partial ones of each: columns 0 and 1, and 2 and 3, of a word.
+row r. Where batches have fixed the scale of x, t has it too, and s is 1, or no number where one of x is not finite.
+A vector holds the sums of some rows, or two partial ones of each: columns 0 and 1, and 2 and 3, of a word.
 """
 
 from __future__ import annotations
+
+from .kernels_quantise import FIXED, NARROW, QUANTISE
 
 VECTORS = """\
 #if $W > 1 && defined(__AVX2__)
@@ -72,56 +75,6 @@ VECTORS = """\
 #define $SUMS_KEEP(p, s) wasm_v128_store(p, s)
 #define $SUMS_ROWS 2
 #endif
-"""
-
-QUANTISE = """\
-#if $W == 8 && defined(__AVX2__)
-#define $NARROW(p, i) { \\
-        const __m256i low = (__m256i)(i & 255); \\
-        const __m128i n = _mm_packs_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1)); \\
-        _mm_storel_epi64((__m128i *)(p), _mm_packus_epi16(n, n)); \\
-    }
-#elif $W > 1
-typedef int8_t $Q __attribute__((vector_size($W)));
-#define $NARROW(p, i) { \\
-        const $Q n = __builtin_convertvector(i, $Q); \\
-        $memcpy(p, &n, $W); \\
-    }
-#endif
-/* q = round(x / s) of `columns` numbers, then zeros up to a multiple of 4. Returns s = max |x| / 127, NaN for a NaN. */
-static float $quantise(const float *x, int8_t *q, int columns)
-{
-    int32_t bits = 0; /* those of sizes are in the order of the sizes, with NaN above all */
-    int c = 0;
-#if $W > 1
-    $I all = {0};
-    for (; c + $W <= columns; c += $W) {
-        const $I size = ($I)$LD(x + c) & 0x7fffffff;
-        const $I larger = size > all;
-        all = (size & larger) | (all & ~larger);
-    }
-    for (int k = 0; k < $W; ++k)
-        bits = all[k] > bits ? all[k] : bits;
-#endif
-    for (; c < columns; ++c) {
-        const int32_t size = $bits(x[c]) & 0x7fffffff;
-        bits = size > bits ? size : bits;
-    }
-    const float most = $float(bits);
-    const float inverse = most > 1e-30f ? 127.0f / most : 0.0f;
-    c = 0;
-#if $W > 1
-    for (; c + $W <= columns; c += $W) {
-        const $I i = ($I)($LD(x + c) * inverse + 12582912.0f);
-        $NARROW(q + c, i)
-    }
-#endif
-    for (; c < columns; ++c)
-        q[c] = (int8_t)($bits(x[c] * inverse + 12582912.0f) & 255);
-    for (; c & 3; ++c)
-        q[c] = 0;
-    return most / 127.0f;
-}
 """
 
 STRIP = """\
@@ -272,10 +225,6 @@ def _strip(name: str, parameter: str, at: str) -> str:
     return STRIP.replace("$NAME", f"${name}").replace("PARAMETER ", parameter).replace("@", at)
 
 
-def _sparse(bits: int) -> str:
-    return _strip(f"some_words{bits}", f"const uint{bits}_t *index, ", "index[k]") + "\n" + _of_width(WORDS, bits)
-
-
 def _of_width(text: str, bits: int) -> str:
     """`text` for columns of so many bits."""
     for name in ("words", "some_words", "gathered"):
@@ -283,14 +232,25 @@ def _of_width(text: str, bits: int) -> str:
     return text.replace("$T ", f"uint{bits}_t ")
 
 
+def _both(name: str, needs: str, text: str) -> dict[str, tuple[tuple[str, ...], str]]:
+    """Kernel `name`, and `fixed_NAME` for inputs whose scale is known beforehand."""
+    fixed = text.replace("$quantise(x, q, columns)", "$fixed(x, q, columns, inverse)")
+    fixed = fixed.replace(f" ${name}(", f" $fixed_{name}(").replace("int columns,", "int columns, float inverse,")
+    return {name: ((needs, "quantise"), text), f"fixed_{name}": ((needs, "fixed"), fixed)}
+
+
 INT8: dict[str, tuple[tuple[str, ...], str]] = {
     "sums": (("each",), VECTORS),
-    "quantise": (("sums",), QUANTISE),
+    "narrow": (("sums",), NARROW),
+    "quantise": (("narrow",), QUANTISE),
+    "fixed": (("narrow",), FIXED),
     "scaled": ((), SCALED),
-    "all words": (("quantise", "scaled"), _strip("all_words", "", "k")),
-    "bytes": (("all words",), BYTES),
-    "gathered8": (("all words",), _of_width(GATHERED, 8)),
-    "gathered16": (("all words",), _of_width(GATHERED, 16)),
-    "words8": (("quantise", "scaled"), _sparse(8)),
-    "words16": (("quantise", "scaled"), _sparse(16)),
+    "all words": (("sums", "scaled"), _strip("all_words", "", "k")),
+    "some words8": (("sums", "scaled"), _strip("some_words8", "const uint8_t *index, ", "index[k]")),
+    "some words16": (("sums", "scaled"), _strip("some_words16", "const uint16_t *index, ", "index[k]")),
+    **_both("bytes", "all words", BYTES),
+    **_both("gathered8", "all words", _of_width(GATHERED, 8)),
+    **_both("gathered16", "all words", _of_width(GATHERED, 16)),
+    **_both("words8", "some words8", _of_width(WORDS, 8)),
+    **_both("words16", "some words16", _of_width(WORDS, 16)),
 }

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from ..runtime.program.program import CONSTANT, STATE, Clock, Operation, Port, Program, View
-from .integers import MOST, WORD, pack_int8
+from .integers import MOST, WORD, Words, pack_int8
 from .maps import Operand, copy
 from .places import NUMPY_TYPES, Memory, Place, row_major
 from .products import Matrix, Tables, pack
+from .rows import Rows, without_zero_rows
 from .source import Source
 
 ARRAYS = {"float": "f", "int": "i", "bool": "b"}
@@ -74,9 +75,12 @@ class Refused(ValueError):
 class Lowering:
     """What the rules of the operations put their steps into."""
 
-    def __init__(self, program: Program, precision: str, direct: Mapping[str, str]) -> None:
-        """direct: input buffers that are read where the caller has them, and the names of those arguments."""
-        self.program, self.precision = program, precision
+    def __init__(
+        self, program: Program, precision: str, direct: Mapping[str, str], limits: Sequence[float] | None = None
+    ) -> None:
+        """direct: input buffers that are read where the caller has them, and the names of those arguments. limits: of
+        the inputs of each product in int8, where batches have fixed them."""
+        self.program, self.precision, self.limits = program, precision, limits
         self.tables = Tables()
         self.sizes = dict.fromkeys([*ARRAYS.values(), SCRATCH, BYTES], 0)
         self.matrices: list[tuple[Matrix, int]] = []  # and how often a step takes the product
@@ -115,17 +119,20 @@ class Lowering:
 
     def matrix(self, weight: np.ndarray, gates: int = 1, times: int = 1) -> Matrix:
         """A packed matrix, of which a step takes `times` products."""
-        matrix: Matrix
-        if self.precision == "int8":
-            if weight.shape[1] > MOST:
-                raise Refused(f"its sums of {weight.shape[1]} columns may not fit into 32 bits in int8")
-            matrix = pack_int8(weight, gates, self.tables, row_major(BYTES, (weight.shape[1],), 0, "int8"))
+        if self.precision == "int8" and weight.shape[1] > MOST:
+            raise Refused(f"its sums of {weight.shape[1]} columns may not fit into 32 bits in int8")
+        packed = self._words if self.precision == "int8" else pack
+        matrix = without_zero_rows(weight, gates, self.tables, packed, self.scratch)
+        words = matrix.matrix if isinstance(matrix, Rows) else matrix
+        if isinstance(words, Words):
             row = -(-weight.shape[1] // WORD) * WORD
-            self.sizes[BYTES] = max(self.sizes[BYTES], row * (2 if matrix.gathered else 1))
-        else:
-            matrix = pack(weight, gates, self.tables)
+            self.sizes[BYTES] = max(self.sizes[BYTES], row * (2 if words.gathered else 1))
         self.matrices.append((matrix, times))
         return matrix
+
+    def _words(self, weight: np.ndarray, gates: int, tables: Tables) -> Matrix:
+        limit = None if self.limits is None else self.limits[len(self.matrices)]
+        return pack_int8(weight, gates, tables, row_major(BYTES, (weight.shape[1],), 0, "int8"), limit)
 
     def table(self, array: np.ndarray) -> Place:
         return row_major(self.tables.add(np.asarray(array, np.float32)), array.shape)

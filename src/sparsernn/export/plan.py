@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..runtime.program.program import INT, Clock, Operation, Port, Program, View
 from .lowering import Argument, Lowering, Plan, Refused, Timed
@@ -20,12 +20,12 @@ KEYWORDS = frozenset(
 OWN = frozenset("s f i b w q k t file weights state".split())  # names that the step itself uses
 
 
-def lower(program: Program, precision: str = "float32") -> Plan:
-    """The plan of `program`; raises Refused for what C lacks."""
+def lower(program: Program, precision: str = "float32", limits: Sequence[float] | None = None) -> Plan:
+    """The plan of `program`; raises Refused for what C lacks. limits: of calibration.py."""
     inputs, outputs = _names(program.inputs, "x"), _names(program.outputs, "y")
     names = _identifiers([*inputs, *outputs])
     direct = {p.view.buffer: n for p, n in zip(program.inputs, names) if _whole(program, p)}
-    low = Lowering(program, precision, direct)
+    low = Lowering(program, precision, direct, limits)
     arguments = [_argument(low, p, n) for p, n in zip([*program.inputs, *program.outputs], names)]
     read, written = arguments[: len(inputs)], arguments[len(inputs) :]
     moved = [copy(a.place, a.inside) for a in read if a.place != a.inside]

@@ -20,6 +20,9 @@ class Matrix(Protocol):
     """A packed matrix: its tables, what it computes, how C calls it."""
 
     @property
+    def weight(self) -> np.ndarray: ...
+
+    @property
     def shape(self) -> tuple[int, int]: ...
 
     @property
@@ -29,8 +32,8 @@ class Matrix(Protocol):
         """y (n, rows) += x (n, columns) times the matrix, in the order in which C adds."""
         ...
 
-    def call(self, source: Source, x: str, y: str) -> str:
-        """The statement that does so for one row of x and y."""
+    def call(self, source: Source, x: str, y: str) -> list[str]:
+        """The statements that do so for one row of x and y."""
         ...
 
 
@@ -53,9 +56,9 @@ class Dense:
         for c in range(x.shape[1]):
             y += x[:, c, None] * self.weight[:, c]
 
-    def call(self, source: Source, x: str, y: str) -> str:
+    def call(self, source: Source, x: str, y: str) -> list[str]:
         rows, columns = self.shape
-        return f"{source.kernel('dense')}({self.tables[0]}, {x}, {y}, {columns}, {rows});"
+        return [f"{source.kernel('dense')}({self.tables[0]}, {x}, {y}, {columns}, {rows});"]
 
     @staticmethod
     def packed(weight: np.ndarray) -> np.ndarray:
@@ -85,10 +88,10 @@ class Blocks:
             if (there := self.present[:, c]).any():
                 y[:, there] += x[:, c, None] * self.weight[there, c]
 
-    def call(self, source: Source, x: str, y: str) -> str:
+    def call(self, source: Source, x: str, y: str) -> list[str]:
         kernel = source.kernel("blocks16" if self.wide else "blocks8")
         rows = self.shape[0] // self.gates
-        return f"{kernel}({self.tables[0]}, {self.tables[1]}, {x}, {y}, {rows}, {self.gates});"
+        return [f"{kernel}({self.tables[0]}, {self.tables[1]}, {x}, {y}, {rows}, {self.gates});"]
 
 
 def strips(weight: np.ndarray) -> np.ndarray:
@@ -172,7 +175,7 @@ class Product:
         before: list[str] = []
         if self.row is not None:
             before, x = self._gathered(source, [s[0] for s in strides], n), self.row.pointer()
-        source.loop(sizes, [*before, self.matrix.call(source, x, y)])
+        source.loop(sizes, [*before, *self.matrix.call(source, x, y)])
 
     def _gathered(self, source: Source, outer: list[int], heads: int) -> list[str]:
         """The lines that copy a row of x, inside loops whose strides in x are `outer`."""

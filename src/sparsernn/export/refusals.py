@@ -18,11 +18,13 @@ PRECISIONS = ("float32", "int8")
 WEIGHTS = ("source", "file")
 
 
-def check_choices(precision: str, weights: str, batch: int = 1) -> None:
+def check_choices(precision: str, weights: str, batch: int = 1, calibrated: bool = False) -> None:
     """ValueError for options that there are not."""
     for option, value, known in (("precision", precision, PRECISIONS), ("weights", weights, WEIGHTS)):
         if value not in known:
             raise ValueError(f"export_c: got {option}={value!r}, expected {' or '.join(map(repr, known))}.")
+    if calibrated and precision != "int8":
+        raise ValueError(f"export_c: got calibrate= with precision={precision!r}, it is for precision='int8'.")
     if not isinstance(batch, int) or batch < 1:
         raise ValueError(f"export_c: got batch={batch!r}, expected how many sequences a step runs: 1 or more.")
 
