@@ -101,6 +101,15 @@ INF = """\
 #endif
 """
 
+APART = """\
+/* Small processors have little stack: what stands in the step would ask for its registers' room in every product. */
+#if defined(__GNUC__) && defined(__thumb__) && !defined(__ARM_NEON)
+#define $APART __attribute__((noinline))
+#else
+#define $APART
+#endif
+"""
+
 EACH = """\
 #define $EACH1(F) F(0)
 #define $EACH2(F) $EACH1(F) F(1)
@@ -241,4 +250,5 @@ PIECES = [
     (("$float(",), FLOAT),
     (("$ALL(",), ALL),
     (("$INF",), INF),
+    (("$APART",), APART),
 ]

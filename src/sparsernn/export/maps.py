@@ -130,7 +130,7 @@ def row_function(source: Source, step: Map, strides: Sequence[int]) -> str:
         body += [f"        {line}" for line in _row(source, step, letters, strides, True)]
         body += ["    }", "#endif"]
     body += ["    for (; i < n; ++i) {", *(f"        {line}" for line in _row(source, step, letters, strides, False))]
-    head = f"static void $@({', '.join([*parameters, 'int n'])})"
+    head = f"static $APART void $@({', '.join([*parameters, 'int n'])})"
     return source.function(step.name, "\n".join([head, "{", *body, "    }", "}", ""]))
 
 
