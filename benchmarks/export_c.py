@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import importlib.util
 import subprocess
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import sparsernn as srn
+from sparsernn.export.onnx_step import export_onnx_step
 
 from .measure import Ceiling, Engine, Ideal, Row, ideal, small_weights, versus
 from .tiny import onnx_of
@@ -27,6 +30,25 @@ void many(net_state *s, const float *x, float *y, int steps)
 {
     for (int t = 0; t < steps; ++t)
         net_step(s, x, y);
+}
+"""
+EMX = """
+#include "step.c"
+void reset(void);
+void many(const float *x, float *y, int steps);
+static float first[2][96], second[2][57];
+static int now;
+void reset(void)
+{
+    memset(first, 0, sizeof first);
+    memset(second, 0, sizeof second);
+    now = 0;
+}
+void many(const float *x, float *y, int steps)
+{
+    for (int t = 0; t < steps; ++t, now ^= 1)
+        model((const void *)x, (const void *)first[now], (const void *)second[now],
+              (void *)y, (void *)first[now ^ 1], (void *)second[now ^ 1]);
 }
 """
 
@@ -77,6 +99,28 @@ def in_c(model: nn.Module, x: Tensor, precision: str, target: float | None = Non
     return Engine(lambda: code.many(state, *address, LOOP), check, target)
 
 
+def emx(model: nn.Module, x: Tensor) -> Engine:
+    """emx-onnx-cgen's C of the step, with the states handed on, compiled as ours is."""
+    with tempfile.TemporaryDirectory() as folder:
+        step, library = Path(folder) / "step.onnx", Path(folder) / "many.so"
+        export_onnx_step(model, step)
+        options = ["--input-dim", "batch=1", "--large-weight-threshold", "0"]
+        command = [sys.executable, "-m", "emx_onnx_cgen", "compile", str(step), str(step.with_suffix(".c")), *options]
+        subprocess.run(command, check=True, capture_output=True)
+        (Path(folder) / "many.c").write_text(EMX)
+        subprocess.run(["cc", *FLAGS, "-o", str(library), str(Path(folder) / "many.c"), "-lm"], check=True)
+        code = ctypes.CDLL(str(library))
+    given, y = x.flatten().contiguous(), torch.zeros(1, 10)
+    address = ctypes.c_void_p(given.data_ptr()), ctypes.c_void_p(y.data_ptr())
+
+    def check() -> Tensor:
+        code.reset()
+        code.many(*address, 1)
+        return y.clone()
+
+    return Engine(lambda: code.many(*address, LOOP), check, 1 / 0.15)
+
+
 def streamed(model: nn.Module, x: Tensor, precision: str, target: float | None = None) -> Engine:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a processor without VNNI runs int8 in float32
@@ -107,6 +151,8 @@ def export_c(ceiling: Ceiling, rounds: int) -> list[Row]:
         "stream": streamed(model, x, "float32", 1 / 0.8),
         "onnxruntime": repeated(onnx_of(model, x), 1 / 0.25),
     }
+    if importlib.util.find_spec("emx_onnx_cgen") is not None:
+        others["emx"] = emx(model, x)
     rows = versus("dense", dense, others, least, rounds)
     for name, columns, precision, target in (
         ("blocks, 80% gone", 1, "float32", 1 / 0.35),

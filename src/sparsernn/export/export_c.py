@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from .._modules import copied, unwrap
-from ..nn.gated import GatedGRU, GatedLSTM, GatedRNN
+from ..nn.layers import LayeredRecurrent
 from ..runtime.program.capture import NotAProgram
 from ..runtime.program.make import make_program
 from ..runtime.program.program import Program
@@ -31,7 +31,6 @@ from .vectors import vectors_source
 from .wrappers import WRAPPERS
 
 VECTORS = 32  # steps in NAME_test.c
-GATED = (GatedGRU, GatedLSTM, GatedRNN)
 
 
 def export_c(
@@ -100,16 +99,22 @@ def export_c(
 
 def _with_all_gates(model: nn.Module) -> nn.Module:
     """`model`, or a copy in which layers without their constant gates have them as zero rows, which cost nothing."""
-    if not any(isinstance(module, GATED) for module in model.modules()):
+    if not any(_is_gated(module) for module in model.modules()):
         return model
     model = copied(model)
-    if isinstance(model, GATED):
-        return model.to_dense()
+    if _is_gated(model):
+        return cast(Any, model).to_dense()
     for parent in [*model.modules()]:
         for name, module in parent.named_children():
-            if isinstance(module, GATED):
-                setattr(parent, name, module.to_dense())
+            if _is_gated(module):
+                setattr(parent, name, cast(Any, module).to_dense())
     return model
+
+
+def _is_gated(module: nn.Module) -> bool:
+    """Whether kernels take it in its dense form only, and it is not made of other layers."""
+    stack = isinstance(module, LayeredRecurrent) and module.like_torch and module.packing() is None
+    return stack and next(module.children(), None) is None
 
 
 def export_program(

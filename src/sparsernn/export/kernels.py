@@ -105,8 +105,10 @@ APART = """\
 /* Small processors have little stack: what stands in the step would ask for its registers' room in every product. */
 #if defined(__GNUC__) && defined(__thumb__) && !defined(__ARM_NEON)
 #define $APART __attribute__((noinline))
+#define $WITHIN inline __attribute__((always_inline))
 #else
 #define $APART
+#define $WITHIN
 #endif
 """
 
@@ -168,7 +170,7 @@ static void $panel(const float *w, const float *x, float *y, int columns)
 #endif
 
 /* y[0..rows) += W x, of all weights. */
-static void $dense(const float *w, const float *x, float *y, int columns, int rows)
+static $APART void $dense(const float *w, const float *x, float *y, int columns, int rows)
 {
 #if $STRIPS > 1
     for (; rows >= 16 * $STRIPS; rows -= 16 * $STRIPS, y += 16 * $STRIPS, w += 16 * $STRIPS * columns)
@@ -204,7 +206,7 @@ static const $T *$block(const float *w, const $T *index, const float *x, float *
 }
 
 /* y[0..rows) += W x for each of `gates` parts of y, of the blocks of 16 rows and 1 column that are not zero. */
-static void $blocks(const float *w, const $T *index, const float *x, float *y, int rows, int gates)
+static $APART void $blocks(const float *w, const $T *index, const float *x, float *y, int rows, int gates)
 {
     for (; gates > 0; --gates, y += rows) {
         for (int r = 0; r < rows; r += 16) {
@@ -250,5 +252,5 @@ PIECES = [
     (("$float(",), FLOAT),
     (("$ALL(",), ALL),
     (("$INF",), INF),
-    (("$APART",), APART),
+    (("$APART", "$WITHIN"), APART),
 ]

@@ -79,7 +79,7 @@ VECTORS = """\
 
 STRIP = """\
 /* sums = 16 rows of W times q; W of `words` words, number k of them of the columns from 4 * @ on. */
-static void $NAME(const int8_t *w, PARAMETER const int8_t *q, int words, int32_t *sums)
+static $WITHIN void $NAME(const int8_t *w, PARAMETER const int8_t *q, int words, int32_t *sums)
 {
 #if defined($SUMS_ROWS)
 #define $BEGIN(k) $SUMS s##k = $SUMS_ZERO;
@@ -160,7 +160,7 @@ static void $scaled(const int32_t *sums, const float *t, float s, float *y, int 
 
 BYTES = """\
 /* y[0..rows) += W x, of all weights. */
-static void $bytes(const int8_t *w, const float *t, const float *x, int8_t *q, float *y, int columns, int rows)
+static $APART void $bytes(const int8_t *w, const float *t, const float *x, int8_t *q, float *y, int columns, int rows)
 {
     const float s = $quantise(x, q, columns);
     const int words = (columns + 3) / 4;
@@ -174,8 +174,8 @@ static void $bytes(const int8_t *w, const float *t, const float *x, int8_t *q, f
 
 WORDS = """\
 /* y[0..rows) += W x for each of `gates` parts of y, of the words that are not zero. */
-static void $words(const int8_t *w, const $T *index, const float *t, const float *x, int8_t *q, float *y, int columns,
-                   int rows, int gates)
+static $APART void $words(const int8_t *w, const $T *index, const float *t, const float *x, int8_t *q, float *y,
+                          int columns, int rows, int gates)
 {
     const float s = $quantise(x, q, columns);
     int32_t sums[16];
@@ -193,7 +193,7 @@ static void $words(const int8_t *w, const $T *index, const float *t, const float
 
 GATHERED = """\
 /* y[0..rows) += W x for each of `gates` parts of y; a word has four columns of those that a strip has at all. */
-static void $gathered(const int8_t *w, const $T *index, const float *t, const float *x, int8_t *q, float *y,
+static $APART void $gathered(const int8_t *w, const $T *index, const float *t, const float *x, int8_t *q, float *y,
                       int columns, int rows, int gates)
 {
     const float s = $quantise(x, q, columns);
