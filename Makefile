@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # On a machine without a GPU the CPU build of torch serves; pip finds it where one is offered.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test smoke check bench docs nightly clean
+.PHONY: demo test smoke check bench docs nightly dist clean
 
 $(READY): pyproject.toml studies/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sparsernn needs Python 3.11 or newer; set PYTHON=... to one")'
@@ -39,5 +39,9 @@ docs: $(READY)
 	$(BIN)/python docs/generate.py
 	$(BIN)/sphinx-build -W -b html docs docs/_build/html
 
+dist: $(READY)
+	$(PIP) install --quiet --constraint constraints.txt build hatchling
+	$(BIN)/python tools/dist.py
+
 clean:
-	rm -rf $(VENV) docs/_build
+	rm -rf $(VENV) docs/_build dist
