@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # On a machine without a GPU the CPU build of torch serves; pip finds it where one is offered.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test smoke check bench docs nightly dist clean
+.PHONY: demo test smoke check bench docs nightly dist wheel-smoke clean
 
 $(READY): pyproject.toml studies/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sparsernn needs Python 3.11 or newer; set PYTHON=... to one")'
@@ -43,5 +43,9 @@ dist: $(READY)
 	$(PIP) install --quiet --constraint constraints.txt build hatchling
 	$(BIN)/python tools/dist.py
 
+wheel-smoke: $(READY)
+	test -d dist || $(MAKE) dist
+	$(BIN)/python tools/wheel_smoke.py
+
 clean:
-	rm -rf $(VENV) docs/_build dist
+	rm -rf $(VENV) docs/_build dist .make
