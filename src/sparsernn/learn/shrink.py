@@ -47,7 +47,7 @@ class Shrink(Sparsifier):
         validate: with `max_loss`: gives the loss on validation data, less is better; called in the course of steps,
             without gradients.
         least: with `max_loss`: the smallest share of the governed weights that is tried.
-        score: which groups go first (`Magnitude()` by default).
+        score: which groups go first (`Magnitude()` by default; a `Fold` asks none).
         include: "recurrent", "all" or patterns of parameter names: whose weights or units are governed. A unit's
             group has all its readers in any case.
         carried_states: states that the model returns are only fed back into it, so their units may go.
