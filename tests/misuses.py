@@ -17,6 +17,7 @@ from sparsernn.learn.bayes import Bayes
 from sparsernn.learn.l1 import L1
 from sparsernn.learn.lasso import GroupLasso
 from sparsernn.learn.prune import Prune
+from sparsernn.learn.rewire import Rewire
 from sparsernn.learn.shrink import Shrink
 from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM
 from sparsernn.runtime.layers import accelerate
@@ -111,6 +112,11 @@ def _other_optimizer() -> torch.optim.Optimizer:
     return torch.optim.SGD([nn.Parameter(torch.zeros(3))], 0.1)
 
 
+def _frozen(b: Bench) -> object:
+    b.model.lstm.weight_ih_l0.requires_grad_(False)
+    return Rewire(b.model, steps=9).attach(torch.optim.SGD(b.model.parameters(), 0.1))
+
+
 def _attached_twice(b: Bench) -> None:
     sparsifier = Prune(b.model, None, 0.5).attach(torch.optim.SGD(b.model.parameters(), 0.1))
     sparsifier.attach(b.optimizer)
@@ -197,6 +203,12 @@ LEARN: list[Misuse] = [
     ("bayes without its data's size", lambda b: Bayes(b.model, b.x, train_size=0), ("train_size", "0")),
     ("bayes at no level", lambda b: Bayes(b.model, b.x, train_size=9, level="word"), ("word", "gate")),  # type: ignore[arg-type]
     ("bayes without an example", lambda b: Bayes(b.model, train_size=9), ("example_inputs",)),
+    ("rewire without steps", lambda b: Rewire(b.model), ("steps=",)),
+    ("rewire units", lambda b: Rewire(b.model, b.x, steps=9, level="unit"), ("'unit'", "'block'")),  # type: ignore[arg-type]
+    ("rewire in percent", lambda b: Rewire(b.model, sparsity=90, steps=9), ("90", "between 0 and 1")),
+    ("grow by a score", lambda b: Rewire(b.model, steps=9, grow="taylor"), ("'taylor'", "'gradient'")),  # type: ignore[arg-type]
+    ("rewire every half step", lambda b: Rewire(b.model, steps=9, every=0.5), ("every", "0.5")),  # type: ignore[arg-type]
+    ("rewire a frozen layer", _frozen, ("lstm.weight_ih_l0", "include=")),
     ("attach to a model", lambda b: Prune(b.model, b.x).attach(b.model), ("Tagger", "ptimizer")),  # type: ignore[arg-type]
     ("attach to another's optimizer", lambda b: Prune(b.model, b.x).attach(_other_optimizer()), ("SGD", "lstm.weight")),
     ("attach twice", _attached_twice, ("already attached", "SGD")),

@@ -22,6 +22,7 @@ from sparsernn.learn.paths.fold import Fold
 from sparsernn.learn.paths.hard_concrete import HardConcrete
 from sparsernn.learn.paths.top_k import TopK
 from sparsernn.learn.prune import Prune
+from sparsernn.learn.rewire import Rewire
 from sparsernn.learn.schedules import Gradual
 from sparsernn.learn.scores import Taylor
 from sparsernn.learn.shrink import Shrink
@@ -53,6 +54,8 @@ RUNS = {
     "subgradient": lasso(update="subgradient", threshold=1e-3),
     "l1": lambda m: L1(m, strength=0.002),
     "bayes": lambda m: Bayes(m, tokens(), train_size=1000),
+    "rewire": lambda m: Rewire(m, None, 0.8, steps=24, every=2),
+    "rewire by gradient": lambda m: Rewire(m, None, 0.8, steps=24, every=2, grow="gradient"),
 }
 each_run = pytest.mark.parametrize("name", list(RUNS))
 early = pytest.mark.filterwarnings("ignore:.*finish")  # these runs end early
@@ -146,6 +149,7 @@ def test_a_damaged_state_is_refused_in_a_sentence_or_taken_whole(name):
         (lambda m: Prune(m, None, 0.5), lambda m: Prune(m, None, 0.6), "0.6 for sparsity"),
         (lambda m: Prune(m, None, 0.5), lambda m: Prune(m, None, 0.5, scope="model"), "model for scope"),
         (lambda m: Prune(m, None, 0.5), lambda m: Prune(m, None, 0.5, schedule=Gradual(end=9)), "for schedule"),
+        (lambda m: Rewire(m, steps=9), lambda m: Rewire(m, steps=9, seed=1), "1 for seed, expected 0"),
         (bayes(9), bayes(8), "8 for train_size, expected 9"),
     ],
 )
@@ -256,7 +260,9 @@ def test_two_optimizers_are_like_one_with_two_groups(name):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["prune units by taylor", "hard concrete", "subgradient", "bayes"])
+@pytest.mark.parametrize(
+    "name", ["prune units by taylor", "hard concrete", "subgradient", "bayes", "rewire by gradient"]
+)
 @pytest.mark.filterwarnings("ignore:Adam divides")
 def test_what_needs_all_gradients_at_once_asks_for_one_optimizer(name):
     model = tagger(hidden=6)

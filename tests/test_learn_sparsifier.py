@@ -17,6 +17,7 @@ from sparsernn.learn.paths.fade import Fade
 from sparsernn.learn.paths.fold import Fold
 from sparsernn.learn.paths.top_k import TopK
 from sparsernn.learn.prune import Prune
+from sparsernn.learn.rewire import Rewire
 from sparsernn.learn.schedules import Gradual
 from sparsernn.learn.scores import Movement, Taylor
 from sparsernn.learn.shrink import Shrink
@@ -38,6 +39,9 @@ RUNS = {
     "proximal": lambda m: GroupLasso(m, tokens(), strength=0.02),
     "proximal l1": lambda m: L1(m, strength=0.002),
     "subgradient": lambda m: GroupLasso(m, tokens(), strength=0.02, update="subgradient", threshold=1e-3),
+    "rewire": lambda m: Rewire(m, None, 0.8, steps=24, every=3, scope="layer"),
+    "rewire by gradient": lambda m: Rewire(m, None, 0.8, steps=24, every=3, grow="gradient", scope="model"),
+    "rewire blocks": lambda m: Rewire(m, None, 0.7, steps=24, every=3, level="block", initial="erdos-renyi"),
 }
 
 

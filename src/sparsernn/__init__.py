@@ -1,6 +1,6 @@
 """sparsernn makes recurrent networks small and fast, and proves it.
 
-`trace` finds what can go, `fold`, `Shrink` and `Prune` choose what should go, `compact` takes it out exactly,
+`trace` finds what can go, `fold`, `Shrink`, `Prune` and `Rewire` choose what should go, `compact` takes it out exactly,
 `accelerate` runs what is left, `inspect` and `benchmark` show what happened, `save`, `load`, `export_onnx` and
 `export_c` take it out of the house.
 """
@@ -23,6 +23,7 @@ from .learn.paths.fold import Fold as Fold
 from .learn.paths.hard_concrete import HardConcrete as HardConcrete
 from .learn.paths.top_k import TopK as TopK
 from .learn.prune import Prune as Prune
+from .learn.rewire import Rewire as Rewire
 from .learn.schedules import Gradual as Gradual
 from .learn.schedules import Iterative as Iterative
 from .learn.schedules import OneShot as OneShot

@@ -1,8 +1,10 @@
-"""Checks of what `Shrink`, `GroupLasso` and `L1` are given: a sentence for each way to get it wrong."""
+"""Checks of what `Shrink`, `Rewire`, `GroupLasso` and `L1` are given: a sentence for each way to get it wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+
+LEVELS_THAT_MOVE = ("weight", "block")  # of `Rewire`
 
 
 def check_goal(
@@ -73,3 +75,40 @@ def strengths(kind: str, strength: float | Mapping[str, float], levels: Sequence
         if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
             raise ValueError(f"{kind}: strength is {value!r}, expected a finite number, 0 or more.")
     return [float(value) for value in found]
+
+
+def check_rewiring(
+    sparsity: float,
+    steps: int | None,
+    level: str,
+    grow: str,
+    share: float,
+    decay: str,
+    every: int,
+    end: float,
+    scope: str,
+    initial: str,
+    seed: int,
+) -> None:
+    """How a network is sparse from the start, and how its places move."""
+    for name, value, example in (
+        ("sparsity", sparsity, "0.9: 90% are gone"),
+        ("share", share, "0.3: 30% of what is there moves at first"),
+        ("end", end, "0.75: places move in the first 75% of the steps"),
+    ):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise ValueError(f"Rewire: {name} is {value!r}, expected a share between 0 and 1 ({example}).")
+    if steps is None:
+        raise ValueError("Rewire: steps= is missing, the number of optimizer steps of the whole run.")
+    for name, value, least in (("steps", steps, 1), ("every", every, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"Rewire: {name} is {value!r}, expected a whole number, at least {least}.")
+    for name, value, names in (
+        ("level", level, LEVELS_THAT_MOVE),
+        ("grow", grow, ("random", "gradient")),
+        ("decay", decay, ("cosine", "constant")),
+        ("scope", scope, ("matrix", "layer", "model")),
+        ("initial", initial, ("uniform", "erdos-renyi")),
+    ):
+        if value not in names:
+            raise ValueError(f"Rewire: {name} is {value!r}, expected one of {', '.join(map(repr, names))}.")

@@ -16,7 +16,7 @@ from .readings import Readings
 from .saved import Part, Some, described, like, memory_form
 from .schedules import OneShot, Schedule
 from .scores import Magnitude, Score, watch_gradients
-from .select import lowest, protected
+from .select import check_scores, lowest, protected
 from .sparsifier import Sparsifier
 from .units import make_level
 
@@ -151,11 +151,7 @@ class Prune(Sparsifier):
     def _prune(self, share: float) -> None:
         readings = self._readings()
         scores = self._scores(readings)
-        if not bool(torch.isfinite(scores).all()):
-            raise ValueError(
-                f"Prune: scores after step {self.steps_done} are not finite, so weights or gradients hold NaN or "
-                "infinity.\nNothing was pruned: look at the training first."
-            )
+        check_scores("Prune", scores, self.steps_done)
         gone = self._gone.to(scores.device)
         if not self.score.regrows:
             scores = scores.masked_fill(gone, -torch.inf)  # what has gone stays away

@@ -34,3 +34,12 @@ def protected(scores: Tensor, keep_one: Iterable[Tensor]) -> Tensor:
         best = scores[units] == scores[units].max()
         stay[units[best][0]] = True
     return stay
+
+
+def check_scores(kind: str, scores: Tensor, step: int) -> None:
+    """ValueError by the sparsifier `kind` for scores that hold NaN or infinity."""
+    if not bool(torch.isfinite(scores).all()):
+        raise ValueError(
+            f"{kind}: scores after step {step} are not finite, so weights or gradients hold NaN or infinity.\n"
+            "Nothing was changed: look at the training first."
+        )

@@ -21,7 +21,7 @@ LOOK = 100  # steps from one look at whether the parameters are still the model'
 
 
 class Sparsifier:
-    """Base of `Prune`, `Shrink`, `GroupLasso`, `Bayes`: what is done around each optimizer step.
+    """Base of `Prune`, `Rewire`, `Shrink`, `GroupLasso`, `Bayes`: what is done around each optimizer step.
 
     The model is never changed but for the values of its parameters: its class, parameter names, `state_dict` keys,
     `deepcopy`, pickling and export stay as they are. All state lives here, and hooks live on the optimizer.
