@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "surgery": {"structure", "nn"},
     "runtime": {"structure", "nn"},
     "export": {"structure", "nn", "runtime"},
+    "reading": {"structure", "nn"},
     "analysis": {"structure", "nn"},
 }
 KNOW_ALL = {"checkpoints", "timing", "_milliseconds", "cli", "__main__", "__init__"}

@@ -111,6 +111,7 @@ GRU = Cell(
 RNN = Cell("RNN", ("h",), activations=("tanh",), constant=("h",), value=("h",), stacked=True)
 RNN_RELU = replace(RNN, activations=("relu",))
 RHN = Cell("RHN", ("h", "t"), activations=("tanh", "sigmoid"), constant=("h", "t"), stacked=True)  # one depth
+ONNX_GATES = {"LSTM": "iofg", "GRU": "zrn", "RNN": "h"}  # the order of the gates in ONNX's nodes
 MODES = {"LSTM": LSTM, "GRU": GRU, "RNN_TANH": RNN, "RNN_RELU": RNN_RELU, "RHN": RHN}  # as torch names them
 
 

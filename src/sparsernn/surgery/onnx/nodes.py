@@ -14,9 +14,8 @@ from torch import _VF, Tensor
 from torch.onnx import symbolic_helper
 
 from ...nn.fused import backward_order, reverse, run_fused
-from ...structure.cells import MODES
+from ...structure.cells import MODES, ONNX_GATES
 
-ORDER = {"LSTM": "iofg", "GRU": "zrn", "RNN": "h"}  # of the gates in ONNX
 _INT32 = 6  # of onnx.TensorProto
 
 
@@ -44,7 +43,7 @@ class Node:
     def _reorder(self, weight: Tensor) -> Tensor:
         gates = MODES[self.mode].gates
         parts = dict(zip(gates, weight.detach().unflatten(0, (len(gates), self.width))))
-        return torch.cat([parts[gate] for gate in ORDER[self.kind]])
+        return torch.cat([parts[gate] for gate in ONNX_GATES[self.kind]])
 
 
 # Operators of our own, so that the exporter meets each node as one call. The last argument is its place in `nodes`,
