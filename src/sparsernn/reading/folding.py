@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,9 +14,11 @@ from torch import Tensor
 from .compute import compute, literal
 from .graph import Graph, Node, refuse
 from .opening import KINDS
+from .operators.elementwise import PAIRS
 from .operators.table import MAX_NUMBERS, TABLE
 from .steps import Step
 
+_NO_LARGER = {"Concat", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze", "Flatten", "Clip", "Pad", "Expand", "Tile"}
 _LITERALS = {"value_float": np.float32, "value_int": np.int64, "value_floats": np.float32, "value_ints": np.int64}
 
 
@@ -89,7 +92,7 @@ class Folded:
         step = Step(node.op, node.name, (), node.outputs, node.attributes, node.version)
         operands = [None if value is None else literal(value) for value in known]
         try:
-            self._refuse_large(step, operands)
+            _refuse_large(node.op, operands)
             found = compute(step, operands, torch.empty(0, dtype=self.dtype))
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
             raise refuse(node.title, f"can't be computed: {first_line(error)}") from None
@@ -100,17 +103,16 @@ class Folded:
             root, over = self.origin.get(node.inputs[0], (node.inputs[0], False))
             self.origin[node.outputs[0]] = root, not over
 
-    def _refuse_large(self, step: Step, operands: list[Any]) -> None:
-        """The sizes of the result are asked for before it is computed."""
-        there = [v.to("meta") if isinstance(v, Tensor) else v for v in operands]
-        if all(not isinstance(v, Tensor) or v.numel() <= 4096 for v in operands) and len(operands) < 2:
-            return
-        try:
-            found = compute(step, there, torch.empty(0, dtype=self.dtype, device="meta"))
-        except (RuntimeError, NotImplementedError):  # it needs the numbers
-            return
-        if any(isinstance(v, Tensor) and v.numel() > MAX_NUMBERS for v in found):
-            raise ValueError(f"its result has more than {MAX_NUMBERS} numbers.")
+
+def _refuse_large(op: str, operands: list[Any]) -> None:
+    """A few numbers of a file may ask for any room: the size of a result is known before it is computed."""
+    shapes = [tuple(value.shape) for value in operands if isinstance(value, (Tensor, np.ndarray))]
+    if op in _NO_LARGER or math.prod(max(math.prod(shape), 1) for shape in shapes) <= MAX_NUMBERS:
+        return
+    matrices = op == "MatMul" and all(len(shape) == 2 for shape in shapes)
+    wanted = (shapes[0][0], shapes[1][1]) if matrices else np.broadcast_shapes(*shapes)
+    if math.prod(wanted) > MAX_NUMBERS or not (matrices or op in PAIRS):
+        raise ValueError(f"it makes more than {MAX_NUMBERS} numbers of constants.")
 
 
 def unknown(node: Node) -> ValueError:

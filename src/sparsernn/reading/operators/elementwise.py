@@ -20,7 +20,7 @@ _ALONE: dict[str, Callable[[Tensor], Tensor]] = {
     "Sinh": torch.sinh, "Cosh": torch.cosh, "Asinh": torch.asinh, "Acosh": torch.acosh, "Atanh": torch.atanh,
     "Softplus": F.softplus, "Softsign": F.softsign, "HardSwish": F.hardswish, "Mish": F.mish, "IsNaN": torch.isnan,
 }  # fmt: skip
-_PAIRS: dict[str, Callable[[Any, Any], Any]] = {
+PAIRS: dict[str, Callable[[Any, Any], Any]] = {
     "Add": lambda a, b: a + b, "Sub": lambda a, b: a - b, "Mul": lambda a, b: a * b, "Pow": lambda a, b: a**b,
     "And": lambda a, b: a & b, "Or": lambda a, b: a | b, "Xor": lambda a, b: a ^ b, "Equal": lambda a, b: a == b,
     "Less": lambda a, b: a < b, "LessOrEqual": lambda a, b: a <= b, "Greater": lambda a, b: a > b,
@@ -37,7 +37,7 @@ def _pair(run: Callable[[Any, Any], Any]) -> Operator:
 
 
 TABLE.update({name: _alone(run) for name, run in _ALONE.items()})
-TABLE.update({name: _pair(run) for name, run in _PAIRS.items()})
+TABLE.update({name: _pair(run) for name, run in PAIRS.items()})
 
 
 @operator("Div", numbers=True)

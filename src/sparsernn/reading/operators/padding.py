@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from .table import operator, whole
+from .table import operator, room, whole
 
 _MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
@@ -23,6 +23,7 @@ def pad(step: Any, x: Tensor, pads: Any = None, value: Any = None, axes: Any = N
     number = float(value) if not isinstance(value, (Tensor, np.ndarray)) else value.reshape(-1)[0].item()
     before = dict(zip(chosen, sizes[: len(chosen)]))
     after = dict(zip(chosen, sizes[len(chosen) :]))
+    room([size + before.get(axis, 0) + after.get(axis, 0) for axis, size in enumerate(x.shape)])
     mode = _MODES.get(step.get("mode", "constant"))
     if mode is None:
         raise ValueError(f"it pads in a mode that is not read: {step.get('mode')}.")
