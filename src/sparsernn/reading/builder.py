@@ -114,12 +114,14 @@ class Builder:
         return self._held[name]
 
     def parameter(self, name: str, turned: bool = False) -> nn.Parameter:
-        """A constant as a parameter; the same for all that share it, turned over or not."""
-        root, over = self.folded.origin.get(name, (name, False))
-        key = root, over != turned
+        """A constant as a parameter, turned over or not. Exporters store a shared matrix once for each use: matrices of
+        the same numbers are one parameter again."""
+        array = self.constants[name].T if turned else self.constants[name]
+        key: Any = name, turned
+        if array.ndim > 1 and (array != array.reshape(-1)[:1]).any():
+            key = array.shape, _digest(array)
         if key not in self._parameters:
-            array = self.constants[name]
-            self._parameters[key] = fresh(array.T if turned else array)
+            self._parameters[key] = fresh(array)
         return self._parameters[key]
 
     def layer(
@@ -138,7 +140,7 @@ class Builder:
 
     def made(self, array: np.ndarray, *of: Any) -> nn.Parameter:
         """A parameter made of others; the same for what is made of the same, as `of` says it."""
-        key = (*of, array.shape, hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest())
+        key = (*of, array.shape, _digest(array))
         if key not in self._parameters:
             self._parameters[key] = fresh(array)
         return self._parameters[key]
@@ -154,6 +156,10 @@ class Builder:
         if name not in self.constants:
             raise refuse(node.title, f"has a {what} that is computed, or none; expected one that the file stores.")
         return self.constants[name]
+
+
+def _digest(array: np.ndarray) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
 
 
 def fresh(array: np.ndarray) -> nn.Parameter:

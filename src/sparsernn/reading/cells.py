@@ -243,7 +243,11 @@ def weights_of(cell: Cell, order: tuple[str, ...]) -> tuple[str, dict[str, np.nd
     inner = {gate: cell.gates["inside"] if cell.kind == "GRU" and gate == "n" else cell.gates[gate] for gate in order}
     ih = np.concatenate([cell.gates[gate].matrix(x, size) for gate in order])
     hh = np.concatenate([inner[gate].matrix(h, width) for gate in order])
-    bias_ih = np.concatenate([cell.gates[gate].offset() for gate in order])
-    none = np.zeros(width, dtype=ih.dtype)
-    bias_hh = np.concatenate([inner[g].offset() if inner[g] is not cell.gates[g] else none for g in order])
+    biases = []
+    for gate in order:
+        outside, more = cell.gates[gate].offsets()
+        biases.append(
+            (outside, more) if inner[gate] is cell.gates[gate] else (outside + more, sum(inner[gate].offsets()))
+        )
+    bias_ih, bias_hh = (np.concatenate(parts) for parts in zip(*biases))
     return x, {"weight_ih": ih, "weight_hh": hh, "bias_ih": bias_ih, "bias_hh": bias_hh}

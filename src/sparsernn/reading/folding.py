@@ -23,12 +23,11 @@ _LITERALS = {"value_float": np.float32, "value_int": np.int64, "value_floats": n
 
 
 class Folded:
-    """A graph without constants among its nodes. `constants`: all of them; `origin`: of one that is another turned
-    over, that one, so that tied weights stay tied."""
+    """A graph without constants among its nodes. `constants`: all of them; `inputs`: those that are not fixed; `dtype`:
+    the file's precision."""
 
     def __init__(self, graph: Graph, fixed: Mapping[str, Any]) -> None:
         self.constants: dict[str, np.ndarray] = {}
-        self.origin: dict[str, tuple[str, bool]] = {}
         self.widths = graph.widths
         self._alias: dict[str, str] = {}
         self._taken = {given.name for given in graph.inputs} | graph.defines()
@@ -56,11 +55,22 @@ class Folded:
             return []
         if node.op == "If":
             return self._branch(node)
+        if node.op == "Add" and (kept := self._beside_zero(node)):
+            self._alias[node.outputs[0]] = kept
+            return []
         known = [self.constants.get(name) if name else None for name in node.inputs]
         if next(node.graphs(), None) is None and all(v is not None or not n for v, n in zip(known, node.inputs)):
             self._compute(node, known)
             return []
         return [node]
+
+    def _beside_zero(self, node: Node) -> str:
+        """What a plain zero is added to, as exporters write for inputs that nothing else uses."""
+        for zero, kept in (node.inputs, node.inputs[::-1]):
+            array = self.constants.get(zero)
+            if array is not None and array.ndim == 0 and not array and kept not in self.constants:
+                return kept
+        return ""
 
     def _branch(self, node: Node) -> list[Node]:
         ways = [node.get(name) for name in ("then_branch", "else_branch")]
@@ -98,10 +108,6 @@ class Folded:
             raise refuse(node.title, f"can't be computed: {first_line(error)}") from None
         for name, value in zip(node.outputs, found):
             self.constants[name] = value.numpy() if isinstance(value, Tensor) else _plain(value)
-        turned = node.op == "Transpose" and known[0] is not None and known[0].ndim == 2
-        if turned and tuple(node.get("perm", (1, 0))) == (1, 0):
-            root, over = self.origin.get(node.inputs[0], (node.inputs[0], False))
-            self.origin[node.outputs[0]] = root, not over
 
 
 def _refuse_large(op: str, operands: list[Any]) -> None:

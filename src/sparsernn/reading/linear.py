@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,11 +29,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Linear:
-    """sum of `terms[name] @ name` + `bias`. rows: how many numbers come out; None where only a bias is known."""
+    """The sum of `weight @ name` over the terms, and of the biases. rows: how many numbers come out; None where only
+    biases are known."""
 
     rows: int | None
     terms: tuple[tuple[str, np.ndarray], ...] = ()  # (rows, size)
-    bias: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=np.float32))
+    biases: tuple[np.ndarray, ...] = ()  # one number, or one for each row
     source: str = ""  # the constant that the first weight was
 
     @classmethod
@@ -44,16 +45,17 @@ class Linear:
         rows = self.rows if other.rows is None else other.rows
         if self.rows is not None and other.rows is not None and self.rows != other.rows:
             return None
-        if max(self.bias.size, other.bias.size) not in (1, rows):
+        biases = self.biases + other.biases
+        if rows is not None and any(bias.size not in (1, rows) for bias in biases):
             return None
-        return Linear(rows, self.terms + other.terms, self.bias + other.bias, self.source or other.source)
+        return Linear(rows, self.terms + other.terms, biases, self.source or other.source)
 
     def cut(self, part: Part) -> Linear | None:
         if self.rows is None:
             return None
         begin, end = part.of(self.rows)
-        bias = self.bias if self.bias.size == 1 else self.bias[begin:end]
-        return Linear(end - begin, tuple((name, weight[begin:end]) for name, weight in self.terms), bias, self.source)
+        biases = tuple(bias if bias.size == 1 else bias[begin:end] for bias in self.biases)
+        return Linear(end - begin, tuple((name, weight[begin:end]) for name, weight in self.terms), biases, self.source)
 
     def operands(self) -> set[str]:
         return {name for name, _ in self.terms}
@@ -68,9 +70,12 @@ class Linear:
                 found = found + weight
         return found
 
-    def offset(self) -> np.ndarray:
-        dtype = self.terms[0][1].dtype if self.terms else self.bias.dtype
-        return np.array(np.broadcast_to(self.bias.reshape(-1), (self.rows or 1,)), dtype=dtype)
+    def offsets(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first bias, and the sum of the others: as torch's cells have two, nothing is rounded."""
+        dtype, none = self.terms[0][1].dtype, np.zeros(1)
+        first, *more = self.biases or (none,)
+        spread = (np.broadcast_to(bias, (self.rows or 1,)).astype(dtype) for bias in (first, sum(more, none)))
+        return next(spread), next(spread)
 
 
 def linear(b: Builder, name: str, depth: int = 0) -> Linear | None:
@@ -78,7 +83,7 @@ def linear(b: Builder, name: str, depth: int = 0) -> Linear | None:
     if name in b.constants:
         array = b.constants[name]
         flat = array.size == (array.shape[-1] if array.ndim else 1)
-        return Linear(None, (), array.reshape(-1)) if flat and array.dtype.kind == "f" else None
+        return Linear(None, (), (array.reshape(-1),)) if flat and array.dtype.kind == "f" else None
     maker = b.makers.get(name)
     if maker is None or depth > MAX_DEPTH:
         return None

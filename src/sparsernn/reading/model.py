@@ -56,7 +56,7 @@ class OnnxModule(nn.Module):
         values = dict(zip((g.name for g in self.spec.inputs), given))
         self._run(self.spec.steps, values, watch)
         found = [self._operand(result, values) for result in self.spec.results]
-        tensors = tuple(torch.as_tensor(v.astype(np.int64) if _sizes(v) else v) for v in found)
+        tensors = tuple(v if isinstance(v, Tensor) else _tensor(v) for v in found)
         return tensors[0] if len(tensors) == 1 else tensors
 
     def _run(self, steps: Sequence[Step], values: dict[str, Any], watch: dict[str, Any] | None) -> None:
@@ -160,8 +160,10 @@ def _empty(names: tuple[str, ...]) -> OnnxModule:
     return kind.__new__(kind)
 
 
-def _sizes(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype == object
+def _tensor(value: Any) -> Tensor:
+    """An output that is made of sizes, or a constant."""
+    sizes = isinstance(value, np.ndarray) and value.dtype.kind == "O"
+    return torch.as_tensor(value.astype(np.int64) if sizes else value)
 
 
 def pruned(model: OnnxModule, taken: set[tuple[str, str]]) -> None:

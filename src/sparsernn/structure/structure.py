@@ -13,7 +13,7 @@ from .channels import Because, Reason
 from .classes import Classes
 from .groups import Level, Member, Role, SliceGroups
 
-State = Tensor | tuple[Tensor, ...]  # class of each unit of a state that the model hands out; a tuple has one a row
+State = Tensor | tuple[Tensor, ...]  # class of each element of a state that the model hands out; a tuple has one a row
 
 
 @dataclass(frozen=True)

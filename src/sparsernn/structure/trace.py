@@ -23,7 +23,6 @@ from .groups import Level, SliceGroups
 from .notes import undeclared_cells, unused_modules, why_none
 from .refusals import refuse
 from .runs import results
-from .shadow import varies
 from .structure import Kept, State, Structure, unreached_note
 from .tracer import Tracer, unseen
 
@@ -129,8 +128,7 @@ def _run_one(
             found = [_hand_out(tracer, tensor, carried, type(model).__name__) for tensor in examples.tensors_in(leaf)]
             rows = [row for row in found if row is not None]
             if rows and len(rows) == len(found):
-                one = isinstance(leaf, Tensor)
-                units = _units_of(rows[0]) if one else tuple(r[(0,) * (r.dim() - 1)] for r in rows)
+                units = rows[0] if isinstance(leaf, Tensor) else tuple(rows)
                 tracer.states.setdefault((number, place), units)
     return tracer
 
@@ -149,15 +147,6 @@ def _hand_out(tracer: Tracer, tensor: Tensor, carried: bool, owner: str) -> Tens
     advice = "if it is only fed back into the model, pass carried_states=True" if shadow.state else ""
     tracer.channels.keep(shadow.label, Reason(text, "output", owner, Because.MEANING, advice))
     return None
-
-
-def _units_of(label: Tensor) -> Tensor | tuple[Tensor, ...]:
-    """Channels along the last axis of a state: one vector, or one for each layer and direction."""
-    if label.dim() == 3:
-        return tuple(row[0].clone() for row in label)
-    if label.dim() == 2 and varies(label, 0):
-        return tuple(row.clone() for row in label)
-    return label[(0,) * (label.dim() - 1)].clone()
 
 
 def _assemble(recorded: _Recorded, layers: tuple[RecurrentLayer, ...], model: nn.Module) -> Structure:

@@ -38,7 +38,7 @@ class DenseWidths:
         self.states = None if states is None else [[_axis(a) for a in rows] for rows in states]
 
     def to_json(self) -> dict[str, Any]:
-        def plain(axis: tuple[int, int, Tensor]) -> list[Any]:
+        def plain(axis: _Placed) -> list[Any]:
             return [axis[0], axis[1], axis[2].tolist()]
 
         return {
@@ -71,7 +71,7 @@ class DenseWidths:
             if [len(rows) for rows in self.states] != [len(rows) for rows in states] or not states:
                 raise ValueError(f"dense widths: a {type(dense).__name__} has other states.")
             pairs += [pair for rows, limits in zip(self.states, states) for pair in zip(rows, limits)]
-        for (dim, width, kept), limit in pairs:
+        for (dim, width, kept, _), limit in pairs:
             if limit is None or (dim, len(kept)) != (limit.dim, limit.small) or width > limit.dense:
                 expected = (
                     "none there"
@@ -126,16 +126,23 @@ def _limits(dense: Any, small: Any) -> tuple[dict[int, _Limit], _Limit | None, l
     return inputs, _Limit(-1, output_width(dense), output_width(small)), states
 
 
-def _axis(axis: Any) -> tuple[int, int, Tensor]:
+# An axis as the hooks have it: dimension, dense width, the units that are left, and for each dense unit its place among
+# those, or one behind them.
+_Placed = tuple[int, int, Tensor, Tensor]
+
+
+def _axis(axis: Any) -> _Placed:
     dim, dense, kept = axis
     index = torch.as_tensor(kept, dtype=torch.long)
     if len(index) and not 0 <= int(index.min()) <= int(index.max()) < dense:
         raise ValueError(f"dense widths: an index lies outside 0..{dense - 1}.")
-    return int(dim), int(dense), index
+    places = torch.full((dense,), len(index), dtype=torch.long)
+    places[index] = torch.arange(len(index))
+    return int(dim), int(dense), index, places
 
 
-def _pick(value: Any, axis: tuple[int, int, Tensor]) -> Any:
-    dim, dense, kept = axis
+def _pick(value: Any, axis: _Placed) -> Any:
+    dim, dense, kept, _ = axis
     if isinstance(value, PackedSequence):
         return value._replace(data=_pick(value.data, axis))
     if isinstance(value, Tensor) and -value.dim() <= dim < value.dim() and value.shape[dim] == dense:
@@ -143,19 +150,17 @@ def _pick(value: Any, axis: tuple[int, int, Tensor]) -> Any:
     return value
 
 
-def _spread(value: Any, axis: tuple[int, int, Tensor]) -> Any:
-    dim, dense, kept = axis
+def _spread(value: Any, axis: _Placed) -> Any:
+    dim, _, _, places = axis
     if isinstance(value, PackedSequence):
         return value._replace(data=_spread(value.data, axis))
     # A column of zeros, read for every unit that is gone: no other size is asked for, of which the data of a packed
     # sequence has more in ONNX.
-    places = torch.full((dense,), len(kept), dtype=torch.long, device=value.device)
-    places[kept.to(value.device)] = torch.arange(len(kept), device=value.device)
     zeros = torch.zeros_like(value.narrow(dim, 0, 1))
-    return torch.cat([value, zeros], dim).index_select(dim, places)
+    return torch.cat([value, zeros], dim).index_select(dim, places.to(value.device))
 
 
-def _spread_rows(state: Any, rows: list[tuple[int, int, Tensor]]) -> Tensor | RaggedState:
+def _spread_rows(state: Any, rows: list[_Placed]) -> Tensor | RaggedState:
     parts = list(state) if isinstance(state, RaggedState) else state.unbind(0)
     return pack_rows([_spread(part, axis) for part, axis in zip(parts, rows)])
 

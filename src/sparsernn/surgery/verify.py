@@ -73,7 +73,7 @@ def _compare(
 
 
 def _differ(a: Any, b: Any, tolerance: float, kept: State | None, dead: Tensor) -> str | None:
-    if kept is not None and not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape):
+    if kept is not None:
         return _differ_in_states(a, b, tolerance, kept, dead)
     if isinstance(a, RaggedState) and isinstance(b, RaggedState) and len(a) == len(b):
         return next((p for x, y in zip(a, b) if (p := difference(x, y, tolerance))), None)
@@ -81,17 +81,30 @@ def _differ(a: Any, b: Any, tolerance: float, kept: State | None, dead: Tensor) 
 
 
 def _differ_in_states(a: Any, b: Any, tolerance: float, kept: State, dead: Tensor) -> str | None:
-    """`kept` has the class of each unit: a tensor (width,), or one such for each layer and direction."""
-    if isinstance(kept, Tensor):
+    """`kept` has the class of each element: a tensor like `a`, or one such for each layer and direction."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor) and isinstance(kept, Tensor):
         pairs = [(a, kept, b)]
     else:
-        rows = [list(x) if isinstance(x, RaggedState) else list(x.unbind(0)) for x in (a, b)]
-        if not len(rows[0]) == len(rows[1]) == len(kept):
-            return f"{len(rows[1])} states instead of {len(kept)}"
-        pairs = list(zip(rows[0], kept, rows[1]))
+        rows = [list(x.unbind(0)) if isinstance(x, Tensor) else list(x) for x in (a, kept, b)]
+        if not len(rows[0]) == len(rows[1]) == len(rows[2]):
+            return f"{len(rows[2])} states instead of {len(rows[1])}"
+        pairs = list(zip(*rows))
     for wide, classes, narrow in pairs:
-        left = wide.index_select(-1, torch.nonzero(~dead[classes])[:, 0].to(wide.device))
-        problem = difference(left, narrow, tolerance)
+        problem = _differ_where_left(wide, ~dead[classes].to(wide.device), narrow, tolerance)
         if problem:
             return f"a state {problem}"
     return None
+
+
+def _differ_where_left(wide: Tensor, left: Tensor, narrow: Tensor, tolerance: float) -> str | None:
+    """Of `wide` the elements that are left, along whichever axis the others were taken from; or, of a state in the
+    dense width, whatever it has in their place."""
+    if wide.shape == narrow.shape:
+        return difference(wide[left], narrow[left], tolerance)
+    axes = [n for n, sizes in enumerate(zip(wide.shape, narrow.shape)) if sizes[0] != sizes[1]]
+    if wide.dim() == narrow.dim() and len(axes) == 1:
+        lines, mask = wide.movedim(axes[0], -1), left.movedim(axes[0], -1)
+        if bool((mask.sum(-1) == narrow.shape[axes[0]]).all()):
+            picked = lines[mask].reshape(*lines.shape[:-1], -1)
+            return difference(picked, narrow.movedim(axes[0], -1), tolerance)
+    return difference(wide, narrow, tolerance)
