@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
-from program_models import STEPS, STREAMS
+from program_models import STEPS, STREAMS, Function
 from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.program.stream import ProgramStream
 
@@ -229,3 +229,13 @@ def test_rows_that_share_a_clock_start_anew_together() -> None:
     stream = accelerate(Ahead().eval()).stream(2, example=torch.randn(2, 20, 4), delay=2)
     with pytest.raises(ValueError, match="the same for all rows"):
         stream.reset([True, False])
+
+
+def test_parts_of_the_features_by_narrow() -> None:
+    torch.manual_seed(0)
+    rnn = nn.GRU(3, 6, batch_first=True)
+    model = Function(lambda m, x: m.rnn(x.narrow(-1, 1, 3))[0].narrow(-1, 0, 4), rnn=rnn).eval()
+    x = torch.randn(1, 9, 5)
+    stream = accelerate(model).stream(1, example=x)
+    found = [stream.step(part).clone() for part in x.unbind(1)]
+    torch.testing.assert_close(torch.stack(found, 1), model(x).detach(), rtol=0, atol=1e-5)

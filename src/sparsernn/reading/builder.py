@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .compute import literal
 from .folding import Folded, first_line, unknown
 from .graph import Graph, Node, refuse
 from .model import OnnxModule, Spec, class_for
@@ -99,11 +100,8 @@ class Builder:
         array = self.constants.get(name)
         if array is None:
             return Value(name)
-        if array.dtype.kind == "f" and array.ndim == 0:
-            return float(array)
-        if array.dtype.kind != "f" and array.size <= MAX_HOSTED:
-            return array
-        return Held(self.hold(name))
+        small = array.ndim == 0 if array.dtype.kind == "f" else array.size <= MAX_HOSTED
+        return literal(array) if small else Held(self.hold(name))
 
     def hold(self, name: str) -> str:
         """The name of the parameter (of numbers) or buffer that a constant becomes."""

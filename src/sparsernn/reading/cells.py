@@ -6,6 +6,7 @@ is z h + (1 - z) n. Whatever order and layout their weights have, they are read 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -99,15 +100,35 @@ def rnn(b: Builder, node: Node) -> Cell | None:
     return _with_state("RNN", b, {"h": total}, None, (), (node.outputs[0],), node, states[0])
 
 
+_RECURRENT = re.compile("hh|recurrent", re.I)
+
+
+def _state_among(b: Builder, names: list[str], gates: Mapping[str, Linear], c: str) -> str:
+    """Of values of a cell's width the one that is its h: what comes from where c does; else as names and order tell.
+
+    x of that width could be in its place as well: the cell computes the same."""
+    for name in names:
+        squashed = [b.makers.get(part) for part in b.makers[name].inputs] if name in b.makers else []
+        of_c = any(maker is not None and maker.op == "Tanh" and maker.inputs[0] == c for maker in squashed)
+        if of_c or _root(b, name) == _root(b, c):
+            return name
+    named = {t.name for total in gates.values() for t in total.terms if _RECURRENT.search(t.source)}
+    given = [name for name in names if _is_given(b, name)] if _is_given(b, c) else []
+    return next((n for n in names if n in named), (given if len(given) == 1 else names or [""])[-1])
+
+
 _MOVES = ("Squeeze", "Unsqueeze", "Reshape", "Slice", "Gather", "Split", "Transpose", "Identity")
 
 
-def _is_given(b: Builder, name: str) -> bool:
-    maker = b.makers.get(name)
-    while maker is not None and maker.op in _MOVES:
+def _root(b: Builder, name: str) -> str:
+    """What a value was before it was moved."""
+    while (maker := b.makers.get(name)) is not None and maker.op in _MOVES:
         name = maker.inputs[0]
-        maker = b.makers.get(name)
-    return maker is None and name in {given.name for given in b.folded.inputs}
+    return name
+
+
+def _is_given(b: Builder, name: str) -> bool:
+    return _root(b, name) in {given.name for given in b.folded.inputs}
 
 
 def _leads_out(b: Builder, name: str) -> bool:
@@ -227,7 +248,7 @@ def _with_state(
         gates = {**gates, "inside": inside}
         h = states[0]
     else:
-        h = state or next((name for name in reversed(list(operands)) if operands[name] == width), "")
+        h = state or _state_among(b, [name for name in operands if operands[name] == width], gates, *states)
         states = (h, *states)
     if h not in operands or operands[h] != width or len(operands) != 2:
         return None

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .graph import number
 from .operators import elementwise, making, movement, padding, products, reductions
 from .operators.hosted import HOSTED
 from .operators.table import TABLE
@@ -49,4 +50,6 @@ def literal(array: np.ndarray) -> Any:
     """A constant as an operand: a number, an array of whole numbers, or a tensor."""
     if array.dtype.kind != "f":
         return array
-    return float(array) if array.ndim == 0 else torch.from_numpy(np.ascontiguousarray(array))
+    if array.ndim == 0:
+        return number(array) if array.dtype == np.float32 else float(array)
+    return torch.from_numpy(np.ascontiguousarray(array))

@@ -76,6 +76,11 @@ class Graph:
         )
 
 
+def number(value: np.ndarray | float) -> float:
+    """A float32 of the file as the number that was meant: 0.1, not 0.10000000149; it rounds to the same float32."""
+    return float(str(np.float32(value)))
+
+
 def title(op: str, name: str) -> str:
     return f"{name[:80]} ({op[:40]})"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,12 @@ from .builder import Builder
 from .graph import Node
 
 MAX_DEPTH = 12
+
+
+class Term(NamedTuple):
+    name: str
+    weight: np.ndarray  # (rows, size)
+    source: str  # the constant that it is, or is a part of
 
 
 @dataclass(frozen=True)
@@ -33,9 +40,8 @@ class Linear:
     biases are known."""
 
     rows: int | None
-    terms: tuple[tuple[str, np.ndarray], ...] = ()  # (rows, size)
+    terms: tuple[Term, ...] = ()
     biases: tuple[np.ndarray, ...] = ()  # one number, or one for each row
-    source: str = ""  # the constant that the first weight was
 
     @classmethod
     def nothing(cls, rows: int | None) -> Linear:
@@ -48,31 +54,31 @@ class Linear:
         biases = self.biases + other.biases
         if rows is not None and any(bias.size not in (1, rows) for bias in biases):
             return None
-        return Linear(rows, self.terms + other.terms, biases, self.source or other.source)
+        return Linear(rows, self.terms + other.terms, biases)
 
     def cut(self, part: Part) -> Linear | None:
         if self.rows is None:
             return None
         begin, end = part.of(self.rows)
         biases = tuple(bias if bias.size == 1 else bias[begin:end] for bias in self.biases)
-        return Linear(end - begin, tuple((name, weight[begin:end]) for name, weight in self.terms), biases, self.source)
+        return Linear(end - begin, tuple(t._replace(weight=t.weight[begin:end]) for t in self.terms), biases)
 
     def operands(self) -> set[str]:
-        return {name for name, _ in self.terms}
+        return {term.name for term in self.terms}
 
     def sizes(self) -> dict[str, int]:
-        return {name: weight.shape[1] for name, weight in self.terms}
+        return {term.name: term.weight.shape[1] for term in self.terms}
 
     def matrix(self, name: str, size: int) -> np.ndarray:
-        found = np.zeros((self.rows or 0, size), dtype=self.terms[0][1].dtype if self.terms else np.float32)
-        for other, weight in self.terms:
-            if other == name:
-                found = found + weight
+        found = np.zeros((self.rows or 0, size), dtype=self.terms[0].weight.dtype if self.terms else np.float32)
+        for term in self.terms:
+            if term.name == name:
+                found = found + term.weight
         return found
 
     def offsets(self) -> tuple[np.ndarray, np.ndarray]:
         """The first bias, and the sum of the others: as torch's cells have two, nothing is rounded."""
-        dtype, none = self.terms[0][1].dtype, np.zeros(1)
+        dtype, none = self.terms[0].weight.dtype, np.zeros(1)
         first, *more = self.biases or (none,)
         spread = (np.broadcast_to(bias, (self.rows or 1,)).astype(dtype) for bias in (first, sum(more, none)))
         return next(spread), next(spread)
@@ -111,12 +117,12 @@ def _product(b: Builder, node: Node, weight: np.ndarray | None) -> Linear | None
     size, rows = weight.shape
     maker = b.makers.get(x)
     if maker is None or maker.op != "Concat" or maker.get("axis") not in (-1, 1) or len(maker.inputs) != 2:
-        return Linear(rows, ((x, weight.T),), source=source)
+        return Linear(rows, (Term(x, weight.T, source),))
     one, other = maker.inputs
     width = b.widths.get(one, size - b.widths.get(other, size))
     if not 0 < width < size:
         return None
-    return Linear(rows, ((one, weight[:width].T), (other, weight[width:].T)), source=source)
+    return Linear(rows, (Term(one, weight[:width].T, source), Term(other, weight[width:].T, source)))
 
 
 def part_of(b: Builder, maker: Node, name: str) -> Part | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..extras import require
-from .graph import Given, Graph, Node, refuse, title
+from .graph import Given, Graph, Node, number, refuse, title
 
 MAX_BYTES = 2**31 - 1  # of a protobuf
 MAX_NODES = 100_000
@@ -33,7 +33,7 @@ def content_of(path: Path) -> bytes:
     if not 0 < found.st_size <= MAX_BYTES:
         raise refuse(str(path), f"has {found.st_size} bytes; expected an ONNX file of 1 to {MAX_BYTES} bytes.")
     with path.open("rb") as file:
-        return file.read(MAX_BYTES)
+        return file.read(found.st_size)
 
 
 def open_graph(content: bytes, name: str) -> Graph:
@@ -55,6 +55,8 @@ def open_graph(content: bytes, name: str) -> Graph:
         cure = "Put them in line: onnx.inliner.inline_local_functions(onnx.load(path))."
         raise refuse(name, f"defines functions of its own ({called}).", cure)
     graph = _Reader(version).graph(model.graph, 0)
+    if missing := sorted(graph.reads()):
+        raise refuse(name, f"reads {missing[0][:80]}, which nothing in it makes.")
     return replace(graph, widths=_widths(onnx, model))
 
 
@@ -115,7 +117,8 @@ class _Reader:
         if kind == "GRAPH":
             return self.graph(proto.g, depth + 1)
         value = getattr(proto, kinds[kind])
-        return tuple(value) if kind.endswith("S") else value
+        as_read = number if kind.startswith("FLOAT") else int
+        return tuple(map(as_read, value)) if kind.endswith("S") else as_read(value)
 
 
 def array(proto: Any, where: str) -> np.ndarray:

@@ -29,7 +29,7 @@ def with_cells(b: Builder, nodes: list[Node]) -> list[Node]:
 
 def _as_node(cell: Cell) -> Node:
     x, arrays = weights_of(cell, MODES["RNN_TANH" if cell.kind == "RNN" else cell.kind].gates)
-    source = next(total.source for total in cell.gates.values() if total.source)
+    source = next(term.source for total in cell.gates.values() for term in total.terms)
     return Node(f"{cell.kind}Cell", cell.node.name, (x, *cell.states), cell.results, {**arrays, _SOURCE: source})
 
 
