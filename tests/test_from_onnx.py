@@ -187,7 +187,7 @@ def test_a_file_of_torchs_new_exporter(tmp_path):
     kinds = [type(m) for m in again.children()]
     assert [kinds.count(kind) for kind in (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)] == [2, 1, 2, 2]
     given = [value.double() for value in example]
-    agree(again.double()(*given), model.double()(*given))
+    agree(again.double()(*given), model.double()(*given), 1e-7)  # the exporter puts the norm into the convolution
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])

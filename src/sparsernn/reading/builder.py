@@ -150,7 +150,7 @@ class Builder:
 
     def fixed(self, node: Node, place: int, what: str) -> np.ndarray:
         """The constant at an input that has to be one."""
-        name = node.inputs[place] if place < len(node.inputs) else ""
+        name = node.input(place)
         if name not in self.constants:
             raise refuse(node.title, f"has a {what} that is computed, or none; expected one that the file stores.")
         return self.constants[name]

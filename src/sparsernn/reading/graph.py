@@ -27,6 +27,10 @@ class Node:
     def get(self, attribute: str, default: Any = None) -> Any:
         return self.attributes.get(attribute, default)
 
+    def input(self, place: int) -> str:
+        """The name of an input; "" for one that is left out, or behind the last."""
+        return self.inputs[place] if place < len(self.inputs) else ""
+
     def graphs(self) -> Iterator[Graph]:
         return (value for value in self.attributes.values() if isinstance(value, Graph))
 

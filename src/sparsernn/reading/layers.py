@@ -94,7 +94,7 @@ def convolution(b: Builder, node: Node) -> list[Step]:
     begin, end = pads[: len(ones)], pads[len(ones) :]
     options: dict[str, Any] = {
         "kernel_size": weight.shape[2:], "stride": tuple(node.get("strides", ones)), "groups": groups,
-        "dilation": tuple(node.get("dilations", ones)), "bias": len(node.inputs) > 2 and bool(node.inputs[2]),
+        "dilation": tuple(node.get("dilations", ones)), "bias": bool(node.input(2)),
     }  # fmt: skip
     plain = node.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
     more: dict[str, Any] = {}
@@ -109,11 +109,11 @@ def convolution(b: Builder, node: Node) -> list[Step]:
             raise refuse(node.title, "pads to a size that it is told (auto_pad, output_shape), which is not read.")
         make, channels = _TRANSPOSED[weight.ndim], (weight.shape[0], weight.shape[1] * groups)
         options["output_padding"] = tuple(node.get("output_padding", (0,) * len(ones)))
-    weights = {"weight": b.parameter(node.inputs[1])}
+    weights = {"weight": b.parameter(node.input(1))}
     if options["bias"]:
         b.fixed(node, 2, "bias")
-        weights["bias"] = b.parameter(node.inputs[2])
-    module = b.layer(lambda: make(*channels, **options, device="meta"), weights, node.inputs[1], node)
+        weights["bias"] = b.parameter(node.input(2))
+    module = b.layer(lambda: make(*channels, **options, device="meta"), weights, node.input(1), node)
     return [b.step(node, module, node.inputs[:1], node.outputs, **more)]
 
 
@@ -139,9 +139,9 @@ def batch_norm(b: Builder, node: Node) -> list[Step]:
         raise refuse(node.title, "is in training mode.", "Export the model in eval mode.")
     scale, bias, mean, variance = (b.fixed(node, n, "statistic") for n in range(1, 5))
     kinds = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-    kind = kinds[_axes_before(b, node.inputs[0])]
+    kind = kinds[_axes_before(b, node.input(0))]
     eps, momentum = node.get("epsilon", 1e-5), 1 - node.get("momentum", 0.9)
-    weights = {"weight": b.parameter(node.inputs[1]), "bias": b.parameter(node.inputs[2])}
+    weights = {"weight": b.parameter(node.input(1)), "bias": b.parameter(node.input(2))}
 
     def make() -> nn.Module:
         made = kind(len(scale), eps, momentum, device="meta")
@@ -151,7 +151,7 @@ def batch_norm(b: Builder, node: Node) -> list[Step]:
 
     if len(bias) != len(scale) or len(mean) != len(scale) or len(variance) != len(scale):
         raise refuse(node.title, "has statistics of unequal length.")
-    module = b.layer(make, weights, node.inputs[1], node, also=node.inputs[1:])
+    module = b.layer(make, weights, node.input(1), node, also=node.inputs[1:])
     return [b.step(node, module, node.inputs[:1], node.outputs[:1])]
 
 
@@ -170,19 +170,19 @@ def _axes_before(b: Builder, name: str) -> int:
 
 @builds("LayerNormalization")
 def layer_norm(b: Builder, node: Node) -> list[Step] | None:
-    scale = b.constants.get(node.inputs[1])
+    scale = b.constants.get(node.input(1))
     if any(node.outputs[1:]) or scale is None or node.get("axis", -1) != -scale.ndim:
         return None
-    bias = b.constants.get(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else None
-    if bias is not None and bias.shape != scale.shape:
+    bias = b.constants.get(node.input(2))
+    if (node.input(2) and bias is None) or (bias is not None and bias.shape != scale.shape):
         return None
-    eps, shape = node.get("epsilon", 1e-5), scale.shape
-    weights = {"weight": b.parameter(node.inputs[1])}
+    eps, shape = node.get("epsilon", 1e-5), list(scale.shape)
+    weights = {"weight": b.parameter(node.input(1))}
     if bias is not None:
-        weights["bias"] = b.parameter(node.inputs[2])
+        weights["bias"] = b.parameter(node.input(2))
 
     def make() -> nn.Module:
         return nn.LayerNorm(shape, eps, bias=bias is not None, device="meta")
 
-    module = b.layer(make, weights, node.inputs[1], node)
-    return [Step("LayerNorm", node.name, (b.operand(node.inputs[0]),), node.outputs[:1], module=module)]
+    module = b.layer(make, weights, node.input(1), node)
+    return [Step("LayerNorm", node.name, (b.operand(node.input(0)),), node.outputs[:1], module=module)]

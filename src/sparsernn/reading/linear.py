@@ -102,7 +102,7 @@ def linear(b: Builder, name: str, depth: int = 0) -> Linear | None:
         weight = b.constants.get(maker.inputs[1])
         turned = weight if weight is None or not maker.get("transB", 0) else weight.T
         found = _product(b, maker, turned)
-        bias = linear(b, maker.inputs[2]) if len(maker.inputs) > 2 and maker.inputs[2] else Linear(None)
+        bias = linear(b, maker.input(2)) if maker.input(2) else Linear(None)
         return None if found is None or bias is None else found.plus(bias)
     part = part_of(b, maker, name)
     whole = None if part is None else linear(b, maker.inputs[0], depth + 1)
@@ -128,7 +128,7 @@ def _product(b: Builder, node: Node, weight: np.ndarray | None) -> Linear | None
 def part_of(b: Builder, maker: Node, name: str) -> Part | None:
     """Which part of the last axis of its input a Split or Slice gives as `name`."""
     if maker.op == "Split":
-        given = maker.inputs[1] if len(maker.inputs) > 1 else ""
+        given = maker.input(1)
         sizes = b.constants.get(given) if given else maker.get("split")
         if (given and sizes is None) or maker.get("axis", 0) not in (-1, 1):
             return None

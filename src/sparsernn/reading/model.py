@@ -38,6 +38,7 @@ class OnnxModule(nn.Module):
     """
 
     spec: Spec
+    precision: Tensor
 
     def __init__(self, spec: Spec, parts: Mapping[str, nn.Module | nn.Parameter | Tensor], dtype: torch.dtype) -> None:
         super().__init__()

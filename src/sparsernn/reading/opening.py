@@ -47,7 +47,7 @@ def open_graph(content: bytes, name: str) -> Graph:
     if not model.HasField("graph") or not model.graph.node:
         raise refuse(name, "holds no graph: it is cut short, or no ONNX file.")
     version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
-    if version not in OPSETS:
+    if version is None or version not in OPSETS:
         cure = "Convert it: onnx.version_converter.convert_version(onnx.load(path), 17)."
         raise refuse(name, f"is written in operator set {version}; expected {OPSETS[0]} to {OPSETS[-1]}.", cure)
     if model.functions:

@@ -37,7 +37,7 @@ def recurrent(b: Builder, node: Node) -> list[Step]:
         raise refuse(node.title, f"has weights of shapes {ih.shape} and {hh.shape}; expected {expected}.")
     if node.get("hidden_size", width) != width:
         raise refuse(node.title, f"says hidden_size {node.get('hidden_size')}, but its weights have {width} columns.")
-    biases = b.fixed(node, 3, "bias B") if len(node.inputs) > 3 and node.inputs[3] else None
+    biases = b.fixed(node, 3, "bias B") if node.input(3) else None
     if biases is not None and biases.shape != (count, 2 * rows):
         raise refuse(node.title, f"has a bias of shape {biases.shape}; expected {(count, 2 * rows)}.")
     if biases is None or not biases.any():
@@ -58,15 +58,14 @@ def recurrent(b: Builder, node: Node) -> list[Step]:
         options = {"bias": biases is not None, "bidirectional": count > 1, "device": "meta", **own}
         return _KINDS[node.op](ih.shape[-1], width, **options)
 
-    module = b.layer(make, weights, node.inputs[1], node)
-    inputs = [*node.inputs, *[""] * 7]
-    states = [_unless_zero(b, name) for name in inputs[5 : 5 + MODES[mode].states]]
+    module = b.layer(make, weights, node.input(1), node)
+    states = [_unless_zero(b, node.input(5 + n)) for n in range(MODES[mode].states)]
     outputs = [*node.outputs, "", "", ""][:3]
     joined = "" if node.get("layout", 0) else _joined(b, outputs[0], count, width)
     if joined:
         outputs[0] = ""
     return [
-        b.step(node, module, [inputs[0], inputs[4], *states], [*outputs, joined],
+        b.step(node, module, [node.input(0), node.input(4), *states], [*outputs, joined],
                direction=direction, layout=node.get("layout", 0))
     ]  # fmt: skip
 
@@ -81,7 +80,7 @@ def _mode(node: Node) -> str:
     for name in ("clip", "input_forget"):
         if node.get(name, 0):
             raise refuse(node.title, f"has {name}={node.get(name)}, which no layer of torch has.")
-    if node.op == "LSTM" and len(node.inputs) > 7 and node.inputs[7]:
+    if node.op == "LSTM" and node.input(7):
         raise refuse(node.title, "has peepholes (P), which no layer of torch has.")
     return ("RNN_RELU" if relu else "RNN_TANH") if node.op == "RNN" else node.op
 

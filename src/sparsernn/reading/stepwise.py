@@ -50,7 +50,8 @@ def run(step: Step, module: nn.Module, x: Tensor, *states: Tensor) -> tuple[Tens
     """In files a step may have axes of size 1 before its batch; torch's cells take none."""
     lead = torch.broadcast_shapes(x.shape[:-1], *(state.shape[:-1] for state in states))
     if len(lead) > 1 or any(value.shape[:-1] != lead for value in (x, *states)):
-        x, *states = (value.expand(*lead, -1).reshape(-1, value.shape[-1]) for value in (x, *states))
-    found = module(x, tuple(states) if len(states) > 1 else states[0])
+        rows = [value.expand(*lead, -1).reshape(-1, value.shape[-1]) for value in (x, *states)]
+        x, states = rows[0], tuple(rows[1:])
+    found = module(x, *states if len(states) == 1 else (states,))
     results = found if isinstance(found, tuple) else (found,)
     return results if len(lead) <= 1 else tuple(result.reshape(*lead, -1) for result in results)
