@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 import sparsernn as srn
 from export_programs import compiled, needs_compiler
 from program_models import STEPS, STREAMS
+from sparsernn.export.integers import pack_int8
+from sparsernn.export.places import row_major
+from sparsernn.export.products import Dense, Tables, pack
 
 MODELS = ("CRN", "stride 2", "values so far", "attention over a memory", "valid conv")
 
@@ -176,6 +180,17 @@ def test_options_that_make_no_sense_are_refused(tmp_path, options, message):
     assert not (tmp_path / "out").exists()
 
 
+class Later(nn.Module):
+    """Looks at what comes after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(6, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(x.flip(1))[0]
+
+
 def spoilt() -> nn.Module:
     model = Tagger().eval()
     with torch.no_grad():
@@ -189,6 +204,7 @@ def spoilt() -> nn.Module:
         (lambda: Tagger().train(), "training mode"),
         (lambda: srn.accelerate(Tagger().eval()), "is accelerated"),
         (lambda: Tagger(bidirectional=True).eval(), "Tagger can't run step by step.*bidirectional"),
+        (lambda: Later().eval(), r"Later can't run step by step: flip \(test_export_c.py:\d+\)"),
         (spoilt, "1 numbers that are infinite or not a number"),
         (lambda: nn.Sequential(nn.ReLU()).eval(), "give an example"),
     ],
@@ -233,4 +249,17 @@ def test_a_folder_that_is_a_file_is_left_alone(tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(OSError):
         srn.export_c(Tagger().eval(), tmp_path / "out")
-    assert Path(tmp_path / "out").read_text() == "mine"
+    with pytest.raises(OSError):
+        srn.export_c(Tagger().eval(), tmp_path / "out" / "inside" / "it")
+    assert Path(tmp_path / "out").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_columns_that_16_bits_do_not_number_are_not_taken_by_their_numbers(precision):
+    weight = np.zeros((4, 65_540), np.float32)
+    weight[:, ::97] = 1
+    if precision == "int8":
+        packed = pack_int8(weight, 1, Tables(), row_major("q", (65_540,), 0, "int8"))
+        assert not packed.gathered  # words of four columns are numbered instead
+    else:
+        assert isinstance(pack(weight, 1, Tables()), Dense)
