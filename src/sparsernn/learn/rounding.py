@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..structure.grids import with_digits
 from .least_squares import with_ridge
 from .recording import Recording
 
@@ -79,8 +80,7 @@ def _scales(rows_RA: Tensor, power_A: Tensor, largest: int, digits: int) -> Tens
     most_R = rows_RA.abs().amax(1)
     best_R = lost_R = None
     for clip in CLIPS:
-        mantissa, exponent = torch.frexp(torch.where(most_R > 0, most_R * clip / largest, 1.0))
-        scale_R = torch.ldexp((mantissa * 2**digits).round() / 2**digits, exponent)
+        scale_R = with_digits(torch.where(most_R > 0, most_R * clip / largest, 1.0), digits)
         grid_RA = (rows_RA / scale_R[:, None]).round().clamp(-largest, largest) * scale_R[:, None]
         own_R = (rows_RA - grid_RA).square() @ power_A
         if best_R is None or lost_R is None:

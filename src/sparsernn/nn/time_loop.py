@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,13 +47,21 @@ def flattened(
 
 
 def run_cell(
-    cell: Cell, weights: list[Tensor | None], x: Tensor, sizes: list[int], states: list[Tensor]
+    cell: Cell,
+    weights: Sequence[Any],
+    x: Tensor,
+    sizes: list[int],
+    states: list[Tensor],
+    product: Callable[..., Tensor] = F.linear,
 ) -> tuple[Tensor, list[Tensor]]:
-    """A cell by its equations. weights: weight_ih, weight_hh, bias_ih, bias_hh."""
-    weight_ih, weight_hh, bias_ih, bias_hh = weights
-    assert weight_ih is not None and weight_hh is not None
+    """A cell by its equations. weights: weight_ih, weight_hh, bias_ih, bias_hh, and weight_hr where there is one;
+    product(x, weight, bias): how they are multiplied with."""
+    weight_ih, weight_hh, bias_ih, bias_hh, *projection = weights
 
     def step(now: Tensor, before: list[Tensor]) -> list[Tensor]:
-        return next_states(cell, now, F.linear(before[0], weight_hh, bias_hh), before)
+        h, *others = next_states(cell, now, product(before[0], weight_hh, bias_hh), before)
+        for weight_hr in projection:
+            h = product(h, weight_hr, None)
+        return [h, *others]
 
-    return over_time(step, F.linear(x, weight_ih, bias_ih).split(sizes), states)
+    return over_time(step, product(x, weight_ih, bias_ih).split(sizes), states)

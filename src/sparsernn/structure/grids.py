@@ -11,14 +11,14 @@ _LOOK = 8  # the largest weights of a row, by which most rows are seen to be on 
 _NEAR = 1e-4  # of a step: far above what float32 makes of a product, far below half a step
 
 
-def integers(weight: Tensor) -> tuple[Tensor, Tensor]:
+def integers(weight: Tensor, steps: int | None = None) -> tuple[Tensor, Tensor]:
     """(rows, columns) float32 -> int8 q and scales t (rows,) with w near q t: |w - q t| is at most t / 2.
 
-    t is the row's largest weight over 127, or over as many steps as a coarser grid has on which the whole row lies:
-    int4 weights, or single ones.
+    t is the row's largest weight over `steps`; None: over 127, or over as many steps as a coarser grid has on which the
+    whole row lies: int4 weights, or single ones.
     """
     most = weight.abs().amax(1)
-    scales = most / _steps(weight, most)
+    scales = most / (_steps(weight, most) if steps is None else steps)
     safe = torch.where(scales > 0, scales, 1.0)
     return (weight / safe.unsqueeze(1)).round().clamp(-LARGEST, LARGEST).to(torch.int8), scales
 
@@ -41,6 +41,12 @@ def _on(values: Tensor) -> Tensor:
 
 
 _QUICK = 4  # rows that are looked at first: of most matrices none lies on a grid
+
+
+def with_digits(scales: Tensor, digits: int) -> Tensor:
+    """Scales of this many binary digits, so that small multiples of them are exact numbers."""
+    mantissa, exponent = torch.frexp(scales)
+    return torch.ldexp((mantissa * 2**digits).round() / 2**digits, exponent)
 
 
 def on_grid(weight: Tensor) -> tuple[Tensor, Tensor] | None:

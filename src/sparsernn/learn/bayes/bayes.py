@@ -15,11 +15,12 @@ from ..governed import Include
 from ..hooks import overflowed
 from ..saved import like
 from ..sparsifier import Sparsifier
+from ..swapped import Swapped, check_alone
 from ..units import governed_units, without_dead_units
 from .clipping import ClippingWatch, clip_all
 from .modules import agreeing, alone_masks, forwards
 from .multipliers import multipliers
-from .noise import Draw, Noise
+from .noise import Draw
 from .posterior import Posterior
 
 BayesLevel = Literal["weight", "gate", "unit"]
@@ -110,7 +111,7 @@ class Bayes(Sparsifier):
         self._posterior = Posterior.of(weights, kinds, self._parameters, log_sigma)
         made, sampled = forwards(self._root, self._governed, self._posterior, paths.__contains__)
         swapped = [name for name in self._touched() if name not in sampled]
-        self._noise = Noise(self._root, swapped, made, self._draw)
+        self._noise = Swapped(self._root, swapped, made, self._draw, "Bayes")
         device = next(iter(self._parameters.values())).device
         self._generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
 
@@ -139,11 +140,7 @@ class Bayes(Sparsifier):
 
     def _check_optimizer(self, optimizer: Optimizer, trained: set[int]) -> None:
         kind = type(optimizer).__name__
-        if self._noise.is_taken():
-            raise ValueError(
-                "Another Bayes is attached to this model and samples its weights: one at a time.\n"
-                "Give both parts to one of them (include= takes several patterns), or call finish() of the other first."
-            )
+        check_alone("Bayes", self._root)
         if isinstance(optimizer, torch.optim.LBFGS):
             raise ValueError(
                 "LBFGS takes one group of parameters and needs a loss without noise, so Bayes can't be attached to it: "

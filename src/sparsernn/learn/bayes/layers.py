@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...nn.fused import reverse
-from ...nn.layers import LayeredRecurrent, States
-from ...structure.cells import MODES, RecurrentLayer
+from ...nn.layers import States
+from ...structure.cells import RecurrentLayer
+from ..stand_in import StandIn
 from .cells import run
 from .lstm import Layer
 from .noise import Draw
@@ -24,7 +25,7 @@ def takes_multipliers(module: nn.Module) -> bool:
     return isinstance(module, STACKS) and type(module).forward in [s.forward for s in STACKS] and not module.proj_size
 
 
-class NoisyStack(LayeredRecurrent):
+class NoisyStack(StandIn):
     """Runs torch's `module` with multipliers of its inputs, gates and units, one sample for each sequence.
 
     LSTM (arXiv 1911.05585, equations 5 to 8): every gate j is act((W_x (x z_x) + W_h h) z_j + b_j), the bias outside,
@@ -35,41 +36,15 @@ class NoisyStack(LayeredRecurrent):
     """
 
     def __init__(self, module: nn.Module, path: str, layers: tuple[RecurrentLayer, ...]) -> None:
-        source: Any = module
-        super().__init__(
-            source.input_size,
-            [[source.hidden_size] * (1 + source.bidirectional)] * source.num_layers,
-            bias=source.bias,
-            batch_first=source.batch_first,
-            dropout=source.dropout if source.num_layers > 1 else 0.0,
-            bidirectional=source.bidirectional,
-        )
-        self.cell = MODES[source.mode]
-        self._source, self._path = [source], path  # in a list: not a part of this module
+        super().__init__(module)
+        self._path = path
         self._names = {(layer.layer, layer.reverse): layer for layer in layers if layer.module == path}
-        self._draw: Draw | None = None
-
-    def drawing(self, draw: Draw) -> Callable[..., Any]:
-        """The forward that draws from `draw`."""
-        self._draw = draw
-        self.train(self._source[0].training)
-        return self.forward
-
-    def _check_input(self, x: Tensor, packed: bool) -> None:
-        dtype = self._source[0].weight_hh_l0.dtype
-        if x.dtype != dtype and not torch._C._is_any_autocast_enabled():
-            raise ValueError(f"{self.kind} got an input of {x.dtype}, its weights are {dtype}: convert one of them.")
-        if x.dim() != (2 if packed else 3) or x.size(-1) != self.input_size:
-            raise RuntimeError(
-                f"{self.kind}: expected an input with {self.input_size} features in its last axis, "
-                f"got shape {tuple(x.shape)}."
-            )
 
     def _run_layer(
         self, layer: int, x: Tensor, batch_sizes: Tensor | None, states: list[States], backwards: Tensor | None
     ) -> tuple[Tensor, list[States]]:
-        draw, source = self._draw, self._source[0]
-        assert draw is not None
+        draw: Draw = self._draw
+        source = self._source[0]
         batch = len(states[0][0])
         if batch_sizes is None:
             x = x.transpose(0, 1) if self.batch_first else x

@@ -14,9 +14,10 @@ from ...structure.compare import difference
 from ...structure.structure import Structure
 from ...structure.trace import quiet
 from ..governed import Governed
+from ..swapped import Forward, Swapped
 from .layers import NoisyStack, noisy_embedding, noisy_linear, takes_multipliers
 from .multipliers import Multipliers
-from .noise import Draw, Forward, Noise
+from .noise import Draw
 from .posterior import Posterior
 
 
@@ -123,8 +124,7 @@ def _same(
             if inside:
                 sigmas = {name: nn.Parameter(torch.zeros_like(parameters[name])) for name in chosen.weights}
                 made, _ = forwards(twin, chosen, Posterior(sigmas, own), lambda path: path in paths)
-                noise = Noise(twin, (), made, lambda own=own: Draw({}, own, None))
-                noise._put(noise.draw())
+                Swapped(twin, (), made, lambda: None, "Bayes").put(Draw({}, own, None))
             found = _outputs(twin, structure, example_inputs)
             if found is None:
                 return False
