@@ -32,7 +32,7 @@ class Grid:
     @classmethod
     @torch.no_grad()
     def of(cls, weight: Tensor, bits: int) -> Grid:
-        """Of 8 bits as the kernels have it; of 4 such that every weight is exact, and kernels and files find it again."""
+        """Of 8 bits as the kernels have it; of 4 so that every weight is exact, and kernels and files find it."""
         if bits == 8:
             numbers, scales = integers(weight)
         else:

@@ -11,14 +11,14 @@ _LOOK = 8  # the largest weights of a row, by which most rows are seen to be on 
 _NEAR = 1e-4  # of a step: far above what float32 makes of a product, far below half a step
 
 
-def integers(weight: Tensor, steps: int | None = None) -> tuple[Tensor, Tensor]:
+def integers(weight: Tensor) -> tuple[Tensor, Tensor]:
     """(rows, columns) float32 -> int8 q and scales t (rows,) with w near q t: |w - q t| is at most t / 2.
 
-    t is the row's largest weight over `steps`; None: over 127, or over as many steps as a coarser grid has on which the
-    whole row lies: int4 weights, or single ones.
+    t is the row's largest weight over 127, or over as many steps as a coarser grid has on which the whole row lies:
+    int4 weights, or single ones.
     """
     most = weight.abs().amax(1)
-    scales = most / (_steps(weight, most) if steps is None else steps)
+    scales = most / _steps(weight, most)
     safe = torch.where(scales > 0, scales, 1.0)
     return (weight / safe.unsqueeze(1)).round().clamp(-LARGEST, LARGEST).to(torch.int8), scales
 
