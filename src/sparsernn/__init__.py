@@ -12,6 +12,9 @@ from .analysis.sparsity import inspect as inspect
 from .checkpoints import load as load
 from .export.export_c import export_c as export_c
 from .export.flash import flash_bytes as flash_bytes
+from .learn.at_start import SNIP as SNIP
+from .learn.at_start import GraSP as GraSP
+from .learn.at_start import SynFlow as SynFlow
 from .learn.bayes import Bayes as Bayes
 from .learn.distill import distill as distill
 from .learn.distill import distillation_loss as distillation_loss

@@ -64,9 +64,9 @@ class Level(ABC):
         """
 
 
-def scores_of(level: Level, score: Score, parameters: Parameters) -> Tensor:
-    """Scores of the groups, (count,), comparable between layers."""
-    elements = {name: score.elements(name, parameters[name]) for name in scored(level)}
+def scores_of(level: Level, score: Score, parameters: Parameters, measured: Parameters | None = None) -> Tensor:
+    """Scores of the groups, (count,), comparable between layers; `measured`: those of the weights, by a run."""
+    elements = measured or {name: score.elements(name, parameters[name]) for name in scored(level)}
     found = level.combine(elements, score.reduce)
     return found if score.comparable else level.relative(found)
 

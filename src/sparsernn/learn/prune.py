@@ -28,13 +28,14 @@ class Prune(Sparsifier):
 
     Arguments:
         model: any module with recurrent layers.
-        example_inputs: arguments of one forward pass (or a list of several); used by level="unit" only, None elsewhere
-            is fine.
+        example_inputs: arguments of one forward pass (or a list of several); used by level="unit" and `SynFlow` only,
+            None elsewhere is fine.
         sparsity: share of groups that goes, 0 to 1.
         level: "weight", "block" (16x1, tiled within each gate), "row" or "column" (of each matrix for itself), "gate"
             (rows of ih and hh; the gate becomes a constant) or "unit" (with all its readers; `compact` then takes it
             out). At least one unit of each layer and direction stays.
-        score: what goes first (`Magnitude`, `StandardDeviation`, `Random`, `Taylor`, `Movement`). By default
+        score: what goes first (`Magnitude`, `StandardDeviation`, `Random`; by the gradients of the training `Taylor`,
+            `Movement`; before any training `SNIP`, `GraSP`, `SynFlow`). By default
             `Magnitude`, but for units that go at once the weights that read them times how much what they multiply
             varies over the example inputs, so give some hundred positions that are like the data.
         compensate: units that go at once leave their mean over the example inputs in the biases of their readers.
@@ -93,6 +94,7 @@ class Prune(Sparsifier):
         self.compensate = compensate
         self.uncompensated: dict[str, str] = {}
         self._examples = example_inputs if level == "unit" else None
+        self._inputs = example_inputs if self.score.runs else None
         self._scopes = self.level.scopes(scope)
         self._gone = torch.zeros(self.level.count, dtype=torch.bool)
         self._asleep: dict[str, Tensor] = {}  # where a score regrows: the values of what went, 0 elsewhere
@@ -129,7 +131,10 @@ class Prune(Sparsifier):
             found = readings.scores(self._parameters)
             if found is not None:
                 return self.level.relative(found).to(self._parameters[scored(self.level)[0]].device)
-        return scores_of(self.level, self.score, self._parameters)
+        measured = None
+        if self.score.runs:
+            measured = self.score.of_model(self._root, scored(self.level), self._inputs)
+        return scores_of(self.level, self.score, self._parameters, measured)
 
     def _readings(self) -> Readings | None:
         """What reads the units, over the examples, where they all go at once."""

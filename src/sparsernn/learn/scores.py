@@ -2,17 +2,18 @@
 
 A score says something about single weights (`elements`, a tensor shaped like the parameter); blocks, gates and units
 combine their elements by `reduce`. Scores that need gradients `watch` them before each optimizer step. A new score
-overrides `elements` and, if it has a memory, `watch`; tensors in `memory` are saved and resumed.
+overrides `elements` and, if it has a memory, `watch`; tensors in `memory` are saved and resumed. One that has to
+run the model overrides `of_model` (at_start.py).
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Reduce = Literal["norm", "sum"]
 
@@ -26,6 +27,7 @@ class Score:
 
     reduce: Reduce = "norm"
     watches = False  # True: needs gradients
+    runs = False  # True: needs runs of the model, in `of_model`
     regrows = False  # True: a weight that went is watched at the value it had, and may come back with it
     comparable = True  # between layers; False: units count in shares of their own layer's root mean square
 
@@ -38,6 +40,10 @@ class Score:
 
     def watch(self, name: str, weight: Tensor, gradient: Tensor) -> None:
         """Called before each optimizer step with the unscaled gradient of each parameter that may be pruned."""
+
+    def of_model(self, model: nn.Module, names: Sequence[str], example_inputs: Any) -> Mapping[str, Tensor]:
+        """Where it `runs`: the scores of all weights of `names`, in the place of `elements`."""
+        raise TypeError(f"{type(self).__name__} defines no of_model(model, names, example_inputs), and says it runs.")
 
     def load(self, memory: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
         """Take over a saved memory, on the devices of the parameters."""

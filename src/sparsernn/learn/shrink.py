@@ -84,6 +84,8 @@ class Shrink(Sparsifier):
         path.check(levels, cost)
         if score is not None and not path.chooses_by_score:
             raise ValueError(f"Shrink: path={type(path).__name__}(...) chooses what goes by itself, without score=.")
+        if score is not None and score.runs:
+            raise ValueError(f"Shrink: score={score!r} runs the model at each choice, which Prune alone does.")
         if max_loss is not None and not isinstance(path, TopK):
             raise ValueError(
                 f"Shrink: path={type(path).__name__}(...) goes with to=, which it leads to; max_loss= takes TopK()."
