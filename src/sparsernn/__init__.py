@@ -27,6 +27,7 @@ from .learn.paths.hard_concrete import HardConcrete as HardConcrete
 from .learn.paths.top_k import TopK as TopK
 from .learn.prune import Prune as Prune
 from .learn.quantise_aware import quantise_aware as quantise_aware
+from .learn.rewind import Rewind as Rewind
 from .learn.rewire import Rewire as Rewire
 from .learn.schedules import Gradual as Gradual
 from .learn.schedules import Iterative as Iterative

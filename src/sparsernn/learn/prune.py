@@ -121,6 +121,10 @@ class Prune(Sparsifier):
             self._parameters[name].copy_(whole)
             self._asleep[name] = whole.masked_fill(mask, 0)
 
+    def _rewound(self) -> None:
+        masks = self.masks
+        self._asleep = {name: self._parameters[name].detach().masked_fill(masks[name], 0) for name in self._asleep}
+
     def _advance(self) -> None:
         share = self.schedule.sparsity(self.steps_done, self.sparsity)
         if share is not None:

@@ -77,6 +77,9 @@ class Sparsifier:
     def _load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Take over what `_extra_state` gave; it has the right form."""
 
+    def _rewound(self) -> None:
+        """The weights are those of an earlier step, what is masked among them."""
+
     def _conclude(self) -> None:
         """Last decisions before `finish` applies the masks."""
 
@@ -168,8 +171,7 @@ class Sparsifier:
 
     def density(self) -> float:
         """Share of the governed weights that is kept."""
-        decided = self._decided()
-        names = self._governed.weights
+        decided, names = self._decided(), self._governed.weights
         kept = sum(int(decided[n].sum()) if n in decided else self._parameters[n].numel() for n in names)
         return kept / sum(self._parameters[n].numel() for n in names)
 
