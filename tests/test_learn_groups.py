@@ -34,18 +34,26 @@ def test_protected_is_the_best_of_each_set():
     assert stay.tolist() == [False, True, False, True, False]
 
 
-@given(rows=st.integers(1, 40), columns=st.integers(1, 5), gates=st.integers(1, 4), height=st.integers(1, 17))
+@given(
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 5),
+    gates=st.integers(1, 4),
+    height=st.integers(1, 17),
+    width=st.integers(1, 4),
+)
 @settings(deadline=None)
-def test_blocks_partition_each_gate(rows, columns, gates, height):
+def test_blocks_partition_each_gate(rows, columns, gates, height, width):
     layer = recurrent_layers({1: nn.RNN, 3: nn.GRU, 4: nn.LSTM}.get(gates, nn.RNN)(columns, rows))[0]
     count = len(layer.gates)
     weight = torch.arange(float(count * rows * columns)).view(count * rows, columns)
-    tile = tiles(["weight_ih_l0"], {"weight_ih_l0": weight}, [layer], height)[0]
+    tile = tiles(["weight_ih_l0"], {"weight_ih_l0": weight}, [layer], height, width)[0]
     numbers = tile.expand(torch.arange(tile.count))
     assert tile.block_rows == count * -(-rows // height)
     for row in range(count * rows):
         gate, inside = divmod(row, rows)
-        expected = (gate * -(-rows // height) + inside // height) * columns + torch.arange(columns)
+        expected = (gate * -(-rows // height) + inside // height) * -(-columns // width) + torch.arange(
+            columns
+        ) // width
         assert torch.equal(numbers[row], expected)
     part = TilePart(tile, 3, tile.count + 5)
     chosen = torch.randperm(tile.count)[:7] + 3

@@ -61,11 +61,11 @@ def test_what_grows_starts_at_zero_with_a_state_of_zero(grow, optimizer):
     assert all(model.get_parameter(n)[sparsifier.masks[n] & ~before[n]].any() for n in MATRICES)
 
 
-@pytest.mark.parametrize("level", ["weight", "block"])
+@pytest.mark.parametrize("level", ["weight", "block", "word"])
 @pytest.mark.parametrize("grow", ["random", "gradient"])
 def test_a_move_is_what_the_papers_say_group_by_group(level, grow):
-    """A plain loop over the groups of a matrix: the smallest by magnitude go, and, by RigL, the empty ones with the
-    largest gradient grow, as the dense gradient of that step says."""
+    """A plain loop over the groups of a matrix: after the step the smallest by magnitude go; of the empty places those
+    grow, by RigL, where the dense gradient of that step is largest."""
     model = tagger(hidden=20).double()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     name, options = "rnn.weight_hh_l0", {"include": "rnn.weight_hh_l0", "steps": 40, "every": 3, "level": level}
@@ -73,31 +73,33 @@ def test_a_move_is_what_the_papers_say_group_by_group(level, grow):
     train(model, optimizer, 2)
     optimizer.zero_grad()
     loss_of(model, tokens(2)).backward()
-    gradient, kept = model.get_parameter(name).grad.clone(), sparsifier.masks[name]
+    parameter, kept = model.get_parameter(name), sparsifier.masks[name]
+    gradient = parameter.grad.clone()
+    stepped = (parameter.detach() - 0.1 * gradient) * kept
     optimizer.step()
-    weight = torch.where(kept, model.get_parameter(name).detach(), 0)
-    if level == "block":  # 20 rows a gate: blocks of 16 and of 4
-        groups = [
-            (slice(20 * g + a, 20 * g + b), c) for g in range(4) for a, b in ((0, 16), (16, 20)) for c in range(20)
-        ]
-    else:
-        groups = [(r, c) for r in range(80) for c in range(20)]
-    there = [bool(kept[g].all()) for g in groups]
-    assert sum(there) == len(groups) // 2
-    number = round(0.4 * (1 + math.cos(math.pi * 3 / 30)) / 2 * sum(there))
-    # What was dropped at this step was zeroed: its value follows from the step itself.
-    stepped = weight.clone()
-    old = sparsifier.masks[name]
-    present = [k for k, flag in enumerate(there) if flag]
-    left = [k for k in present if not bool(old[groups[k]].all())]
-    grown = [k for k in range(len(groups)) if not there[k] and bool(old[groups[k]].all())]
-    assert len(left) == len(grown) <= number
-    size = {k: float(stepped[groups[k]].square().mean().sqrt()) for k in present if k not in left}
-    assert all(value > 0 for value in size.values())
+
+    rows = {"weight": [(r, r + 1) for r in range(80)]}.get(level) or [
+        (20 * gate + a, 20 * gate + b)
+        for gate in range(4)
+        for a, b in ((0, 16), (16, 20))  # 20 rows a gate: blocks of 16 and of 4
+    ]
+    width = 4 if level == "word" else 1
+    groups = [(slice(a, b), slice(c, c + width)) for a, b in rows for c in range(0, 20, width)]
+    size, strength = ([float(v[g].square().mean().sqrt()) for g in groups] for v in (stepped, gradient))
+    there = {k for k, g in enumerate(groups) if bool(kept[g].all())}
+    assert len(there) == len(groups) // 2
+    number = round(0.4 * (1 + math.cos(math.pi * 3 / 30)) / 2 * len(there))
+    dropped = set(sorted(there, key=lambda k: size[k])[:number])
+    now = {k for k, g in enumerate(groups) if bool(sparsifier.masks[name][g].all())}
+    assert len(now) == len(there) and there - dropped <= now
     if grow == "gradient":
-        strength = {k: float(gradient[groups[k]].square().mean().sqrt()) for k in range(len(groups))}
-        empty = [k for k in range(len(groups)) if not bool(old[groups[k]].all())]
-        assert min(strength[k] for k in grown) >= max(strength[k] for k in empty)
+        empty = set(range(len(groups))) - (there - dropped)
+        assert now - (there - dropped) == set(sorted(empty, key=lambda k: -strength[k])[:number])
+    # What stays has its value, and what grows none yet.
+    wanted = torch.zeros_like(stepped)
+    for k in now & there:
+        wanted[groups[k]] = stepped[groups[k]]
+    torch.testing.assert_close(parameter.detach(), wanted, rtol=1e-12, atol=1e-15)
 
 
 def test_the_smallest_go():

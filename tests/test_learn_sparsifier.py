@@ -39,6 +39,8 @@ RUNS = {
     "proximal": lambda m: GroupLasso(m, tokens(), strength=0.02),
     "proximal l1": lambda m: L1(m, strength=0.002),
     "subgradient": lambda m: GroupLasso(m, tokens(), strength=0.02, update="subgradient", threshold=1e-3),
+    "prune words": lambda m: Prune(m, None, 0.6, level="word", schedule=Gradual(end=14, every=3)),
+    "rewire words": lambda m: Rewire(m, None, 0.6, steps=24, every=3, level="word", grow="gradient"),
     "rewire": lambda m: Rewire(m, None, 0.8, steps=24, every=3, scope="layer"),
     "rewire by gradient": lambda m: Rewire(m, None, 0.8, steps=24, every=3, grow="gradient", scope="model"),
     "rewire blocks": lambda m: Rewire(m, None, 0.7, steps=24, every=3, level="block", initial="erdos-renyi"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._modules import copied, in_eval
-from ..structure.blocks import BLOCK_HEIGHT, Tiles, tiles
+from ..structure.blocks import BLOCK_HEIGHT, WORD_WIDTH, Tiles, tiles
 from ..structure.cells import RecurrentLayer, recurrent_layers
 from ..structure.sites import Site
 from .folded import Folded
@@ -19,7 +19,11 @@ from .recording import Record, Recording, warn_of_few
 from .rounding import round_matrices
 from .supports import least_lost, solved_on
 
-SHAPES = {"weight": (1, 1), "block": (BLOCK_HEIGHT, 1), "word": (BLOCK_HEIGHT, 4)}  # rows and columns that go together
+SHAPES = {
+    "weight": (1, 1),
+    "block": (BLOCK_HEIGHT, 1),
+    "word": (BLOCK_HEIGHT, WORD_WIDTH),
+}  # rows and columns that go together
 ROUNDS = 3  # what goes is chosen anew after each third of the way: what is left has other weights then
 
 

@@ -35,8 +35,8 @@ class GroupLasso(Sparsifier):
         strength: factor of the penalty. Published strengths belong to a loss that is summed over time and averaged over
             the batch; a loss averaged over T time steps as well needs strength / T (T = 35 for Wen's Penn Treebank
             runs, arXiv 1709.05027). A mapping {level: strength} sets several levels apart.
-        level: "unit", or one or several of "weight", "block", "row" and "column" (of each matrix for itself), "gate"
-            and "unit". Wen's row and column lasso on an LSTM is ("gate", "column"): the four gates' rows of both
+        level: "unit", or one or several of "weight", "block", "word", "row" and "column" (of each matrix for itself),
+            "gate" and "unit". Wen's row and column lasso on an LSTM is ("gate", "column"): the four gates' rows of both
             matrices are the columns of the one matrix that he has.
         update: "proximal": after each optimizer step the exact proximal step, in the metric of that step (Adam and its
             kin included), on what reads a unit: disjoint groups, and exactly what `compact` looks at. Several levels

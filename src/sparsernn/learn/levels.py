@@ -1,4 +1,4 @@
-"""Levels: at which grain weights go (weight, block, row, column, gate, unit), behind one interface.
+"""Levels: at which grain weights go (weight, block, word, row, column, gate, unit), behind one interface.
 
 A level numbers its groups 0..count-1. It combines scores of single weights into scores of groups, turns "these
 groups are gone" into masks, and knows how many weights are left after each further group.
@@ -99,7 +99,7 @@ def zero(level: Level, gone: Tensor, parameters: Parameters) -> None:
 
 
 class Elements(Level):
-    """Single weights (height 1) or blocks of `height` x 1 weights."""
+    """Single weights (1x1), or blocks or words of `height` x `width` weights."""
 
     def __init__(
         self,
@@ -107,11 +107,12 @@ class Elements(Level):
         layers: tuple[RecurrentLayer, ...],
         parameters: Parameters,
         height: int = 1,
+        width: int = 1,
         keep_diagonal: bool = False,
     ) -> None:
-        self.name: LevelName = "weight" if height == 1 else "block"
+        self.name: LevelName = "weight" if height == 1 else "block" if width == 1 else "word"
         self.parameters = governed.weights
-        self._tiles = tiles(governed.weights, parameters, layers, height)
+        self._tiles = tiles(governed.weights, parameters, layers, height, width)
         self._counts = [tile.count for tile in self._tiles]
         self.count = sum(self._counts)
         firsts = [sum(self._counts[:n]) for n in range(len(self._counts))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-LEVELS_THAT_MOVE = ("weight", "block")  # of `Rewire`
+LEVELS_THAT_MOVE = ("weight", "block", "word")  # of `Rewire`
 
 
 def check_goal(

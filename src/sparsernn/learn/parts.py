@@ -87,11 +87,18 @@ class TilePart:
         own = groups.to(value.device) - self.first
         inside = (own >= 0) & (own < self.tile.count)
         row_of_blocks = self.tile.row_of_blocks().to(value.device)
-        block, column = own.clamp(0, self.tile.count - 1) // self.tile.columns, own % self.tile.columns
-        row = torch.searchsorted(row_of_blocks, block)[:, None] + torch.arange(self.tile.height, device=value.device)
-        last = value.shape[0] - 1
-        there = inside[:, None] & (row <= last) & (row_of_blocks[row.clamp(max=last)] == block[:, None])
-        return value[row.clamp(max=last), column[:, None]] * there
+        own, across, size = (
+            own.clamp(0, self.tile.count - 1),
+            self.tile.block_columns,
+            self.tile.height * self.tile.width,
+        )
+        place = torch.arange(size, device=value.device)
+        block = own[:, None] // across
+        row = torch.searchsorted(row_of_blocks, block) + place // self.tile.width
+        column = own[:, None] % across * self.tile.width + place % self.tile.width
+        last, end = value.shape[0] - 1, value.shape[1] - 1
+        there = inside[:, None] & (row <= last) & (column <= end) & (row_of_blocks[row.clamp(max=last)] == block)
+        return value[row.clamp(max=last), column.clamp(max=end)] * there
 
     def multiply(self, value: Tensor, factor: Tensor) -> None:
         value.mul_(factor)

@@ -31,9 +31,10 @@ class Prune(Sparsifier):
         example_inputs: arguments of one forward pass (or a list of several); used by level="unit" and `SynFlow` only,
             None elsewhere is fine.
         sparsity: share of groups that goes, 0 to 1.
-        level: "weight", "block" (16x1, tiled within each gate), "row" or "column" (of each matrix for itself), "gate"
-            (rows of ih and hh; the gate becomes a constant) or "unit" (with all its readers; `compact` then takes it
-            out). At least one unit of each layer and direction stays.
+        level: "weight", "block" (16x1, tiled within each gate), "word" (16x4, what the int8 kernels read at once),
+            "row" or "column" (of each matrix for itself), "gate" (rows of ih and hh; the gate becomes a constant) or
+            "unit" (with all its readers; `compact` then takes it out). At least one unit of each layer and direction
+            stays.
         score: what goes first (`Magnitude`, `StandardDeviation`, `Random`; by the gradients of the training `Taylor`,
             `Movement`; before any training `SNIP`, `GraSP`, `SynFlow`). By default
             `Magnitude`, but for units that go at once the weights that read them times how much what they multiply

@@ -32,7 +32,7 @@ class Rewire(Sparsifier):
         example_inputs: not used; None is fine.
         sparsity: share of groups that is gone, 0 to 1.
         steps: number of optimizer steps of the whole run.
-        level: "weight" or "block" (16x1, tiled within each gate).
+        level: "weight", "block" (16x1, tiled within each gate) or "word" (16x4, what the int8 kernels read at once).
         grow: where weights grow: "random", anywhere that is empty (SET, Mocanu et al., Nature Communications 9, 2018),
             or "gradient", where the loss has its largest gradient (RigL, Evci et al., arXiv 1911.11134).
         share: of the groups that are there, how many move at first; what is smallest (root mean square) goes.

@@ -42,8 +42,8 @@ class Shrink(Sparsifier):
         cost: what `to` counts: "weights"; "mult-adds", the multiply-adds of a time step in all matrices, readers
             included; or a function of the units left, {unit set of `trace`: number} -> cost above 0. Then `to` is in
             its unit (milliseconds, say, by `sparsernn.milliseconds`) and not a share. Whole units only.
-        level: "unit", or one or several of "weight", "block", "row" and "column" (of each matrix for itself), "gate"
-            and "unit".
+        level: "unit", or one or several of "weight", "block", "word", "row" and "column" (of each matrix for itself),
+            "gate" and "unit".
         validate: with `max_loss`: gives the loss on validation data, less is better; called in the course of steps,
             without gradients.
         least: with `max_loss`: the smallest share of the governed weights that is tried.

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from ..structure.blocks import BLOCK_HEIGHT, gate_groups, line_groups
+from ..structure.blocks import BLOCK_HEIGHT, WORD_WIDTH, gate_groups, line_groups
 from ..structure.cells import recurrent_layers
 from ..structure.groups import Level as LevelName
 from ..structure.groups import SliceGroups
@@ -18,7 +18,7 @@ from ..structure.trace import trace
 from .governed import Governed, Include
 from .levels import Elements, Level, Slices
 
-_COARSE_FIRST: tuple[LevelName, ...] = ("unit", "gate", "row", "column", "block", "weight")
+_COARSE_FIRST: tuple[LevelName, ...] = ("unit", "gate", "row", "column", "word", "block", "weight")
 
 
 def coarse_first(kind: str, level: LevelName | Sequence[LevelName]) -> list[LevelName]:
@@ -46,7 +46,8 @@ def make_level(
     where they are needed.
     """
     if name not in get_args(LevelName):
-        raise ValueError(f'level is {name!r}, expected one of "weight", "block", "row", "column", "gate" and "unit".')
+        known = ", ".join(f'"{each}"' for each in get_args(LevelName))
+        raise ValueError(f"level is {name!r}, expected one of {known}.")
     if keep_diagonal and name not in ("weight", "block"):
         raise ValueError(f'keep_diagonal=True goes with level="weight" or "block", got level="{name}".')
     parameters: dict[str, Tensor] = dict(model.named_parameters())
@@ -58,8 +59,8 @@ def make_level(
         lines = line_groups(chosen.weights, parameters, recurrent_layers(model), 0 if name == "row" else 1)
         return Slices(lines, parameters)
     if name != "unit":
-        height = BLOCK_HEIGHT if name == "block" else 1
-        return Elements(chosen, recurrent_layers(model), parameters, height, keep_diagonal)
+        height, width = 1 if name == "weight" else BLOCK_HEIGHT, WORD_WIDTH if name == "word" else 1
+        return Elements(chosen, recurrent_layers(model), parameters, height, width, keep_diagonal)
     if example_inputs is None:
         raise ValueError(
             'level="unit" has to run the model once to find who reads each unit: give example_inputs '

@@ -1,8 +1,9 @@
 """Groups that need no trace: single weights, 16x1 blocks, rows, columns and gates, from the registry of cells.
 
-A block is `height` rows of one column. Blocks are tiled within each gate from its row 0, so that the same rows of
-all gates of an LSTM make one panel for a vector unit; the last block of a gate is short where `height` does not
-divide the hidden size. A block of height 1 is a single weight.
+A block is `height` rows of `width` columns: 16x1, or 16x4, the word that int8 kernels read at once. Blocks are tiled
+within each gate from its row 0, so that the same rows of all gates of an LSTM make one panel for a vector unit. The
+last block of a gate is short where `height` does not divide the hidden size, the last of a row of blocks is narrow
+where `width` does not divide the columns. A block of 1x1 is a single weight.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from .cells import RecurrentLayer
 from .groups import Member, SliceGroups
 
-BLOCK_HEIGHT = 16
+BLOCK_HEIGHT, WORD_WIDTH = 16, 4
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Tiles:
     columns: int
     spans: tuple[tuple[int, int], ...]
     height: int
+    width: int = 1
 
     @property
     def block_rows(self) -> int:
@@ -39,8 +41,12 @@ class Tiles:
         return sum(-(-(stop - start) // self.height) for start, stop in self.spans)
 
     @property
+    def block_columns(self) -> int:
+        return -(-self.columns // self.width)
+
+    @property
     def count(self) -> int:
-        return self.block_rows * self.columns
+        return self.block_rows * self.block_columns
 
     def row_of_blocks(self) -> Tensor:
         """Which row of blocks each row of the matrix lies in, int64 (rows,)."""
@@ -54,19 +60,29 @@ class Tiles:
 
     def sums(self, values: Tensor) -> Tensor:
         """Sum of `values` (rows, columns) over each block, (count,)."""
-        if self.height == 1:
-            return values.reshape(-1)
-        sums = values.new_zeros(self.block_rows, self.columns)
-        return sums.index_add_(0, self.row_of_blocks().to(values.device), values).reshape(-1)
+        sums = values
+        if self.height > 1:
+            sums = values.new_zeros(self.block_rows, self.columns)
+            sums.index_add_(0, self.row_of_blocks().to(values.device), values)
+        if self.width > 1:
+            more = self.block_columns * self.width - self.columns
+            sums = torch.nn.functional.pad(sums, (0, more)).unflatten(1, (-1, self.width)).sum(2)
+        return sums.reshape(-1)
 
     def expand(self, flags: Tensor) -> Tensor:
         """What each block has in `flags` (count,), for each of its elements: (rows, columns)."""
-        flags = flags.view(self.block_rows, self.columns)
+        flags = flags.view(self.block_rows, self.block_columns)
+        if self.width > 1:
+            flags = flags.repeat_interleave(self.width, 1)[:, : self.columns]
         return flags if self.height == 1 else flags.index_select(0, self.row_of_blocks().to(flags.device))
 
 
 def tiles(
-    names: Iterable[str], parameters: Mapping[str, Tensor], layers: Sequence[RecurrentLayer], height: int = 1
+    names: Iterable[str],
+    parameters: Mapping[str, Tensor],
+    layers: Sequence[RecurrentLayer],
+    height: int = 1,
+    width: int = 1,
 ) -> tuple[Tiles, ...]:
     """The blocks of the matrices `names`; matrices that hold gates are tiled gate by gate, others from row 0."""
     starts: dict[str, set[int]] = {}
@@ -77,7 +93,7 @@ def tiles(
     for name in names:
         rows, columns = parameters[name].shape
         edges = [*sorted(starts.get(name, set()) | {0}), rows]
-        found.append(Tiles(name, rows, columns, tuple(pairwise(edges)), height))
+        found.append(Tiles(name, rows, columns, tuple(pairwise(edges)), height, width))
     return tuple(found)
 
 

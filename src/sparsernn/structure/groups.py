@@ -1,4 +1,4 @@
-"""Groups: sets of parameter slices that go together: weights, 16x1 blocks, rows, columns, gates and units.
+"""Groups: sets of parameter slices that go together: weights, 16x1 blocks, 16x4 words, rows, columns, gates and units.
 
 A `SliceGroups` numbers its groups 0..count-1 and lists `Member`s: along one axis of one parameter, which group each
 index belongs to. That is the form in which sums over all groups are one reduction a parameter and never a loop over
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 Role = Literal["incoming", "outgoing", "bias", "state"]
-Level = Literal["weight", "block", "row", "column", "gate", "unit"]
+Level = Literal["weight", "block", "word", "row", "column", "gate", "unit"]
 
 
 @dataclass(frozen=True)
