@@ -212,6 +212,7 @@ if __name__ == "__main__":
     from checks import checks_page
     from claim_pages import claims_page, fold_page
     from devices_page import digits_table
+    from gallery_page import gallery_page
     from gate_study import gates_page
     from reber_study import darji_page
     from runtime_pages import figure1_page, speed_page
@@ -227,6 +228,7 @@ if __name__ == "__main__":
     fold_page(ROOT / "results", ROOT / "docs")
     claims_page(ROOT / "results", ROOT / "docs")
     gates_page(ROOT / "results", ROOT / "docs")
+    gallery_page(ROOT / "results", ROOT / "docs")
     generate_graphs.main()
     figure1_page(ROOT / "results", ROOT / "docs")
     speed_page(ROOT / "results", ROOT / "docs")

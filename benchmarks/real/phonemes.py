@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsernn_studies.gallery.packages import g2p_en
+
 from .work import STEPS, Real, Run, Stepper
 
 PACKAGE, FILE = "g2p_en", "g2p_en/checkpoint20.npz"
@@ -35,20 +37,6 @@ def decoder(stored: Any) -> Decoder:
     net = Decoder()
     net.load_state_dict({name: torch.from_numpy(stored[theirs]) for name, theirs in own.items()})
     return net.eval()
-
-
-def original() -> Any:
-    """The package's class without its dictionary, which it would download."""
-    import nltk
-
-    nltk.download = lambda *args, **options: False  # asked for at import
-    from g2p_en.g2p import G2p
-
-    made = G2p.__new__(G2p)
-    made.graphemes = ["<pad>", "<unk>", "</s>", *"abcdefghijklmnopqrstuvwxyz"]
-    made.g2idx = {grapheme: n for n, grapheme in enumerate(made.graphemes)}
-    made.load_variables()
-    return made
 
 
 def stepping(g2p: Any) -> Stepper:
@@ -87,7 +75,7 @@ def runs(g2p: Any, loop: Stepper) -> list[Run]:
 
 def works() -> dict[str, Real]:
     """The decoder."""
-    g2p = original()
+    g2p = g2p_en()
     loop, net, h = stepping(g2p), decoder(g2p.variables), torch.zeros(1, UNITS)
     real = Real(
         PACKAGE,

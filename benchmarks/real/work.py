@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsernn_studies.gallery.packages import installed as installed
+from sparsernn_studies.gallery.packages import session as session
+from sparsernn_studies.gallery.sound import RATE as RATE
+from sparsernn_studies.gallery.sound import speech as speech
+
 STEPS = 10_000
-RATE = 16_000  # samples a second
 
 
 class Stepper(NamedTuple):
@@ -55,52 +57,11 @@ class Real(NamedTuple):
     operations: float = 0
 
 
-def installed(package: str, path: str) -> str:
-    """Where a file of an installed package lies; the package is not imported."""
-    found = Path(str(metadata.distribution(package).locate_file(path)))
-    if not found.is_file():
-        raise FileNotFoundError(f"{path}: not in {package} {metadata.version(package)}.")
-    return str(found)
-
-
 def tensors(path: str) -> dict[str, Tensor]:
     """The stored tensors of an ONNX file by name."""
     from onnx import load, numpy_helper
 
     return {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in load(path).graph.initializer}
-
-
-def session(model: str | bytes) -> Any:
-    """onnxruntime on one thread."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def speech(seconds: float, seed: int = 0) -> np.ndarray:
-    """Something like a voice in a noisy room, 16 kHz in [-1, 1]: syllables of a buzz through three formants, with
-    hisses and pauses between them. Always the same for a seed."""
-    from scipy.signal import lfilter
-
-    random = np.random.default_rng(seed)
-    parts: list[np.ndarray] = []
-    while sum(map(len, parts)) < seconds * RATE:
-        n = int(RATE * random.uniform(0.08, 0.35))
-        if random.random() < 0.25:
-            parts.append(np.zeros(int(RATE * random.uniform(0.05, 0.8))))
-        if random.random() < 0.3:
-            hiss = random.normal(size=n // 3)
-            parts.append(0.1 * (hiss - np.roll(hiss, 1)) * np.hanning(n // 3))
-        pitch = random.uniform(90, 220) * (1 + 0.1 * np.sin(np.linspace(0, random.uniform(1, 6), n)))
-        voice = np.diff(np.floor(np.cumsum(pitch) / RATE), prepend=0.0)
-        for low, high in ((280, 850), (900, 2300), (2300, 3200)):
-            angle, radius = 2 * np.pi * random.uniform(low, high) / RATE, random.uniform(0.96, 0.985)
-            voice = lfilter([1 - radius], [1, -2 * radius * np.cos(angle), radius**2], voice)
-        parts.append(voice / (np.abs(voice).max() + 1e-9) * np.hanning(n) * random.uniform(0.1, 0.6))
-    audio = np.concatenate(parts)[: int(seconds * RATE)]
-    return (audio + 0.01 * random.normal(size=len(audio))).clip(-1, 1).astype(np.float32)
 
 
 def digest(path: str) -> str:

@@ -1,0 +1,145 @@
+"""The page of models that ship in packages, made from results/gallery by `python docs/generate.py`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from studies import NOTE, line, svg
+
+from sparsernn.files import write_atomically
+
+EIGHT = """from importlib.resources import files
+import torch, sparsernn as srn
+
+model = srn.from_onnx(files("silero_vad") / "data/silero_vad.onnx", inputs={"sr": 16000})
+example = {"input": torch.zeros(1, 576), "state": torch.zeros(2, 1, 128)}
+stream = srn.accelerate(model).stream(1, example=example, states={"state": 1})
+for samples in torch.randn(3, 1, 576):  # in place of 512 samples of a microphone and the 64 before them
+    print(float(stream.step(samples)[0]))
+"""
+PAGE = f"""# Models that ship trained
+
+{NOTE}
+
+Recurrent models lie trained inside public packages, and nobody has the data that they were trained on. Each of these
+is read from its installed package, compared with the package's own runtime (1e-5), folded to several sizes, fine-tuned
+by its own outputs on sound or words that ship or are made on the spot, saved, streamed and written as C. Either whole
+units of the recurrent layers go, or single weights of all matrices, which files leave out. No weight is committed
+here, and nothing is fetched when a model is made: `python -m sparsernn_studies.gallery NAME`, with the packages of
+`studies/src/sparsernn_studies/gallery/requirements.txt` installed.
+
+The bars were set before: at an agreement that users would not notice, a file of at most half the bytes in float32 and a
+sixth in int8 (of what the net's numbers take in the package's file), and a step in a third of the time of the package's
+own runtime. Test items are chosen by the hash of their names and are never calibrated or trained on. Fine-tuning is a
+few hundred steps, minutes of one core, and is left out where it did not help on batches kept apart. Agreement in int8
+is that of weights rounded to int8; on a processor without int8 products ours multiplies them in float32, C does not.
+
+## Eight lines
+
+`pip install "sparsernn[onnx]" silero-vad`, then
+
+```py
+{EIGHT}```
+
+runs the package's voice detector on compiled kernels; [from somebody else's file](from-onnx.md) says what else can be
+done with it.
+"""
+WHY = {
+    "silero-vad": "Where it falls short: one decision in 200 may differ, and near the threshold a small change is "
+    "enough; rounding all weights to int8 alone takes most of that. A third of the numbers are the first "
+    "convolutions, of which fold takes only single weights. Digits spoken by six people, at 8 kHz brought "
+    "to 16, are less than what the net was trained on; more sound and more steps than half an hour and "
+    "300 may bring more, and have not been tried.",
+}
+COLOURS = {"float32": "#1f77b4", "int8": "#d62728"}
+BARS = {"float32": 2.0, "int8": 6.0, "speed": 3.0}
+
+
+def gallery_page(results: Path, target: Path) -> None:
+    """Write docs/gallery.md and a figure for each model; nothing without results."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((results / "gallery").glob("*.json"))]
+    if not found:
+        return
+    titles = ["model", "agreement", "bytes, float32", "bytes, int8", "a step against its own runtime", "bars"]
+    parts = [PAGE, "## All of them", "", line(titles), line(["---", *["---:"] * 4, "---"])]
+    parts += [line(_summary(content)) for content in found]
+    for content in found:
+        name = f"gallery-{content['name'].replace(' ', '-')}.svg"
+        svg(_figure(content), target / "figures" / name)
+        parts += ["", *_section(content, name)]
+    write_atomically(target / "gallery.md", "\n".join([*parts, ""]))
+
+
+def reached(content: dict[str, Any]) -> dict[str, float]:
+    """How many times fewer bytes and less time, of the smallest files that agree well enough; 1 where none does."""
+    found = {}
+    for form in ("float32", "int8"):
+        chosen = content["chosen"][form]
+        found[form] = 1.0 if chosen is None else content["bytes"] / content["sizes"][chosen][f"bytes_{form}"]
+    own = min(us for name, us in content["us"].items() if name.startswith("its own"))
+    return found | {"speed": own / content["us"]["ours"]}
+
+
+def _summary(content: dict[str, Any]) -> list[str]:
+    bar, got = content["bar"], reached(content)
+    missed = [name for name, least in BARS.items() if got[name] < least]
+    cells = [f"[{content['name']}](#{_anchor(content)})", _bar(bar)]
+    for form in ("float32", "int8"):
+        chosen = content["chosen"][form]
+        row = None if chosen is None else content["sizes"][chosen]
+        cells.append("no size agrees" if row is None else f"{row[f'bytes_{form}']:,} ({got[form]:.1f}x fewer)")
+    return [*cells, f"{got['speed']:.1f}x faster", "all reached" if not missed else f"missed: {', '.join(missed)}"]
+
+
+def _bar(bar: dict[str, Any]) -> str:
+    return f"{bar['metric']} at {'most' if bar['at_most'] else 'least'} {bar['bound']:g}"
+
+
+def _anchor(content: dict[str, Any]) -> str:
+    return content["name"].lower().replace(" ", "-").replace(",", "")
+
+
+def _section(content: dict[str, Any], figure: str) -> list[str]:
+    bar, metric, name = content["bar"], content["bar"]["metric"], content["name"]
+    text = f"{content['package']} ({content['licence']}), `{content['file']}`: {content['bytes']:,} bytes of numbers. "
+    text += f"Off from the package's own runtime by {content['difference']:.0e} at most. Data: {content['data']}. "
+    lines = [f"## {content['name']}", "", text + content["note"], "", *([WHY[name], ""] if name in WHY else [])]
+    lines += [f"![{metric} against bytes of the file](figures/{figure})", ""]
+    titles = ["weights kept", "what went", "folded", "and fine-tuned", "in int8", "bytes, float32", "bytes, int8"]
+    lines += [line(titles), line(["---:", "---", *["---:"] * 5])]
+    for row in content["sizes"]:
+        cells = [f"{row['share']:.0%}", _gone(row)]
+        cells += ["-" if row[name] is None else f"{row[name][metric]:.4g}" for name in ("folded", "float32", "int8")]
+        lines.append(line([*cells, f"{row['bytes_float32']:,}", f"{row['bytes_int8']:,}"]))
+    lines += ["", f"*{metric[0].upper()}{metric[1:]}; the bar is {_bar(bar)}.*", ""]
+    lines += [line(["a step of the", "us"]), line(["---", "---:"])]
+    lines += [line([engine, f"{us:.1f}"]) for engine, us in content["us"].items()]
+    versions = ", ".join(f"{name} {content['versions'][name]}" for name in ("torch", "numba"))
+    again = f"Again: `python -m sparsernn_studies.gallery {content['command']}`; {content['device']}, {versions}, "
+    return [*lines, "", f"{again}one thread's own time, {content['date']}."]
+
+
+def _gone(row: dict[str, Any]) -> str:
+    left = "" if row["units"] is None else f", {', '.join(map(str, row['units']))} left"
+    return {None: "-", "unit": f"units{left}", "weight": "single weights"}[row["level"]]
+
+
+def _figure(content: dict[str, Any]) -> Any:
+    from matplotlib.figure import Figure
+
+    metric, bar = content["bar"]["metric"], content["bar"]
+    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for form, colour in COLOURS.items():
+        for level, style in (("unit", "-o"), ("weight", "--s")):
+            rows = [row for row in content["sizes"] if row["level"] in (None, level)]
+            points = sorted((row[f"bytes_{form}"] / 1000, row[form][metric]) for row in rows)
+            axes.plot(*zip(*points), style, color=colour, markersize=4, label=f"ours, {form}, {level}s gone")
+    original = content["original"][metric]
+    axes.plot(content["bytes"] / 1000, original, "*", color="black", markersize=12, label="original")
+    axes.axhline(bar["bound"], color="#bbbbbb", linestyle="--", linewidth=1)
+    axes.set(xlabel="kB of the file", ylabel=metric, xlim=(0, None), title=content["name"])
+    axes.legend()
+    return figure
