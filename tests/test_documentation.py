@@ -102,8 +102,8 @@ def test_commands_and_targets_that_are_named_exist():
     spans = [span for page in PAGES for span in re.findall(r"`([^`\n]+)`", FENCE.sub("", page.read_text("utf-8")))]
     shell = [b.text for page in PAGES for b in blocks(page) if b.language == "console"]
     text = "\n".join(["", *spans, *shell])
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(re.findall(r"\nmake (\w+)", text)) <= set(targets)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(re.findall(r"\nmake ([\w-]+)", text)) <= set(targets)
     commands = set(re.findall(r"\nsparsernn ([\w-]+) ?([\w-]*)", text))
     known = {"list", "run", "sweep", "inspect", "export-c", "bench", "report", "listen", "answer", "tune"}
     assert commands and {command for command, _ in commands} <= known
