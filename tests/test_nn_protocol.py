@@ -21,6 +21,8 @@ MADE: dict[str, Any] = {
     "Gated": lambda kind: kind(3, [4, 2], [[[1] * len(kind.cell.gates)], [[2] * len(kind.cell.gates)]]),
     "Split": lambda kind: kind(4, 6, 2, blocks=2, input_density=0.6),
     "Graph": lambda kind: kind(3, GRAPH),
+    "FactorisedLinear": lambda kind: kind(4, 6, 2),
+    "Factorised": lambda kind: kind(3, [4, 2], [[(2, 1)], [(0, 2)]]),
     "RHN": lambda kind: kind(3, [4, 2], depth=2, num_layers=2),
     "FrequencyEmbedding": lambda kind: kind([9, 5, 3, 1], 4, density=0.6, blocks=2),
 }
@@ -35,7 +37,8 @@ def made(name: str) -> Layer:
 def example(layer: Any) -> torch.Tensor:
     if isinstance(layer, srn.nn.FrequencyEmbedding):
         return torch.tensor([[0, 3], [2, 1]])
-    return torch.randn(5, 2, layer.input_size, dtype=torch.float64)
+    size = layer.in_features if isinstance(layer, srn.nn.FactorisedLinear) else layer.input_size
+    return torch.randn(5, 2, size, dtype=torch.float64)
 
 
 def output(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -55,8 +58,8 @@ def test_a_config_is_json_that_gives_the_same_shapes_without_memory(name):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_config_of_another_class_of_layer_is_refused_by_field(name):
-    with pytest.raises(Misfit, match=r"class: .* but the model has a Linear"):
-        LAYERS[name].from_config(made(name).config(), nn.Linear(2, 2))
+    with pytest.raises(Misfit, match=r"class: .* but the model has a Conv1d"):
+        LAYERS[name].from_config(made(name).config(), nn.Conv1d(2, 2, 1))
 
 
 @pytest.mark.parametrize("name", LAYERS)

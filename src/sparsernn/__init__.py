@@ -18,6 +18,7 @@ from .learn.at_start import SynFlow as SynFlow
 from .learn.bayes import Bayes as Bayes
 from .learn.distill import distill as distill
 from .learn.distill import distillation_loss as distillation_loss
+from .learn.factorise import factorise as factorise
 from .learn.fold import fold as fold
 from .learn.l1 import L1 as L1
 from .learn.lasso import GroupLasso as GroupLasso

@@ -41,20 +41,24 @@ Record = Callable[[Iterable[tuple[str, int]]], Recording]
 
 
 def recorded(
-    model: nn.Module, calls: Iterable[examples.Call], positions: int, wanted: Iterable[tuple[str, int]]
+    model: nn.Module,
+    calls: Iterable[examples.Call],
+    positions: int,
+    wanted: Iterable[tuple[str, int]],
+    name: str = "fold",
 ) -> Recording:
     """The operands of all planes `wanted`, (parameter, axis), until so many positions were seen; and the first outputs.
 
-    Raises ValueError for a call that can't be run or brings NaN or infinity.
+    `name`: of the function that asks. Raises ValueError for a call that can't be run or brings NaN or infinity.
     """
     model = in_eval(model)
     recorder, kept, seen = SiteRecorder(model, frozenset(wanted)), [], 0
-    for number, call in enumerate(shown(calls, "fold: inputs"), start=1):
+    for number, call in enumerate(shown(calls, f"{name}: inputs"), start=1):
         with recorder:
             examples.run(model, examples.fresh(call), number)
         if not all(bool(site.moments.total[-1].isfinite().all()) for site in recorder.sites.values()):
             raise ValueError(
-                f"fold: batch {number} brings NaN or infinity to the readers of the units: leave such inputs out."
+                f"{name}: batch {number} brings NaN or infinity to the readers of the units: leave such inputs out."
             )
         if len(kept) < KEPT_BATCHES and sum(map(positions_in, kept)) < KEPT_POSITIONS:
             kept.append(examples.fresh(call))
@@ -62,16 +66,16 @@ def recorded(
         if seen >= positions:
             break
     if seen == 0:
-        raise ValueError("fold: the batches hold no position (batch times steps); give some thousand.")
+        raise ValueError(f"{name}: the batches hold no position (batch times steps); give some thousand.")
     return Recording(model, recorder, Outputs(model, kept))
 
 
-def warn_of_few(recorder: SiteRecorder, most: int, what: str) -> None:
+def warn_of_few(recorder: SiteRecorder, most: int, what: str, name: str = "fold") -> None:
     """Warn where fewer positions were seen than settle the weights of `most` of `what`."""
     seen = min((site.moments.count for site in recorder.sites.values()), default=0)
     if seen < FEW * most:
         warnings.warn(
-            f"fold: {seen} positions (batch times steps) were seen for {most} {what}; give at least "
+            f"{name}: {seen} positions (batch times steps) were seen for {most} {what}; give at least "
             f"{FEW * most}, better {100 * most}.",
             stacklevel=5,
         )

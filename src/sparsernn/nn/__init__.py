@@ -1,6 +1,10 @@
 """Modules that are sparse by design, or returned by surgery."""
 
 from .embedding import FrequencyEmbedding as FrequencyEmbedding
+from .factorised import FactorisedGRU as FactorisedGRU
+from .factorised import FactorisedLinear as FactorisedLinear
+from .factorised import FactorisedLSTM as FactorisedLSTM
+from .factorised import FactorisedRNN as FactorisedRNN
 from .gated import GatedGRU as GatedGRU
 from .gated import GatedLSTM as GatedLSTM
 from .gated import GatedRNN as GatedRNN
