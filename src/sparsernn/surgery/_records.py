@@ -34,7 +34,10 @@ def from_record(field: str, record: dict[str, Any], module: nn.Module) -> tuple[
     tag = record.get("class")
     known = isinstance(tag, str) and (tag in LAYERS or tag in TABLE)
     if not known:
-        raise Fault(f"{field}.class", f"got {short(tag)}, expected one of {', '.join([*TABLE, *LAYERS])}.")
+        raise Fault(
+            f"{field}.class",
+            f"got {short(tag)}, expected one of the layers of torch.nn or sparsernn.nn that this version knows.",
+        )
     try:
         if tag in TABLE:
             return None, check_sizes(str(tag), record, module)
