@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .._modules import copied, in_eval, unwrap
-from ..nn.factorised import FACTORISED, MATRICES, FactorisedLinear
+from ..nn.factorised import MATRICES, factorised
 from ..nn.ragged import RAGGED
 from ..structure.trace import quiet
 from .batches import inputs_of
@@ -154,12 +154,7 @@ def _made(model: nn.Module, chosen: Mapping[str, tuple[Spectrum, int]]) -> nn.Mo
             if spectrum.site.bias is not None:
                 bias = parameters[spectrum.site.bias]
                 bias.add_(spectrum.moved(rank).to(bias))
-        source: Any = module
-        if isinstance(source, nn.Linear):
-            new: Any = FactorisedLinear.from_dense(source, factors["weight"])
-        else:
-            kind = source.kind if isinstance(source, tuple(RAGGED.values())) else type(source).__name__
-            new = FACTORISED[kind].from_dense(source, factors)
+        new = factorised(module, factors)
         vars(new).update({name: value for name, value in vars(module).items() if "_hooks" in name})
         # It stands wherever the copy refers to the old one, and its parameters for themselves.
         memo[id(module)] = new

@@ -271,3 +271,12 @@ class FactorisedLinear(Layer):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, rank={self.rank}, bias={self.bias is not None}"
+
+
+def factorised(layer: nn.Module, factors: Mapping[str, Factors]) -> nn.Module:
+    """A linear layer or a stack, torch's or ragged, with `factors` in the place of the matrices that are named."""
+    if isinstance(layer, nn.Linear):
+        return FactorisedLinear.from_dense(layer, factors["weight"])
+    source: Any = layer
+    kind = type(source).__name__ if isinstance(source, nn.RNNBase) else source.kind
+    return FACTORISED[kind].from_dense(source, factors)
