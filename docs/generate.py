@@ -111,8 +111,7 @@ def demo_section(found: Sequence[Result]) -> str:
     text = "A character LSTM on tiny Shakespeare, bits per character on the last tenth of the text. Again: `make demo`."
     if len({r.seed for r in rows}) < SEEDS:
         text += "\nOne seed, so take differences of some hundredths for noise."
-    text += " All rows have equally many training steps; those of the\nequal-size net cost less, since the sparse one "
-    text += "multiplies at its full size."
+    text += "\nSteps and CPU time are all that went into a row, the dense training included."
     return "\n".join([text, note.removeprefix("Again: `sparsernn run shakespeare --scale cpu`. "), *table, ""])
 
 

@@ -42,34 +42,39 @@ def test_shakespeare_from_dense_to_fast(tmp_path, capsys):
     rows = {r.row: r for r in collect(tmp_path / "results")}
     assert set(rows) == set(recipe.labels)
     measured = {row: r.measured for row, r in rows.items()}
-    # The compact models are the sparse one, in bits and in numbers.
-    for row in ("compact", "fast"):
-        assert measured[row]["test_bpc"] == pytest.approx(measured["sparse"]["test_bpc"], rel=1e-5)
-        assert measured[row]["max_error"] < 1e-4
+    # The accelerated model is the compact one, in bits and in numbers.
+    assert measured["fast"]["test_bpc"] == pytest.approx(measured["compact"]["test_bpc"], rel=1e-5)
+    assert measured["fast"]["max_error"] < 1e-4
     assert measured["compact"]["units"][0] <= measured["dense"]["units"][0] // 2
-    assert measured["direct"]["weights"] == measured["compact"]["weights"]
-    assert measured["direct"]["units"] == measured["compact"]["units"]
-    assert measured["sparse"]["weights"] == measured["dense"]["weights"]
-    assert measured["sparse"]["nonzero"] == measured["compact"]["nonzero"] < measured["dense"]["nonzero"]
+    for row in ("folded", "direct", "direct-longer"):
+        assert measured[row]["weights"] == measured["compact"]["weights"] < measured["dense"]["weights"]
+        assert measured[row]["units"] == measured["compact"]["units"]
+    assert measured["dense"]["cpu_seconds"] < measured["folded"]["cpu_seconds"] < measured["compact"]["cpu_seconds"]
     assert measured["compact"]["file_bytes"] < measured["dense"]["file_bytes"] / 2
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     for label in recipe.labels.values():
         assert label in page
     found = recipe(run).loaded()
     x = found.example_inputs
-    torch.testing.assert_close(found.models["compact"](x), found.models["sparse"](x), rtol=1e-5, atol=1e-5)
+    assert found.models["folded"].lstm.hidden_size == measured["dense"]["units"][0]  # before anything is cut
+    torch.testing.assert_close(found.models["compact"](x), found.models["fast"](x), rtol=1e-5, atol=1e-5)
 
 
-def test_shakespeare_counts_the_steps_of_all_nets_alike(tmp_path):
+def test_shakespeare_counts_all_steps_and_multiply_adds(tmp_path):
     from sparsernn_studies import checkpoint
+    from sparsernn_studies.counting import multiply_adds
 
-    run = make_run(tmp_path, "shakespeare", steps=20)
-    work = RECIPES["shakespeare"](run)
-    for row in ("dense", "sparse", "compact", "direct"):
-        work.result(work.named(row))
-    kept = [checkpoint.read(tmp_path / "run" / row / "checkpoint.safetensors") for row in ("dense", "sparse", "direct")]
-    assert [each["step"] for each in kept] == [20, 20, 20]
-    assert kept[0]["settings"] == kept[1]["settings"] == kept[2]["settings"]
+    work = RECIPES["shakespeare"](make_run(tmp_path, "shakespeare", steps=20, further=10))
+    trained = ("dense", "compact", "direct", "direct-longer")
+    found = {row.name: work.result(row).measured for row in work.order if not row.precision}
+    did = {row: checkpoint.read(tmp_path / "run" / row / "checkpoint.safetensors")["step"] for row in trained}
+    assert (did["dense"], did["compact"], did["direct"]) == (20, 10, 30)
+    assert [found[row]["steps"] for row in ("dense", "folded", "compact", "direct")] == [20, 20, 30, 30]
+    assert found["direct-longer"]["steps"] == did["direct-longer"]
+    each = {row: multiply_adds(work.load(work.named(row))) for row in trained}
+    assert did["direct-longer"] * each["direct-longer"] == pytest.approx(
+        did["dense"] * each["dense"] + did["compact"] * each["compact"], rel=0.02
+    )
 
 
 def test_blocks_from_dense_to_every_precision(tmp_path, capsys):

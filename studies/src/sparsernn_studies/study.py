@@ -121,6 +121,10 @@ class Study(Generic[S, R]):
         """The row that is inspected and reported on."""
         return self.rows[-1]
 
+    def inspected(self) -> nn.Module:
+        """The net of the row that is shown, as it is before anything is cut."""
+        return self.load(self.shown)
+
     def forms(self) -> Mapping[str, nn.Module]:
         """The models that are timed side by side, the one compared with first."""
         return {row.name: self.load(row) for row in (self.rows[0], self.shown)}
@@ -158,7 +162,8 @@ class Study(Generic[S, R]):
         model = self.start(row)
         history = self.train(row.name, model, self.objective(row), self.training(row), self.sparsifier(row))
         save(model, self.file(row))
-        return {**self.measure(row, model), "train_seconds": round(history.seconds, 1)}
+        took = {"train_seconds": round(history.seconds, 1), "cpu_seconds": round(history.cpu_seconds, 1)}
+        return {**self.measure(row, model), **took}
 
     def train(
         self,
@@ -234,7 +239,8 @@ class Study(Generic[S, R]):
     def loaded(self) -> Loaded:
         """The models of a finished run."""
         self.results()
-        return Loaded({row.name: self.load(row) for row in self.saved}, self.example_inputs, self.shown.name)
+        models = {row.name: self.load(row) for row in self.saved} | {self.shown.name: self.inspected()}
+        return Loaded(models, self.example_inputs, self.shown.name)
 
     def bench(self) -> None:
         """Take the times anew and show the table; without times of its own, time `forms` on one batch."""
@@ -250,7 +256,7 @@ class Study(Generic[S, R]):
         rows = self.results()
         path = self.run.folder / "report.html"
         claims = table(self.judged(rows))
-        found = inspect(self.load(self.shown), self.example_inputs)
+        found = inspect(self.inspected(), self.example_inputs)
         found.html(
             path,
             **{

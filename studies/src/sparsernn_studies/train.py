@@ -72,6 +72,7 @@ class History:
     rate: list[float] = field(default_factory=list)
     density: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
     def note(self, step: int, loss: float, rate: float, density: float) -> None:
         self.step.append(step)
@@ -121,6 +122,7 @@ def train(
     low = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
     with TrainingProgress(name, settings.steps, loop.step, quiet=rank > 0) as progress, StopSignals() as stop:
         started = time.monotonic() - loop.history.seconds
+        started_cpu = time.process_time() - loop.history.cpu_seconds
         while loop.step < settings.steps:
             batch = _to(objective.batch(loop.step, rank, world), accelerator.device)
             with low:
@@ -136,6 +138,7 @@ def train(
             loop.step += 1
             loop.losses.append(loss.detach())
             loop.history.seconds = time.monotonic() - started
+            loop.history.cpu_seconds = time.process_time() - started_cpu
             ended = loop.step == settings.steps or (until is not None and until(loop.step))
             if accelerator.device.type == "cpu" or loop.step % LOOK == 0 or ended:
                 loop.look(progress)

@@ -20,6 +20,8 @@ from sparsernn.learn.prune import Prune
 from sparsernn.learn.schedules import Gradual
 from sparsernn.learn.sparsifier import Sparsifier
 from sparsernn.runtime.costs import offered
+from sparsernn.surgery.checkpoint import save
+from sparsernn.surgery.compact import compact
 
 from ..claims import Measured
 from ..settings import Count, Positive, Share, Whole, settings
@@ -69,6 +71,8 @@ class Blocks(Characters):
         "bfloat16": "compact (sparsernn, bfloat16)",
         "int8": "compact (sparsernn, int8)",
     }
+    made_in_order = ("dense", "sparse", "compact", "direct")
+    exact = "sparse"
     precisions: ClassVar = {"float32": "float32", "bfloat16": "bfloat16", "int8": "int8"}
 
     @classmethod
@@ -78,6 +82,10 @@ class Blocks(Characters):
         left_out = [] if there else ["onnx"]
         left_out += ["int8"] if "panel" in offered("int8") else []
         return [row for row in super().rows_of(settings) if row.name not in left_out]
+
+    @property
+    def shown(self) -> Net:
+        return self.named("sparse")
 
     @property
     def streamed(self) -> list[str]:
@@ -95,10 +103,13 @@ class Blocks(Characters):
         if row.name == "onnx":
             OnnxCharacters.write(self.load(self.named("dense")), self.file(row))
             return self.measure(row, self.load(row))
-        with warnings.catch_warnings():
-            if row.name == "compact":  # blocks seldom leave a unit without readers, and then `compact` says so
-                warnings.simplefilter("ignore")
+        if row.name != "compact":
             return super().make(row)
+        with warnings.catch_warnings():  # blocks seldom leave a unit without readers, and then `compact` says so
+            warnings.simplefilter("ignore")
+            small: Any = compact(self.load(self.shown), self.example_inputs)
+        save(small, self.file(row))
+        return self.measure(row, small)
 
     def measure(self, row: Net, model: Any) -> dict[str, Any]:
         found = super().measure(row, model)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from sparsernn.runtime.costs import Precision
 from sparsernn.runtime.layers import accelerate
 from sparsernn.surgery.checkpoint import save
-from sparsernn.surgery.compact import compact
 
 from ..models import CharacterLSTM
 from ..precision import resolved
@@ -26,8 +25,6 @@ from ..tasks import shakespeare
 from ..tasks.text import LanguageModelling, Streams, Text, bits_per_symbol
 from ..train import Training
 from .stepping import time_batches, time_steps
-
-ORDER = ("dense", "sparse", "compact", "direct")  # each needs those before it
 
 
 @settings
@@ -70,15 +67,23 @@ SMOKE: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Net(Row):
-    """*dense*, *sparse*, *compact*, *direct* (a dense net of equal size), or the compact net run in `precision`."""
+    """A net by its way, *direct* a dense one of equal size, or the compact net run in `precision`."""
 
     precision: Precision | None = None
 
+    @property
+    def direct(self) -> bool:
+        return self.name.startswith("direct")
+
 
 class Characters(Study[Any, Net]):
-    """`precisions`: the accelerated rows and their precision. A subclass gives the sparsifier of the row *sparse*."""
+    """`precisions`: the accelerated rows and their precision. `made_in_order`: the rows that are trained or cut, each
+    after those that it needs; `exact`: the row whose outputs the accelerated ones are compared with.
+    """
 
     precisions: ClassVar[Mapping[str, Precision]]
+    made_in_order: ClassVar[tuple[str, ...]]
+    exact: ClassVar[str]
     caption = (
         "One thread; batch {bench_batch} x {bench_steps}; step: batch 1, torch's the faster of LSTM and LSTMCell; "
         "speed against dense."
@@ -102,11 +107,8 @@ class Characters(Study[Any, Net]):
 
     @property
     def order(self) -> list[Net]:
-        return sorted(self.rows, key=lambda row: ORDER.index(row.name) if row.name in ORDER else len(ORDER))
-
-    @property
-    def shown(self) -> Net:
-        return self.named("sparse")
+        first = self.made_in_order
+        return sorted(self.rows, key=lambda row: first.index(row.name) if row.name in first else len(first))
 
     @property
     def streamed(self) -> list[str]:
@@ -125,7 +127,7 @@ class Characters(Study[Any, Net]):
         return Streams(self.text.test, 4, 16).at(0)[0]
 
     def model(self, row: Net) -> CharacterLSTM:
-        s, hidden = self.settings, self.small_units if row.name == "direct" else self.settings.hidden
+        s, hidden = self.settings, self.small_units if row.direct else self.settings.hidden
         torch.manual_seed(self.run.seed)
         return CharacterLSTM(len(self.text.symbols), s.embedding, hidden, dropout=s.dropout)
 
@@ -142,15 +144,11 @@ class Characters(Study[Any, Net]):
         return Training(s.steps, s.learning_rate, s.warm_up, precision=resolved(s.precision))
 
     def make(self, row: Net) -> Mapping[str, Any]:
-        if row.precision:
-            fast = self.load(row)
-            save(fast, self.file(row))
-            return self.measure(row, fast)
-        if row.name == "compact":
-            small: Any = compact(self.load(self.shown), self.example_inputs)
-            save(small, self.file(row))
-            return self.measure(row, small)
-        return super().make(row)
+        if not row.precision:
+            return super().make(row)
+        fast = self.load(row)
+        save(fast, self.file(row))
+        return self.measure(row, fast)
 
     def measure(self, row: Net, model: Any) -> dict[str, Any]:
         return {
@@ -176,8 +174,8 @@ class Characters(Study[Any, Net]):
             "batch": time_batches(models, x_TB, s.bench_rounds),
             "step": time_steps(models, self.streamed, s.bench_rounds),
         }
-        # The compact models compute what the sparse one does; how closely, is a figure of the table.
-        same = ("sparse", "compact", *self.precisions)
+        # These compute the same; how closely, is a figure of the table.
+        same = dict.fromkeys((self.exact, "compact", *self.precisions))
         exact = time_batches({name: models[name] for name in same if name in models}, x_TB, 1)
         done = {}
         for name, result in rows.items():
@@ -196,7 +194,7 @@ class Characters(Study[Any, Net]):
 
     def sections(self, rows: Mapping[str, Result], found: Any) -> Mapping[str, Any]:
         measured = {self.labels[name]: result.measured for name, result in rows.items()}
-        dense, sparse = self.labels["dense"], self.labels["sparse"]
+        dense, exact = self.labels["dense"], self.labels[self.exact]
         first = rows["dense"]
         return {
             "benchmark": [
@@ -212,9 +210,9 @@ class Characters(Study[Any, Net]):
             ],
             "checks": {
                 **{
-                    f"largest difference {label} to sparse": figures["max_error"]
+                    f"largest difference {label} to {exact}": figures["max_error"]
                     for label, figures in measured.items()
-                    if label != sparse and "max_error" in figures
+                    if label != exact and "max_error" in figures
                 },
                 "seed": first.seed,
                 **first.versions,
