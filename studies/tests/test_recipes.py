@@ -46,7 +46,7 @@ def test_shakespeare_from_dense_to_fast(tmp_path, capsys):
     assert measured["fast"]["test_bpc"] == pytest.approx(measured["compact"]["test_bpc"], rel=1e-5)
     assert measured["fast"]["max_error"] < 1e-4
     assert measured["compact"]["units"][0] <= measured["dense"]["units"][0] // 2
-    for row in ("folded", "direct", "direct-longer"):
+    for row in ("folded", "direct-longer"):
         assert measured[row]["weights"] == measured["compact"]["weights"] < measured["dense"]["weights"]
         assert measured[row]["units"] == measured["compact"]["units"]
     assert measured["dense"]["cpu_seconds"] < measured["folded"]["cpu_seconds"] < measured["compact"]["cpu_seconds"]
@@ -65,11 +65,11 @@ def test_shakespeare_counts_all_steps_and_multiply_adds(tmp_path):
     from sparsernn_studies.counting import multiply_adds
 
     work = RECIPES["shakespeare"](make_run(tmp_path, "shakespeare", steps=20, further=10))
-    trained = ("dense", "compact", "direct", "direct-longer")
+    trained = ("dense", "compact", "direct-longer")
     found = {row.name: work.result(row).measured for row in work.order if not row.precision}
     did = {row: checkpoint.read(tmp_path / "run" / row / "checkpoint.safetensors")["step"] for row in trained}
-    assert (did["dense"], did["compact"], did["direct"]) == (20, 10, 30)
-    assert [found[row]["steps"] for row in ("dense", "folded", "compact", "direct")] == [20, 20, 30, 30]
+    assert (did["dense"], did["compact"]) == (20, 10)
+    assert [found[row]["steps"] for row in ("dense", "folded", "compact")] == [20, 20, 30]
     assert found["direct-longer"]["steps"] == did["direct-longer"]
     each = {row: multiply_adds(work.load(work.named(row))) for row in trained}
     assert did["direct-longer"] * each["direct-longer"] == pytest.approx(
