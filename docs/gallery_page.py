@@ -36,7 +36,7 @@ own runtime. Test items are chosen by the hash of their names and are never cali
 few hundred steps, minutes of one core, and is left out where it did not help on batches kept apart. Agreement in int8
 is that of weights rounded to int8; on a processor without int8 products ours multiplies them in float32, C does not.
 
-## Eight lines
+## In seven lines
 
 `pip install "sparsernn[onnx]" silero-vad`, then
 

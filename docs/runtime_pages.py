@@ -67,7 +67,7 @@ longer, and gates, states and quantisation nothing. Single weights can't come ne
 for an index and a load of its own. The *spread* is the distance between the quartiles of a ratio's rounds.
 
 """
-SYNTHETIC = r"""\* Random zeros: no method here learns 16x4 blocks yet, so these rows say what the kernel can do, and
+SYNTHETIC = r"""\* Random zeros: `level="word"` learns 16x4 blocks, so these rows say what the kernel can do, and
 nothing about a trained net."""
 WORKS = ("compact", "compact8", "blocks90", "blocks95", "blocks95int8", "single95", "product", "streaming")
 WORKS += ("paper_net", "training", "graphs", "split")

@@ -45,7 +45,7 @@ def targets_page(results: Path, folder: Path) -> None:
         ways = {"dense": "dense", "target": "target (soft top-k)", "direct": "that size, trained directly"}
         ways["direct-longer"] = "that size, trained directly for as many multiply-adds"
         ways |= {f"strength{n}": f"strength {strength:g}" for n, strength in enumerate(settings["strengths"])}
-        ways |= {method: f"target by {method}" for method in METHODS[1:]}
+        ways |= {"shrink": "target by fading", **{method: f"target by {method}" for method in METHODS[2:]}}
         for way, text in ways.items():
             rows = [seed[f"{net}-{way}"] for seed in seeds if f"{net}-{way}" in seed]
             if rows:

@@ -312,6 +312,14 @@ def entry(header: dict[str, Any], name: str = "lstm.weight_hh_l0") -> dict[str, 
     return header["tensors"][name]["coded"]
 
 
+def extra(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """A matrix that no module has, large, of nothing: each bit of its mask stands for a block that is not there."""
+    shape, form = [1 << 14, 1 << 14], {"bits": 32, "block": [16, 1], "tile": 1 << 14, "axis": 0}
+    header["tensors"]["other"] = {"role": "attribute", "dtype": "float32", "shape": shape, "coded": form}
+    tensors[".mask.other"] = torch.zeros(1 << 21, dtype=torch.uint8)
+    tensors[".values.other"] = torch.zeros(0, dtype=torch.float32)
+
+
 def put(tensors: dict[str, Tensor], part: str, change: Any, name: str = "lstm.weight_hh_l0") -> None:
     tensors[f".{part}.{name}"] = change(tensors[f".{part}.{name}"])
 
@@ -333,6 +341,8 @@ EDITS = [
     ("coded.axis", lambda h, t: entry(h).update(axis=2), "expected 0"),
     ("coded.block", lambda h, t: entry(h).update(block=[3, 3]), "null or one of"),
     ("coded.block", lambda h, t: entry(h).update(block=10**9), "null or one of"),
+    ("coded.block", lambda h, t: entry(h).update(block=[16.0, 4.0]), "null or one of"),
+    ("coded", lambda h, t: extra(h, t), "of no parameter"),
     ("coded", lambda h, t: (entry(h).update(block=None), put(t, "values", lambda v: v[:1].repeat(1600))), "is there"),
     ("coded.mask", lambda h, t: t.pop(".mask.lstm.weight_hh_l0"), "missing"),
     ("coded.tile", lambda h, t: entry(h).update(tile=10**12), "divisor of 80"),

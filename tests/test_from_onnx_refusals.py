@@ -111,6 +111,10 @@ def test_a_value_that_is_missing_made_twice_or_too_early(tmp_path):
          {"col": np.ones((200_000, 1), dtype=np.float32), "row": np.ones((1, 200_000), dtype=np.float32)}),
         ([node("MatMul", "col row", "c"), node("ReduceMax", "c", "d", keepdims=0), node("Add", "x d")],
          {"col": np.ones((200_000, 1), dtype=np.float32), "row": np.ones((1, 200_000), dtype=np.float32)}),
+        ([node("Concat", " ".join(["ones"] * 1000), "c", axis=0), node("ReduceMax", "c", "d", keepdims=0),
+          node("Add", "x d")], {"ones": np.ones(300_000, dtype=np.float32)}),
+        ([*(node("Concat", f"{a} {a}", b, axis=0) for a, b in zip("cdefghijklmno", "defghijklmnop")),
+          node("ReduceMax", "p", "q", keepdims=0), node("Add", "x q")], {"c": np.ones(70_000, dtype=np.float32)}),
     ],
 )  # fmt: skip
 def test_a_small_file_that_asks_for_a_large_tensor(nodes, constants, tmp_path):
@@ -120,6 +124,42 @@ def test_a_small_file_that_asks_for_a_large_tensor(nodes, constants, tmp_path):
     refused(file, "can't be computed: .*(at most|more than|asks for)")
     assert tracemalloc.get_traced_memory()[1] < 100e6
     tracemalloc.stop()
+
+
+def test_what_is_small_is_computed_and_constants_are_those_of_onnx(tmp_path):
+    table, places = np.arange(1 << 20, dtype=np.float32).reshape(1024, 1024), np.arange(1024)
+    nodes = [node("Gather", "table places", "a"), node("ReduceMax", "a", "b", keepdims=0)]
+    nodes += [node("Range", "zero end by", "r"), node("ReduceSum", "r", "s", keepdims=0)]
+    nodes += [node("Div", "minus two", "e"), node("Cast", "e", "f", to=1)]
+    nodes += [node("Add", "x b", "g"), node("Add", "g s", "h"), node("Add", "h f")]
+    scalars = {"zero": np.float32(0), "end": np.float32(5), "by": np.float32(1.5)}
+    constants = {"table": table, "places": places, "minus": np.array(-7), "two": np.array(2)}
+    constants |= {name: np.array(value, dtype=np.float32) for name, value in scalars.items()}
+    found = srn.from_onnx(saved(tmp_path, nodes, X, constants=constants))
+    x = torch.zeros(2, 4)
+    assert torch.equal(found(x), x + float(table.max()) + (0 + 1.5 + 3 + 4.5) - 3)
+
+
+@pytest.mark.parametrize("name", ["in", "lambda", "from"])
+def test_an_input_may_be_named_like_a_word_of_python(name, tmp_path):
+    model = srn.from_onnx(saved(tmp_path, [node("Relu", name)], {name: X["x"]}))
+    assert torch.equal(model(torch.ones(2, 4)), torch.ones(2, 4))
+
+
+@pytest.mark.parametrize("op", ["Identity", "If", "Tanh", "Add"])
+def test_a_node_without_its_inputs_is_a_sentence(op, tmp_path):
+    made = model([node("Relu", "x", "a"), node(op, "a", "b"), node("Add", "a b")], X)
+    del made.graph.node[1].input[:]
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(ValueError, match="from_onnx: "):
+        srn.from_onnx(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("name", ["run", "explain", "precision", "spec", "training"])
+def test_a_layer_may_be_named_like_what_the_model_has(name, tmp_path):
+    weight = np.ones((4, 4), dtype=np.float32)
+    file = saved(tmp_path, [node("MatMul", f"x {name}.weight")], X, constants={f"{name}.weight": weight})
+    assert torch.equal(srn.from_onnx(file)(torch.ones(2, 4)), torch.full((2, 4), 4.0))
 
 
 def test_a_tensor_whose_shape_says_more_than_it_holds(tmp_path):

@@ -191,6 +191,20 @@ def test_units_are_pruned_and_cut_through_the_factors():
     assert torch.allclose(cut(x), small(x), rtol=0, atol=1e-10)
 
 
+def test_a_matrix_smaller_than_its_rank_is_whole_again_and_the_model_is_saved_and_loaded(tmp_path):
+    torch.manual_seed(0)
+    small = srn.factorise(net("gru", rank=6), [inputs(n) for n in range(4)], to=0.9).model
+    with torch.no_grad():  # nothing reads units 3 to 10
+        small.rnn.weight_hh_in_l0[:, 3:11] = 0
+        next(small.head.parameters())[:, 3:11] = 0
+    x = inputs(61).transpose(0, 1)
+    cut = srn.compact(small, x)
+    assert cut.rnn.hidden_size == 4 and torch.allclose(cut(x), small(x), rtol=0, atol=1e-10)
+    srn.save(cut, tmp_path / "cut")
+    again = srn.load(net("gru", rank=6), tmp_path / "cut").eval()
+    assert torch.equal(again(x), cut(x))
+
+
 def test_what_can_not_be_done_is_said():
     model = tagger(hidden=6)
     model.head.weight = nn.Parameter(torch.randn(11, 6))

@@ -1,8 +1,9 @@
 """sparsernn makes recurrent networks small and fast, and proves it.
 
-`trace` finds what can go, `fold`, `Shrink`, `Prune` and `Rewire` choose what should go, `compact` takes it out exactly,
-`accelerate` runs what is left, `inspect` and `benchmark` show what happened, `save`, `load`, `export_onnx` and
-`export_c` take it out of the house.
+`from_onnx` reads a model from a file, `trace` finds what can go, `fold`, `factorise`, `Shrink`, `Prune`, `Rewire`,
+`GroupLasso`, `L1` and `Bayes` choose what should go, `Rewind`, `distill` and `quantise_aware` train what is left,
+`compact` takes out exactly what is dead, `accelerate` runs the rest, `inspect` and `benchmark` show what happened, and
+`save`, `load`, `export_onnx` and `export_c` hand it on.
 """
 
 from . import nn as nn

@@ -65,7 +65,7 @@ def test_list_shows_every_recipe(capsys):
         (["run", "shakespeare", "--set", "precision=half"], "precision is 'half', expected one of"),
         (["run", "reber", "--set", "learning_rate=nan"], "learning_rate is nan, expected a number above 0."),
         (["run", "reber", "--set", "sparsity=1.2"], "sparsity is 1.2, expected a share between 0 and 1."),
-        (["run", "shakespeare", "--set", "target=1.2"], "target is 1.2, expected a share from 0 to below 1."),
+        (["run", "shakespeare", "--set", "target=1.2"], "target is 1.2, expected a share between 0 and 1."),
         (["run", "shakespeare", "--set", "steps=0"], "steps is 0, expected a whole number, at least 1."),
         (["run", "reber", "--seed", "-1"], "--seed -1: a seed is a whole number from 0 to 4294967295."),
         (["run", "reber", "--seed", "12345678901234567890123"], "a seed is a whole number from 0 to 4294967295."),

@@ -205,7 +205,7 @@ def test_documents_are_made_from_results_the_same_each_time(tmp_path):
     common = dict.fromkeys(FIELDS) | {"settings": {}, "paper": {}, "versions": {"torch": "2"}, "device": "cpu"}
     common |= {"seconds": 0.0, "threads": 1}
     for seed, bits in ((0, 2.0), (1, 3.0)):
-        for row in ("sparse", "dense"):
+        for row in ("folded", "dense"):
             figures = {"test_bpc": bits, "units": [8 + 2 * seed], "file_bytes": 10}
             more = {"recipe": "shakespeare", "scale": "cpu", "row": row, "seed": seed, "measured": figures}
             write(tmp_path, Result(**{**common, **more, "date": "2026-01-01"}))
@@ -216,7 +216,7 @@ def test_documents_are_made_from_results_the_same_each_time(tmp_path):
         generate["main"](tmp_path, tmp_path / name)
     text = (tmp_path / "one.md").read_text()
     assert text == (tmp_path / "two.md").read_text()
-    assert text.index("| dense | 2.500 | 9 |") < text.index("| sparse, not compacted | 2.500 | 9 |")
+    assert text.index("| dense | 2.500 | - | - | 9 |") < text.index("| folded, no training | 2.500 | - | - | 9 |")
     assert "Seeds 0, 1" in text and "| a\\|b | torch | 2.5 |" in text
 
 

@@ -167,7 +167,7 @@ def test_what_is_watched_is_not_learnt_and_the_vocabulary_is_that_of_what_is_lea
 
 def test_a_review_without_text_and_news_without_a_class_are_named():
     with pytest.raises(DataError, match="line 2 is no review"):
-        imdb._parsed(b'{"text": "a", "label": 1}\n{"label": 0}\n', "train.jsonl")
+        imdb._parsed(b'{"text": "a", "label": 1}\n{"label": 0}\n', "train.jsonl", 0)
     with pytest.raises(DataError, match="entry 2 is no class from 1 to 4"):
         agnews._parsed(b'"4","Title, with comma","Say ""yes"""\n"5","a","b"\n', "test.csv")
     assert agnews._parsed(b'"4","Title, with comma","Say ""yes"""\n', "test.csv") == [

@@ -112,6 +112,8 @@ class _Factorised(LayeredRecurrent):
 
     def narrowed(self, kept: Kept) -> nn.Module:
         hidden, ranks, projected = [], [], []
+        for name in [name + end for row in self.suffixes() for end in row for name in MATRICES]:
+            self._whole_if_smaller(name)
         for row in self.suffixes():
             own = [[self.matrix(name + end) for name in MATRICES] for end in row]
             ranks.append(tuple(tuple(0 if isinstance(m, Tensor) else m[1].shape[0] for m in pair) for pair in own))
@@ -123,6 +125,16 @@ class _Factorised(LayeredRecurrent):
         self.hidden_sizes, self.ranks = tuple(hidden), tuple(ranks)
         self.proj_sizes = tuple(projected) if self.proj_sizes is not None else None
         return self
+
+    def _whole_if_smaller(self, name: str) -> None:
+        """Multiply the factors of a matrix out that has become smaller than its rank."""
+        matrix = self.matrix(name)
+        if isinstance(matrix, Tensor) or matrix[1].shape[0] <= min(len(matrix[0]), matrix[1].shape[1]):
+            return
+        for half in halves(name):
+            del self._parameters[half]
+        whole = (matrix[0] @ matrix[1]).detach()
+        self.register_parameter(name, nn.Parameter(whole, matrix[0].requires_grad))
 
     @classmethod
     def from_dense(cls, layer: nn.Module, factors: Mapping[str, Factors]) -> Self:
@@ -245,7 +257,7 @@ class FactorisedLinear(Layer):
     def narrowed(self, kept: Kept) -> nn.Module:
         self.out_features, self.rank = self.weight_out.shape
         self.in_features = self.weight_in.shape[1]
-        return self
+        return self if self.rank <= min(self.out_features, self.in_features) else self.to_dense()
 
     def config(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("in_features", "out_features", "rank")}

@@ -18,7 +18,7 @@ from .operators.elementwise import PAIRS
 from .operators.table import MAX_NUMBERS, TABLE
 from .steps import Step
 
-_NO_LARGER = {"Concat", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze", "Flatten", "Clip", "Pad", "Expand", "Tile"}
+_NO_LARGER = {"Reshape", "Slice", "Split", "Squeeze", "Unsqueeze", "Flatten", "Clip", "Pad", "Expand", "Tile"}
 _LITERALS = {"value_float": np.float32, "value_int": np.int64, "value_floats": np.float32, "value_ints": np.int64}
 
 
@@ -113,7 +113,11 @@ class Folded:
 def _refuse_large(op: str, operands: list[Any]) -> None:
     """A few numbers of a file may ask for any room: the size of a result is known before it is computed."""
     shapes = [tuple(value.shape) for value in operands if isinstance(value, (Tensor, np.ndarray))]
-    if op in _NO_LARGER or math.prod(max(math.prod(shape), 1) for shape in shapes) <= MAX_NUMBERS:
+    if op == "Concat" and sum(math.prod(shape) for shape in shapes) > MAX_NUMBERS:
+        raise ValueError(f"it makes more than {MAX_NUMBERS} numbers of constants.")
+    if op == "Gather" and len(shapes) == 2 and all(shapes[0]):  # whichever axis the places are of
+        shapes = [(math.prod(shapes[0]) // min(shapes[0]), math.prod(shapes[1]))]
+    if op in (*_NO_LARGER, "Concat") or math.prod(max(math.prod(shape), 1) for shape in shapes) <= MAX_NUMBERS:
         return
     matrices = op == "MatMul" and all(len(shape) == 2 for shape in shapes)
     wanted = (shapes[0][0], shapes[1][1]) if matrices else np.broadcast_shapes(*shapes)
@@ -122,7 +126,7 @@ def _refuse_large(op: str, operands: list[Any]) -> None:
 
 
 def unknown(node: Node) -> ValueError:
-    cure = "Export the model with operators that from_onnx reads (docs/from-onnx.md lists them)."
+    cure = "Export the model with other operators; docs/from-onnx.md says what is refused."
     return refuse(node.title, "is an operator that is not read.", cure)
 
 

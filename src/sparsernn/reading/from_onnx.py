@@ -11,7 +11,8 @@ import torch
 from . import layers, recurrent
 from .builder import Builder
 from .check import check
-from .folding import Folded
+from .folding import Folded, first_line
+from .graph import refuse
 from .model import OnnxModule
 from .opening import content_of, open_graph
 from .stepwise import with_cells
@@ -25,7 +26,7 @@ def from_onnx(path: str | Path, *, inputs: Mapping[str, Any] | None = None) -> O
 
     LSTM, GRU and RNN nodes become `nn.LSTM`, `nn.GRU` and `nn.RNN`, steps that were written out as gates become
     `nn.LSTMCell`, `nn.GRUCell` and `nn.RNNCell`; products, convolutions, norms and tables become torch's layers, under
-    the names of the file's weights or nodes. Other constants of floating point are parameters, too. `forward` takes the
+    the names of the file's weights or nodes. Other tensors of floating point are parameters, too. `forward` takes the
     file's inputs, in its order or by name, and gives its output, or a tuple of them; states are inputs and outputs as
     in the file. `explain()` lists what it runs.
 
@@ -42,9 +43,16 @@ def from_onnx(path: str | Path, *, inputs: Mapping[str, Any] | None = None) -> O
     """
     path = Path(path)
     content = content_of(path)
-    folded = Folded(open_graph(content, str(path)), inputs or {})
+    graph = open_graph(content, str(path))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        model = Builder(folded, with_cells).model()
+        try:
+            folded = Folded(graph, inputs or {})
+            model = Builder(folded, with_cells).model()
+        except (LookupError, AttributeError, TypeError, ArithmeticError, ValueError) as error:
+            if str(error).startswith("from_onnx: "):
+                raise
+            # A node without its inputs, say.
+            raise refuse(str(path), f"is not as its operators say ({first_line(error)}).") from None
         fixed = {name: folded.constants[name] for name in inputs or {}}
         check(model, content, fixed, str(path))
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 
 from torch import nn
@@ -16,6 +17,8 @@ _WEIGHT = re.compile(
 _MADE_UP = re.compile(r"(onnx::.*|_?val_?\d*|const.*|.*__\d+|graph_output.*|variable.*|.*_output_\d+|node_.*)$", re.I)
 _EMPTY = re.compile(r"(|model(_\d+)?|statefulpartitionedcall|functional(_\d+)?|sequential(_\d+)?|body|cell)$", re.I)
 _INLINED = re.compile(r"^(F\d+::)?(If_\d+_(then|else)_branch_*)?(_*Inline_\d+_*)*")  # graphs that were put in line
+
+_TAKEN = ("training", "spec", "precision", "run", "explain")  # what the model itself has by these names
 
 
 class Names:
@@ -40,7 +43,7 @@ class Names:
         plain = re.sub(r"\W+|__+", "_", wanted).strip("_")[:60] or otherwise.lower()
         plain = f"{otherwise.lower()}_{plain}" if plain[0].isdigit() else plain
         name, n = plain, 2
-        while name in self._given or hasattr(nn.Module, name) or name in ("training", "spec"):
+        while name in self._given or hasattr(nn.Module, name) or name in _TAKEN:
             name, n = f"{plain}_{n}", n + 1
         self._given.add(name)
         return name
@@ -55,4 +58,5 @@ def _parts(name: str) -> list[str]:
 def identifier(name: str) -> str:
     """An argument's name for an input of the file: "input.1" is input_1."""
     plain = re.sub(r"\W+", "_", name.partition(":")[0]).strip("_") or "x"
+    plain = f"{plain}_" if keyword.iskeyword(plain) else plain
     return f"input_{plain}" if plain[0].isdigit() else plain

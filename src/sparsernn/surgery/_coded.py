@@ -104,7 +104,8 @@ def check_form(
     for size in shape[1:]:
         columns *= size
     rows, columns = (columns, rows) if axis else (rows, columns)
-    if block is not None and block not in [list(known) for known in BLOCKS]:
+    known = [list(sizes) for sizes in BLOCKS]
+    if block is not None and (block not in known or any(type(size) is not int for size in block)):
         raise Fault(f"{field}.block", f"got {short(block)}, expected null or one of {short(BLOCKS)}.")
     if type(tile) is not int or not 1 <= tile <= max(rows, 1) or rows % tile or not rows * columns:
         raise Fault(f"{field}.tile", f"got {short(tile)}, expected a divisor of {rows}.")

@@ -112,6 +112,8 @@ class Loader:
         for slot, owner in targets:
             users[owner].add((id(slot.module), slot.local))
         for name, (form, shape, axis) in self.forms.items():
+            if name not in users:  # nobody has compared its size with the model
+                raise Fault(f"tensors.{name}.coded", "is of no parameter of the model.")
             matrix, entry = read_matrix(name, form, shape, values), self.tensors[name]
             place, _, local = name.rpartition(".")
             # Rows of a matrix in float32 on kernels, and nobody else's.

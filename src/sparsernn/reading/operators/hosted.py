@@ -5,6 +5,7 @@ Values are arrays, of dtype object where they come from a shape: their elements 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,7 @@ _PAIRS: dict[str, Callable[[Any, Any], Any]] = {
     "Add": lambda a, b: a + b, "Sub": lambda a, b: a - b, "Mul": lambda a, b: a * b, "Pow": lambda a, b: a**b,
     "Equal": lambda a, b: a == b, "Less": lambda a, b: a < b, "LessOrEqual": lambda a, b: a <= b,
     "Greater": lambda a, b: a > b, "GreaterOrEqual": lambda a, b: a >= b, "And": np.logical_and,
-    "Or": np.logical_or, "Xor": np.logical_xor, "Mod": lambda a, b: a % b, "Max": np.maximum, "Min": np.minimum,
+    "Or": np.logical_or, "Xor": np.logical_xor, "Max": np.maximum, "Min": np.minimum,
 }  # fmt: skip
 _ALONE: dict[str, Callable[[Any], Any]] = {
     "Neg": lambda a: -a, "Abs": abs, "Not": np.logical_not, "Identity": lambda a: a,
@@ -60,8 +61,17 @@ def reduce(step: Any, a: np.ndarray, axes: Any = None) -> Any:
 
 @hosted("Div")
 def divide(step: Any, a: np.ndarray, b: np.ndarray) -> Any:
-    floats = any(isinstance(number, float) for part in (a, b) for number in part.reshape(-1)[:1].tolist())
-    return a / b if floats else a // b  # sizes are never negative
+    numbers = [number for part in (a, b) for number in part.reshape(-1).tolist()]
+    if any(isinstance(number, float) for number in numbers):
+        return a / b
+    if not all(isinstance(number, int) for number in numbers):
+        return a // b  # sizes that are only known at a call are never negative
+    return np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b))  # towards zero, as ONNX divides
+
+
+@hosted("Mod")
+def modulo(step: Any, a: np.ndarray, b: np.ndarray) -> Any:
+    return np.vectorize(math.fmod, otypes=[float])(a, b) if step.get("fmod", 0) else a % b
 
 
 @hosted("Cast")
@@ -138,6 +148,12 @@ def expand(step: Any, a: np.ndarray, shape: Any) -> Any:
 
 @hosted("Range")
 def numbers_from(step: Any, start: np.ndarray, end: np.ndarray, by: np.ndarray) -> Any:
+    given = [v.reshape(-1).tolist()[0] for v in (start, end, by)]
+    if any(isinstance(number, float) for number in given):
+        count = max(0, math.ceil((given[1] - given[0]) / given[2]))
+        if count > MAX_NUMBERS:
+            raise ValueError(f"it asks for {count} numbers.")
+        return (given[0] + given[2] * np.arange(count)).astype(np.float32)
     first, last, stride = (whole(v)[0] for v in (start, end, by))
     found = range(first, last, stride)
     if len(found) > MAX_NUMBERS:

@@ -51,7 +51,8 @@ WAYS = {
     "direct": "that size, trained directly",
     "direct-longer": "that size, trained directly for as many multiply-adds",
     **{f"strength{n}": f"strength, point {n + 1}" for n in range(9)},
-    **{method: f"target by {method}" for method in METHODS[1:]},
+    "shrink": "target by fading",
+    **{method: f"target by {method}" for method in METHODS[2:]},
 }
 
 
@@ -103,7 +104,7 @@ def _way(net: Net, how: str, **more: Any) -> Way:
 
 class Targets(Study[Settings, Way]):
     name = "targets"
-    summary = "target=0.25 on three small nets: how near it lands, against direct training, a sweep and other methods."
+    summary = "Shrink(to=0.25) on three small nets: how near it lands, against direct training, a sweep, other paths."
     title = "To {target} of the weights"
     caption = "Loss: bits per character, nats per Reber string. Shares are of the recurrent weights."
     scales: ClassVar = {
