@@ -47,7 +47,8 @@ class _OfLoss(Score):
         return dict(zip(weights, found))
 
     def _score(self, model: nn.Module, batches: Sequence[Any], weights: Sequence[Tensor]) -> list[Tensor]:
-        raise NotImplementedError
+        """The score of each element of `weights`, from the gradients of the loss."""
+        raise NotImplementedError(f"{type(self).__name__} defines no _score(model, batches, weights).")
 
     def _gradient(
         self, model: nn.Module, batches: Sequence[Any], weights: Sequence[Tensor], along: Sequence[Tensor] | None = None
