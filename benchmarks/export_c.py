@@ -10,6 +10,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,11 @@ from torch import Tensor, nn
 import sparsernn as srn
 from sparsernn.export.onnx_step import export_onnx_step
 
-from .measure import Ceiling, Engine, Ideal, Row, ideal, small_weights, versus
+from .measure import Ceiling, Engine, Row, ideal, small_weights, versus
 from .tiny import onnx_of
 
 LOOP = 20  # steps of a call: one call from Python costs as much as some steps
-GONE = 0.8  # of the blocks of 16 rows and a column, or of the words of 16 rows and 4 columns
+GONE = 0.8
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 MANY = """
 #include "net.h"
@@ -65,15 +66,10 @@ class Net(nn.Module):
         return self.head(self.second(self.first(x)[0])[0])
 
 
-def thinned(model: nn.Module, columns: int) -> nn.Module:
-    """A copy without that share of the blocks of 16 rows and so many columns."""
+def thinned(model: nn.Module, level: Any) -> nn.Module:
+    """A copy without that share of the blocks of 16 rows and a column, or of the words, as `Prune` takes them."""
     model = copy.deepcopy(model)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 2:
-                for rows in parameter.split(16):
-                    for block in rows.split(columns, 1):
-                        block *= float(torch.rand(()) >= GONE)
+    srn.Prune(model, None, GONE, level=level, include="all").finish()
     return model
 
 
@@ -145,7 +141,6 @@ def export_c(ceiling: Ceiling, rounds: int) -> list[Row]:
     """One step of two GRU layers in C against our own stream, onnxruntime, and blocks and int8 against dense."""
     torch.manual_seed(0)
     model, x = Net().eval(), torch.randn(1, 1, 40)
-    least: Ideal = ideal(ceiling, model, x, 4).times(LOOP)
     dense = in_c(model, x, "float32")
     others = {
         "stream": streamed(model, x, "float32", 1 / 0.8),
@@ -153,13 +148,14 @@ def export_c(ceiling: Ceiling, rounds: int) -> list[Row]:
     }
     if importlib.util.find_spec("emx_onnx_cgen") is not None:
         others["emx"] = emx(model, x)
-    rows = versus("dense", dense, others, least, rounds)
-    for name, columns, precision, target in (
-        ("blocks, 80% gone", 1, "float32", 1 / 0.35),
-        ("int8", 0, "int8", 1 / 0.45),
-        ("int8, 80% of the words gone", 4, "int8", None),
+    rows = versus("dense", dense, others, ideal(ceiling, model, x, 4).times(LOOP), rounds)
+    for name, level, precision, target in (
+        ("blocks, 80% gone", "block", "float32", 1 / 0.35),
+        ("int8", None, "int8", 1 / 0.45),
+        ("int8, 80% of the words gone", "word", "int8", None),
     ):
-        small = thinned(model, columns) if columns else model
+        small = thinned(model, level) if level else model
         against = {"dense": in_c(model, x, "float32", target), "stream": streamed(small, x, precision)}
+        least = ideal(ceiling, small, x, 4 if precision == "float32" else 1).times(LOOP)
         rows += versus(name, in_c(small, x, precision), against, least, rounds)
     return rows

@@ -13,6 +13,7 @@ from .source import Source
 from .terms import FLOATS, INTS, MASKS, Term, Trace
 
 _KINDS = {"float": FLOATS, "int": INTS, "bool": MASKS}
+_FURTHER = ("", " + $W")  # where vector 0 and 1 of two begin
 Operand = Place | float
 
 
@@ -126,16 +127,25 @@ def row_function(source: Source, step: Map, strides: Sequence[int]) -> str:
     parameters = [f"{'const ' if k < read else ''}{C_TYPES[p.dtype]} *{letters[k]}" for k, p in enumerate(places)]
     body = ["    int i = 0;"]
     if wide:
-        body += ["#if $W > 1", "    for (; i + $W <= n; i += $W) {"]
-        body += [f"        {line}" for line in _row(source, step, letters, strides, True)]
-        body += ["    }", "#endif"]
+        one, two = (_row(source, step, letters, strides, True, k) for k in (0, 1))
+        body += ["#if $W > 1"]
+        if any("_v(" in line for line in one):  # a long chain of operations: two of them fill each other's gaps
+            body += ["    for (; i + 2 * $W <= n; i += 2 * $W) {"]
+            body += [f"        {line}" for both in zip(one, two) for line in both]
+            body += ["    }", "    if (n % (2 * $W) >= $W) {", *(f"        {line}" for line in one), "    }"]
+            body += ["    i = n - n % $W;", "#endif"]
+        else:
+            body += ["    for (; i + $W <= n; i += $W) {", *(f"        {line}" for line in one), "    }", "#endif"]
     body += ["    for (; i < n; ++i) {", *(f"        {line}" for line in _row(source, step, letters, strides, False))]
     head = f"static $APART void $@({', '.join([*parameters, 'int n'])})"
     return source.function(step.name, "\n".join([head, "{", *body, "    }", "}", ""]))
 
 
-def _row(source: Source, step: Map, letters: Sequence[str], strides: Sequence[int], vector: bool) -> list[str]:
-    trace = Trace(vector)
+def _row(
+    source: Source, step: Map, letters: Sequence[str], strides: Sequence[int], vector: bool, number: int = 0
+) -> list[str]:
+    """The lines of one element, or of vector `number` of those from element i on."""
+    trace = Trace(vector, "tu"[number])
     operands: list[Any] = []
     lines = []
     position = 0
@@ -144,8 +154,8 @@ def _row(source: Source, step: Map, letters: Sequence[str], strides: Sequence[in
             operands.append(value)
             continue
         letter, stride, kind = letters[position], strides[position], _KINDS[value.dtype]
-        operands.append(Term(trace, f"{letter}0", kind))
-        lines.append(f"const {trace.type(kind)} {letter}0 = {_loaded(letter, stride, vector)};")
+        operands.append(Term(trace, f"{letter}{number}", kind))
+        lines.append(f"const {trace.type(kind)} {letter}{number} = {_loaded(letter, stride, vector, number)};")
         position += 1
     results = step.formula(*operands)
     results = results if isinstance(results, tuple) else (results,)
@@ -153,13 +163,13 @@ def _row(source: Source, step: Map, letters: Sequence[str], strides: Sequence[in
     for name in trace.called:
         source.formula(name)
     for place, result, letter, stride in zip(step.outputs, results, letters[position:], strides[position:]):
-        lines.append(_stored(trace, place, result, letter, stride))
+        lines.append(_stored(trace, place, result, letter, stride, number))
     return lines
 
 
-def _loaded(letter: str, stride: int, vector: bool) -> str:
+def _loaded(letter: str, stride: int, vector: bool, number: int) -> str:
     if vector:
-        return f"$LD({letter} + i)" if stride else f"$ALL({letter}[0])"
+        return f"$LD({letter} + i{_FURTHER[number]})" if stride else f"$ALL({letter}[0])"
     return f"{letter}[{_index(stride)}]"
 
 
@@ -167,9 +177,9 @@ def _index(stride: int) -> str:
     return "0" if stride == 0 else "i" if stride == 1 else f"{stride} * i"
 
 
-def _stored(trace: Trace, place: Place, result: Any, letter: str, stride: int) -> str:
+def _stored(trace: Trace, place: Place, result: Any, letter: str, stride: int, number: int) -> str:
     if trace.vector:
-        return f"$ST({letter} + i, {trace.spread(result, FLOATS)});"
+        return f"$ST({letter} + i{_FURTHER[number]}, {trace.spread(result, FLOATS)});"
     text = trace.spread(result, _KINDS[place.dtype])
     kind = result.kind if isinstance(result, Term) else _KINDS[place.dtype]
     if place.dtype == "bool":

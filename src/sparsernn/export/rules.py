@@ -108,13 +108,15 @@ def recurrent(low: Lowering, o: Operation) -> list[Any]:
 
 
 def _lstm(i: Any, f: Any, g: Any, o: Any, c: Any) -> tuple[Any, Any]:
-    c = sigmoid(f) * c + sigmoid(i) * tanh(g)
-    return sigmoid(o) * tanh(c), c
+    i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)  # before all else: none waits for another
+    c = f * c + i * g
+    return o * tanh(c), c
 
 
 def _gru(x_n: Any, r: Any, z: Any, h_n: Any, h: Any) -> Any:
-    n = tanh(x_n + sigmoid(r) * h_n)
-    return n + sigmoid(z) * (h - n)
+    r, z = sigmoid(r), sigmoid(z)
+    n = tanh(x_n + r * h_n)
+    return n + z * (h - n)
 
 
 def lookup(low: Lowering, o: Operation) -> list[Any]:

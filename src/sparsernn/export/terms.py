@@ -18,10 +18,11 @@ _FORMULAS: dict[str, tuple[Callable[..., Any], int]] = {}
 
 
 class Trace:
-    """The lines of C that a formula becomes. vector: for vectors of `$W` lanes, else for single numbers."""
+    """The lines of C that a formula becomes. vector: for vectors of `$W` lanes, else for single numbers. letter: that
+    the names of its values begin with."""
 
-    def __init__(self, vector: bool) -> None:
-        self.vector = vector
+    def __init__(self, vector: bool, letter: str = "t") -> None:
+        self.vector, self.letter = vector, letter
         self.lines: list[str] = []
         self.called: list[str] = []  # names of the formulas, in order of use
         self._known: dict[tuple[str, str], Term] = {}
@@ -34,7 +35,7 @@ class Trace:
     def put(self, kind: str, text: str) -> Term:
         """A new name for `text`; the same text is worked out once."""
         if (kind, text) not in self._known:
-            term = Term(self, f"t{len(self.lines)}", kind)
+            term = Term(self, f"{self.letter}{len(self.lines)}", kind)
             self.lines.append(f"const {self.type(kind)} {term.text} = {text};")
             self._known[kind, text] = term
         return self._known[kind, text]
