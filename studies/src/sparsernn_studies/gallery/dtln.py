@@ -112,7 +112,7 @@ def subject(number: int, net: Net, made: Tensor, test: Tensor, data: str) -> Sub
     numbers = 4 * sum(p.numel() for p in net.parameters()) - 4096 * (number == 2)  # the second file has one bias a gate
     own: dict[str, Callable[[], Any]] = {"its own: onnxruntime": lambda: their(test[0, 20:21], zero)}
     return Subject(
-        f"DTLN, net {number}", PACKAGE, file, "MIT", numbers, net, difference, list(made[:20].split(1)),
+        f"DTLN-{number}", PACKAGE, file, "MIT", numbers, net, difference, list(made[:20].split(1)),
         training, judge, Bar("SNR, dB", 25.0), {"example": test[:1, :8], "time": 1}, test[0, 20:21],
         lambda model: [torch.zeros(2, 1, UNITS)] * 2, own, data, NOTE,
         steps=80, shares={"unit": (0.7,), "weight": (0.5, 0.35)}, hidden={"lstm": "lstm.l1"},
