@@ -105,8 +105,9 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
 
 def kept_by_functions(model: nn.Module) -> list[Any]:
     """What functions on the modules keep beside them: variables of the functions that made them, and defaults."""
-    found = [cell.cell_contents for cell in cells(model).values()]
-    for one in functions(model):
+    every = list(functions(model))
+    found = [cell.cell_contents for cell in cells(every).values()]
+    for one in every:
         found += [*(one.__defaults__ or ()), *(one.__kwdefaults__ or {}).values()]
     return found
 
@@ -133,6 +134,11 @@ def _not_copied(model: nn.Module) -> str:
             except Exception:
                 return f"{path}.{name}" if path else name
     return "?"
+
+
+def set_seed(number: int) -> None:
+    """As `torch.manual_seed`, which writes down a stack for each kind of device that nothing has used yet."""
+    (torch if torch.accelerator.is_available() else torch.default_generator).manual_seed(number)
 
 
 def set_eval(model: nn.Module) -> None:
@@ -166,7 +172,7 @@ def set_precision(model: nn.Module, dtype: torch.dtype) -> None:
         for name, value in vars(module).items():
             if name not in ("_parameters", "_buffers", "_modules") and _is_nest(value):
                 module.__dict__[name] = tree_map(cast, value)
-    for cell in cells(model).values():
+    for cell in cells(functions(model)).values():
         if _is_nest(cell.cell_contents):
             cell.cell_contents = tree_map(cast, cell.cell_contents)
     model._apply(lambda tensor: in_precision(tensor, dtype) if isinstance(tensor, nn.Parameter) else cast(tensor))

@@ -13,13 +13,14 @@ import dis
 import functools
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 _PLAIN = (str, bytes, int, float, complex, type(None), type, Tensor, ModuleType)
+_WALKED = (FunctionType, MethodType, functools.partial, dict, list, tuple)
 _COLLECTIONS = (list, tuple, set, frozenset, deque)
 _CACHED = type(functools.cache(len))
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -61,30 +62,35 @@ def rebind(other: nn.Module, memo: dict[int, Any]) -> None:
 
 def _methods(cls: type) -> Iterator[tuple[str, FunctionType]]:
     """Methods that see more of the function that their class was made in than the class."""
-    found = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
-    for name, value in found.items():
-        if isinstance(value, FunctionType) and {*value.__code__.co_freevars} - {"__class__"} and name[:2] != "__":
-            yield name, value
+    for base in cls.__mro__:
+        if base.__module__.partition(".")[0] == "torch":  # made in no function, and long
+            continue
+        for name, value in vars(base).items():
+            if not isinstance(value, FunctionType) or name[:2] == "__" or getattr(cls, name, None) is not value:
+                continue  # or overridden
+            if {*value.__code__.co_freevars} - {"__class__"}:
+                yield name, value
 
 
 def functions(model: nn.Module) -> Iterator[FunctionType]:
     """The functions that modules keep, and those that these see, each once."""
     seen: dict[int, Any] = {}
-    stack: list[Any] = [value for module in model.modules() for value in vars(module).values()]
-    stack += [method for cls in {type(module) for module in model.modules()} for _, method in _methods(cls)]
+    modules = list(model.modules())
+    stack = [v for module in modules for v in vars(module).values() if isinstance(v, _WALKED) and v]
+    stack += [method for cls in {type(module) for module in modules} for _, method in _methods(cls)]
     while stack:
         value = stack.pop()
-        if id(value) in seen or not isinstance(value, (FunctionType, MethodType, functools.partial, dict, list, tuple)):
+        if id(value) in seen:
             continue
         seen[id(value)] = value
         if isinstance(value, FunctionType):
             yield value
-        stack += _parts(value)
+        stack += [part for part in _parts(value) if isinstance(part, _WALKED)]
 
 
-def cells(model: nn.Module) -> dict[int, CellType]:
+def cells(of: Iterable[FunctionType]) -> dict[int, CellType]:
     """The variables of outer functions that these see, by their ids."""
-    return {id(cell): cell for one in functions(model) for cell in one.__closure__ or () if _full(cell)}
+    return {id(cell): cell for one in of for cell in one.__closure__ or () if _full(cell)}
 
 
 def _written(code: CodeType) -> set[str]:

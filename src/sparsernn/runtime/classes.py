@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from .._modules import copied
+from .._modules import copied, set_seed
 from .._twins import near
 from ..nn.layers import LayeredRecurrent
 from ..nn.protocol import LAYERS, Layer
@@ -152,7 +152,7 @@ def _differs(before: nn.Module, after: nn.Module, base: str) -> str:
     before, after = copied(before), copied(after)  # a forward may keep what it likes
     with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.manual_seed(0)
+        set_seed(0)
         x = torch.randn(*rows, cast(int, size), dtype=torch.float32, device="cpu")
         try:
             want = _tensors(before(x))

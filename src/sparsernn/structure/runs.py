@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._modules import copied, kept_by_functions
+from .._modules import copied, kept_by_functions, set_seed
 from . import examples
 
 
@@ -44,7 +44,7 @@ def results(
     `within` is entered round each call.
     """
     before, within = _held(model), within or nullcontext()
-    torch.manual_seed(number)
+    set_seed(number)
     with within:
         once = examples.run(model, same[0], number)
     yield once
