@@ -50,12 +50,12 @@ FOLD = f"""# Folded, in figures
 
 Five nets, trained once. Then units go until so much of the recurrent weights is left: by [`fold`](fold.md), by
 magnitude (the units whose readers are smallest, as large a share of each layer, nothing compensated), by what `Prune`
-does at once, and by `Shrink`, with its `TopK()`, in the course of further training (*ramp*). *+ 250* are steps of
-further training, all at one rate, with the schedule begun anew. *Direct* is a dense net of the folded one's size,
-trained from the start for as many multiply-adds as the dense training and the longest further training took together.
-The first training is short (2,000 steps), so a small net that gets as much compute, and so more steps, is a strong
-rival; `fold` is for models that are there already. Loss: bits per character, share of wrong tags, squared error in
-shares of the variance.
+does at once, and by `Shrink` in the course of further training, with `TopK()` (*ramp*) or with `Fold` (*folding*: at
+a quarter, three eighths and half of the steps). *+ 250* are steps of further training, all at one rate, with the
+schedule begun anew. *Direct* is a dense net of the folded one's size, trained from the start for as many
+multiply-adds as the dense training and the longest further training took together. The first training is short (2,000
+steps), so a small net that gets as much compute, and so more steps, is a strong rival; `fold` is for models that are
+there already. Loss: bits per character, share of wrong tags, squared error in shares of the variance.
 """
 
 
@@ -131,7 +131,7 @@ def _net(net: str, seeds: Sequence[Any], shares: Sequence[float], further: Seque
 
     longest = max(further)
     ways = [("fold", 0), ("magnitude", 0), ("prune", 0)]
-    ways += [(way, n) for n in further for way in ("fold", "magnitude", "ramp")] + [("direct", longest)]
+    ways += [(way, n) for n in further for way in ("fold", "magnitude", "ramp", "folding")] + [("direct", longest)]
     simple, dense = cell(row_name(net, "baseline")), cell(row_name(net, "dense"))
     lines = [f"Dense {dense}; what needs no net {simple}.", ""]
     lines += [line(["", *(f"{share:.0%} left" for share in shares), "compute"]), line(["---"] + ["---:"] * 4)]

@@ -22,7 +22,7 @@ from sparsernn.runtime.processor import WIDTHS, processor
 # torch itself warns where it runs a projected LSTM without oneDNN.
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
 
-FEW, MANY, SLICE = 2_000, 100_000, 1_000
+FEW, MANY, SLICE = 1_000, 100_000, 1_000
 # Numbers of cases that found a bug stay here: streams in int8, refused because they round otherwise than sequences.
 FAILED_ONCE = (2372, 3371, 6046)
 

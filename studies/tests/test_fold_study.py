@@ -74,6 +74,7 @@ def test_every_way_of_a_net_and_share_is_a_row_and_direct_nets_have_as_much_comp
         "lstm-magnitude-50-10",
         "lstm-fold-50-10",
         "lstm-ramp-50-10",
+        "lstm-folding-50-10",
         "lstm-direct-50-10",
     ]
 

@@ -45,7 +45,7 @@ FAILED_ONCE = [
 ]
 
 common: dict = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
-quick = settings(max_examples=200, derandomize=True, phases=(Phase.explicit, Phase.generate), **common)
+quick = settings(max_examples=120, derandomize=True, phases=(Phase.explicit, Phase.generate), **common)
 long = settings(max_examples=10_000, **common)
 cases = {"seed": st.integers(0, 2**32 - 1), "steps": st.integers(0, 7), "share": st.sampled_from([0.0, 0.3, 0.7, 1.0])}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -42,11 +43,18 @@ def _places(text: str, name: str) -> Iterator[tuple[int, int]]:
     """Where in `text` the functions, methods ("Class.method") and tables of that name begin and end, decorators too."""
     starts = [0, *accumulate(len(line) for line in text.splitlines(keepends=True))]
     owner, _, last = name.rpartition(".")
-    for holder in ast.parse(text).body if not owner else [n for n in ast.parse(text).body if _called(n) == owner]:
+    if last not in text:
+        return
+    for holder in _parsed(text) if not owner else [n for n in _parsed(text) if _called(n) == owner]:
         for node in holder.body if owner and isinstance(holder, ast.ClassDef) else [holder]:
             if _called(node) == last:
                 first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
                 yield starts[first - 1], starts[node.end_lineno or first]
+
+
+@functools.cache
+def _parsed(text: str) -> list[ast.stmt]:
+    return ast.parse(text).body
 
 
 def _called(node: ast.stmt) -> str | None:

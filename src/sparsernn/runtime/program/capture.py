@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map
@@ -101,7 +103,8 @@ def capture(
         paths[:], spec[:] = others, [structure]
         return flat, list(others.values())
 
-    with warnings.catch_warnings(), torch.no_grad():
+    fake = TracingContext(FakeTensorMode(allow_fallback_kernels=True))  # one for all; else each value makes its own
+    with warnings.catch_warnings(), torch.no_grad(), tracing(fake):
         warnings.simplefilter("ignore")
         try:
             graph = make_fx(whole, _in_parts(), tracing_mode="real", pre_dispatch=True, record_stack_traces=sources)(

@@ -39,6 +39,16 @@ def claims_of(named: Named, nets: Sequence[str], shares: Sequence[float], furthe
                     )
                     for n in further
                 ]
+            found += [
+                Claim(
+                    f"{at}: in the course of {n} steps, Shrink by Fold is better than by TopK",
+                    "less loss",
+                    more("test_loss", named(net, "ramp", share, n), named(net, "folding", share, n)),
+                    at_least=0.0,
+                    guards=guards,
+                )
+                for n in further
+            ]
             longest = max(further)
             found.append(
                 Claim(

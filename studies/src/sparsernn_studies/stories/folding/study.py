@@ -1,10 +1,10 @@
 """Fold: five trained nets made small, without training and with a little of it, by four ways at the same sizes.
 
-Each net is trained densely once. Then, for each share of its recurrent weights: *fold* and *magnitude* (the units whose
-readers are smallest, as large a share of each layer; nothing compensated) take units out at once, and the small net
-trains on; *ramp* (`Shrink` by `TopK`) takes them out in the course of as many steps; *prune* is what `Prune`
-does at once. *Direct* is a dense net of the folded one's size, trained from the start for the multiply-adds of the
-dense training and the longest further training together.
+Each net is trained densely once. Then, for each share of its recurrent weights: *fold* and *magnitude* (the units
+whose readers are smallest, as large a share of each layer; nothing compensated) take units out at once, and the small
+net trains on; *ramp* (`Shrink` by `TopK`) and *folding* (`Shrink` by `Fold`) take them out in the course of as many
+steps; *prune* is what `Prune` does at once. *Direct* is a dense net of the folded one's size, trained from the start
+for the multiply-adds of the dense training and the longest further training together.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from ...train import Objective, Training
 from .claims import claims_of, verdict
 from .nets import NETS, Characters, Kind, Narma, NetName, Tags, Task
 
-Way = Literal["dense", "baseline", "fold", "magnitude", "prune", "ramp", "direct"]
+GRADUAL = ("ramp", "folding")  # the net keeps its size until the end of the training
+Way = Literal["dense", "baseline", "fold", "magnitude", "prune", "ramp", "folding", "direct"]
 
 
 @settings
@@ -119,7 +120,7 @@ class Fold(Study[Settings, Small]):
                 ways: list[tuple[Way, int]] = [
                     ("prune", 0),
                     *((way, n) for n in (0, *settings.further) for way in ("magnitude", "fold")),
-                    *(("ramp", n) for n in settings.further),
+                    *((way, n) for n in settings.further for way in GRADUAL),
                     ("direct", longest),
                 ]
                 found += [Small(row_name(net, way, share, n), net, way, share, n) for way, n in ways]
@@ -205,10 +206,11 @@ class Fold(Study[Settings, Small]):
         return Training(row.steps, s.further_rate, s.further_warm_up)
 
     def sparsifier(self, row: Small) -> Callable[[nn.Module], Sparsifier] | None:
-        if row.way != "ramp":
+        if row.way not in GRADUAL:
             return None
-        example = self.tasks[row.net].example
-        return lambda model: srn.Shrink(model, example, to=row.share, steps=row.steps)
+        task = self.tasks[row.net]
+        path = srn.TopK() if row.way == "ramp" else srn.Fold(list(task.seen()))
+        return lambda model: srn.Shrink(model, task.example, to=row.share, steps=row.steps, path=path)
 
     def make(self, row: Small) -> Mapping[str, Any]:
         if row.way == "baseline":
@@ -223,9 +225,9 @@ class Fold(Study[Settings, Small]):
 
     def measure(self, row: Small, model: nn.Module) -> Mapping[str, Any]:
         task, dense = self.tasks[row.net], self.of_width(row.net)
-        small = srn.compact(model, task.example) if row.way == "ramp" else model
+        small = srn.compact(model, task.example) if row.way in GRADUAL else model
         whole = self.compute(row.net) * self.settings.steps
-        spent = {"dense": 0, "ramp": row.steps * self.compute(row.net)}.get(row.way, row.steps * multiply_adds(small))
+        spent = row.steps * (self.compute(row.net) if row.way in GRADUAL else multiply_adds(small))
         if row.way == "direct":
             steps = self.training(row).steps
             spent = steps * multiply_adds(small) - whole
