@@ -172,6 +172,13 @@ def test_the_batch_is_that_of_the_call_whatever_the_example_has(tmp_path):
         ({"precision": "float16"}, "expected 'float32' or 'int8'"),
         ({"weights": "flash"}, "expected 'source' or 'file'"),
         ({"batch": 0}, "how many sequences"),
+        ({"batch": True}, "how many sequences"),
+        ({"name": "signal"}, "a header of C's library has it"),
+        ({"name": "net_test"}, "NAME_test.c is the test of NAME"),
+        ({"name": "match", "wrappers": ["rust"]}, r"match.rs can't be a module"),
+        ({"name": "numpy", "wrappers": ["python"]}, r"numpy.py can't be a module"),
+        ({"wrappers": None}, "expected several of"),
+        ({"example": torch.zeros(0, 9, 6)}, "the example has no rows"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(tmp_path, options, message):
@@ -207,11 +214,18 @@ def spoilt() -> nn.Module:
         (lambda: Later().eval(), r"Later can't run step by step: flip \(test_export_c.py:\d+\)"),
         (spoilt, "1 numbers that are infinite or not a number"),
         (lambda: nn.Sequential(nn.ReLU()).eval(), "give an example"),
+        (lambda: nn.Sequential(nn.Conv1d(4, 6, 1), nn.Linear(9, 2)).eval(), r"inputs of shape \(1, 16, 9\), which one"),
     ],
 )
 def test_models_that_are_no_c_are_refused_before_anything_is_written(tmp_path, make, message):
     with pytest.raises((ValueError, RuntimeError), match=f"(?s)export_c: .*{message}"):
         srn.export_c(make(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_example_that_tells_nothing_is_refused(tmp_path):
+    with pytest.raises(RuntimeError, match="export_c: on the example the model gives no number that is finite"):
+        srn.export_c(Tagger().eval(), tmp_path / "out", example=torch.full((1, 9, 6), torch.nan))
     assert not (tmp_path / "out").exists()
 
 

@@ -101,6 +101,12 @@ def test_the_largest_number_is_the_limit_unless_a_percentile_has_less_error():
     assert limits_of(program, [steps]) == [5.0]
 
 
+def test_inputs_near_the_end_of_float32_fix_a_scale_as_well(tmp_path):
+    x = torch.randn(2, 9, 6, generator=torch.Generator().manual_seed(0)) * 3e37
+    report = srn.export_c(Net().eval(), tmp_path, precision="int8", calibrate=[x])
+    assert 3e37 < report["limits"][0] <= x.abs().max()
+
+
 def test_batches_are_read_as_a_loader_gives_them(tmp_path):
     torch.manual_seed(0)
     x = 3 * torch.rand(10, 12, 6)

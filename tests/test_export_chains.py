@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import sparsernn as srn
 from export_programs import FLAGS, chain, check_symbols, compiled, differing, needs_compiler, thinned
 from sparsernn.export.export_c import export_program
 
@@ -84,7 +85,7 @@ def test_a_compiler_that_fuses_is_caught(tmp_path):
     torch.manual_seed(0)
     export_program(chain([nn.GRU(40, 64), nn.Linear(64, 10)]), tmp_path)
     text = (tmp_path / "model.c").read_text()
-    forbidden = '#pragma GCC optimize("fp-contract=off")\n'
+    forbidden = '#pragma GCC optimize("fp-contract=off", "no-associative-math", "no-reciprocal-math")\n'
     assert forbidden in text
     flags = ["-O2", "-ffp-contract=fast", "-march=native"]
     assert compiled(tmp_path, ["model"], flags).model_test() == 0
@@ -94,7 +95,22 @@ def test_a_compiler_that_fuses_is_caught(tmp_path):
     assert compiled(tmp_path, ["model"], [*flags, "-g"]).model_test() > 0
 
 
-@pytest.mark.parametrize("flag", ["-ffast-math", "-Ofast"])
+def test_parts_of_fast_math_change_nothing(tmp_path):
+    torch.manual_seed(0)
+    export_program(chain([nn.GRU(20, 33), nn.Linear(33, 10)]), tmp_path)
+    for flags in (["-funsafe-math-optimizations"], ["-freciprocal-math", "-march=native"]):
+        assert compiled(tmp_path, ["model"], ["-O2", *flags]).model_test() == 0
+
+
+def test_halves_that_are_worked_out_as_halves_are_no_obstacle(tmp_path):
+    export_program(chain([nn.Linear(3, 2)]), tmp_path)
+    flags = ["-std=gnu2x", "-mavx512fp16"]
+    if subprocess.run(["cc", *flags, "-E", "-x", "c", "/dev/null"], capture_output=True).returncode:
+        pytest.skip("this compiler has no AVX-512 FP16")
+    subprocess.run(["cc", *flags, "-c", str(tmp_path / "model.c"), "-o", "/dev/null"], check=True)
+
+
+@pytest.mark.parametrize("flag", ["-ffast-math", "-Ofast", "-ffinite-math-only"])
 def test_fast_math_is_refused_by_the_file(tmp_path, flag):
     export_program(chain([nn.Linear(3, 2)]), tmp_path)
     done = subprocess.run(
@@ -102,3 +118,28 @@ def test_fast_math_is_refused_by_the_file(tmp_path, flag):
     )
     assert done.returncode != 0
     assert "compile this file without it" in done.stderr
+
+
+class Echo(nn.Module):
+    """Inputs whose names mean something in C++, in Rust, and in the loops of a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.dense = nn.GRU(3, 5, batch_first=True), nn.Linear(3, 5)
+
+    def forward(self, i0: torch.Tensor, state: torch.Tensor, ref: torch.Tensor) -> torch.Tensor:
+        return self.gru(i0)[0] + self.dense(state) * self.dense(ref)
+
+
+def test_inputs_may_have_any_names(tmp_path):
+    torch.manual_seed(0)
+    example = tuple(torch.randn(2, 9, 3) for _ in range(3))
+    srn.export_c(Echo().eval(), tmp_path, "net", example, batch=2, wrappers=["c++", "rust"])
+    subprocess.run(["cc", "-Dnet_MAIN", "net.c", "net_test.c", "-o", "check"], cwd=tmp_path, check=True)
+    assert subprocess.run([tmp_path / "check"]).returncode == 0
+    if not shutil.which("g++"):
+        pytest.skip("not installed: g++")
+    (tmp_path / "main.cpp").write_text('#include "net.hpp"\nnet_net net;\n')
+    subprocess.run(["g++", "-Wall", "-Wextra", "-Werror", "-c", "main.cpp"], cwd=tmp_path, check=True)
+    if shutil.which("rustc"):
+        subprocess.run(["rustc", "--crate-type=lib", "--emit=metadata", "net.rs"], cwd=tmp_path, check=True)

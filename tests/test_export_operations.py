@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export_programs import BOOL, INT, Clock, Sketch, differing, needs_compiler
+import sparsernn as srn
+from export_programs import BOOL, INT, Clock, Sketch, compiled, differing, needs_compiler
 from sparsernn.runtime.program.operations import BINARY, OPERATIONS, UNARY
 from sparsernn.runtime.program.program import Program, View
 
@@ -187,3 +189,37 @@ def test_every_operation_gives_the_bits_of_the_oracle(tmp_path, programs):
 def test_every_operation_is_in_one_of_these_programs(programs):
     used = {o.kind for program in programs.values() for o in program.operations}
     assert set(OPERATIONS) - used == {"recurrent", "before"}
+
+
+class Logarithms(nn.Module):
+    """Of numbers of both signs, and of zero; and probabilities that are none in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 9)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logs = torch.log(torch.relu(self.head(x)) * torch.sign(x[..., :1]))
+        return logs, torch.softmax(torch.cat([logs, x], -1), -1)
+
+
+@pytest.mark.parametrize("flags", [["-O2", "-march=native"], ["-O1", "-DPORTABLE"]], ids=["vectors", "portable"])
+def test_outputs_that_are_infinite_or_no_number_are_compared_as_well(tmp_path, flags):
+    torch.manual_seed(0)
+    srn.export_c(Logarithms().eval(), tmp_path, example=torch.randn(1, 9, 4))
+    text = (tmp_path / "model_test.c").read_text()
+    assert "model_NAN" in text and "-model_INF" in text
+    assert (
+        compiled(tmp_path, ["model"], [*flags, "-fsanitize=undefined", "-fno-sanitize-recover=all"]).model_test() == 0
+    )
+    (tmp_path / "model_test.c").write_text(text.replace("-model_INF,", "model_INF,", 1))
+    assert compiled(tmp_path, ["model"], [*flags, "-g"]).model_test() > 0
+
+
+def test_a_zero_of_the_other_sign_is_another_number(tmp_path):
+    srn.export_c(nn.Sequential(nn.Linear(4, 9), nn.ReLU()).eval(), tmp_path)
+    text = (tmp_path / "model_test.c").read_text()
+    inputs, expected, rest = text.partition("model_expected_0[")
+    assert compiled(tmp_path, ["model"], ["-O2"]).model_test() == 0
+    (tmp_path / "model_test.c").write_text(inputs + expected + rest.replace(" 0.0f,", " -0.0f,", 1))
+    assert compiled(tmp_path, ["model"], ["-O2", "-g"]).model_test() > 0

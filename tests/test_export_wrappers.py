@@ -273,4 +273,9 @@ def test_folders_of_wrappers_are_written_or_nothing_is(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         export_program(program, tmp_path, "net", wrappers=["arduino"])
     assert [p.name for p in tmp_path.iterdir()] == ["net_arduino"]
+    (tmp_path / "deep" / "net_arduino").mkdir(parents=True)
+    (tmp_path / "deep" / "net_arduino" / "examples").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="examples is no folder"):
+        export_program(program, tmp_path / "deep", "net", wrappers=["arduino"])
+    assert sorted(p.name for p in (tmp_path / "deep").rglob("*")) == ["examples", "net_arduino"]
     assert Path(tmp_path / "net_arduino").read_text() == "mine"

@@ -37,6 +37,7 @@ def check(plan: Plan, inputs: Steps, precision: str) -> tuple[list[list[np.ndarr
     given = Oracle(plan).run(inputs)
     exact, single = (_interpreted(plan, inputs, dtype) for dtype in (torch.float64, torch.float32))
     errors = {"largest": 0.0, "torch_float32": 0.0, "relative": 0.0}
+    finite: list[bool] = []
     for k, argument in enumerate(plan.outputs):
         rows = [(g[k], e[k], s[k]) for g, e, s in zip(given, exact, single) if g[k] is not None]
         if not rows or argument.place.dtype != "float":
@@ -45,12 +46,13 @@ def check(plan: Plan, inputs: Steps, precision: str) -> tuple[list[list[np.ndarr
         known = np.isfinite(true)
         if not (np.isfinite(ours) == known).all():
             raise RuntimeError(_far(argument.port.name, "it is finite where the model is not, or the other way round"))
-        if not known.any():
+        finite.append(bool(known.any()))
+        if not finite[-1]:
             continue
-        error, own = (float(np.abs(v - true)[known].max()) for v in (ours, theirs))
+        error, own = (float(np.abs(v[known] - true[known]).max()) for v in (ours, theirs))
         size = max(1.0, float(np.abs(true[known]).max()))
         spread = float(np.sqrt(np.mean(true[known] ** 2)))
-        relative = float(np.sqrt(np.mean((ours - true)[known] ** 2))) / max(spread, 1e-12)
+        relative = float(np.sqrt(np.mean((ours[known] - true[known]) ** 2))) / max(spread, 1e-12)
         for name, value in (("largest", error), ("torch_float32", own), ("relative", relative)):
             errors[name] = max(errors[name], value)
         if precision == "float32" and error > max(LIMIT * size, 4 * own):
@@ -60,6 +62,11 @@ def check(plan: Plan, inputs: Steps, precision: str) -> tuple[list[list[np.ndarr
                 f"export_c: in int8 {argument.port.name} is off by {relative:.0%} of its size (root mean square): "
                 "this model does not bear it. Use precision='float32'."
             )
+    if finite and not any(finite):
+        raise RuntimeError(
+            "export_c: on the example the model gives no number that is finite: nothing tells whether C is right. "
+            "Give another example."
+        )
     return given, errors
 
 

@@ -52,7 +52,7 @@ class Watched:
         """Of the candidates the one with the smallest square error of the product, all other things exact."""
         if self.largest < LEAST:
             return 1.0  # nothing is known of inputs that were always zero
-        x = np.stack(self.rows)
+        x = np.stack(self.rows).astype(np.float64)  # squares of large floats are none in float32
         sizes = np.abs(x)
         found = [self.largest, *(float(np.quantile(sizes, share)) for share in SHARES[1:])]
         found = [limit for limit in found if limit >= LEAST]

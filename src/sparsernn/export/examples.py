@@ -51,6 +51,8 @@ def with_batch(example: Any, made: Made, batch: int) -> Any:
         known = tensor.dim() > rows
         places.append(rows if known else None)
         sizes |= {tensor.shape[rows]} if known else set()
+    if 0 in sizes:
+        raise ValueError("export_c: the example has no rows: give one of at least one sequence.")
     if len(sizes) != 1 or sizes == {batch}:
         return example
     left = iter(places)

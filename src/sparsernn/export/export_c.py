@@ -89,6 +89,13 @@ def export_c(
             made = make_program(model, rows, time, states, delay)
     except NotAProgram as reason:
         raise NotAProgram(f"export_c: {type(model).__name__} can't run step by step: {reason}") from None
+    except (RuntimeError, ValueError, IndexError, TypeError) as reason:
+        if example is not None or time is not None or states is not None:
+            raise
+        raise ValueError(
+            f"export_c: {type(model).__name__} does not take inputs of shape {tuple(given.shape)}, which one of its "
+            "layers suggests: give an example of its inputs, as it is called."
+        ) from reason
     if calibrate is None:
         inputs, runs = step_inputs(made, VECTORS), None
     else:
@@ -136,7 +143,7 @@ def export_program(
     check_name(name)
     check_choices(precision, weights, calibrated=calibrate is not None)
     check_numbers(program)
-    check_wrappers(wrappers, weights)
+    check_wrappers(wrappers, weights, name)
     try:
         limits = None if calibrate is None else limits_of(program, calibrate)
         plan = lower(program, precision, limits)
@@ -146,7 +153,9 @@ def export_program(
     given = sample(plan, VECTORS) if inputs is None else inputs
     outputs, errors = check(plan, given, precision)
     text, tests = source(plan, name), vectors_source(plan, name, given[:VECTORS], outputs[:VECTORS])
-    report = footprint(plan, name, precision, errors, text, on_processors(plan, name, tests) if measure else {})
+    report = footprint(
+        plan, name, precision, errors, text, on_processors(plan, name, tests, len(given)) if measure else {}
+    )
     report |= {} if limits is None else {"limits": limits}
     files = {f"{name}.h": header(plan, name), f"{name}.c": text, f"{name}_test.c": tests}
     try:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .blob import DECLARED, names, offsets, opened
 from .clocks import counted, counting, due, due_function
-from .kernels import PIECES, PRELUDE
+from .kernels import PRELUDE, pieces
 from .lowering import SCRATCH, Argument, Plan
 from .maps import copy
 from .places import C_TYPES
@@ -127,8 +127,7 @@ def source(plan: Plan, name: str) -> str:
         "    return 0;\n}\n",
     ]
     rest = "\n".join(parts)
-    pieces = [text for marks, text in PIECES if any(mark in rest for mark in marks)]
-    text = "\n".join(['#include "$.h"\n\n#include <float.h>\n', PRELUDE, *pieces, rest])
+    text = "\n".join(['#include "$.h"\n\n#include <float.h>\n', PRELUDE, *pieces(rest), rest])
     return named(text, name)
 
 

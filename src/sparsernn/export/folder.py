@@ -21,8 +21,9 @@ def write_all(folder: str | Path, contents: Mapping[str, str | bytes]) -> list[P
         for name in contents:
             if (folder / name).exists() and not (folder / name).is_file():
                 raise FileExistsError(f"{folder / name} is no file: give another folder or name.")
-            if (inside := (folder / name).parent).exists() and not inside.is_dir():
-                raise NotADirectoryError(f"{inside} is no folder: give another folder or name.")
+            for inside in (folder / name).parents:
+                if inside.exists() and not inside.is_dir():
+                    raise NotADirectoryError(f"{inside} is no folder: give another folder or name.")
         with tempfile.TemporaryDirectory(prefix=".sparsernn-", dir=folder) as aside:
             for name, content in contents.items():
                 (Path(aside) / name).parent.mkdir(parents=True, exist_ok=True)

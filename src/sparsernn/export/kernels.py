@@ -10,16 +10,16 @@ from .kernels_int8 import INT8
 
 PRELUDE = """\
 /* Sums and products are rounded one by one, so that every processor gives the same bits. */
-#if defined(__FAST_MATH__)
-#error "$: -ffast-math changes the results: compile this file without it."
+#if defined(__FAST_MATH__) || defined(_M_FP_FAST) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "$: -ffast-math, or a part of it, changes the results: compile this file without it."
 #endif
-#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16 /* 16: halves are halves as well */
 #error "$: floats have to be worked out as floats: on 32-bit x86 compile with -msse2 -mfpmath=sse."
 #endif
 #if defined(__clang__)
 #pragma clang fp contract(off)
 #elif defined(__GNUC__)
-#pragma GCC optimize("fp-contract=off")
+#pragma GCC optimize("fp-contract=off", "no-associative-math", "no-reciprocal-math")
 #elif defined(_MSC_VER)
 #pragma fp_contract(off)
 #else
@@ -98,6 +98,15 @@ INF = """\
 #else
 #include <math.h>
 #define $INF INFINITY
+#endif
+"""
+
+NAN = """\
+#if defined(__GNUC__)
+#define $NAN __builtin_nanf("")
+#else
+#include <math.h>
+#define $NAN NAN
 #endif
 """
 
@@ -252,5 +261,11 @@ PIECES = [
     (("$float(",), FLOAT),
     (("$ALL(",), ALL),
     (("$INF",), INF),
+    (("$NAN",), NAN),
     (("$APART", "$WITHIN"), APART),
 ]
+
+
+def pieces(text: str) -> list[str]:
+    """The definitions that `text` needs."""
+    return [piece for marks, piece in PIECES if any(mark in text for mark in marks)]

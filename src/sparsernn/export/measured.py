@@ -20,11 +20,11 @@ MOST_STEPS = 16
 LEVEL = "-O2"
 
 
-def on_processors(plan: Plan, name: str, vectors: str) -> dict[str, Any]:
+def on_processors(plan: Plan, name: str, vectors: str, most: int) -> dict[str, Any]:
     """Processor -> {"code", "stack": bytes, "instructions": of a step}; what can't be had is not in it.
 
-    vectors: the text of NAME_test.c, whose inputs are taken. Instructions are counted, not timed: how many cycles they
-    take is another matter. Steps that differ are averaged. Raises ImportError where there is no compiler.
+    vectors: the text of NAME_test.c, whose inputs, of `most` steps, are taken. Instructions are counted, not timed: how
+    many cycles they take is another matter. Steps that differ are averaged. Raises ImportError without a compiler.
     """
     require("ziglang", "measure=True, as a compiler for other processors,")
     plan = replace(plan, filed=False)
@@ -33,7 +33,7 @@ def on_processors(plan: Plan, name: str, vectors: str) -> dict[str, Any]:
         folder = Path(aside)
         (folder / f"{name}.h").write_text(header(plan, name))
         (folder / f"{name}.c").write_text(source(plan, name))
-        steps = _period(plan)
+        steps = min(most, _period(plan))
         (folder / "sparsernn_one.c").write_text(f'#include "{name}.c"\n{vectors}\n{_calls(plan, name, steps)}')
         for target in EMULATED:
             code = code_bytes(compiled(folder / f"{name}.c", target, level=LEVEL).read_bytes())

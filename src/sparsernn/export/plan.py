@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ..runtime.program.program import INT, Clock, Operation, Port, Program, View
+from .identifiers import identifiers
 from .lowering import Argument, Lowering, Plan, Refused, Timed
 from .maps import copy
 from .places import row_major
 from .rules import RULES
 
-KEYWORDS = frozenset(
-    "alignas alignof and asm auto bool break case catch char class const constexpr continue default delete do double "
-    "else enum export extern false float for friend goto if inline int long mutable namespace new not operator or "
-    "private protected public register restrict return short signed sizeof static struct switch template this throw "
-    "true try typedef typename union unsigned using virtual void volatile wchar_t while xor".split()
-)
-OWN = frozenset("s f i b w q k t file weights state".split())  # names that the step itself uses
-
 
 def lower(program: Program, precision: str = "float32", limits: Sequence[float] | None = None) -> Plan:
     """The plan of `program`; raises Refused for what C lacks. limits: of calibration.py."""
     inputs, outputs = _names(program.inputs, "x"), _names(program.outputs, "y")
-    names = _identifiers([*inputs, *outputs])
+    names = identifiers([*inputs, *outputs])
     direct = {p.view.buffer: n for p, n in zip(program.inputs, names) if _whole(program, p)}
     low = Lowering(program, precision, direct, limits)
     arguments = [_argument(low, p, n) for p, n in zip([*program.inputs, *program.outputs], names)]
@@ -63,18 +55,6 @@ def _whole(program: Program, port: Port) -> bool:
     """Whether an input's buffer is just what the caller hands over."""
     view = port.view
     return view.contiguous and view.offset == 0 and view.size == program.buffers[view.buffer].size
-
-
-def _identifiers(names: Iterable[str]) -> list[str]:
-    """C names for names of any kind, each another one."""
-    found: list[str] = []
-    for name in names:
-        plain = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") or "x"
-        plain = f"x{plain}" if plain[0].isdigit() else plain
-        while plain in KEYWORDS | OWN or plain in found:
-            plain += "_"
-        found.append(plain)
-    return found
 
 
 def _bounds(program: Program) -> dict[str, int]:

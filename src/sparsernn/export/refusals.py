@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import keyword
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from ..runtime.modules import Accelerated
 from ..runtime.program.program import CONSTANT, Program
-from .plan import KEYWORDS
+from .identifiers import HEADERS, KEYWORDS, RUST
 from .wrappers import WRAPPERS
 
 PRECISIONS = ("float32", "int8")
@@ -25,16 +26,21 @@ def check_choices(precision: str, weights: str, batch: int = 1, calibrated: bool
             raise ValueError(f"export_c: got {option}={value!r}, expected {' or '.join(map(repr, known))}.")
     if calibrated and precision != "int8":
         raise ValueError(f"export_c: got calibrate= with precision={precision!r}, it is for precision='int8'.")
-    if not isinstance(batch, int) or batch < 1:
+    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
         raise ValueError(f"export_c: got batch={batch!r}, expected how many sequences a step runs: 1 or more.")
 
 
-def check_wrappers(wrappers: Sequence[str], weights: str) -> None:
-    """ValueError for wrappers that there are not, or that can't hand over a file of weights."""
-    if isinstance(wrappers, str) or any(w not in WRAPPERS for w in wrappers):
+def check_wrappers(wrappers: Sequence[str], weights: str, name: str = "model") -> None:
+    """ValueError for wrappers that there are not, that can't hand over a file of weights or whose language has no
+    module of that name."""
+    several = isinstance(wrappers, Iterable) and not isinstance(wrappers, str)
+    if not several or any(not isinstance(w, str) or w not in WRAPPERS for w in wrappers):
         raise ValueError(f"export_c: got wrappers={wrappers!r}, expected several of {', '.join(WRAPPERS)}.")
     if wrappers and weights == "file":
         raise ValueError("export_c: wrappers go with weights='source': theirs is no argument for a file.")
+    taken = {"rust": name in RUST, "python": keyword.iskeyword(name) or name in ("ctypes", "numpy")}
+    if bad := [language for language in wrappers if taken.get(language)]:
+        raise ValueError(f"export_c: {name}.{'rs' if bad[0] == 'rust' else 'py'} can't be a module: give another name.")
 
 
 def check_model(model: nn.Module) -> None:
@@ -55,6 +61,9 @@ def check_name(name: str) -> None:
         raise ValueError(
             f"export_c: got name={name!r}, expected the beginning of C names: a letter, then letters, digits and _."
         )
+    if name in HEADERS or name.endswith("_test"):
+        why = "a header of C's library has it" if name in HEADERS else "NAME_test.c is the test of NAME"
+        raise ValueError(f"export_c: got name={name!r}, but {why}: give another.")
 
 
 def check_numbers(program: Program) -> None:

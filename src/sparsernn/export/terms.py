@@ -112,7 +112,9 @@ class Term:
         return self._binary("|", other)
 
     def __lshift__(self, other: Any) -> Term:
-        return self._binary("<<", other)
+        if self.trace.vector:
+            return self._binary("<<", other)
+        return self.trace.put(self.kind, f"(int32_t)((uint32_t){self.text} << {literal(other, self.kind)})")
 
     def __rshift__(self, other: Any) -> Term:
         return self._binary(">>", other)
@@ -122,6 +124,8 @@ def literal(value: Any, kind: str = FLOATS) -> str:
     """A number as C writes it; a float32 reads back as itself."""
     if kind != FLOATS:
         return str(int(value))
+    if np.isnan(value):
+        return "$NAN"
     if np.isinf(np.float32(value)):
         return "$INF" if value > 0 else "-$INF"
     text = f"{float(np.float32(value)):.9g}"

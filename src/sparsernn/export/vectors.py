@@ -8,6 +8,7 @@ import numpy as np
 
 from .clocks import due
 from .files import table_text
+from .kernels import pieces
 from .lowering import Plan
 from .places import C_TYPES
 from .source import named
@@ -41,17 +42,20 @@ def vectors_source(
         calls.append(f"y{k}")
         condition = due(argument.port.clock).replace("s->number", "(uint32_t)t")
         checks.append(f"        for (int k = 0; k < {size}; ++k)")
-        checks.append(
-            f"            if ({condition + ' && ' if condition else ''}y{k}[k] != $expected_{k}[t * {size} + k])"
-        )
+        both = f"y{k}[k]", f"$expected_{k}[t * {size} + k]"
+        other = f"!$same({', '.join(both)})" if dtype == "float" else " != ".join(both)
+        checks.append(f"            if ({condition + ' && ' if condition else ''}{other})")
         checks.append("                return t + 1;")
     given = "const void *file" if plan.filed else "void"
+    floats = any(a.place.dtype == "float" for a in plan.outputs)
     text = "\n".join(
         [
             '#include "$.h"\n',
+            *pieces("".join(tables)),
             "/* Compiled with -D$MAIN it is a program. */",
             f"int $test({given});\n",
             *tables,
+            _SAME if floats else "",
             "/* 0 if every step gives the bits of the reference, else the number of the first step that doesn't. */",
             f"int $test({given})\n{{\n    static $state state;",
             *locals_,
@@ -67,6 +71,17 @@ def vectors_source(
     return named(text, name)
 
 
+_SAME = """\
+/* Whether these are the same bits; what is no number has any. */
+static int $same(const float a, const float b)
+{
+    const union {
+        float number;
+        uint32_t bits;
+    } one = {a}, other = {b};
+    return one.bits == other.bits || (a != a && b != b);
+}
+"""
 _FILED = """\
 #ifdef $MAIN
 #include <stdio.h>

@@ -44,7 +44,7 @@ void $run(int samples)
 
 _PROCESSOR = """\
 // One net for each channel; the module comes compiled in processorOptions.
-class NAME extends AudioWorkletProcessor {
+registerProcessor("NAME", class extends AudioWorkletProcessor {
   constructor(options) {
     super();
     this.module = options.processorOptions.module;
@@ -68,8 +68,7 @@ class NAME extends AudioWorkletProcessor {
     }
     return true;
   }
-}
-registerProcessor("NAME", NAME);
+});
 """
 
 _PAGE = """\
