@@ -592,6 +592,27 @@ def _swap(m: Any, x: Tensor, other: Any) -> Any:
     return m.l(other[0] + x), (other[1] * 0.5, other[0] - x)
 
 
+class Written(nn.Module):
+    """A window of past frames, moved on through views of its buffer, and a level that is changed twice in a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.zeros(3, 4))
+        self.register_buffer("level", torch.ones(4))
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.window[:-1] = self.window[1:].clone()
+        self.window[-1] = x.mean(0)
+        self.level.mul_(0.9).add_(x.amax(0), alpha=0.1)
+        return x / (1 + self.level**2) + self.head(self.window.view(-1))
+
+
+def _late(m: Any, x: Tensor, past: Tensor) -> Any:
+    """What was given three steps ago."""
+    return past[:, 0], torch.cat([past[:, 1:], x[:, None]], 1)
+
+
 STEPS: dict[str, tuple[Any, ...]] = {
     "voice detector": (Silero, lambda: (R(2, 16), torch.zeros(2, 2, 5)), {"states": {"state": 1}}),
     "transducer": (
@@ -611,7 +632,22 @@ STEPS: dict[str, tuple[Any, ...]] = {
         lambda: (R(2, 3), (R(2, 3), R(2, 3))),
         {"states": {"other": 1}},
     ),
+    "buffers written in place": (Written, lambda: R(2, 4)),
+    "a state handed out as it was": (lambda: Function(_late), lambda: (R(2, 4), R(2, 3, 4)), {"states": {"other": 1}}),
 }
+
+
+class Counting(nn.Module):
+    """One step that counts in Python, and does something else each thirtieth time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.h, self.t = nn.GRUCell(4, 5), torch.zeros(2, 5), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.t += 1
+        self.h = self.cell(x, self.h if self.t % 30 else torch.zeros_like(self.h))
+        return self.h
 
 
 def _attention(m: Any, x: Tensor) -> Tensor:
@@ -635,6 +671,12 @@ def _squeeze_excite(m: Any, x: Tensor) -> Tensor:
 
 
 REFUSED: dict[str, tuple[Any, ...]] = {
+    "a count in Python": (
+        Counting,
+        lambda: R(2, 4),
+        {},
+        "changes t from step to step, in Python.*a tensor in a buffer",
+    ),
     "bidirectional": (
         lambda: Function(lambda m, x: m.g(x)[0], g=nn.GRU(4, 5, batch_first=True, bidirectional=True)),
         lambda: R(2, 9, 4),

@@ -218,6 +218,21 @@ def _written_but_the_last(x: Tensor) -> Tensor:
     return y
 
 
+def _over_itself(m: Any, x: Tensor) -> Tensor:
+    """In place, from copies of other places of the same tensor and from places that nothing is written to."""
+    y = m.l(x)
+    y[..., 1:] = y[..., :-1].clone()
+    y[..., 2:] = y[..., :-2] * 0.5
+    y[..., :2] *= y[..., 2:]
+    return y
+
+
+def _smeared(x: Tensor) -> Tensor:
+    y = x * 2
+    y[..., 1:] = y[..., :-1]
+    return y
+
+
 def _autocast(m: Any, x: Tensor) -> Tensor:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         return m.l(x)
@@ -254,6 +269,7 @@ NEIGHBOURS: dict[str, tuple[Any, ...]] = {
     "delay line": (lambda: Function(_delay_line), lambda: R(2, 9)),
     "three states back": (lambda: Function(_mixed, c=nn.GRUCell(4, 5)), X),
     "no state at first": (NoState, X),
+    "over itself": (lambda: Function(_over_itself, l=L(4, 4)), X),
     "nearest code": (lambda: Function(_vq2, l=L(4, 3), p=Weights(code=(6, 3))), X),
     "differences of differences": (lambda: Function(_delta, l=L(12, 3)), X),
     "running": (lambda: Function(_running, l=L(4, 3)), X),
@@ -271,6 +287,7 @@ NOT_NEIGHBOURS: dict[str, tuple[Any, ...]] = {
     "padded where it was cut": (*_end(lambda x: F.pad(x[:, :-2], (0, 0, 0, 2))), "in the place of the last steps"),
     "written but for the last": (*_end(_written_but_the_last), "leaves out the last steps"),
     "the first steps": (*_end(lambda x: x.narrow(1, 0, 3)), "fixed steps of the sequence"),
+    "smeared": (*_end(_smeared), "writes in place over what it reads.*clone"),
     "autocast": (lambda: Function(_autocast, l=L(4, 4)), X, {}, "switches autocast on"),
     "complex numbers": (*_end(lambda x: torch.complex(x, x).abs()), "complex"),
     "bits": (*_end(lambda x: (x > 0).int() & 1), "works on the bits"),

@@ -135,7 +135,7 @@ def test_a_model_without_recurrent_layers_streams() -> None:
         stream = accelerate(net).stream(2, example=torch.randn(*shape), states=states)
         frame = torch.randn(2, 3)
         assert torch.allclose(stream.step(frame), net(frame), atol=1e-6)
-    with pytest.raises(RuntimeError, match=r"one step of a model that keeps no state, pass states=\{\}"):
+    with pytest.raises(RuntimeError, match=r"is one step, name its states, or pass states=\{\}"):
         accelerate(net).stream(2, example=torch.randn(2, 3))
 
 

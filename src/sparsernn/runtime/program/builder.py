@@ -114,12 +114,24 @@ class Builder:
         last = self.operations[-1] if self.operations else None
         if last is not None and isinstance(value, Tensor) and last.outputs == (self.view(value),):
             direct = last.kind in UNARY or last.kind in BINARY or last.kind == "where"
-            if direct and last.clock == clock and self.kind(value) == WORK and value.shape == target.shape:
+            apart = not any(self.crosses(v, target) for v in last.inputs)
+            if direct and apart and last.clock == clock and self.kind(value) == WORK and value.shape == target.shape:
                 self.operations[-1] = replace(last, outputs=(self.view(target),))
                 self.pasts.clear()
                 return
+        if self.crosses(value, target):
+            value = self.copied(value, clock)  # type: ignore[arg-type]
         self.emit("copy", (value,), (target,), clock)
         self.pasts.clear()  # what was kept may be another content now
+
+    def crosses(self, value: Any, target: Tensor) -> bool:
+        """Whether `value`, another view of the memory of `target`, shows some of its elements at other places."""
+        view = value if isinstance(value, View) else self.view(value) if isinstance(value, Tensor) else None
+        mine = self.view(target)
+        if view is None or view.buffer != mine.buffer or view == mine:
+            return False
+        places = torch.arange(self.buffers[mine.buffer].size, dtype=torch.int64, device="cpu")
+        return bool(torch.isin(view.of(places).reshape(-1), mine.of(places).reshape(-1)).any())
 
     def made(
         self,

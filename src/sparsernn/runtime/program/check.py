@@ -56,7 +56,7 @@ def check_steps(model: nn.Module, made: Made, steps: int) -> None:
                 if isinstance(leaf, int):
                     y = got[leaf]
                     assert y is not None
-                    _same(made.program.outputs[leaf].name, y, want[place], near, t)
+                    _same(made.program.outputs[leaf].name, y, want[place], near, t, one=True)
             for n, place in made.becomes.items():
                 kept[n] = want[place]
 
@@ -128,7 +128,7 @@ def _outputs(model: nn.Module, inputs: Inputs, leaves: Sequence[Tensor]) -> list
         return tree_flatten(copied(model)(*args, **kwargs))[0]
 
 
-def _same(name: str, got: Tensor, want: Tensor, near: float, step: int) -> None:
+def _same(name: str, got: Tensor, want: Tensor, near: float, step: int, one: bool = False) -> None:
     if got.shape != want.shape:
         raise NotAProgram(f"{name} has shape {tuple(got.shape)} in a step and {tuple(want.shape)} in the whole call.")
     if not got.numel() or not got.is_floating_point():
@@ -137,6 +137,11 @@ def _same(name: str, got: Tensor, want: Tensor, near: float, step: int) -> None:
         scale = max(1.0, float(want.nan_to_num().abs().max()))
         wrong = not bool(
             ((got - want).abs() <= near * scale).logical_or(got.isnan() & want.isnan()).logical_or(got == want).all()
+        )
+    if wrong and one:
+        raise NotAProgram(
+            f"step {step} gives another {name} than the model, called step by step: it does something that its "
+            "operations do not show (random numbers, a list or a number in Python that it keeps)."
         )
     if wrong:
         raise NotAProgram(

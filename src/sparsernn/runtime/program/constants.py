@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,11 +39,20 @@ def _roots(calls: Sequence[Call]) -> dict[int, int]:
         target = next(iter(call.args.values()), None)
         if not call.name.endswith("_"):
             continue
-        while isinstance(target, Ref) and not target.input and calls[target.call].name.split(".")[1] in _VIEWS:
-            target = next(iter(calls[target.call].args.values()))
+        target = shown(calls, target)
         if isinstance(target, Ref) and not target.input:
             count[target.call] = count.get(target.call, 0) + 1
     return dict(sorted(count.items()))
+
+
+def shown(calls: Sequence[Call], item: Any) -> Any:
+    """Whose memory `item` shows, through views and through what writes in place and gives back what it wrote into."""
+    while isinstance(item, Ref) and not item.input:
+        name = calls[item.call].name.split(".")[1]
+        if name not in _VIEWS and not name.endswith("_"):
+            break
+        item = next(iter(calls[item.call].args.values()))
+    return item
 
 
 def clock_for(steps: tuple[int, int], lengths: tuple[int, int]) -> Clock:

@@ -259,6 +259,9 @@ class Elimination:
         if isinstance(result, Value) and result.moves and result.clock != target.clock:
             step.fail("writes into a tensor whose steps come at another time.")
         assert target.tensor is not None
+        if any(v is not target and v.tensor is not None and self.build.crosses(v.tensor, target.tensor)
+               for v in step.values):  # fmt: skip
+            step.fail("writes in place over what it reads, which torch leaves undefined: clone() what it reads.")
         if self.build.kind(target.tensor) == INPUT:
             step.fail("changes an input in place: write `x = x + y`, not `x += y`.")
         shown = tensor.expand(target.tensor.shape) if isinstance(tensor, Tensor) else float(tensor)

@@ -54,7 +54,7 @@ def make_program(
     return _made(twin, inputs_of(twin, example), time, states, delay)  # the model makes float32 tensors itself
 
 
-_ONE_STEP = "if the example is one step of a model that keeps no state, pass states={}."
+_ONE_STEP = "if the example is one step, name its states, or pass states={} where it keeps none."
 _DTYPE = (RuntimeError, TypeError)
 
 

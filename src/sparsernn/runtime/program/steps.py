@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 from ..._modules import copied
 from .builder import Builder
 from .capture import Capture, NotAProgram, Ref, capture
+from .constants import shown
 from .eliminate import Elimination
 from .examples import Inputs
 from .made import Made, Outputs
@@ -32,12 +33,32 @@ def _changed(run: Capture) -> dict[int, str]:
     """Tensors of the model that a call reads and changes, or puts another in the place of: id -> path."""
     leaves = [v for call in run.calls for v in tree_leaves(list(call.args.values()))]
     read = {id(v) for v in leaves if isinstance(v, Tensor)} & set(run.before)
-    written = {id(next(iter(c.args.values()))) for c in run.calls if c.name.endswith("_")}
+    written = {id(shown(run.calls, next(iter(c.args.values())))) for c in run.calls if c.name.endswith("_")}
     return {i: run.names[i] for i in read if run.names[i] in run.changed or i in written}
+
+
+def _counters(model: nn.Module, inputs: Inputs) -> list[str]:
+    """Numbers and truths in attributes, by path, that the second call leaves other than the first did."""
+    own, found = copied(model), []
+    for _ in range(2):
+        args, kwargs = inputs.arguments([t.clone() for t in inputs.tensors])
+        with torch.no_grad():
+            own(*args, **kwargs)
+        found.append({
+            f"{path}.{name}".removeprefix("."): value
+            for path, module in own.named_modules() for name, value in vars(module).items()
+            if isinstance(value, (int, float))
+        })  # fmt: skip
+    return [path for path, value in found[1].items() if found[0].get(path) != value]
 
 
 def step_program(model: nn.Module, inputs: Inputs, states: States) -> Made:
     """states: the name of an input -> the place or key of what becomes of it among the model's outputs."""
+    if counters := _counters(model, inputs):
+        raise NotAProgram(
+            f"it changes {', '.join(counters)} from step to step, in Python, where no step program sees it: make it a "
+            "tensor in a buffer, or leave it out of forward."
+        )
     run = capture(copied(model), [t.clone() for t in inputs.tensors], inputs.arguments)
     late = [path for path in run.changed if path not in run.names.values()]
     if late:  # an attribute that the first call makes
@@ -69,10 +90,10 @@ def _made(run: Capture, inputs: Inputs, states: States, late: set[str]) -> Made:
         if path in run.changed:
             carries.append((memory, run.changed[path]))
     work.run()
-    outputs = Outputs()
+    outputs, ours = Outputs(), {build.view(memory).buffer for memory, _ in carries}
     for leaf in run.outputs:
         value = work.value(leaf) if isinstance(leaf, (Ref, Tensor)) else None
-        port = None if value is None else Port(outputs.name, build.view(_shown(build, value)))
+        port = None if value is None else Port(outputs.name, build.view(_kept(build, _shown(build, value), ours)))
         outputs.add(leaf, port, value)
     _carried(build, work, run, carries)
     program = in_place(build.program(ports, outputs.ports))
@@ -93,6 +114,11 @@ def _shown(build: Builder, value: Value) -> Tensor:
     return value.tensor
 
 
+def _kept(build: Builder, tensor: Tensor, ours: set[str]) -> Tensor:
+    """What a state shows before the step's end, when `ours` become what the step made of them."""
+    return build.copied(tensor, EACH_STEP) if build.view(tensor).buffer in ours else tensor
+
+
 def _carried(build: Builder, work: Elimination, run: Capture, carries: list[tuple[Tensor, Any]]) -> None:
     """The states become what the step made of them, all at once: none is read when it is new already."""
     new = []
@@ -102,7 +128,7 @@ def _carried(build: Builder, work: Elimination, run: Capture, carries: list[tupl
             raise NotAProgram(f"state {build.view(memory).buffer} has another shape after a step than before it.")
         new.append((memory, _shown(build, value)))
     ours = {build.view(memory).buffer for memory, _ in carries}
-    crossed = [build.copied(t, EACH_STEP) if build.view(t).buffer in ours else t for _, t in new]
+    crossed = [_kept(build, t, ours) for _, t in new]
     for (memory, old), tensor in zip(new, crossed):
         if build.view(old) != build.view(memory):
             build.emit("copy", (tensor,), (memory,), EACH_STEP)
