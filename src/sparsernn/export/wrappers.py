@@ -56,7 +56,7 @@ def python(plan: Plan, name: str, files: Files) -> Files:
     ports = [[(a.place.array, a.place.shape, NUMPY_NAMES[a.place.dtype]) for a in side]
              for side in (plan.inputs, plan.outputs)]  # fmt: skip
     text = f'''\
-"""One time step of {name} in C: cc -O2 -shared -fPIC {name}.c -o {name}.so"""
+"""One time step of {name} in C: cc -O2 -shared -fPIC {name}.c -o lib{name}.so"""
 
 import ctypes
 
@@ -70,7 +70,7 @@ STATE = {state_bytes(plan)}  # bytes
 class Model:
     """One sequence. `step(*inputs)` gives the outputs as arrays; `bytes(model.state)` is a snapshot."""
 
-    def __init__(self, library="./{name}.so"):
+    def __init__(self, library="./lib{name}.so"):
         self._code = ctypes.CDLL(library)
         self.state = (ctypes.c_uint32 * -(-STATE // 4))()
         self.outputs = [np.zeros(shape, dtype) for _, shape, dtype in OUTPUTS]
