@@ -138,9 +138,31 @@ class Residual(Effect):
         (export_nam, Effect("GRU"), "got GRU 1 to 8, linear 8 to 1; expected LSTM"),
         (export_nam, Effect("LSTM", bidirectional=True), "can't run step by step|mat1"),
         (export_onnx_step, Residual("LSTM"), "chains of layers only"),
+        (export_nam, nn.Sequential(nn.Conv1d(3, 2, 1), nn.Linear(4, 1)), r"export_nam: .* shape \(1, 16, 4\)"),
     ],
 )  # fmt: skip
 def test_models_of_another_form_are_refused_and_nothing_is_written(tmp_path, export, model, message):
     with pytest.raises((ValueError, RuntimeError), match=f"(?s){message}"):
         export(model.eval(), tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("export", [export_rtneural, export_nam, export_onnx_step])
+def test_refusals_speak_of_the_file_that_was_asked_for(tmp_path, export):
+    spoilt = Effect("LSTM").eval()
+    with torch.no_grad():
+        spoilt.head.weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=f"^{export.__name__}: head.weight has 1 numbers"):
+        export(spoilt, tmp_path / "model")
+    with pytest.raises(RuntimeError, match=f"^{export.__name__}: the model is in training mode"):
+        export(Effect("LSTM"), tmp_path / "model")
+    with pytest.raises(ValueError, match=f"^{export.__name__}: Identity has no layer"):
+        export(nn.Identity().eval(), tmp_path / "model", torch.randn(1, 9, 4))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), "48k", None])
+def test_a_sample_rate_that_is_none_is_refused(tmp_path, rate):
+    with pytest.raises(ValueError, match="export_nam: got sample_rate="):
+        export_nam(Effect("LSTM").eval(), tmp_path / "model.nam", sample_rate=rate)
     assert not list(tmp_path.iterdir())

@@ -64,6 +64,8 @@ def export_nam(model: nn.Module, path: str | Path, example: Any = None, *, sampl
 
     Raises ValueError for a model of another form.
     """
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, float)) or not 0 < sample_rate < float("inf"):
+        raise ValueError(f"export_nam: got sample_rate={sample_rate!r}, expected samples a second, 48000 say.")
     *layers, head = links("export_nam", model, example)
     widths = {layer.outputs for layer in layers}
     known = len(widths) == 1 and all(layer.kind == "LSTM" for layer in layers)

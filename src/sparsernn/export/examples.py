@@ -10,13 +10,39 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from ..runtime.program.capture import NotAProgram
 from ..runtime.program.examples import inputs_of, of_kind, of_length
 from ..runtime.program.made import Made
+from ..runtime.program.make import make_program
 
 STEPS = 16  # of an example of our own
 
 
-def first_example(model: nn.Module, batch: int) -> Tensor:
+def made_of(
+    what: str, model: nn.Module, example: Any, batch: int, time: Any = None, states: Any = None, delay: int = 0
+) -> Made:
+    """The program of `model` with so many rows, by its example or, for None, one of our own. what: who asks, for the
+    sentences. Raises NotAProgram for a model that can't run step by step, ValueError where an example has to be given.
+    """
+    given = first_example(what, model, batch) if example is None else example
+    try:
+        made = make_program(model, given, time, states, delay)
+        if (rows := with_batch(what, given, made, batch)) is not given:
+            made = make_program(model, rows, time, states, delay)
+        return made
+    except NotAProgram as reason:
+        raise NotAProgram(f"{what}: {type(model).__name__} can't run step by step: {reason}") from None
+    except (RuntimeError, ValueError, IndexError, TypeError) as reason:
+        if example is not None or time is not None or states is not None:
+            raise
+        why = (str(reason).splitlines() or [type(reason).__name__])[0]
+        raise ValueError(
+            f"{what}: {type(model).__name__} does not take inputs of shape {tuple(given.shape)}, which one of its "
+            f"layers suggests: {why}\nGive an example of its inputs, as it is called."
+        ) from reason
+
+
+def first_example(what: str, model: nn.Module, batch: int) -> Tensor:
     """Inputs for a model that begins with an Embedding, a Linear or a recurrent layer, by that layer's size.
 
     Raises ValueError for another model.
@@ -32,12 +58,12 @@ def first_example(model: nn.Module, batch: int) -> Tensor:
                 shape = (STEPS, batch, size)
             return torch.randn(shape, generator=generator, device="cpu")
     raise ValueError(
-        f"export_c: {type(model).__name__} does not begin with an Embedding, a Linear or a recurrent layer: "
+        f"{what}: {type(model).__name__} does not begin with an Embedding, a Linear or a recurrent layer: "
         "give an example of its inputs, as it is called."
     )
 
 
-def with_batch(example: Any, made: Made, batch: int) -> Any:
+def with_batch(what: str, example: Any, made: Made, batch: int) -> Any:
     """`example` with `batch` rows, where all its tensors have one number of rows, on the axis that is not time.
 
     A model that takes one step itself keeps the rows of its example: where its states have them nothing tells.
@@ -52,7 +78,7 @@ def with_batch(example: Any, made: Made, batch: int) -> Any:
         places.append(rows if known else None)
         sizes |= {tensor.shape[rows]} if known else set()
     if 0 in sizes:
-        raise ValueError("export_c: the example has no rows: give one of at least one sequence.")
+        raise ValueError(f"{what}: the example has no rows: give one of at least one sequence.")
     if len(sizes) != 1 or sizes == {batch}:
         return example
     left = iter(places)

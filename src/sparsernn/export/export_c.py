@@ -12,14 +12,12 @@ from torch import nn
 
 from .._modules import copied, unwrap
 from ..nn.layers import LayeredRecurrent
-from ..runtime.program.capture import NotAProgram
-from ..runtime.program.make import make_program
 from ..runtime.program.program import Program
 from ..runtime.program.steps import States
 from .agreement import Steps, check, sample
 from .blob import blob
 from .calibration import limits_of
-from .examples import first_example, runs_of, step_inputs, with_batch
+from .examples import made_of, runs_of, step_inputs
 from .files import header, source
 from .folder import write_all
 from .footprint import footprint
@@ -82,20 +80,7 @@ def export_c(
     model = unwrap(model)
     check_model(model)
     model = _with_all_gates(model)
-    given = first_example(model, batch) if example is None else example
-    try:
-        made = make_program(model, given, time, states, delay)
-        if (rows := with_batch(given, made, batch)) is not given:
-            made = make_program(model, rows, time, states, delay)
-    except NotAProgram as reason:
-        raise NotAProgram(f"export_c: {type(model).__name__} can't run step by step: {reason}") from None
-    except (RuntimeError, ValueError, IndexError, TypeError) as reason:
-        if example is not None or time is not None or states is not None:
-            raise
-        raise ValueError(
-            f"export_c: {type(model).__name__} does not take inputs of shape {tuple(given.shape)}, which one of its "
-            "layers suggests: give an example of its inputs, as it is called."
-        ) from reason
+    made = made_of("export_c", model, example, batch, time, states, delay)
     if calibrate is None:
         inputs, runs = step_inputs(made, VECTORS), None
     else:

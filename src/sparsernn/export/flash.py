@@ -56,7 +56,7 @@ def flash_bytes(
     groups = structure.groups("unit").of(dict(model.named_parameters()))
     sizes = {name: len(numbers) for name, numbers in groups.units.items()}
     made = make_program(model, example)
-    if (rows := with_batch(example, made, 1)) is not example:
+    if (rows := with_batch("flash_bytes", example, made, 1)) is not example:
         made = make_program(model, rows)
     program = made.program
     tables = {

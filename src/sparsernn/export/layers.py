@@ -10,9 +10,8 @@ from torch import nn
 
 from .._modules import unwrap
 from ..runtime.program.capture import NotAProgram
-from ..runtime.program.make import make_program
 from ..runtime.program.program import CONSTANT, Operation, Program, View
-from .examples import first_example, with_batch
+from .examples import made_of
 from .refusals import check_model, check_numbers
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid")
@@ -36,16 +35,12 @@ def links(what: str, model: nn.Module, example: Any = None) -> list[Link]:
     what: who asks, for the sentences.
     """
     model = unwrap(model)
-    check_model(model)
-    given = first_example(model, 1) if example is None else example
+    check_model(model, what)
     try:
-        made = make_program(model, given)
-        if (rows := with_batch(given, made, 1)) is not given:
-            made = make_program(model, rows)
+        program = made_of(what, model, example, 1).program
     except NotAProgram as reason:
-        raise ValueError(f"{what}: {type(model).__name__} can't run step by step: {reason}") from None
-    program = made.program
-    check_numbers(program)
+        raise ValueError(str(reason)) from None
+    check_numbers(program, what)
     if len(program.inputs) != 1 or len(program.outputs) != 1:
         raise ValueError(
             f"{what}: got {len(program.inputs)} inputs and {len(program.outputs)} outputs, expected one of each."
@@ -56,6 +51,8 @@ def links(what: str, model: nn.Module, example: Any = None) -> list[Link]:
             raise _no_chain(what, o, "takes something else than the result of the layer before")
         found.append(_link(what, program, o))
         now = o.outputs[0]
+    if not found:
+        raise ValueError(f"{what}: {type(model).__name__} has no layer: its output is its input.")
     if not _same(program.outputs[0].view, now):
         raise ValueError(f"{what}: the output is not that of the last layer.")
     return found

@@ -43,16 +43,16 @@ def check_wrappers(wrappers: Sequence[str], weights: str, name: str = "model") -
         raise ValueError(f"export_c: {name}.{'rs' if bad[0] == 'rust' else 'py'} can't be a module: give another name.")
 
 
-def check_model(model: nn.Module) -> None:
+def check_model(model: nn.Module, what: str = "export_c") -> None:
     """RuntimeError for a model in training mode or accelerated."""
     for path, module in model.named_modules():
         if isinstance(cast(Any, module), Accelerated):
             raise RuntimeError(
-                f"export_c: {path or 'the model'} is accelerated for this processor.\n"
+                f"{what}: {path or 'the model'} is accelerated for this processor.\n"
                 "Export the model that was given to accelerate."
             )
     if model.training:
-        raise RuntimeError("export_c: the model is in training mode; C only infers: call model.eval().")
+        raise RuntimeError(f"{what}: the model is in training mode; what is written only infers: call model.eval().")
 
 
 def check_name(name: str) -> None:
@@ -66,7 +66,7 @@ def check_name(name: str) -> None:
         raise ValueError(f"export_c: got name={name!r}, but {why}: give another.")
 
 
-def check_numbers(program: Program) -> None:
+def check_numbers(program: Program, what: str = "export_c") -> None:
     """ValueError for weights that are not finite: what C makes of them would depend on the processor."""
     for buffer in program.buffers.values():
         value = buffer.value
@@ -74,6 +74,6 @@ def check_numbers(program: Program) -> None:
             bad = int((~torch.isfinite(value.detach().to(torch.float32))).sum())
             if bad:
                 raise ValueError(
-                    f"export_c: {buffer.name} has {bad} numbers that are infinite or not a number in float32: "
+                    f"{what}: {buffer.name} has {bad} numbers that are infinite or not a number in float32: "
                     "find out where training went wrong, or load a sound checkpoint."
                 )
