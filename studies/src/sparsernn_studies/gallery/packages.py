@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-NAMES = {"silero-vad": "silero", "g2p_en": "phonemes", "DTLN": "dtln"}
+NAMES = {"silero-vad": "silero", "g2p_en": "phonemes", "DTLN": "dtln", "Resemblyzer": "speaker"}
 
 
 def installed(package: str, path: str) -> str:

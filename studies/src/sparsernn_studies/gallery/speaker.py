@@ -1,0 +1,82 @@
+"""Resemblyzer's encoder: who speaks, as a vector of length 1, from mel spectrograms of 10 ms frames."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .sound import Talk
+from .subject import Bar, Subject
+
+PACKAGE, FILE = "Resemblyzer", "resemblyzer/pretrained.pt"
+MELS, UNITS, LAYERS, WINDOW = 40, 256, 3, 160  # WINDOW: frames that the package embeds at once
+NOTE = (
+    "A step is 10 ms of sound; the vector of the last frame of 1.6 seconds counts, as in the package, which works on "
+    "whole windows: its step here is one frame in its own class."
+)
+
+
+class Speaker(nn.Module):
+    """Frames (B, T, 40) to the vectors (B, T, 256) of what was heard so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(MELS, UNITS, LAYERS, batch_first=True)
+        self.linear = nn.Linear(UNITS, UNITS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.vector(self.lstm(x)[0])
+
+    def vector(self, y: Tensor) -> Tensor:
+        raw = torch.relu(self.linear(y))
+        return raw / torch.norm(raw, dim=-1, keepdim=True)
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+        y, (h, c) = self.lstm(x[:, None], (h, c))
+        return self.vector(y[:, 0]), h, c
+
+
+def subjects(folder: Path | None) -> list[Subject]:
+    logging.getLogger("numba").setLevel(logging.WARNING)
+    from resemblyzer import VoiceEncoder, wav_to_mel_spectrogram  # pyright: ignore[reportMissingImports]
+
+    encoder, net, talk = VoiceEncoder("cpu", verbose=False).eval(), Speaker(), Talk(folder)
+    net.load_state_dict({k: v for k, v in encoder.state_dict().items() if k.startswith(("lstm.", "linear."))})
+    net.eval()
+
+    def windows(count: int, seed: int, test: bool = False) -> Tensor:
+        """(count, 160, 40), from talks of 16 seconds."""
+        found: list[Tensor] = []
+        while len(found) < count:
+            mels = torch.from_numpy(wav_to_mel_spectrogram(talk.made(16, seed + len(found), test)))
+            found += mels[: len(mels) // WINDOW * WINDOW].split(WINDOW)
+        return torch.stack(found[:count])
+
+    random = torch.Generator().manual_seed(0)
+    calibration, heard, test = windows(100, 0), windows(1000, 1000), windows(200, 0, test=True)
+    training = [heard[torch.randperm(len(heard), generator=random)[:16]] for _ in range(100)]
+    whole: list[Tensor] = []
+
+    def difference() -> float:
+        with torch.no_grad():
+            return float((encoder(test) - net(test)[:, -1]).abs().max())
+
+    def judge(model: Any) -> dict[str, float]:
+        whole[:] = whole or [net(test)[:, -1]]
+        same = (model(test)[:, -1] * whole[0]).sum(-1)
+        return {"cosine": float(same.mean()), "least cosine": float(same.min())}
+
+    frame = test[0, 20:21]
+    return [
+        Subject(
+            PACKAGE, PACKAGE, FILE, "Apache-2.0", 4 * sum(p.numel() for p in net.parameters()), net, difference,
+            list(calibration.split(5)), training, judge, Bar("cosine", 0.995), {"example": test[:1, :8], "time": 1},
+            frame, lambda model: [torch.zeros(LAYERS, 1, UNITS)] * 2,
+            {"its own: torch": lambda: encoder(frame[:, None])}, talk.data, NOTE,
+            shares={"unit": (0.7, 0.5), "weight": (0.5, 0.35, 0.25)}, hidden={"lstm": "lstm.l2"},
+        )
+    ]  # fmt: skip
