@@ -57,8 +57,8 @@ def subjects(folder: Path | None) -> list[Subject]:
         return torch.stack(found[:count])
 
     random = torch.Generator().manual_seed(0)
-    calibration, heard, test = windows(100, 0), windows(1000, 1000), windows(200, 0, test=True)
-    training = [heard[torch.randperm(len(heard), generator=random)[:16]] for _ in range(100)]
+    calibration, heard, test = windows(100, 0), windows(600, 1000), windows(100, 0, test=True)
+    training = [heard[torch.randperm(len(heard), generator=random)[:8]] for _ in range(80)]
     whole: list[Tensor] = []
 
     def difference() -> float:
@@ -77,6 +77,6 @@ def subjects(folder: Path | None) -> list[Subject]:
             list(calibration.split(5)), training, judge, Bar("cosine", 0.995), {"example": test[:1, :8], "time": 1},
             frame, lambda model: [torch.zeros(LAYERS, 1, UNITS)] * 2,
             {"its own: torch": lambda: encoder(frame[:, None])}, talk.data, NOTE,
-            shares={"unit": (0.7, 0.5), "weight": (0.5, 0.35, 0.25)}, hidden={"lstm": "lstm.l2"},
+            steps=80, shares={"unit": (0.6,), "weight": (0.5, 0.35)}, hidden={"lstm": "lstm.l2"},
         )
     ]  # fmt: skip
