@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import sparsernn as srn
 from export_programs import FLAGS, chain, check_symbols, compiled, differing, needs_compiler, thinned
@@ -143,3 +144,32 @@ def test_inputs_may_have_any_names(tmp_path):
     subprocess.run(["g++", "-Wall", "-Wextra", "-Werror", "-c", "main.cpp"], cwd=tmp_path, check=True)
     if shutil.which("rustc"):
         subprocess.run(["rustc", "--crate-type=lib", "--emit=metadata", "net.rs"], cwd=tmp_path, check=True)
+
+
+class Unbatched(nn.Module):
+    """Of features (time, 4), or of tokens (time,)."""
+
+    def __init__(self, tokens: bool) -> None:
+        super().__init__()
+        self.words, self.rnn = nn.Embedding(9, 4) if tokens else nn.Identity(), nn.GRU(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(self.words(x))[0].cumsum(0)
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_sequences_without_a_batch_keep_their_features(tmp_path, tokens):
+    torch.manual_seed(0)
+    model, x = Unbatched(tokens).eval(), torch.randint(9, (12,)) if tokens else torch.randn(12, 4)
+    srn.export_c(model, tmp_path, "fixed", example=x, precision="int8", calibrate=[x[:7]])
+    report = srn.export_c(model, tmp_path, "net", example=x)
+    assert [port["shape"] for port in report["inputs"] + report["outputs"]] == [[] if tokens else [4], [5]]
+    library = compiled(tmp_path, ["net", "fixed"], ["-O1"])
+    assert library.net_test() == 0 and library.fixed_test() == 0
+    state, y = (ctypes.c_char * report["ram"]["state"])(), (ctypes.c_float * 5)()
+    library.net_reset(state)
+    for row, expected in zip(x, model(x)):
+        given = ctypes.c_int32(int(row)) if tokens else (ctypes.c_float * 4)(*row)
+        assert library.net_step(state, ctypes.byref(given), y) == 0
+        torch.testing.assert_close(torch.tensor(list(y)), expected.detach(), atol=1e-5, rtol=0)
+    assert srn.flash_bytes(model, x)({}) > 0

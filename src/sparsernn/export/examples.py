@@ -27,9 +27,13 @@ def made_of(
     given = first_example(what, model, batch) if example is None else example
     try:
         made = make_program(model, given, time, states, delay)
-        if (rows := with_batch(what, given, made, batch)) is not given:
-            made = make_program(model, rows, time, states, delay)
-        return made
+        rows = _with_batch(what, given, made, batch)
+        try:
+            return made if rows is given else make_program(model, rows, time, states, delay)
+        except (NotAProgram, RuntimeError, ValueError, IndexError, TypeError):
+            if batch > 1:
+                raise
+            return made  # that axis has no rows, or the model is made for so many
     except NotAProgram as reason:
         raise NotAProgram(f"{what}: {type(model).__name__} can't run step by step: {reason}") from None
     except (RuntimeError, ValueError, IndexError, TypeError) as reason:
@@ -63,20 +67,19 @@ def first_example(what: str, model: nn.Module, batch: int) -> Tensor:
     )
 
 
-def with_batch(what: str, example: Any, made: Made, batch: int) -> Any:
+def _with_batch(what: str, example: Any, made: Made, batch: int) -> Any:
     """`example` with `batch` rows, where all its tensors have one number of rows, on the axis that is not time.
 
-    A model that takes one step itself keeps the rows of its example: where its states have them nothing tells.
+    A model that takes one step itself keeps the rows of its example: where its states have them nothing tells. So does
+    one of sequences without a batch.
     """
     if all(axis is None for axis in made.axes):
         return example
     sizes = set()
     places: list[int | None] = []
-    for tensor, axis in zip(made.inputs.tensors, made.axes):
-        rows = 1 if axis == 0 else 0
-        known = tensor.dim() > rows
-        places.append(rows if known else None)
-        sizes |= {tensor.shape[rows]} if known else set()
+    for tensor, rows in zip(made.inputs.tensors, _rows(made)):
+        places.append(rows)
+        sizes |= set() if rows is None else {tensor.shape[rows]}
     if 0 in sizes:
         raise ValueError(f"{what}: the example has no rows: give one of at least one sequence.")
     if len(sizes) != 1 or sizes == {batch}:
@@ -92,6 +95,20 @@ def with_batch(what: str, example: Any, made: Made, batch: int) -> Any:
         return leaf.index_select(axis, torch.arange(batch, device=leaf.device) % leaf.shape[axis])
 
     return tree_map(rows_of, example)
+
+
+def _rows(made: Made) -> list[int | None]:
+    """For each input of a model of sequences the axis of the rows of its batch; None for one that has none.
+
+    Beside a time axis that is the first, floats are features unless an input with a third axis tells of rows.
+    """
+    first = [x for x, axis in zip(made.inputs.tensors, made.axes) if axis == 0]
+    features = any(x.is_floating_point() for x in first) and all(x.dim() < 3 for x in first)
+    found: list[int | None] = []
+    for x, axis in zip(made.inputs.tensors, made.axes):
+        row = int(axis == 0)
+        found.append(None if x.dim() <= row or (row and features) else row)
+    return found
 
 
 def step_inputs(made: Made, steps: int) -> list[list[np.ndarray]]:
@@ -118,20 +135,19 @@ def runs_of(model: nn.Module, made: Made, batches: Any, batch: int) -> Iterator[
             "list of inputs as the model takes them."
         )
     given = (_batch(model, made, one, n) for n, one in enumerate(batches, 1))
-    whole = [(x, axis) for x, axis, own in zip(made.inputs.tensors, made.axes, made.inputs.states) if not own]
-    if all(axis is None for _, axis in whole):
+    whole = [axis for axis, own in zip(made.axes, made.inputs.states) if not own]
+    if all(axis is None for axis in whole):
         yield [[_array(x) for x in tensors] for tensors in given]
         return
+    rows = [row for row, own in zip(_rows(made), made.inputs.states) if not own]
     for tensors in given:
-        rows = [None if x.dim() <= (axis == 0) else int(axis == 0) for x, (_, axis) in zip(tensors, whole)]
         count = max((x.shape[row] for x, row in zip(tensors, rows) if row is not None), default=1)
         for begin in range(0, count, batch):
             numbers = torch.arange(begin, begin + batch)
             own = [x if row is None else x.index_select(row, numbers % x.shape[row]) for x, row in zip(tensors, rows)]
-            steps = min(x.shape[axis] for x, (_, axis) in zip(own, whole) if axis is not None)
+            steps = min(x.shape[axis] for x, axis in zip(own, whole) if axis is not None)
             yield [
-                [_array(x if axis is None else x.select(axis, t)) for x, (_, axis) in zip(own, whole)]
-                for t in range(steps)
+                [_array(x if axis is None else x.select(axis, t)) for x, axis in zip(own, whole)] for t in range(steps)
             ]
 
 
@@ -148,8 +164,9 @@ def _batch(model: nn.Module, made: Made, batch: Any, number: int) -> list[Tensor
         raise ValueError(f"{what} has the inputs {', '.join(given.names)}, expected {', '.join(made.inputs.names)}.")
     found = []
     sequences = any(axis is not None for axis in made.axes)
-    for name, x, like, axis, own in zip(given.names, given.tensors, made.inputs.tensors, made.axes, made.inputs.states):
-        free = {int(axis == 0), axis} if axis is not None else {0} if sequences else set()
+    ports = zip(given.names, given.tensors, made.inputs.tensors, made.axes, _rows(made), made.inputs.states)
+    for name, x, like, axis, row, own in ports:
+        free = {row, axis} if sequences else set()
         sizes = ((k, a, b) for k, (a, b) in enumerate(zip(x.shape, like.shape)) if k not in free)
         if x.dim() != like.dim() or any(a != b for _, a, b in sizes):
             raise ValueError(f"{what} has {name} of shape {tuple(x.shape)}, expected one like {tuple(like.shape)}.")

@@ -57,8 +57,9 @@ def export_c(
     example: the model's inputs, as it is called, of any length in time; not needed for a model that begins with an
     Embedding, a Linear or a recurrent layer. precision: "float32", or "int8" for products with weights in int8 and one
     scale a row, inputs with one scale a step. batch: sequences that a step runs side by side (a model that takes one
-    step itself: those of the example). time, states, delay: as for `accelerate(model).stream`. measure: compile for
-    Cortex-M4, aarch64 and RISC-V and run there, by an emulator (`pip install 'sparsernn[devices]'`; some seconds).
+    step itself, or sequences without a batch: those of the example). time, states, delay: as for
+    `accelerate(model).stream`. measure: compile for Cortex-M4, aarch64 and RISC-V and run there, by an emulator
+    (`pip install 'sparsernn[devices]'`; some seconds).
 
     calibrate: for "int8", batches of inputs (a DataLoader, or a list of what the model takes, of any length and number
     of rows): the inputs of each product get one scale for good, that of their largest number on the batches, or of a

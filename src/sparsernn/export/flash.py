@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from .._modules import unwrap
-from ..runtime.program.make import make_program
 from ..runtime.program.program import CONSTANT, FLOAT, Program, View
 from ..structure.cuts import unit_cuts
 from ..structure.trace import trace
-from .examples import with_batch
+from .examples import made_of
 from .files import source
 from .footprint import estimated_code
 from .integers import WORD
@@ -55,10 +54,7 @@ def flash_bytes(
     structure = trace(model, example_inputs, carried_states=carried_states)
     groups = structure.groups("unit").of(dict(model.named_parameters()))
     sizes = {name: len(numbers) for name, numbers in groups.units.items()}
-    made = make_program(model, example)
-    if (rows := with_batch("flash_bytes", example, made, 1)) is not example:
-        made = make_program(model, rows)
-    program = made.program
+    program = made_of("flash_bytes", model, example, 1).program
     tables = {
         (name, kind): _Table(shape, unit_cuts(groups, name, 2), size)
         for name, kind, shape, size in _tables(program, precision)
