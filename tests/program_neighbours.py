@@ -233,6 +233,16 @@ def _smeared(x: Tensor) -> Tensor:
     return y
 
 
+def _each_hundredth(x: Tensor) -> Tensor:
+    h, out = torch.zeros_like(x[:, 0]), []
+    for t in range(x.shape[1]):
+        if t % 100 == 0:
+            h = torch.zeros_like(h)
+        h = 0.9 * h + x[:, t]
+        out.append(h)
+    return torch.stack(out, 1)
+
+
 def _autocast(m: Any, x: Tensor) -> Tensor:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         return m.l(x)
@@ -269,6 +279,11 @@ NEIGHBOURS: dict[str, tuple[Any, ...]] = {
     "delay line": (lambda: Function(_delay_line), lambda: R(2, 9)),
     "three states back": (lambda: Function(_mixed, c=nn.GRUCell(4, 5)), X),
     "no state at first": (NoState, X),
+    "far back": (
+        lambda: Function(lambda m, x: m.c(F.pad(x, (600, 0))), c=nn.Conv1d(2, 2, 2, dilation=600)),
+        lambda: R(2, 2, 9),
+        {"time": 2},
+    ),
     "over itself": (lambda: Function(_over_itself, l=L(4, 4)), X),
     "nearest code": (lambda: Function(_vq2, l=L(4, 3), p=Weights(code=(6, 3))), X),
     "differences of differences": (lambda: Function(_delta, l=L(12, 3)), X),
@@ -288,6 +303,12 @@ NOT_NEIGHBOURS: dict[str, tuple[Any, ...]] = {
     "written but for the last": (*_end(_written_but_the_last), "leaves out the last steps"),
     "the first steps": (*_end(lambda x: x.narrow(1, 0, 3)), "fixed steps of the sequence"),
     "smeared": (*_end(_smeared), "writes in place over what it reads.*clone"),
+    "each hundredth step in Python": (
+        lambda: Function(lambda m, x: _each_hundredth(x)),
+        lambda: torch.zeros(2, 9, 4),  # an example that shows nothing
+        {},
+        "step 100 gives another",
+    ),
     "autocast": (lambda: Function(_autocast, l=L(4, 4)), X, {}, "switches autocast on"),
     "complex numbers": (*_end(lambda x: torch.complex(x, x).abs()), "complex"),
     "bits": (*_end(lambda x: (x > 0).int() & 1), "works on the bits"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -118,6 +120,41 @@ def test_a_state_is_kept_assigned_and_looked_at() -> None:
             stream.state = wrong
     assert all(torch.equal(value, before[name]) for name, value in stream.state.items())
     assert "normalise" in stream.explain() and "test_program_streams.py" in stream.explain()
+
+
+def test_who_writes_into_what_a_step_gave_changes_no_state_and_no_constant() -> None:
+    torch.manual_seed(4)
+    model = Function(lambda m, x: (m.g(x)[0], m.l.weight), g=nn.GRU(3, 4, batch_first=True), l=nn.Linear(2, 2)).eval()
+    x = torch.randn(2, 12, 3)
+    stream = accelerate(model).stream(2, example=x)
+    want, weight = model(x)
+    for t, frame in enumerate(x.unbind(1)):
+        y, w = stream.step(frame)
+        assert torch.allclose(y, want[:, t], atol=1e-6) and torch.equal(w, weight)
+        y.fill_(torch.nan), w.zero_()
+
+
+def test_a_chain_that_gives_more_than_its_end_and_states_gives_it_in_each_step() -> None:
+    torch.manual_seed(5)
+    x = torch.randn(2, 12, 3)
+    parts = {"g": nn.GRU(3, 4, batch_first=True), "l": nn.Linear(4, 2)}
+    model = Function(lambda m, x: (lambda y: (m.l(y), y))(m.g(x)[0]), **parts).eval()
+    stream, want = accelerate(model).stream(2, example=x), model(x)
+    for t, frame in enumerate(x.unbind(1)):
+        given = stream.step(frame)
+        assert all(torch.allclose(a, b[:, t], atol=1e-6) for a, b in zip(given, want, strict=True))
+
+
+def test_a_stream_is_opened_again_and_not_copied() -> None:
+    stream = accelerate(Gated().eval()).stream(example=(torch.randn(1, 9, 6), torch.randn(1, 6)))
+    for copied in (copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match=r"another\(\) opens a second one"):
+            copied(stream)
+    for number in (-1, 2.5):
+        with pytest.raises(ValueError, match="a whole number from 0 on"):
+            stream.state = {"step": torch.tensor(number)}
+    with pytest.raises(TypeError, match="got list, expected a dict"):
+        stream.state = []  # type: ignore[assignment]
 
 
 def test_a_model_without_recurrent_layers_streams() -> None:

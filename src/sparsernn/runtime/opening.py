@@ -148,12 +148,12 @@ def _has_stacks(model: nn.Module) -> bool:
 
 
 def _of(own: nn.Module, exact: nn.Module | None, batch: int, x: Tensor) -> Stream:
-    parts, whole = record(own, x)
+    parts, whole = record(own, x, alone=True)
     if not any(isinstance(part, Accelerated) and not isinstance(part, nn.Linear) for _, part in parts):
         raise NotAChain("it has no recurrent layer in its chain")
     judged = stream = Stream(parts, batch)
     if exact is not None:
-        parts, whole = record(exact, x)
+        parts, whole = record(exact, x, alone=True)
         judged = Stream(parts, batch)
     verify(judged, x, whole, 1 if _batch_first(own) else 0)
     stream.reset()

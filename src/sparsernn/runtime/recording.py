@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode, resolve_name
+from torch.utils._pytree import tree_leaves
 
 from .classes import has_own_forward
 from .modules import Accelerated
@@ -90,13 +91,15 @@ def _name(func: Any) -> str:
     return resolve_name(func) or getattr(func, "__name__", str(func))
 
 
-def record(model: nn.Module, x: Tensor) -> tuple[list[tuple[str, Part]], Tensor]:
+def record(model: nn.Module, x: Tensor, alone: bool = False) -> tuple[list[tuple[str, Part]], Tensor]:
     """The chain of (name, module or elementwise function) that `model` applies to x, and the whole call's output.
 
-    Raises NotAChain with the reason; whatever the model itself raises comes through.
+    alone: nothing but states of layers may come with that output, as from a layer itself. Raises NotAChain with the
+    reason; whatever the model itself raises comes through.
     """
     watch = _Watch(x)
-    handles = []
+    handles: list[Any] = []
+    states: list[Any] = []
 
     def before(_module: nn.Module, _args: Any) -> None:
         watch.depth += 1
@@ -116,6 +119,7 @@ def record(model: nn.Module, x: Tensor) -> tuple[list[tuple[str, Part]], Tensor]
                     hx = args[1] if len(args) > 1 else kwargs.get("hx")
                     if hx is not None and any(bool((t != 0).any()) for t in ((hx,) if isinstance(hx, Tensor) else hx)):
                         watch.fail(f"{name} is given an initial state that is not zero")
+                    states.extend(tree_leaves(result[1]))
                     result = result[0]
                 watch.add(name, ELEMENTWISE_MODULES.get(type(module), module), source, result)
 
@@ -137,5 +141,9 @@ def record(model: nn.Module, x: Tensor) -> tuple[list[tuple[str, Part]], Tensor]
     outputs = [result] if isinstance(result, Tensor) else list(result) if isinstance(result, (tuple, list)) else []
     for output in outputs:
         if isinstance(output, Tensor) and watch.at_end(output):
+            known = {id(v) for v in (output, *states)}
+            if alone and ((len(outputs) == 1 and output is not result) or sum(v is output for v in outputs) > 1
+                          or any(id(v) not in known for v in tree_leaves(result))):  # fmt: skip
+                raise NotAChain("it returns more than the chain's output and the layers' states")
             return watch.parts, output
     raise NotAChain(f"the output of {watch._last()} is not among what the model returns")

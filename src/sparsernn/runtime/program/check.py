@@ -17,20 +17,21 @@ from .made import Made
 
 NEAR = 1e-9  # of the largest output, in float64
 BEYOND = 24  # steps behind those that are compared
+FAR = 240  # steps of the second run: what a model does each hundred steps in Python shows in no capture
 
 
 def check_sequence(model: nn.Module, made: Made, steps: int) -> None:
-    """Raises NotAProgram where the steps' outputs are not those of the whole call over `steps` steps and over the
-    prefixes that it compares values so far with."""
+    """Raises NotAProgram where the steps' outputs are not those of the whole call over `steps` steps and over FAR, and
+    over the prefixes that values so far are compared with."""
     inputs, axes = made.inputs, made.axes
     run = Interpreter(made.program)
     dtype = next((t.dtype for t in inputs.tensors if t.is_floating_point()), torch.float64)
     near = NEAR if dtype == torch.float64 else 1e-4
-    for seed in (1, 2):
-        leaves = of_length(inputs, axes, steps + BEYOND, seed)
+    for seed, count in ((1, steps), (2, FAR)):
+        leaves = of_length(inputs, axes, count + BEYOND, seed)
         run.reset()
         given: list[list[Tensor | None]] = []
-        for t in range(steps):
+        for t in range(count):
             frames = [x if a is None else x.select(a, t) for x, a, own in zip(leaves, axes, inputs.states) if not own]
             given.append(list(run.step(*frames)))
         _compare(model, made, inputs, axes, leaves, given, near)

@@ -46,14 +46,14 @@ class Plan:
         return source.at.memory
 
     def _kept(self, port: Port) -> tuple[str, View]:
-        """An output's memory; one that a window moves over is copied to a place that stays."""
-        if port.view.buffer not in self.rings:
+        """An output's memory. A state and a constant are copied: who writes into what a step gave changes neither."""
+        if self.program.buffers[port.view.buffer].kind not in (STATE, CONSTANT):
             return port.view.buffer, port.view
         self.code.clock = port.clock
         source = self.code.operand(port.view)
-        made = self.code.temporary(source.shape)
+        made = self.code.temporary(source.shape, source.dtype)
         copy(self.code, source, made)
-        return made.at.memory, View(made.at.memory, made.shape, tuple(s // 4 for s in made.steps))
+        return made.at.memory, View(made.at.memory, made.shape, tuple(s // made.item for s in made.steps))
 
 
 class Compiled:

@@ -106,7 +106,8 @@ def axes_of(inputs: Inputs, time: int | Mapping[str, int | None] | None, default
 
 
 def of_length(inputs: Inputs, axes: Sequence[int | None], steps: int, seed: int) -> list[Tensor]:
-    """Inputs of `steps` time steps: frames of the example in random order, numbers with some noise."""
+    """Inputs of `steps` time steps: frames of the example in random order, numbers with some noise; numbers from 0 to 1
+    where it has zeros or ones alone."""
     generator = torch.Generator("cpu").manual_seed(seed)
     found = []
     for tensor, axis in zip(inputs.tensors, axes):
@@ -115,7 +116,10 @@ def of_length(inputs: Inputs, axes: Sequence[int | None], steps: int, seed: int)
             continue
         order = torch.randint(tensor.shape[axis], (steps,), generator=generator, device="cpu")
         frames = tensor.index_select(axis, order)
-        if frames.is_floating_point() and not bool(((frames == 0) | (frames == 1)).all()):
+        if frames.is_floating_point() and (bool((tensor == 0).all()) or bool((tensor == 1).all())):
+            # It shows nothing: numbers as well as marks of which some are 0, some 1.
+            frames = (2 * torch.rand(frames.shape, generator=generator, device="cpu") - 0.5).clamp(0, 1).to(frames)
+        elif frames.is_floating_point() and not bool(((frames == 0) | (frames == 1)).all()):
             noise = torch.randn(frames.shape, generator=generator, dtype=torch.float64, device="cpu").to(frames.dtype)
             frames = frames + 0.5 * frames.std(correction=0).clamp(min=1e-3) * noise
         found.append(frames)

@@ -18,7 +18,8 @@ from .sequences import MULTIPLE, sequence_program
 from .simplify import reach
 from .steps import States, is_step, step_program
 
-_STEPS = 40  # of the check, beyond what the program reaches back
+_STEPS = 40  # of the check, beyond what the program reaches back to twice
+_MORE = 480  # or, where that is far, once and so many steps more
 
 
 def make_program(
@@ -73,7 +74,8 @@ def _made(model: nn.Module, inputs: Inputs, time: Any, states: States | None, de
             continue
         try:
             made = sequence_program(model, inputs, axes, delay)
-            steps = _STEPS + 2 * reach(made.program.operations)
+            back = reach(made.program.operations)
+            steps = _STEPS + back + min(back, _MORE)
             check_sequence(model, made, -(-steps // MULTIPLE) * MULTIPLE)
             # Rows of a batch know nothing of each other: along them any model "streams", without a state.
             if made.program.states or time is not None:

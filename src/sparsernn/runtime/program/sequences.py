@@ -21,8 +21,9 @@ from .values import CONST, GONE, HELD, SEQUENCE, Value
 from .windows import delayed
 
 MULTIPLE = 24  # lengths are multiples of it: models fold steps in pairs, threes, fours, sixes and eights
-# Tried in turn; longer ones for what reaches far or has long strides.
-LENGTHS = ((12, 24), (24, 48), (96, 192), (480, 960))
+# Tried in turn; longer ones for what reaches far or has long strides, as amplifiers of ten dilated layers do.
+LENGTHS = ((12, 24), (24, 48), (96, 192), (480, 960), (4320, 8640))
+_LOOPED = 480  # no longer runs of a loop in Python
 
 
 def sequence_program(model: nn.Module, inputs: Inputs, axes: Sequence[int | None], delay: int) -> Made:
@@ -31,7 +32,10 @@ def sequence_program(model: nn.Module, inputs: Inputs, axes: Sequence[int | None
     Inputs that are states are what those begin with, and no inputs of a step.
     """
     failure: Exception | None = None
+    longest, looped = 0, False
     for lengths in LENGTHS:
+        if looped and lengths[0] > _LOOPED:
+            break
         try:
             runs = [_run(model, inputs, axes, steps, n == 0) for n, steps in enumerate(lengths)]
         except NotAProgram:
@@ -39,6 +43,7 @@ def sequence_program(model: nn.Module, inputs: Inputs, axes: Sequence[int | None
         except Exception as error:  # whatever the model raises at this length
             failure = failure or error
             continue
+        longest, looped = lengths[0], len(runs[0].calls) != len(runs[1].calls)
         try:
             build, made = _tried(runs, inputs, axes, lengths, delay)
         except _Found as found:
@@ -53,7 +58,7 @@ def sequence_program(model: nn.Module, inputs: Inputs, axes: Sequence[int | None
     if failure is not None:
         text = (str(failure).splitlines() or [type(failure).__name__])[0]
         raise NotAProgram(f"it fails on its example with {LENGTHS[1][0]} time steps: {text}") from failure
-    raise NotAProgram(f"it looks back over more than {LENGTHS[-1][0]} steps.")
+    raise NotAProgram(f"it looks back over more than {longest} steps.")
 
 
 class _Found(Exception):

@@ -73,6 +73,9 @@ class ProgramStream:
         """A second stream with a state of its own, from the start; the weights are shared."""
         return ProgramStream(self._made, batch=self.batch, run=self._run.another())
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("a stream can't be copied or pickled: another() opens a second one, `state` can be kept.")
+
     @property
     def state(self) -> dict[str, Tensor]:
         """A copy of all that the stream remembers, by name; "step" is the number of the next step. Some or all of it
@@ -84,6 +87,8 @@ class ProgramStream:
     @state.setter
     def state(self, value: Mapping[str, Tensor]) -> None:
         shapes: dict[str, tuple[int, ...]] = {**_shapes(self._run.program), NUMBER: ()}
+        if not isinstance(value, Mapping):
+            raise TypeError(f"state: got {type(value).__name__}, expected a dict of tensors, as `state` gives it.")
         for name, tensor in value.items():
             if name not in shapes:
                 raise ValueError(f"state: {name!r} is none of the states {', '.join(shapes)}.")
@@ -91,6 +96,8 @@ class ProgramStream:
                 got = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
                 raise ValueError(f"state: got {got} for {name}, expected a tensor of shape {shapes[name]}.")
         number = int(value[NUMBER]) if NUMBER in value else self._run.number
+        if number < 0 or (NUMBER in value and number != value[NUMBER]):
+            raise ValueError(f"state: got {value[NUMBER].item()} for {NUMBER}, expected a whole number from 0 on.")
         self._run.restore({name: tensor for name, tensor in value.items() if name != NUMBER}, number)
 
     def explain(self) -> str:
