@@ -47,7 +47,7 @@ runs the package's voice detector on compiled kernels; [from somebody else's fil
 done with it.
 """
 WHY = {
-    "DTLN-2": "Where it falls short: four numbers of ten stand in the two matrices of its learned basis of 512 samples. "
+    "DTLN-2": "Where it falls short: four numbers of ten are the two matrices of a learned basis of 512 samples. "
     "Every sample passes through the second of them, so that what it loses is heard as it is, and rounding to int8 "
     "alone leaves the whole net 33 dB. More steps than 80 have not been tried.",
     "silero-vad": "Where it falls short: one decision in 200 may differ, and near the threshold a small change is "
