@@ -232,6 +232,9 @@ RUNTIME: list[Misuse] = [
     ("accelerate float64", lambda b: accelerate(b.fresh.eval().double()), ("float64", "float()")),
     ("accelerate twice", lambda b: accelerate(accelerate(b.model)), ("accelerated already",)),
     ("stream of no batch", lambda b: accelerate(b.model).stream(batch=0), ("0", "from 1")),  # type: ignore[operator]
+    ("stream half a step late", lambda b: accelerate(b.model).stream(delay=1.5), ("1.5", "whole number")),  # type: ignore[operator]
+    ("stream along no axis", lambda b: accelerate(b.model).stream(time="first"), ("'first'", "axis")),  # type: ignore[operator]
+    ("stream a number of states", lambda b: accelerate(b.model).stream(states=3), ("3", "dict")),  # type: ignore[operator]
     ("stream backwards", lambda b: accelerate(b.both).stream(), ("bidirectional",)),  # type: ignore[operator]
 ]
 

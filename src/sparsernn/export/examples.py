@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from ..runtime.program.capture import NotAProgram
 from ..runtime.program.examples import inputs_of, of_kind, of_length
 from ..runtime.program.made import Made
-from ..runtime.program.make import make_program
+from ..runtime.program.make import check_options, make_program
 
 STEPS = 16  # of an example of our own
 
@@ -24,6 +24,7 @@ def made_of(
     """The program of `model` with so many rows, by its example or, for None, one of our own. what: who asks, for the
     sentences. Raises NotAProgram for a model that can't run step by step, ValueError where an example has to be given.
     """
+    check_options(what, time, states, delay)
     given = first_example(what, model, batch) if example is None else example
     try:
         made = make_program(model, given, time, states, delay)

@@ -16,7 +16,7 @@ from .modules import Accelerated
 from .precision import precisions
 from .program.capture import NotAProgram
 from .program.lowering.code import CannotCompile
-from .program.make import make_program
+from .program.make import check_options, make_program
 from .program.stream import ProgramStream
 from .recording import NotAChain, record
 from .stream import Stream, input_size
@@ -35,6 +35,7 @@ def make_stream(
     """The stream of an accelerated model: of a chain, or else of its step program; RuntimeError where it has none."""
     if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
         raise ValueError(f"stream: batch is {batch!r}, expected a whole number from 1 on.")
+    check_options("stream", time, states, delay)
     try:
         # Hooks watch the run, so it is that of a copy: other threads may call the model meanwhile.
         own, exact = twin(model), None

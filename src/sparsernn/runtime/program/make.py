@@ -55,6 +55,20 @@ def make_program(
     return _made(twin, inputs_of(twin, example), time, states, delay)  # the model makes float32 tensors itself
 
 
+def check_options(what: str, time: Any, states: Any, delay: Any) -> None:
+    """ValueError or TypeError where an option of `make_program` is none. what: who asks, for the sentence."""
+    if not isinstance(delay, int) or isinstance(delay, bool) or delay < 0:
+        raise ValueError(f"{what}: delay is {delay!r}, expected a whole number of steps from 0 on.")
+    axes = time.values() if isinstance(time, Mapping) else (time,)
+    if not all(axis is None or (isinstance(axis, int) and not isinstance(axis, bool)) for axis in axes):
+        raise TypeError(f"{what}: time is {time!r}, expected an axis, or a dict: an input's name -> its axis or None.")
+    if states is not None and not isinstance(states, Mapping):
+        raise TypeError(
+            f"{what}: states is {states!r}, expected a dict: the name of an input that holds a state -> the place of "
+            "its next value among the outputs."
+        )
+
+
 _ONE_STEP = "if the example is one step, name its states, or pass states={} where it keeps none."
 _DTYPE = (RuntimeError, TypeError)
 
