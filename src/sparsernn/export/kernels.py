@@ -19,7 +19,7 @@ PRELUDE = """\
 #if defined(__clang__)
 #pragma clang fp contract(off)
 #elif defined(__GNUC__)
-#pragma GCC optimize("fp-contract=off", "no-associative-math", "no-reciprocal-math")
+#pragma GCC optimize("fp-contract=off", "no-unsafe-math-optimizations", "no-associative-math", "no-reciprocal-math")
 #elif defined(_MSC_VER)
 #pragma fp_contract(off)
 #else
