@@ -18,8 +18,10 @@ from .structure.trace import trace
 
 @dataclass(frozen=True)
 class _Matrix:
-    """One matrix: its shape, how much of each side a unit of each set takes with it, and how often it multiplies how
-    many rows. `blocks`: in how many equal parts its rows are packed (gates)."""
+    """One matrix: its shape, how much of each side a unit of each set takes with it, how often it multiplies.
+
+    `blocks`: in how many equal parts its rows are packed (gates).
+    """
 
     shape: tuple[int, int]
     cuts: tuple[Mapping[str, float], Mapping[str, float]]
@@ -71,8 +73,10 @@ def milliseconds(
 
 
 def _products(model: nn.Module, layers: Sequence[RecurrentLayer]) -> Iterator[tuple[str, str, int]]:
-    """Each matrix product of a call: the weight's name, what it multiplies ("ih", "hh", "hr", "linear") and the number
-    of gates that it stacks. A weight of two layers (a tied output) is there twice."""
+    """Each matrix product of a call: the weight's name, what it multiplies and how many gates it stacks.
+
+    What it multiplies is "ih", "hh", "hr" or "linear"; a weight of two layers (a tied output) is there twice.
+    """
     for layer in layers:
         for kind in ("ih", "hh"):
             for name in layer.parameters(kind):

@@ -1,5 +1,4 @@
-"""Scores that run the model, for nets that are pruned before they are trained: SNIP and GraSP on batches, SynFlow on
-none."""
+"""Scores that run the model, for nets that are pruned before any training: SNIP, GraSP on batches, SynFlow on none."""
 
 from __future__ import annotations
 
@@ -87,10 +86,10 @@ class SNIP(_OfLoss):
 
 
 class GraSP(_OfLoss):
-    """w (H g), with the gradient g and the Hessian H of the loss in the governed weights: those go first without which
-    the gradient's norm is largest (Wang et al., arXiv 2002.07376).
+    """w (H g), with the gradient g and the Hessian H of the loss in the governed weights.
 
-    Needs batches and a loss, as `SNIP`; the loss is differentiated twice.
+    Those go first without which the gradient's norm is largest (Wang et al., arXiv 2002.07376). Needs batches and a
+    loss, as `SNIP`; the loss is differentiated twice.
     """
 
     def _score(self, model: nn.Module, batches: Sequence[Any], weights: Sequence[Tensor]) -> list[Tensor]:
@@ -100,19 +99,20 @@ class GraSP(_OfLoss):
 
 
 class SynFlow(Score):
-    """w dR/dw, where R is what inputs of ones give through the absolute weights: a weight's part of all paths from
-    inputs to outputs (Tanaka et al., arXiv 2006.05467).
+    """w dR/dw, where R is what inputs of ones give through the absolute weights.
 
-    Needs no data and no loss, only the shape of `example_inputs`. Activations are left out, the gates of a layer add
-    up, time is as long as in the example (a few steps do), and an embedding gives the mean of its rows; norms and
-    biases play no part. Meant for many rounds before training, where no layer is cut through: of
-    `Prune(..., score=SynFlow(), schedule=Iterative(100, every=1))` a hundred times `step()`, then `attach(optimizer)`.
+    That is a weight's part of all paths from inputs to outputs (Tanaka et al., arXiv 2006.05467). Needs no data and no
+    loss, only the shape of `example_inputs`. Activations are left out, the gates of a layer add up, time is as long as
+    in the example (a few steps do), and an embedding gives the mean of its rows; norms and biases play no part. Meant
+    for many rounds before training, where no layer is cut through: of `Prune(..., score=SynFlow(),
+    schedule=Iterative(100, every=1))` a hundred times `step()`, then `attach(optimizer)`.
     """
 
     reduce: Reduce = "sum"
     runs = True
 
     def of_model(self, model: nn.Module, names: Sequence[str], example_inputs: Any) -> Mapping[str, Tensor]:
+        """Parameter -> its scores, by one run of the model on ones."""
         if example_inputs is None:
             raise ValueError("SynFlow runs the model once, on ones: give example_inputs, got None.")
         with _copy(model, names) as (twin, weights):

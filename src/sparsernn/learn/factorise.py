@@ -123,8 +123,10 @@ def _candidates(model: nn.Module, wanted: Sequence[str]) -> tuple[list[str], dic
 
 
 def _scale(recording: Recording, spectrum: Spectrum) -> float:
-    """What a mean squared change of one in what the matrix gives does to the outputs, in shares of theirs: measured at
-    half of the rank that a product may have."""
+    """What a mean squared change of one in what the matrix gives does to the outputs, in shares of theirs.
+
+    Measured at half of the rank that a product may have.
+    """
     rank = max(1, (spectrum.whole - 1) // spectrum.each // 2)
     error = spectrum.change(rank)
     if not error > 0:

@@ -24,8 +24,10 @@ Grow = Literal["random", "gradient"]
 
 
 class Rewire(Sparsifier):
-    """Train a sparse network from the first step: round(sparsity n) of the n groups in each scope are gone at every
-    moment, and at intervals as many of the smallest go as grow elsewhere.
+    """Train a sparse network from the first step.
+
+    round(sparsity n) of the n groups in each scope are gone at every moment, and at intervals as many of the smallest
+    go as grow elsewhere.
 
     Arguments:
         model: any module with recurrent layers.
@@ -109,8 +111,10 @@ class Rewire(Sparsifier):
         return gone
 
     def _draw(self) -> Tensor:
-        """A random number for each group, (count,), by the seed and the step alone: equal on all devices and ranks,
-        and after a resume."""
+        """A random number for each group, (count,), by the seed and the step alone.
+
+        So it is equal on all devices and ranks, and after a resume.
+        """
         # torch's CPU generator looks at the low 32 bits of a seed only.
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self._seed} {self.steps_done}".encode()))
         return torch.rand(self.level.count, generator=generator)
@@ -209,8 +213,11 @@ class Rewire(Sparsifier):
         self._gone = state["gone"].clone()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """As every sparsifier's; weights that `attach` zeroed just before, in a model that was loaded already, come
-        back where the saved run has them."""
+        """As every sparsifier's.
+
+        Weights that `attach` zeroed just before, in a model that was loaded already, come back where the saved run has
+        them.
+        """
         first = self._masks() if self._dense else {}
         super().load_state_dict(state)
         with torch.no_grad():
@@ -228,8 +235,10 @@ class Rewire(Sparsifier):
 
 
 def _moved(gone: Tensor, size: Tensor, growth: Tensor, share: float) -> Tensor:
-    """`gone` (n,) after this share of the groups that are there went, smallest first, and as many grew, largest
-    `growth` first, at places that are empty then."""
+    """`gone` (n,) after this share of the groups that are there went, and as many grew.
+
+    The smallest go first; the largest `growth` grows first, at places that are empty then.
+    """
     number = round(share * int((~gone).sum()))
     empty = gone | lowest(size.masked_fill(gone, torch.inf), number)
     return empty & ~lowest(-growth.masked_fill(~empty, -torch.inf), number)

@@ -24,6 +24,7 @@ class OneShot:
         _whole("OneShot", "at", self.at, 1)
 
     def sparsity(self, step: int, final: float) -> float | None:
+        """`final` at that step."""
         return final if step == self.at else None
 
 
@@ -43,6 +44,7 @@ class Iterative:
         _whole("Iterative", "every", self.every, 1)
 
     def sparsity(self, step: int, final: float) -> float | None:
+        """A round's share of what is left goes, at every round's step."""
         number, rest = divmod(step - 1, self.every)
         if rest or number >= self.rounds:
             return None
@@ -71,6 +73,7 @@ class Gradual:
             raise ValueError(f"Gradual: initial is {self.initial}, expected a sparsity between 0 and 1.")
 
     def sparsity(self, step: int, final: float) -> float | None:
+        """Along a cubic curve (Zhu and Gupta, arXiv 1710.01878)."""
         if step == self.end:
             return final
         if not self.begin <= step < self.end or (step - self.begin) % self.every:

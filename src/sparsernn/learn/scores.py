@@ -88,6 +88,7 @@ class Magnitude(Score):
         self.comparable = comparable
 
     def elements(self, name: str, weight: Tensor) -> Tensor:
+        """|w|."""
         return weight.abs()
 
 
@@ -100,6 +101,7 @@ class StandardDeviation(Score):
     """
 
     def elements(self, name: str, weight: Tensor) -> Tensor:
+        """|w| in standard deviations of the matrix."""
         there = weight[weight != 0]
         deviation = there.std() if len(there) > 1 else weight.abs().max()
         return weight.abs() / deviation.clamp_min(torch.finfo(weight.dtype).tiny)
@@ -118,6 +120,7 @@ class Random(Score):
         self.seed = seed
 
     def elements(self, name: str, weight: Tensor) -> Tensor:
+        """Numbers drawn by the seed and the parameter's name."""
         # torch's CPU generator looks at the low 32 bits of a seed only.
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {name}".encode()))
         return torch.rand(weight.shape, generator=generator).to(weight.device)
@@ -136,19 +139,20 @@ class Movement(Score):
     regrows = True
 
     def elements(self, name: str, weight: Tensor) -> Tensor:
+        """The sums so far, zero before any gradient."""
         return self.memory[name] if name in self.memory else torch.zeros_like(weight)
 
     def watch(self, name: str, weight: Tensor, gradient: Tensor) -> None:
+        """Add -w dL/dw to the sum."""
         if name not in self.memory:
             self.memory[name] = torch.zeros_like(weight)
         self.memory[name].addcmul_(weight, gradient, value=-1)
 
 
 class Taylor(Score):
-    """Root of the running mean of (w dL/dw)^2: the first-order change of the loss without the weight (Molchanov et
-    al., arXiv 1906.10771).
+    """Root of the running mean of (w dL/dw)^2 (Molchanov et al., arXiv 1906.10771).
 
-    `decay` of the running mean, 0 to 1.
+    That is the first-order change of the loss without the weight. `decay` of the running mean, 0 to 1.
     """
 
     watches = True
@@ -160,9 +164,11 @@ class Taylor(Score):
         self.decay = decay
 
     def elements(self, name: str, weight: Tensor) -> Tensor:
+        """Roots of the means so far, zero before any gradient."""
         return self.memory[name].sqrt() if name in self.memory else torch.zeros_like(weight)
 
     def watch(self, name: str, weight: Tensor, gradient: Tensor) -> None:
+        """Take (w dL/dw)^2 into the running mean."""
         change = weight * gradient
         if name not in self.memory:
             self.memory[name] = torch.zeros_like(weight)

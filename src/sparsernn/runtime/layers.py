@@ -123,8 +123,10 @@ def around(model: nn.Module, path: str) -> list[nn.Module]:
 
 
 def _open_wrappers(model: nn.Module) -> None:
-    """Modules under torch.compile or DataParallel inside of the model stand there by themselves where kernels run in
-    them: compiled code is not compiled again, and names are the model's own."""
+    """Modules under torch.compile or DataParallel stand in the model by themselves where kernels run in them.
+
+    Compiled code is not compiled again, and names are the model's own.
+    """
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
             if child is not None and any(runs_on_kernels(m) or is_linear(m) for m in child.modules()):
@@ -165,8 +167,10 @@ class AcceleratedModel:
         states: Mapping[str, int | str] | None = None,
         delay: int = 0,
     ) -> Stream | ProgramStream:
-        """The model step by step for `batch` rows: a `Stream` where it is a chain of Embedding, Linear, elementwise
-        (relu, tanh, sigmoid) and one-directional recurrent layers, else a `ProgramStream`, for any causal model.
+        """The model step by step for `batch` rows.
+
+        That is a `Stream` where it is a chain of Embedding, Linear, elementwise (relu, tanh, sigmoid) and
+        one-directional recurrent layers, else a `ProgramStream`, for any causal model.
 
         example: the model's inputs, a tensor, a tuple of arguments or a dict of keywords, of any batch; without it an
         input is made up from the first layer. time: the time axis of the inputs, for all or by name (None: the same at

@@ -73,6 +73,7 @@ class RecurrentLayer:
 
     @property
     def gates(self) -> tuple[str, ...]:
+        """Names of the gates, in the order of the rows."""
         return self.cell.gates
 
     def parameters(self, kind: Kind | None = None) -> tuple[str, ...]:

@@ -97,9 +97,10 @@ def load(model: nn.Module, path: str | Path, on_kernels: OnKernels | None = None
     (DataParallel, `torch.compile`), which the result does not have. The result has its devices,
     `requires_grad`, training mode and everything that `save` does not hold, and the dtypes of the file. What an
     accelerated model wrote is handed to `on_kernels`; without that the result is a plain one of the kernels' weights.
-    Raises
-    ValueError for a lazy module that has not run yet, FileNotFoundError, or CheckpointError naming the field that is
-    wrong.
+
+    Raises:
+        ValueError: for a lazy module that has not run yet.
+        FileNotFoundError, CheckpointError: the latter names the field that is wrong.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"load: got {type(model).__name__}, expected a freshly built torch.nn.Module.")

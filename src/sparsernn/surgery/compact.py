@@ -123,10 +123,9 @@ class _Cut:
         return sides_of(self.model, self.structure.layers, self.dead, self.gone)
 
     def adapters(self, *, leaves: bool) -> Smaller | None:
-        """Dense-width adapters on recurrent modules and, with `leaves`, on linear layers, convolutions and the like;
-        parameters of all others keep their dense width.
+        """Dense-width adapters on recurrent modules and, with `leaves`, on linear layers, convolutions and the like.
 
-        None where a dead unit would keep what it is computed from.
+        Parameters of all others keep their dense width. None where a dead unit would keep what it is computed from.
         """
         names = {id(t): name for name, t in (*self.model.named_parameters(), *self.model.named_buffers())}
         recurrent = [part for path in self.sides for part in self.model.get_submodule(path).modules()]

@@ -20,10 +20,13 @@ PERIODS = 10
 
 @dataclass(frozen=True)
 class Fade(Ramped):
-    """Groups are chosen in ten periods from `begin` to `end`, fade to zero in each, and the choice is final at
-    `freeze`; in shares of all steps (HESSO, arXiv 2409.09085)."""
+    """Groups are chosen in ten periods and fade to zero in each (HESSO, arXiv 2409.09085).
+
+    The periods lie between `begin` and `end`, and the choice is final at `freeze`; all in shares of all steps.
+    """
 
     def course(self, goal: Goal) -> Course:
+        """The course of one training along this path."""
         return Fading(goal, path=self)
 
 
@@ -62,10 +65,13 @@ class Fading(Course):
         return self.frozen
 
     def memory(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the groups that are fading."""
         return {"fading": copies(self.fading)}
 
     def memory_form(self, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The form that `memory` has to have."""
         return {"fading": Some(self.budget.form())}
 
     def recall(self, state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
+        """Go on from what `memory` gave."""
         self.fading = copies(state["fading"])

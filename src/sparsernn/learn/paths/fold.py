@@ -56,6 +56,7 @@ class Fold(Path):
             )
 
     def check(self, levels: Sequence[str], cost: Cost) -> None:
+        """ValueError for a level that can't be folded."""
         if tuple(levels) != ("unit",):
             raise ValueError(
                 f'Shrink: path=Fold(...) takes whole units, got level {", ".join(levels)}; fold(level="weight") '
@@ -63,6 +64,7 @@ class Fold(Path):
             )
 
     def course(self, goal: Goal) -> Course:
+        """The course of one training along this path."""
         course = Folds(goal, path=self)
         course.check_reached()
         return course
@@ -79,6 +81,7 @@ class Folds(Course):
     path: Fold = field(kw_only=True)
 
     def one_optimizer(self) -> str:
+        """Empty: any number of optimizers may train."""
         return ""
 
     def watch(self, parameters: Mapping[str, Tensor], scale: Tensor | float) -> None:

@@ -39,6 +39,7 @@ class HardConcrete(Ramped):
     """
 
     def check(self, levels: Sequence[str], cost: Cost) -> None:
+        """ValueError for a level or a cost that gates can't have."""
         if tuple(levels) != ("unit",):
             raise ValueError(f"Shrink: path=HardConcrete() has gates on units, got level {', '.join(levels)}.")
         if callable(cost):
@@ -48,13 +49,16 @@ class HardConcrete(Ramped):
             )
 
     def course(self, goal: Goal) -> Course:
+        """The course of one training along this path."""
         return Gates(goal, path=self)
 
 
 @dataclass
 class Gates(Course):
-    """Between two optimizer steps the parameters hold w z with one sample z of the gates, so that forward and backward
-    need no change; `weights` keeps w. A gradient of w z becomes those of w and of a."""
+    """Between two optimizer steps the parameters hold w z with one sample z of the gates.
+
+    So forward and backward need no change; `weights` keeps w. A gradient of w z becomes those of w and of a.
+    """
 
     keeps_weights: ClassVar[bool] = True
     path: HardConcrete = field(kw_only=True)
@@ -68,11 +72,13 @@ class Gates(Course):
 
     @property
     def level(self) -> Slices:
+        """The only level: its slices are the units."""
         level = self.budget.levels[0]
         assert isinstance(level, Slices)
         return level
 
     def one_optimizer(self) -> str:
+        """Why one optimizer has to train all."""
         return "gates learn from all gradients of a step"
 
     def watch(self, parameters: Mapping[str, Tensor], scale: Tensor | float) -> None:
@@ -185,6 +191,7 @@ class Gates(Course):
         return torch.where(inside, (ZETA - GAMMA) * s * (1 - s) / BETA, 0.0)
 
     def memory(self) -> dict[str, Any]:
+        """What a checkpoint keeps: gates and their moments, the sample, the weights."""
         return {
             "gates": copies([] if self.a is None else [self.a, *self.moments]),
             "multiplier": self.multiplier,
@@ -194,12 +201,14 @@ class Gates(Course):
         }
 
     def memory_form(self, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The form that `memory` has to have."""
         each = torch.empty(self.level.count, device="meta")
         weights = [like(parameters[name]) for name in scored(self.level)]
         gates = {"gates": Some([each] * 3), "multiplier": float, "ratio": float}
         return {**gates, "sample": Some([each]), "weights": Some(weights)}
 
     def recall(self, state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
+        """Go on from what `memory` gave."""
         if bool(state["sample"]) != bool(state["weights"]) or (state["sample"] and not state["gates"]):
             raise ValueError("The state of hard concrete gates has a sample without gates or weights: it is damaged.")
         device = parameters[scored(self.level)[0]].device

@@ -41,6 +41,7 @@ class TopK(Ramped):
         return self.kept(step, steps, to)
 
     def course(self, goal: Goal) -> Course:
+        """The course of one training along this path."""
         return SoftTopK(goal, path=self)
 
 
