@@ -140,6 +140,10 @@ def test_a_model_of_a_run_becomes_c(capsys, monkeypatch, with_export_c):
     assert main(["export-c", "shakespeare", "--folder", "c", "--name", "net", "--precision", "int8"]) == 0
     assert "bytes of tables" in capsys.readouterr().out
     assert {path.name for path in Path("c").iterdir()} == {"net.c", "net.h", "net.json", "net_test.c"}
+    for option, more in ((["--weights", "file"], {".bin"}), (["--wrappers", "python", "rust"], {".py", ".rs"})):
+        folder = Path(option[0].strip("-"))
+        assert main(["export-c", "shakespeare", "--folder", str(folder), *option]) == 0
+        assert {path.suffix for path in folder.iterdir()} == {".h", ".c", ".json", *more}
     assert main(["export-c", "shakespeare", "--name", "8bit"]) == 1
     assert "expected the beginning of C names" in capsys.readouterr().err
     assert main(["export-c", "shakespeare", "--row", "none"]) == 2

@@ -99,6 +99,8 @@ def export_c_run(
     name: str = "model",
     row: str | None = None,
     precision: Literal["float32", "int8"] = "float32",
+    weights: Literal["source", "file"] = "source",
+    wrappers: tuple[Literal["c++", "python", "rust", "arduino", "web"], ...] = (),
     measure: bool = False,
 ) -> None:
     """Write one time step of a model of a finished run as C that needs no library, with vectors to test it.
@@ -109,6 +111,8 @@ def export_c_run(
         name: what its C functions begin with.
         row: whose model; that of the sparse row otherwise.
         precision: of the products.
+        weights: in the C file, or in NAME.bin, which the caller loads.
+        wrappers: what else is written, for these languages and places.
         measure: count code, stack and instructions on emulated processors (pip install 'sparsernn[devices]').
     """
     from sparsernn.analysis.terminal import in_c
@@ -121,7 +125,9 @@ def export_c_run(
         raise SettingsError(f"{run} has no row {row}; name one of {', '.join(found.models)}.")
     model = found.models[row].cpu().eval()
     try:
-        report = export_c(model, folder, name, found.example_inputs, precision, measure=measure)
+        report = export_c(
+            model, folder, name, found.example_inputs, precision, weights, measure=measure, wrappers=wrappers
+        )
     except RuntimeError as reason:  # a sentence: the model can't run step by step, or int8 spoils it
         raise ValueError(reason) from None
     opened.console.print(f"{folder / name}.c: {in_c(report)}", soft_wrap=True)
