@@ -1,4 +1,4 @@
-"""What was run against tracing and surgery: the page, made from results/checks/ by `python docs/generate.py`."""
+"""What was run against tracing, surgery, streams and C: the page made of results/checks/ by docs/generate.py."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ INTRODUCTION = """# How it is checked
 
 Made by `python docs/generate.py` from `results/checks/`; do not edit.
 
-`tests/contracts/` holds architectures written as users write them, each with the readers that have to be found; four
-further checks take too long for every run of the tests, and are recorded here, and so are the first steps of the
+`tests/contracts/` holds architectures written as users write them, each with the readers that have to be found.
+Further checks take too long for every run of the tests, and are recorded here, and so are the first steps of the
 recipes at the papers' sizes.
 """
 COMPOSITIONS = """## Composed models
