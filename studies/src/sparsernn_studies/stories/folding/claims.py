@@ -10,6 +10,11 @@ from ...claims import Claim, Measured, beats, more
 
 Named = Callable[..., str]
 FIFTH = 0.2
+COMPARED = (  # a way, the one that it is to be better than, and how that is said
+    ("fold", "ramp", "fold + {n} steps is better than the ramp + {n} steps"),
+    ("fold", "magnitude", "fold + {n} steps is better than magnitude + {n} steps"),
+    ("folding", "ramp", "in the course of {n} steps, Shrink by Fold is better than by TopK"),
+)
 
 
 def claims_of(named: Named, nets: Sequence[str], shares: Sequence[float], further: Sequence[int]) -> list[Claim]:
@@ -28,27 +33,17 @@ def claims_of(named: Named, nets: Sequence[str], shares: Sequence[float], furthe
                     guards=guards,
                 )
             )
-            for way, said in (("ramp", "the ramp"), ("magnitude", "magnitude")):
+            for way, than, said in COMPARED:
                 found += [
                     Claim(
-                        f"{at}: fold + {n} steps is better than {said} + {n} steps",
+                        f"{at}: {said.format(n=n)}",
                         "less loss",
-                        more("test_loss", named(net, way, share, n), named(net, "fold", share, n)),
+                        more("test_loss", named(net, than, share, n), named(net, way, share, n)),
                         at_least=0.0,
                         guards=guards,
                     )
                     for n in further
                 ]
-            found += [
-                Claim(
-                    f"{at}: in the course of {n} steps, Shrink by Fold is better than by TopK",
-                    "less loss",
-                    more("test_loss", named(net, "ramp", share, n), named(net, "folding", share, n)),
-                    at_least=0.0,
-                    guards=guards,
-                )
-                for n in further
-            ]
             longest = max(further)
             found.append(
                 Claim(
