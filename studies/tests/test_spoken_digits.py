@@ -1,43 +1,27 @@
-"""Spoken digits: WAV files, features that a stream and a file share, the task, the recipe, and `sparsernn listen`."""
+"""Spoken digits: the task, the recipe, and `sparsernn listen`."""
 
-import copy
-import io
 import logging
-import random
-import wave
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
+from sounds import noise, wav
 from sparsernn.cli import main
 from sparsernn_studies.data import DataError, data_folder
-from sparsernn_studies.models import FrameClassifier
 from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.results import collect
 from sparsernn_studies.settings import SettingsError, with_changes
 from sparsernn_studies.stories.spoken_digits import SpokenDigits
 from sparsernn_studies.tasks import spoken_digits
-from sparsernn_studies.tasks.augment import augmented
-from sparsernn_studies.tasks.frames import Distillation, FrameClassification, Sequences, accuracy, labels, mean_logits
+from sparsernn_studies.tasks.frames import labels
 from sparsernn_studies.tasks.log_mel import (
-    FOURIER,
-    HOP,
     MELS,
-    RANGE,
     RATE,
     WINDOW,
-    Ear,
     Scale,
-    features,
-    frames_of,
-    levelled,
-    log_mel,
-    mel_filters,
-    scale_of,
 )
 from sparsernn_studies.tasks.wav import Sound, read_wav, resampled, write_wav
 
@@ -51,131 +35,6 @@ def one_thread():
     yield
     torch.set_num_threads(before)
     logging.getLogger().handlers.clear()
-
-
-def noise(count: int, seed: int = 0) -> np.ndarray:
-    return 0.1 * np.random.default_rng(seed).standard_normal(count)
-
-
-def wav(raw: bytes, *, channels: int = 1, width: int = 2, rate: int = RATE) -> bytes:
-    content = io.BytesIO()
-    with wave.open(content, "wb") as file:
-        file.setnchannels(channels)
-        file.setsampwidth(width)
-        file.setframerate(rate)
-        file.writeframes(raw)
-    return content.getvalue()
-
-
-def test_wav_files_of_every_width_give_their_numbers():
-    for width, low, high in ((2, -(2**15), 2**15 - 1), (3, -(2**23), 2**23 - 1), (4, -(2**31), 2**31 - 1)):
-        values = [0, 1, -1, low, high]
-        raw = b"".join(value.to_bytes(width, "little", signed=True) for value in values)
-        assert read_wav(wav(raw, width=width), "a.wav").samples_N.tolist() == [value / -low for value in values]
-    assert read_wav(wav(bytes([0, 128, 255]), width=1), "a.wav").samples_N.tolist() == [-1.0, 0.0, 127 / 128]
-    stereo = np.array([[100, 300], [-100, 100]], "<i2").tobytes()
-    assert read_wav(wav(stereo, channels=2), "a.wav").samples_N.tolist() == [200 / 2**15, 0.0]
-    sound = Sound(np.array([0.25, -1.0, 2.0]), 16_000)
-    back = read_wav(write_wav(sound), "a.wav")
-    assert back.rate == 16_000 and back.samples_N.tolist() == [0.25, -1.0, (2**15 - 1) / 2**15]
-
-
-def test_every_damage_of_a_wav_file_is_an_error_that_names_it():
-    good = wav(bytes(range(200)) * 2)
-    draw = random.Random(0)
-    damaged = [good[: draw.randrange(len(good))] for _ in range(60)]
-    for _ in range(240):
-        changed = bytearray(good)
-        place = draw.randrange(44)
-        values = draw.choice((b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff", bytes(4), bytes([draw.randrange(256)])))
-        changed[place : place + len(values)] = values
-        damaged.append(bytes(changed))
-    refused = 0
-    for content in damaged:
-        try:
-            sound = read_wav(content, "a.wav")
-        except DataError as error:
-            refused += 1
-            assert "a.wav" in str(error) and str(error).count("\n") <= 2 and "()" not in str(error)
-        else:
-            assert len(sound.samples_N) and np.isfinite(sound.samples_N).all()
-    assert refused > 150
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "is not a WAV file of linear PCM"),
-        (b"RIFFxxxxWAVEnothing", "is not a WAV file of linear PCM"),
-        (wav(bytes(400))[:200], "holds 156 bytes of sound, expected 400"),
-        (wav(b""), "holds 0 bytes of sound"),
-        (wav(bytes(40), rate=0x7FFFFFFF)[:24] + bytes(4) + wav(bytes(40))[28:], "expected at most 600 seconds"),
-        (wav(bytes(2000))[:20] + b"\x03\x00" + wav(bytes(2000))[22:], "unknown format: 3"),
-    ],
-)
-def test_what_is_no_wav_file_is_a_sentence(content, words):
-    with pytest.raises(DataError, match=words) as caught:
-        read_wav(content, "a.wav")
-    assert "a.wav" in str(caught.value) and str(caught.value).count("\n") <= 2
-
-
-def test_another_sample_rate_is_converted():
-    t = np.arange(16_000) / 16_000
-    half = resampled(Sound(np.sin(2 * np.pi * 440 * t), 16_000), RATE)
-    expected = np.sin(2 * np.pi * 440 * np.arange(8_000) / 8_000)
-    assert half.rate == RATE and half.seconds == 1.0
-    assert np.abs(half.samples_N - expected)[100:-100].max() < 1e-2
-    same = Sound(t, RATE)
-    assert resampled(same, RATE) is same
-
-
-def test_log_mel_is_that_of_a_plain_fourier_sum():
-    frame = noise(WINDOW)
-    n = np.arange(WINDOW)
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * n / WINDOW)
-    waves = np.exp(-2j * np.pi * np.outer(np.arange(FOURIER // 2 + 1), n) / FOURIER)
-    expected = np.log(mel_filters() @ np.abs(waves @ (frame * window)) ** 2 + 1e-6)
-    np.testing.assert_allclose(log_mel(frame[None])[0], expected, rtol=1e-9)
-    filters = mel_filters()
-    assert filters.shape == (MELS, 129) and filters.max() <= 1 and (filters.sum(1) > 0.5).all()
-    assert (np.diff((filters * np.arange(129)).sum(1) / filters.sum(1)) > 0).all()
-
-
-def test_a_stream_hears_the_same_bits_as_a_file_holds():
-    samples = noise(3_333)
-    whole = features(samples, SCALE)
-    assert whole.shape == (1 + (3_333 - WINDOW) // HOP, MELS) and whole.dtype == np.float32
-    for sizes in ([1], [HOP], [7, 500, 3], [5000]):
-        ear, heard, begin = Ear(SCALE), [], 0
-        while begin < len(samples):
-            size = sizes[begin % len(sizes)]
-            heard += list(ear.feed(samples[begin : begin + size]))
-            begin += size
-        assert np.array_equal(np.stack(heard), whole)
-    # No frame knows what comes after it, and all at once gives what one by one does, but for rounding.
-    assert np.array_equal(features(np.concatenate([samples[:1_000], noise(900, 1)]), SCALE)[:10], whole[:10])
-    at_once = SCALE.apply(levelled(log_mel(frames_of(samples)))[0])
-    np.testing.assert_allclose(at_once, whole, rtol=1e-5, atol=1e-6)
-    assert features(noise(50), SCALE).shape == (1, MELS)
-
-
-def test_loudness_is_of_no_matter():
-    quiet = np.concatenate([np.zeros(300), noise(2_000)])
-    soft, loud = (levelled(log_mel(frames_of(quiet * factor)))[0] for factor in (0.3, 3.0))
-    np.testing.assert_allclose(soft, loud, atol=0.02)
-    assert soft.max() == 0.0
-    after = levelled(log_mel(frames_of(np.concatenate([quiet, np.zeros(300)]))))[0]
-    assert (after[-1] == -RANGE).all()
-
-
-def test_scales_have_mean_0_and_deviation_1_and_are_checked():
-    values = 3 + 2 * np.random.default_rng(0).standard_normal((500, MELS))
-    scaled = scale_of(values).apply(values)
-    np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-5)
-    np.testing.assert_allclose(scaled.std(0), 1, atol=1e-5)
-    for mean, deviation in (((0.0,), (1.0,) * MELS), ((0.0,) * MELS, (0.0,) * MELS), ((float("nan"),) * MELS,) * 2):
-        with pytest.raises(ValueError, match=f"expected {MELS} finite numbers"):
-            Scale(mean, deviation)
 
 
 def test_speakers_are_apart_and_every_seed_tests_another():
@@ -239,72 +98,6 @@ def test_the_zip_is_read_in_place_and_only_if_it_is_the_right_one(tmp_path, monk
         spoken_digits.recordings({"../0_a_0.wav": b""})
 
 
-def test_augmentation_is_decided_by_the_seed_and_keeps_the_form():
-    samples = noise(2_000)
-    first, again, other = (augmented(samples, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert np.array_equal(first, again) and not np.array_equal(first[:5], other[:5])
-    for seed in range(20):
-        made = augmented(noise(600, seed), np.random.default_rng(seed))
-        assert made.shape[1] == MELS and len(made) >= 1 and np.isfinite(made).all()
-        assert made.max() <= 0 and made.min() >= -RANGE
-
-
-def random_sequences(count: int = 40, seed: int = 0) -> Sequences:
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(3, 60, (count,), generator=generator).tolist()
-    frames = [torch.randn(length, 5, generator=generator) for length in lengths]
-    return Sequences(frames, torch.randint(3, (count,), generator=generator))
-
-
-def test_padding_and_the_number_in_a_call_change_no_label():
-    sequences = random_sequences()
-    torch.manual_seed(0)
-    model = FrameClassifier(5, (6, 4), 3, dropout=0.5).double()
-    doubled = Sequences([x.double() for x in sequences.frames], sequences.classes_N)
-    one = labels(model, doubled)
-    assert torch.equal(labels(model, doubled, batch=7), one) and model.training
-    right = sum(
-        int(model.eval()(x[:, None])[:, 0].mean(0).argmax()) == int(y)
-        for x, y in zip(doubled.frames, doubled.classes_N)
-    )
-    assert accuracy(model, doubled) == right / 40
-    x_TBF, lengths_B, _ = doubled.batch([3, 8])
-    pooled_BC = mean_logits(model(x_TBF), lengths_B)
-    for n, sequence in enumerate((3, 8)):
-        alone_TC = model(doubled.frames[sequence][:, None])[:, 0]
-        torch.testing.assert_close(pooled_BC[n], alone_TC.mean(0), rtol=1e-12, atol=1e-12)
-
-
-def test_an_epoch_takes_every_example_once_in_one_of_its_forms():
-    forms = [random_sequences(), random_sequences()]
-    forms[1] = Sequences([x + 100 for x in forms[0].frames], forms[0].classes_N)
-    objective = FrameClassification(forms, batch_size=10, seed=3)
-    seen, shifted, spans = [], 0, []
-    for step in range(4):
-        x_TBF, lengths_B, classes_B = objective.batch(step)
-        assert all(torch.equal(a, b) for a, b in zip(objective.batch(step), (x_TBF, lengths_B, classes_B)))
-        spans.append(int(lengths_B.max() - lengths_B.min()))
-        for n, length in enumerate(lengths_B.tolist()):
-            own = x_TBF[:length, n]
-            shifted += bool(own.mean() > 50)
-            plain = own - 100 * (own.mean() > 50)
-            (which,) = [m for m, x in enumerate(forms[0].frames) if len(x) == length and (x - plain).abs().max() < 1e-3]
-            assert classes_B[n] == forms[0].classes_N[which] and (x_TBF[length:, n] == 0).all()
-            seen.append(which)
-    assert sorted(seen) == list(range(40)) and 8 < shifted < 32
-    assert sum(spans) / 4 < 35  # of 57
-    first = [objective.batch(step)[2].tolist() for step in range(4)]
-    assert first != [objective.batch(step)[2].tolist() for step in range(4, 8)]
-
-
-def test_masks_hide_whole_bands_of_a_sequence():
-    ones = Sequences([torch.ones(4, 20) for _ in range(64)], torch.zeros(64, dtype=torch.long))
-    x_TBF, _, _ = FrameClassification([ones], 64, masked=6).batch(0)
-    hidden_B = (x_TBF == 0).all(0).sum(1)
-    assert torch.equal((x_TBF == 0).any(0), (x_TBF == 0).all(0))
-    assert 0 < hidden_B.double().mean() < 12 and hidden_B.max() <= 14 and len(set(hidden_B.tolist())) > 3
-
-
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     """A finished smoke run, made once."""
@@ -314,26 +107,6 @@ def run_folder(tmp_path_factory):
         patch.delenv("SPARSERNN_DATA", raising=False)
         assert main(["run", "spoken-digits", "--scale", "smoke"]) == 0
     return folder / "runs" / "spoken-digits" / "smoke-seed0"
-
-
-def test_a_teacher_draws_its_pupil_to_its_own_outputs():
-    torch.manual_seed(0)
-    frames = Sequences([torch.randn(n % 5 + 3, 6) for n in range(20)], torch.arange(20) % 4)
-    pupil, teacher = nn.Linear(6, 4), nn.Linear(6, 4)
-    plain = FrameClassification([frames], 10)
-    batch = plain.batch(0)
-    right = plain.loss(pupil, batch, None)[0]
-    alone = Distillation([frames], 10, teacher=teacher, share=0.0).loss(pupil, batch, None)[0]
-    assert torch.equal(alone, right)
-    own = Distillation([frames], 10, teacher=copy.deepcopy(pupil), share=0.9).loss(pupil, batch, None)[0]
-    assert torch.allclose(own, 0.1 * right)  # nothing to learn from itself
-
-    taught = Distillation([frames], 10, teacher=teacher, share=0.9, temperature=1.0).loss(pupil, batch, None)[0]
-    ours, theirs = (mean_logits(net(batch[0]), batch[1]).softmax(1) for net in (pupil, teacher))
-    apart = (theirs * (theirs / ours).log()).sum(1).mean()
-    assert torch.allclose(taught, 0.1 * right + 0.9 * apart)
-    taught.backward()
-    assert pupil.weight.grad is not None and teacher.weight.grad is None
 
 
 def test_the_recipe_from_dense_to_int8(run_folder):
