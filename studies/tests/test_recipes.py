@@ -49,7 +49,8 @@ def test_shakespeare_from_dense_to_fast(tmp_path, capsys):
     for row in ("folded", "direct-longer"):
         assert measured[row]["weights"] == measured["compact"]["weights"] < measured["dense"]["weights"]
         assert measured[row]["units"] == measured["compact"]["units"]
-    assert measured["dense"]["cpu_seconds"] < measured["folded"]["cpu_seconds"] < measured["compact"]["cpu_seconds"]
+    # Seconds of a row hold those of the rows that it came from; a smoke run's own can round to nothing.
+    assert measured["dense"]["cpu_seconds"] <= measured["folded"]["cpu_seconds"] <= measured["compact"]["cpu_seconds"]
     assert measured["compact"]["file_bytes"] < measured["dense"]["file_bytes"] / 2
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     for label in recipe.labels.values():
