@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,14 +66,13 @@ def _version(p: Tensor) -> int:
 def _sample(weight: Tensor) -> Iterator[tuple[int, int]]:
     """Addresses of some numbers and their bits: of a matrix spread over rows and columns, if possible not zero."""
     rows = weight if weight.dim() == 2 else weight.reshape(1, -1) if weight.is_contiguous() else weight.view(-1, 1)
-    count = _MATRIX if weight.dim() == 2 else _VECTOR
     height, width = rows.shape
-    for n in range(count):
-        row = int((n + 0.5) * height / count) if height > 1 else 0
-        share = (n * _GOLDEN) % 1.0
-        chosen = rows[row]
-        full = chosen.nonzero().view(-1)
-        column = int(full[int(share * len(full))]) if len(full) else int(share * width)
-        offset = row * rows.stride(0) + column * rows.stride(1)
-        place = weight.data_ptr() + 4 * offset
+    n = np.arange(_MATRIX if weight.dim() == 2 else _VECTOR)
+    at = ((n + 0.5) * height / len(n)).astype(int) if height > 1 else np.zeros(len(n), int)
+    shares = (n * _GOLDEN) % 1.0
+    there = (rows[torch.from_numpy(at)] != 0).numpy()
+    full = there.sum(1)
+    wanted = (shares * full).astype(int) + 1  # the how-manieth of those that are not zero
+    columns = np.where(full > 0, (there.cumsum(1) >= wanted[:, None]).argmax(1), (shares * width).astype(int))
+    for place in (weight.data_ptr() + 4 * (at * rows.stride(0) + columns * rows.stride(1))).tolist():
         yield place, ctypes.c_int32.from_address(place).value  # as it stands there: signs may be lazy

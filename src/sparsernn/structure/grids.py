@@ -8,6 +8,7 @@ from torch import Tensor
 
 LARGEST = 127
 _LOOK = 8  # the largest weights of a row, by which most rows are seen to be on no grid
+_ROWS = 1024  # rows that are looked at together: 4 MB
 _NEAR = 1e-4  # of a step: far above what float32 makes of a product, far below half a step
 
 
@@ -28,16 +29,18 @@ def _steps(weight: Tensor, most: Tensor) -> Tensor:
     found = torch.full_like(most, LARGEST)
     safe = torch.where(most > 0, most, 1.0)
     few = weight.abs().topk(min(_LOOK, weight.shape[1]), dim=1).values / safe.unsqueeze(1)
-    for steps in range(1, LARGEST):
-        at = torch.nonzero((found == LARGEST) & _on(few * steps))[:, 0]
+    counts = torch.arange(1, LARGEST, dtype=few.dtype, device=few.device)
+    may = torch.cat([_on(rows.unsqueeze(1) * counts[:, None]) for rows in few.split(_ROWS)])
+    for steps in torch.nonzero(may.any(0))[:, 0].tolist():
+        at = torch.nonzero((found == LARGEST) & may[:, steps])[:, 0]
         if len(at):
-            on = _on(weight[at] / safe[at, None] * steps)
-            found[at[on]] = float(steps)
+            on = _on(weight[at] / safe[at, None] * (steps + 1))
+            found[at[on]] = float(steps + 1)
     return found
 
 
 def _on(values: Tensor) -> Tensor:
-    return ((values - values.round()).abs() < _NEAR).all(1)
+    return ((values - values.round()).abs() < _NEAR).all(-1)
 
 
 _QUICK = 4  # rows that are looked at first: of most matrices none lies on a grid
