@@ -32,9 +32,9 @@ class Settings(CharacterSettings):
     after it, at `further_rate`. `positions`: of the training text that `fold` sees.
     """
 
-    steps: Count = 2000
+    steps: Count = 1800
     target: Part = 0.286
-    further: Count = 3000
+    further: Count = 2700
     further_rate: Positive = 8e-3
     further_warm_up: Whole = 50
     positions: Count = 40_000
