@@ -121,21 +121,21 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path, ki
             3, 1.0, 4, 10, clip=2.0, sum_over_time=True, keep_best=kind != "target", checkpoint_every=killed or 9
         )
         trainer = WordTrainer(model(), TEXT, TEXT[:90], settings, 5, tmp_path / folder, SPARSIFIERS[kind])
-        window = trainer._window
+        window = trainer.learn
 
-        def step() -> float:
+        def step() -> torch.Tensor:
             if trainer.step == killed > 0:
                 raise InterruptedError
             return window()
 
-        with patch.object(trainer, "_window", step), suppress(InterruptedError):
+        with patch.object(trainer, "learn", step), suppress(InterruptedError):
             trainer.train("test")
         return trainer
 
     whole = run("whole")
     run("parts", stop)
     again = run("parts")
-    assert again.step == whole.step == whole.whole > stop and again.losses == whole.losses
+    assert again.step == whole.step == whole.goal > stop and again.losses == whole.losses
     pairs = zip(whole.model.state_dict().values(), again.model.state_dict().values())
     assert all(torch.equal(a, b) for a, b in pairs)
 

@@ -18,10 +18,11 @@ from torch import nn
 from sparsernn.learn.shrink import Shrink
 from sparsernn_studies import checkpoint
 from sparsernn_studies.checkpoint import CheckpointError
+from sparsernn_studies.loop import Diverged
 from sparsernn_studies.models import CharacterLSTM
 from sparsernn_studies.signals import Stopped
 from sparsernn_studies.tasks.text import LanguageModelling, Streams
-from sparsernn_studies.train import Diverged, Training, train
+from sparsernn_studies.train import Training, train
 
 STEPS = 40
 SETTINGS = Training(steps=STEPS, warm_up=5, checkpoint_every=3)
@@ -238,7 +239,7 @@ def test_a_checkpoint_with_an_odd_field_is_named(tmp_path):
     file = tmp_path / "checkpoint.safetensors"
     run_training(tmp_path)
     kept = checkpoint.read(file)
-    for field in ("model", "optimizer", "schedule", "step", "history", "random", "settings"):
+    for field in ("model", "optimizer", "step", "history", "random", "settings"):
         for odd in (None, {"x": 1}, torch.ones(2)):
             checkpoint.write(file, {**kept, field: odd})
             with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors (does not fit|is of|lacks)"):

@@ -90,7 +90,7 @@ def test_cost_and_penalty_are_clipped_together(tmp_path):
     net = model().double()
     trainer = WordTrainer(net, TEXT, None, settings, 0, tmp_path, sparsify)
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    trainer._window()
+    trainer.learn()
     moved = {name: p.detach() - before[name] for name, p in net.named_parameters()}
 
     other = model().double()
@@ -135,21 +135,21 @@ def test_a_sparse_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path, k
             3, 1.0, 4, 10, hold=1, decay=0.5, clip=2.0, sum_over_time=True, checkpoint_every=killed or 9
         )
         trainer = WordTrainer(model(keep=0.7), TEXT, TEXT[:90], settings, 5, tmp_path / folder, SPARSIFIERS[kind])
-        window = trainer._window
+        window = trainer.learn
 
-        def step() -> float:
+        def step() -> torch.Tensor:
             if trainer.step == killed > 0:
                 raise InterruptedError
             return window()
 
-        with patch.object(trainer, "_window", step), suppress(InterruptedError):
+        with patch.object(trainer, "learn", step), suppress(InterruptedError):
             trainer.train("test")
         return trainer
 
     whole = run("whole")
     run("parts", stop)
     again = run("parts")
-    assert again.step == whole.step == whole.whole > stop
+    assert again.step == whole.step == whole.goal > stop
     assert again.losses == whole.losses and again.kept == whole.kept and len(whole.losses) == 3
     pairs = zip(whole.model.state_dict().values(), again.model.state_dict().values())
     assert all(torch.equal(a, b) for a, b in pairs)

@@ -113,7 +113,7 @@ def test_averaging_begins_when_the_validation_no_longer_falls_and_is_the_mean_of
     trainer = WordTrainer(model(), TEXT, None, settings, 0, tmp_path / "mean")
     course = []
     while trainer.place < len(trainer.x_NB):
-        trainer._window()
+        trainer.learn()
         course.append(trainer.model.bias.detach().clone())
     with trainer.averaged_weights():
         assert torch.allclose(

@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from sparsernn.cli import main
+from sparsernn_studies.loop import History
 from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.results import sizes
 from sparsernn_studies.study import Judge, Row, Study
-from sparsernn_studies.train import History, Training
+from sparsernn_studies.train import Training
 
 PAUSE = float(os.environ.get("TINY_PAUSE", "0"))
 

@@ -22,12 +22,13 @@ from sparsernn.timing import benchmark
 
 from . import checkpoint
 from .claims import Claim, Measured, Verdict, judged, lines, table
+from .loop import History
 from .results import Result, as_rows
 from .rows import Judge, Loaded, Row
 from .runs import Run, RunError
 from .settings import SettingsError
 from .tables import Column, rich_table
-from .train import History, Objective, Training, train
+from .train import Objective, Training, train
 
 S = TypeVar("S")
 R = TypeVar("R", bound=Row)
@@ -285,7 +286,9 @@ class Study(Generic[S, R]):
         """The course of the training `name`, where it has left a checkpoint."""
         file = self.run.folder / name / "checkpoint.safetensors"
         found = checkpoint.read(file).get("history") if file.is_file() else None
-        return found and {"step": found["step"], "loss": found["loss"], "kept": found["density"], "rate": found["rate"]}
+        if not found or not found["step"]:
+            return None
+        return {"step": found["step"], "loss": found["loss"], "kept": found["density"], "rate": found["rate"]}
 
 
 def _measured(rows: Mapping[str, Result]) -> dict[str, Mapping[str, Any]]:

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +16,11 @@ from sparsernn.learn.sparsifier import Sparsifier
 
 from . import checkpoint
 from .highway_model import HighwayModel
-from .progress import TrainingProgress
+from .loop import Loop
 from .regularisation import activation_penalty, window_length
 from .settings import settings
-from .signals import Stopped, StopSignals
-from .tasks.text import bits_per_symbol
-from .train import Diverged
-from .word_model import StackedLSTM, State, WordModel
+from .tasks.text import bits_per_symbol, cut
+from .word_model import StackedLSTM, WordModel
 
 log = logging.getLogger("sparsernn")
 
@@ -79,13 +76,19 @@ class WordTraining:
         return self.learning_rate * self.decay ** max(0, (epoch + self.decay_every - self.hold) // self.decay_every)
 
 
-class WordTrainer:
+_COURSE = ("epoch", "place", "averaging", "losses", "kept", "total", "count", "train_perplexity", "held", "settled")
+
+
+class WordTrainer(Loop):
     """One training of `model` on `train_N`, watched on `valid_N`; `folder` receives the checkpoint it resumes from.
 
     `sparsify` makes the sparsifier from the model and the number of steps that the training will make. It is attached
     to the optimizer, and its penalty is part of the loss, so that both gradients are clipped together (Wen et al.,
     arXiv 1709.05027).
     """
+
+    fields = (*Loop.fields, *_COURSE)
+    free = (*Loop.free, "steps", "epochs")  # without a sparsifier
 
     def __init__(
         self,
@@ -97,61 +100,41 @@ class WordTrainer:
         folder: Path,
         sparsify: Callable[[nn.Module, int], Sparsifier] | None = None,
     ) -> None:
-        self.settings, self.seed = settings, seed
-        self.device = torch.device("cuda" if settings.device == "any" and torch.cuda.is_available() else "cpu")
-        self.model = model.to(self.device)
         length = (len(train_N) - 1) // settings.batch
         if length < 5:
             raise ValueError(f"A text of {len(train_N)} words is too short for {settings.batch} streams.")
-        self.x_NB = train_N[: length * settings.batch].view(settings.batch, length).t().contiguous()
-        self.y_NB = train_N[1 : length * settings.batch + 1].view(settings.batch, length).t().contiguous()
-        self.valid_N = valid_N
-        self.file, self.best = folder / "checkpoint.safetensors", folder / "best.safetensors"
-        self.epoch, self.place, self.step, self.averaging = 0, 0, 0, settings.averaged
-        self.state: State = model.zero_state(settings.batch)
-        self.losses: list[float] = []  # validation loss in bits of each epoch
-        self.kept: list[float] = []  # density after each epoch, if there is a sparsifier
-        self.total, self.count = 0.0, 0  # of the running epoch, nats and words
-        self.train_perplexity: list[float] = []
-        self.held, self.settled = 0, 0  # weights that masks held at zero after the last epoch; since which epoch
-        self.optimizer = self._optimizer()
         if sparsify is not None and settings.patience:
             raise ValueError("patience changes the optimizer in midway, which a sparsifier cannot follow; set it to 0.")
-        self.sparsifier = None if sparsify is None else sparsify(self.model, self.whole).attach(self.optimizer)
-        if self.file.is_file():
-            self._resume()
-        else:
+        self.x_NB = train_N[: length * settings.batch].view(settings.batch, length).t().contiguous()
+        self.y_NB = train_N[1 : length * settings.batch + 1].view(settings.batch, length).t().contiguous()
+        self.valid_N, self.best = valid_N, folder / "best.safetensors"
+        self.epoch, self.place, self.averaging = 0, 0, settings.averaged
+        self.losses: list[float] = []  # validation loss in bits of each epoch
+        self.kept: list[float] = []  # density after each epoch, if there is a sparsifier
+        self.total, self.count, self.read = 0.0, 0, 0  # nats and words of the running epoch, words of the last window
+        self.train_perplexity: list[float] = []
+        self.held, self.settled = 0, 0  # weights that masks held at zero after the last epoch; since which epoch
+        self.sparse = sparsify is not None
+        learner = None if sparsify is None else lambda model: sparsify(model, self.goal)
+        super().__init__(model, None, settings, seed=seed, sparsify=learner, folder=folder)
+        if self.saved is None:
             self.best.unlink(missing_ok=True)
-            torch.manual_seed(seed)
 
     @property
-    def whole(self) -> int:
+    def goal(self) -> int:
         """Steps that the training will make; an estimate where windows vary and `steps` sets no end."""
         s = self.settings
         all_epochs = s.epochs * -(-len(self.x_NB) // s.bptt)
         return min(s.steps, all_epochs) if s.steps and not s.vary else s.steps or all_epochs
 
-    def train(self, name: str) -> None:
-        """Go on to the end. Raises Stopped after SIGTERM or Ctrl-C, with a good checkpoint; Diverged where the loss is
-        not finite."""
+    @property
+    def ended(self) -> bool:
         s = self.settings
-        goal = self.whole
-        with TrainingProgress(name, goal, self.step) as progress, StopSignals() as stop:
-            while self.epoch < s.epochs and not (s.steps and self.step >= s.steps):
-                loss = self._window()
-                if progress.due(self.step):
-                    density = None if self.sparsifier is None else self.sparsifier.density()
-                    progress.show(min(self.step, goal), loss, s.rate(self.epoch), density)
-                if self.place >= len(self.x_NB):
-                    self._end_of_epoch()
-                if stop.signal or self.step % s.checkpoint_every == 0:
-                    self._save()
-                if stop.signal:
-                    raise Stopped(stop.signal, name, self.step, self.file)
-        self._save()
-        if self.sparsifier is not None:
-            self.sparsifier.finish()
-        if self.best.is_file() and self.epoch >= s.epochs and self._held() == self.held:
+        return self.epoch >= s.epochs or 0 < s.steps <= self.step
+
+    def train(self, name: str) -> None:
+        super().train(name)
+        if self.best.is_file() and self.epoch >= self.settings.epochs and self._held() == self.held:
             self.model.load_state_dict(checkpoint.read(self.best)["model"])
 
     @contextmanager
@@ -171,32 +154,36 @@ class WordTrainer:
                 for p, value in kept.items():
                     p.copy_(value)
 
-    def _window(self) -> float:
+    def new_optimizer(self) -> torch.optim.Optimizer:
+        s, parameters = self.settings, self.model.parameters()
+        if self.averaging:
+            return torch.optim.ASGD(parameters, s.learning_rate, lambd=0.0, t0=0.0, weight_decay=s.weight_decay)
+        return torch.optim.SGD(parameters, s.learning_rate, momentum=s.momentum, weight_decay=s.weight_decay)
+
+    def rate(self, first: float) -> float:
+        s = self.settings
+        return s.rate(self.epoch) * (self.read // s.batch / s.bptt if s.vary else 1.0)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
         s = self.settings
         wanted = window_length(s.bptt, self.step, self.seed) if s.vary else s.bptt
-        end = min(self.place + wanted, len(self.x_NB))
-        x_TB, y_TB = (part[self.place : end].to(self.device) for part in (self.x_NB, self.y_NB))
-        self.model.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = s.rate(self.epoch) * (len(x_TB) / s.bptt if s.vary else 1.0)
-        dropped, raw, state = self.model.run(x_TB, self.state)
+        begin, self.place = self.place, min(self.place + wanted, len(self.x_NB))
+        x_TB, y_TB = (part[begin : self.place].to(self.device) for part in (self.x_NB, self.y_NB))
+        state = self.model.zero_state(s.batch) if self.state is None else self.state
+        dropped, raw, state = self.model.run(x_TB, state)
         nats = self.model.nats(dropped, y_TB, torch.bfloat16 if s.precision == "bfloat16" else None)
         objective = nats * len(x_TB) if s.sum_over_time else nats
         if s.alpha or s.beta:
             objective = objective + activation_penalty(dropped, raw, s.alpha, s.beta)
         if self.sparsifier is not None:
             objective = objective + self.sparsifier.penalty()
-        self.optimizer.zero_grad()
-        objective.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
-        self.optimizer.step()
-        loss = float(nats.detach())
-        if not math.isfinite(loss):
-            raise Diverged(f"The loss is {loss} at step {self.step + 1}; lower the learning rate.")
-        self.state = tuple(tuple(part.detach() for part in layer) for layer in state)
-        self.total, self.count = self.total + loss * y_TB.numel(), self.count + y_TB.numel()
-        self.place, self.step = end, self.step + 1
-        return loss
+        self.state, self.read = cut(state), y_TB.numel()
+        return objective, nats
+
+    def after(self, loss: Tensor) -> None:
+        self.total, self.count = self.total + float(loss) * self.read, self.count + self.read
+        if self.place >= len(self.x_NB):
+            self._end_of_epoch()
 
     def _end_of_epoch(self) -> None:
         s = self.settings
@@ -206,91 +193,35 @@ class WordTrainer:
                 bits = bits_per_symbol(self.model, self.valid_N, streams=10, window=s.bptt)
             if s.patience and not self.averaging and len(self.losses) > s.patience:
                 self.averaging = bits > min(self.losses[: -s.patience])
-                self.optimizer = self._optimizer() if self.averaging else self.optimizer
+                self.optimizer = self.new_optimizer() if self.averaging else self.optimizer
             self.losses.append(bits)
             if (held := self._held()) != self.held:  # what was best before has weights that are gone by now
                 self.held, self.settled = held, len(self.losses) - 1
                 self.best.unlink(missing_ok=True)
             if s.keep_best and bits == min(self.losses[self.settled :]):
-                self.file.parent.mkdir(parents=True, exist_ok=True)
+                self.best.parent.mkdir(parents=True, exist_ok=True)
                 checkpoint.write(self.best, {"model": self.model.state_dict()})
             log.info("epoch %d: valid perplexity %.2f", self.epoch + 1, 2**bits)
         if self.sparsifier is not None:
             self.kept.append(self.sparsifier.density())
-        self.epoch, self.place, self.total, self.count = self.epoch + 1, 0, 0.0, 0
-        self.state = self.model.zero_state(s.batch)
+        self.epoch, self.place, self.total, self.count, self.state = self.epoch + 1, 0, 0.0, 0, None
 
     def _held(self) -> int:
         """How many weights the sparsifier's masks hold at zero."""
         masks = {} if self.sparsifier is None else self.sparsifier.state_dict()["masks"]
         return sum(int((~mask).sum()) for mask in masks.values())
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        s = self.settings
-        if self.averaging:
-            return torch.optim.ASGD(
-                self.model.parameters(), s.learning_rate, lambd=0.0, t0=0.0, weight_decay=s.weight_decay
-            )
-        return torch.optim.SGD(
-            self.model.parameters(), s.learning_rate, momentum=s.momentum, weight_decay=s.weight_decay
-        )
-
-    def _settings(self) -> dict[str, Any]:
-        kept = {k: v for k, v in {"seed": self.seed, **asdict(self.settings)}.items() if k not in _FREE}
+    def agreed(self) -> dict[str, Any]:
         # The course of a sparsifier was laid for so many steps.
-        return kept if self.sparsifier is None else {**kept, "steps": self.whole}
+        return super().agreed() | ({"steps": self.goal} if self.sparse else {})
 
-    def _save(self) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.write(
-            self.file,
-            {
-                "settings": self._settings(),
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "sparsifier": None if self.sparsifier is None else self.sparsifier.state_dict(),
-                "random": checkpoint.random_state(),
-                "state": self.state,
-                **{name: getattr(self, name) for name in _COURSE},
-            },
-        )
+    def remember(self) -> dict[str, Any]:
+        return super().remember() | {name: getattr(self, name) for name in _COURSE}
 
-    def _resume(self) -> None:
-        with checkpoint.resuming(self.file):
-            self._take_over()
-
-    def _take_over(self) -> None:
-        kept: Mapping[str, Any] = checkpoint.read(self.file)
-        mine = self._settings()
-        for key in mine:
-            if kept.get("settings", {}).get(key) != mine[key]:
-                raise checkpoint.CheckpointError(
-                    f"{self.file} is of a training with {key} = {kept.get('settings', {}).get(key)!r}, this one has "
-                    f"{mine[key]!r}.\nUse the same settings to resume, or another folder to begin anew."
-                )
-        self.model.load_state_dict(kept["model"])
+    def recall(self, kept: Mapping[str, Any]) -> None:
+        begun = self.averaging
         for name in _COURSE:
             setattr(self, name, kept[name])
-        if self.averaging:  # another optimizer than at the start
-            self.optimizer = self._optimizer()
-        self.optimizer.load_state_dict(kept["optimizer"])
-        if self.sparsifier is not None:
-            self.sparsifier.load_state_dict(kept["sparsifier"])
-        self.state = tuple(tuple(part.to(self.device) for part in layer) for layer in kept["state"])
-        checkpoint.set_random_state(kept["random"])
-
-
-_COURSE = (
-    "epoch",
-    "place",
-    "step",
-    "averaging",
-    "losses",
-    "kept",
-    "total",
-    "count",
-    "train_perplexity",
-    "held",
-    "settled",
-)
-_FREE = ("steps", "epochs", "checkpoint_every", "device")  # what a resumed training may change, without a sparsifier
+        if self.averaging != begun:  # another optimizer than at the start
+            self.optimizer = self.new_optimizer()
+        super().recall(kept)

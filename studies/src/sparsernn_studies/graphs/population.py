@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import networkx as nx
 import torch
 from torch import Tensor, nn
 
-from sparsernn.learn.sparsifier import Sparsifier
 from sparsernn.nn.graph import GraphGRU, GraphLSTM, GraphRNN
 from sparsernn.nn.layering import directed
+
+from ..loop import Loop, Sparsify
+from ..train import Objective, Training
 
 GraphCell = Literal["tanh", "relu", "lstm", "gru"]
 CELLS: dict[str, tuple[type[Any], dict[str, str]]] = {
@@ -119,40 +122,49 @@ def clip_each(model: GraphClassifier, rows: dict[str, Tensor], most: float) -> N
         gradient.mul_(scale[owners].reshape(-1, *[1] * (gradient.dim() - 1)).to(gradient.dtype))
 
 
+class Population(Loop):
+    """All nets of a classifier at once: Adam, linear warm-up, cosine to zero; the loss is the sum of the nets' means.
+
+    A net that diverges is no reason to stop: the others learn as if it were not there.
+    """
+
+    quiet = True
+
+    def rate(self, first: float) -> float:
+        share = min(1.0, (self.step + 1) / self.settings.warm_up)
+        return first * (share * 0.5 * (1 + math.cos(math.pi * self.step / self.goal)))
+
+    def new_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.model.parameters(), self.settings.learning_rate, fused=True)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        x_TB, lengths_B, classes_B = self.objective.batch(self.step)
+        count = self.model.count
+        logits_BKC = self.model(x_TB, lengths_B).reshape(len(classes_B), count, 2)
+        loss = nn.functional.cross_entropy(logits_BKC.transpose(1, 2), classes_B[:, None].expand(-1, count))
+        return loss * count, loss.nan_to_num()
+
+    @cached_property
+    def rows(self) -> dict[str, Tensor]:
+        return self.model.rows()
+
+    def clip(self) -> None:
+        clip_each(self.model, self.rows, self.settings.clip)
+
+
 def fit(
     model: GraphClassifier,
-    objective: Any,
+    objective: Objective,
     steps: int,
     learning_rate: float,
     *,
     clip: float = 5.0,
     warm_up: int = 10,
-    sparsify: Callable[[nn.Module], Sparsifier] | None = None,
+    sparsify: Sparsify | None = None,
 ) -> None:
-    """Train all nets of `model`: Adam, linear warm-up, cosine to zero; the loss is the sum of the nets' means.
-
-    `sparsify` makes a sparsifier, which is attached for the whole training.
-    """
-    rows = model.rows()
-    optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
-
-    def rate(step: int) -> float:
-        return min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    sparsifier = None if sparsify is None else sparsify(model).attach(optimizer)
-    model.train()
-    for step in range(steps):
-        x_TB, lengths_B, classes_B = objective.batch(step)
-        logits_BKC = model(x_TB, lengths_B).reshape(len(classes_B), model.count, 2)
-        loss = nn.functional.cross_entropy(logits_BKC.transpose(1, 2), classes_B[:, None].expand(-1, model.count))
-        optimizer.zero_grad()
-        (loss * model.count).backward()
-        clip_each(model, rows, clip)
-        optimizer.step()
-        schedule.step()
-    if sparsifier is not None:
-        sparsifier.finish()
+    """Train all nets of `model`, which is then in eval mode; `sparsify` makes a sparsifier for the whole training."""
+    settings = Training(steps, learning_rate, warm_up, clip=clip)
+    Population(model, objective, settings, sparsify=sparsify).train("population")
     model.eval()
 
 

@@ -20,12 +20,12 @@ from sparsernn.analysis.charts import QUALITY
 from sparsernn.files import write_atomically
 
 from ..errors import StudyError
+from ..loop import Diverged
 from ..recipes import find
 from ..results import Result, collect
 from ..runs import Run
 from ..settings import with_changes
 from ..study import Judge
-from ..train import Diverged
 
 Show = Callable[[Mapping[str, Any]], None]  # is given the figures of a training, ten times in its course
 OWN_FAULT = (Diverged, ValueError)  # a trial that ends so would end so again
