@@ -32,8 +32,11 @@ def built(source: Path, out: Path) -> dict[str, str]:
     """Name -> sha256 of what is built of a copy."""
     when = subprocess.run(["git", "log", "-1", "--format=%ct"], cwd=TOP, check=True, capture_output=True, text=True)
     environment = os.environ | {"SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH") or when.stdout.strip()}
+    subprocess.run([sys.executable, str(TOP / "tools" / "lower_kernels.py"), str(source / "src")], check=True)
     for project in (source, source / "studies"):
-        command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(project)]
+        # The wheel is made of the folder, not of the source archive, which holds sources alone.
+        command = [sys.executable, "-m", "build", "--no-isolation", "--sdist", "--wheel"]
+        command += ["--outdir", str(out), str(project)]
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.iterdir())}
 

@@ -17,12 +17,13 @@ import os
 import sys
 import threading
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import llvmlite.binding as llvm
 
 from ..structure import cells
-from . import kept
+from . import kept, lowered
 from .processor import processor
 
 _MEMORY: dict[str, Any] = {"memset": ctypes.memset, "memmove": ctypes.memmove, "memcpy": ctypes.memmove}
@@ -85,18 +86,48 @@ def _symbol(name: str) -> str:
     return f"sparsernn.{name}"
 
 
+def _kernel(name: str) -> Any:
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
+
+
 def _compile(name: str) -> bytes:
     """Object code of a kernel."""
+    text = lowered.read(name, _SOURCES) if _SOURCES else None
+    return _machine().emit_object(_by_numba(name) if text is None else llvm.parse_assembly(text))
+
+
+def _by_numba(name: str) -> Any:
+    """LLVM's code of a kernel, optimised."""
     from numba import types
     from numba.core.ccallback import CFunc
 
-    module, _, attribute = name.rpartition(".")
-    kernel = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
+    kernel = _kernel(name)
     count = kernel.__code__.co_argcount
     signature = ((types.int64,) * count, types.void)
     compiled = CFunc(kernel, signature, {}, {"nopython": True, "error_model": "numpy", "boundscheck": False})
     compiled.compile()
-    return _machine().emit_object(_alone(compiled.inspect_llvm(), compiled.native_name, _symbol(name)))
+    return _alone(compiled.inspect_llvm(), compiled.native_name, _symbol(name))
+
+
+def lower(folder: Path) -> Path:
+    """Write LLVM's code of every kernel of this kind of processor into an archive in `folder` (lowered.py)."""
+    if _SOURCES is None:
+        raise RuntimeError("Kernels are lowered where their sources are files.")
+    return lowered.write(folder, {name: str(_by_numba(name)) for name in _every()}, _SOURCES)
+
+
+def _every() -> list[str]:
+    """The names of all kernels: the plain functions of int64 arguments in modules of kernels."""
+    here = Path(__file__).parent
+    modules = ["bitmask", "cells", "chain", "products", "sequence", "sparse", "whole"]
+    modules += [f"kernels.{file.stem}" for file in sorted((here / "kernels").glob("[!_]*.py"))]
+    found = []
+    for module in modules:
+        content = vars(importlib.import_module(f"{__package__}.{module}"))
+        own = [k for k, v in content.items() if isinstance(v, FunctionType) and v.__module__.endswith(f".{module}")]
+        found += [f"{module}.{name}" for name in own if not name.startswith("_")]
+    return found
 
 
 def _alone(code: str, entry: str, symbol: str) -> Any:
