@@ -26,7 +26,10 @@ from sparsernn.structure.grids import integers
 
 RUN = """
 import sys, torch
+from pathlib import Path
+from sparsernn.runtime import lowered
 from sparsernn.runtime.compiled import function
+lowered.FOLDER = Path("none")  # as in a checkout
 x, y = torch.tensor([3, 1, 2]), torch.zeros(3, dtype=torch.int64)
 stop = torch.zeros(1, dtype=torch.int64)
 fields = torch.tensor([x.data_ptr(), y.data_ptr(), 3, 4, stop.data_ptr()])

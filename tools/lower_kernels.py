@@ -14,7 +14,6 @@ from pathlib import Path
 KINDS = {
     "haswell": "sse sse2 sse3 ssse3 sse4.1 sse4.2 avx avx2 fma bmi bmi2 f16c popcnt lzcnt movbe",
     "skylake-avx512": "avx512f avx512bw avx512vl avx512dq avx512cd",
-    "cascadelake": "avx512vnni",
 }
 
 

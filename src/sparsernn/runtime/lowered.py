@@ -22,9 +22,8 @@ _HEAD = "head.json"
 
 def archive(folder: Path | None = None) -> Path:
     """The archive for this system and this kind of processor."""
-    here = processor()
-    kinds = [name for name in ("vnni", "permute", "expand") if getattr(here, name)]
-    return (folder or FOLDER) / ("-".join([llvm.get_process_triple(), str(here.width), *kinds]) + ".zip")
+    kind = f"{processor().width}{'-permute' if processor().permute else ''}"  # all that kernels depend on
+    return (folder or FOLDER) / f"{llvm.get_process_triple()}-{kind}.zip"
 
 
 def read(name: str, sources: str) -> str | None:
@@ -42,8 +41,9 @@ def write(folder: Path, code: Mapping[str, str], sources: str) -> Path:
     """The archive of these kernels; the same bytes for the same kernels."""
     folder.mkdir(parents=True, exist_ok=True)
     path = archive(folder)
+    entries = {_HEAD: json.dumps(_head(sources)), **{f"{name}.ll": code[name] for name in sorted(code)}}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
-        for name, text in {_HEAD: json.dumps(_head(sources)), **{f"{k}.ll": v for k, v in sorted(code.items())}}.items():
+        for name, text in entries.items():
             file.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)  # of 1980, as the format has it
     return path
 
