@@ -17,7 +17,7 @@ from typing import Any
 from .extras import require
 
 USAGE, FAILED = 2, 1
-OF_STUDIES = ("list", "run", "sweep", "inspect", "export-c", "bench", "report", "listen", "answer")
+OF_STUDIES = ("list", "run", "sweep", "inspect", "export-c", "bench", "report", "listen", "answer", "gallery")
 
 
 def tune_kernels() -> None:

@@ -191,6 +191,26 @@ def answer_run(run: str, /, context: Path, question: str) -> None:
     recipe(opened).answer(context, question)
 
 
+def make_gallery(name: str, /, data: Path | None = None, results: Path = Path("results")) -> None:
+    """Make a model that ships trained in a package smaller; show its table, write RESULTS/gallery/MODEL.json.
+
+    Args:
+        name: of the package, one of those on the page "Models that ship trained"; it has to be installed.
+        data: folder with data sets; SPARSERNN_DATA otherwise.
+        results: folder of results.
+    """
+    from importlib import import_module
+
+    from .data import data_folder
+    from .gallery.frame import show
+    from .gallery.packages import NAMES
+
+    if name not in NAMES:
+        raise SettingsError(f"There is no {name[:40]} in the gallery; name one of {', '.join(NAMES)}.")
+    made = import_module(f"{__package__}.gallery.{NAMES[name]}")
+    show(name, made.subjects(data_folder(data)), results / "gallery")
+
+
 def _open(name: str) -> tuple[Any, Run]:
     from .opened import open_run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,23 +78,23 @@ def nets() -> tuple[Net, Waves]:
 def subjects(folder: Path | None) -> list[Subject]:
     talk, (one, two) = Talk(folder), nets()
 
-    def frames(seconds: float, seed: int, test: bool = False) -> tuple[Tensor, Tensor]:
-        """Magnitudes (1, T, 257) of blocks of sound, and what the first net leaves of the blocks (1, T, 512)."""
-        blocks = torch.from_numpy(talk.made(seconds, seed, test)).unfold(0, BLOCK, SHIFT)
-        spectra = torch.fft.rfft(blocks)
+    def frames(seconds: float, count: int, part: str = "training") -> list[Tensor]:
+        """Magnitudes (count, T, 257) of blocks of sound, and what the first net leaves of them (count, T, 512)."""
+        sound = torch.stack([torch.from_numpy(talk.made(seconds, n, part)) for n in range(count)])
+        spectra = torch.fft.rfft(sound.unfold(1, BLOCK, SHIFT))
         with torch.no_grad():
-            return spectra.abs()[None], torch.fft.irfft(spectra * one(spectra.abs()[None])[0])[None]
+            return [spectra.abs(), torch.fft.irfft(spectra * one(spectra.abs()))]
 
-    made = [torch.cat(each) for each in zip(*(frames(4, n) for n in range(120)))]
-    tests = [torch.cat(each) for each in zip(*(frames(10, n, True) for n in range(10)))]
-    return [subject(n, net, x, t, talk.data) for n, net, x, t in zip((1, 2), (one, two), made, tests)]
+    given = zip(frames(4, 120), frames(10, 10, "validation"), frames(10, 10, "test"))
+    return [subject(n, net, *each, talk.data) for n, (net, each) in enumerate(zip((one, two), given), 1)]
 
 
-def subject(number: int, net: Net, made: Tensor, test: Tensor, data: str) -> Subject:
+def subject(number: int, net: Net, made: Tensor, validation: Tensor, test: Tensor, data: str) -> Subject:
     file = f"{FOLDER}model_{number}.onnx"
     run, random = session(installed(PACKAGE, file)), torch.Generator().manual_seed(0)
     names, zero = [given.name for given in run.get_inputs()], np.zeros((1, 2, UNITS, 2), np.float32)
     training = [made[torch.randperm(len(made), generator=random)[:8]][:, :250] for _ in range(80)]
+    whole = functools.cache(net)
 
     def their(x: Tensor, state: Any) -> Any:
         return run.run(None, dict(zip(names, (x[None].numpy(), state))))
@@ -105,15 +106,15 @@ def subject(number: int, net: Net, made: Tensor, test: Tensor, data: str) -> Sub
             most = max(most, float(np.abs(theirs[0, 0] - y.numpy()).max()) / max(1, float(y.abs().max())))
         return most
 
-    def judge(model: Any) -> dict[str, float]:
-        whole, ours = (m(test) * (test if number == 1 else 1) for m in (net, model))
-        return {"SNR, dB": min(120.0, 10 * float(torch.log10(whole.square().sum() / (ours - whole).square().sum())))}
+    def judge(model: Any, x: Tensor) -> dict[str, float]:
+        theirs, ours = (m(x) * (x if number == 1 else 1) for m in (whole, model))
+        return {"SNR, dB": min(120.0, 10 * float(torch.log10(theirs.square().sum() / (ours - theirs).square().sum())))}
 
     numbers = 4 * sum(p.numel() for p in net.parameters()) - 4096 * (number == 2)  # the second file has one bias a gate
     own: dict[str, Callable[[], Any]] = {"its own: onnxruntime": lambda: their(test[0, 20:21], zero)}
     return Subject(
         f"DTLN-{number}", PACKAGE, file, "MIT", numbers, net, difference, list(made[:20].split(1)),
-        training, judge, Bar("SNR, dB", 25.0), {"example": test[:1, :8], "time": 1}, test[0, 20:21],
-        lambda model: [torch.zeros(2, 1, UNITS)] * 2, own, data, NOTE,
-        steps=80, shares={"unit": (0.7,), "weight": (0.5, 0.35)}, hidden={"lstm": "lstm.l1"},
+        training, judge, validation, test, Bar("SNR, dB", 25.0),
+        {"example": test[:1, :8], "time": 1}, test[0, 20:], lambda model: [torch.zeros(2, 1, UNITS)] * 2,
+        own, data, NOTE, steps=80 * number, shares={"unit": (0.7,), "weight": (0.46, 0.35)}, hidden={"lstm": "lstm.l1"},
     )  # fmt: skip

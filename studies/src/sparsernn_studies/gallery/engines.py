@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,23 +13,15 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import sparsernn as srn
+from sparsernn.runtime.precision import Wanted
 from sparsernn.timing import benchmark
 
+from .in_c import LOOP, compared, in_c
 from .packages import session
+from .precision import online
 from .subject import Subject
 
 Call = Callable[[], Any]
-LOOP = 20  # steps of one call into C, which takes as long from Python as some steps do
-FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
-MANY = """
-#include "net.h"
-void many(net_state *s, const void *x, void *y, int steps);
-void many(net_state *s, const void *x, void *y, int steps)
-{
-    for (int t = 0; t < steps; ++t)
-        net_step(s, x, y);
-}
-"""
 
 
 class Step(nn.Module):
@@ -45,21 +35,34 @@ class Step(nn.Module):
         return self.model.step(x, *states)  # type: ignore[operator]
 
 
-def steps(subject: Subject, nets: Mapping[str, nn.Module], folder: Path) -> dict[str, tuple[Call, int]]:
-    """What is timed, by name, with the steps that one call takes. nets: the small nets, by precision."""
+def steps(
+    subject: Subject, nets: Mapping[str, tuple[nn.Module, Wanted]], folder: Path
+) -> tuple[dict[str, tuple[Call, int]], dict[str, Any]]:
+    """What is timed, by name, with the steps that one call takes; and what is said of the C of each form.
+
+    nets: the small nets and their precisions, by form.
+    """
     found: dict[str, tuple[Call, int]] = {name: (call, 1) for name, call in subject.rivals.items()}
-    whole, nets = subject.online(subject.model), {form: subject.online(net) for form, net in nets.items()}
-    ours = {"ours, whole": whole, "ours": nets["float32"], "ours, int8": nets["int8"]}
-    for name, net in ours.items():
-        stream = srn.accelerate(net, "int8" if "int8" in name else "float32").stream(1, **subject.stream)
-        found[name] = (lambda stream=stream: stream.step(subject.frame)), 1
-    for name, net in (("onnxruntime, whole", whole), ("onnxruntime, small", nets["float32"])):
+    parts = {form: subject.online(net) for form, (net, _) in nets.items()}
+    wanted: dict[str, Wanted] = {form: online(net, parts[form], precision) for form, (net, precision) in nets.items()}
+    whole = subject.online(subject.model)
+    found["ours, whole"] = _stepping(subject, srn.accelerate(whole).stream(1, **subject.stream)), 1
+    streams = {form: srn.accelerate(part, wanted[form]).stream(1, **subject.stream) for form, part in parts.items()}
+    for form, stream in streams.items():
+        found["ours" if form == "float32" else f"ours, {form}"] = _stepping(subject, stream), 1
+    for name, net in (("onnxruntime, whole", whole), ("onnxruntime, small", parts["float32"])):
         if call := in_onnxruntime(subject, net):
             found[name] = call, 1
-    for form, net in nets.items():
-        if call := in_c(subject, net, form, folder / form):
-            found["C" if form == "float32" else f"C, {form}"] = call, LOOP
-    return found
+    said = {}
+    for form, part in parts.items():
+        if code := in_c(subject, part, wanted[form], folder / form):
+            said[form] = compared(subject, code, streams[form])
+            found["C" if form == "float32" else f"C, {form}"] = code.looped(subject.frame), LOOP
+    return found, said
+
+
+def _stepping(subject: Subject, stream: Any) -> Call:
+    return lambda: stream.step(subject.frame)
 
 
 def timed(calls: Mapping[str, tuple[Call, int]], rounds: int) -> dict[str, float]:
@@ -96,22 +99,3 @@ def in_onnxruntime(subject: Subject, net: nn.Module) -> Call | None:
         return y
 
     return call
-
-
-def in_c(subject: Subject, net: nn.Module, form: str, folder: Path) -> Call | None:
-    """`LOOP` steps of the C file that `net` becomes, once its vectors agree; None without a compiler."""
-    report = srn.export_c(net, folder, "net", precision=form, **subject.stream)
-    (folder / "many.c").write_text(MANY)
-    sources = [str(folder / name) for name in ("net.c", "net_test.c", "many.c")]
-    try:
-        subprocess.run(["cc", *FLAGS, "-o", str(folder / "net.so"), *sources], check=True)
-    except FileNotFoundError:
-        return None
-    code = ctypes.CDLL(str(folder / "net.so"))
-    if wrong := code.net_test():
-        raise RuntimeError(f"{subject.name}: step {wrong} of the C file differs from its reference.")
-    state = (ctypes.c_char * report["ram"]["state"])()
-    x = subject.frame.to(torch.float32 if subject.frame.is_floating_point() else torch.int32).flatten().contiguous()
-    y = torch.zeros(report["outputs"][0]["shape"])
-    code.net_reset(state)
-    return lambda: (code.many(state, ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(y.data_ptr()), LOOP), x)[:0]

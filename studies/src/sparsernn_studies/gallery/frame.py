@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 import sparsernn as srn
 from sparsernn.files import write_atomically
+from sparsernn.runtime.precision import Wanted
 
 from ..errors import StudyError
 from ..results import surroundings
 from .engines import steps, timed
+from .precision import in_int8, validated
 from .subject import Subject
+from .tuning import fine_tuned
 
 SAME = 1e-5  # from the package's own runtime
 FORMS = ("float32", "int8")
 Size = dict[str, Any]
+
+
+class Made(NamedTuple):
+    """What is said of a size, and its net and precision in each form."""
+
+    row: Size
+    nets: Mapping[str, tuple[nn.Module, Wanted]]
 
 
 class GalleryError(StudyError):
@@ -53,24 +63,27 @@ def result(subject: Subject, rounds: int = 15) -> dict[str, Any]:
         difference = subject.difference()
     if not difference <= SAME:
         raise GalleryError(f"{subject.name}: outputs are {difference:.1e} from the package's; at most {SAME:.0e}.")
+    original, bar = judged(subject, subject.model), subject.bar
     made = sizes(subject)
-    chosen = {form: smallest(subject, [row for row, _ in made], form) for form in FORMS}
-    nets = {form: made[chosen[form] or 0][1] for form in FORMS}
+    chosen = {form: smallest([each.row for each in made], form) for form in FORMS}
+    nets = {form: made[chosen[form] or 0].nets[form] for form in FORMS}
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
-        times = timed(steps(subject, nets, Path(folder)), rounds)
+        calls, in_c = steps(subject, nets, Path(folder))
+        times = timed(calls, rounds)
     content = {"name": subject.name, "package": f"{subject.package} {metadata.version(subject.package)}"}
     content |= {"file": subject.file, "licence": subject.licence, "data": subject.data, "note": subject.note}
-    bar = {"metric": subject.bar.metric, "bound": subject.bar.bound, "at_most": subject.bar.at_most}
-    found: dict[str, Any] = {**content, "difference": difference, "bar": bar, "bytes": subject.bytes}
-    found["original"] = judged(subject, subject.model)
-    found |= {"sizes": [row for row, _ in made], "chosen": chosen, "us": times, **surroundings()}
-    return found
+    said = {"metric": bar.metric, "bound": bar.at(original[bar.metric]), "at_most": bar.at_most}
+    found: dict[str, Any] = {**content, "difference": difference, "bar": said, "bytes": subject.bytes}
+    found |= {"original": original, "sizes": [each.row for each in made], "chosen": chosen, "c": in_c, "us": times}
+    return found | surroundings()
 
 
-def sizes(subject: Subject) -> list[tuple[Size, nn.Module]]:
+def sizes(subject: Subject) -> list[Made]:
     """The whole net and each smaller one: what it keeps, its metrics before and after fine-tuning, its bytes."""
     whole = subject.model.eval()
-    made = [({"level": None, "share": 1.0, "units": None, "folded": None, **figures(subject, whole)}, whole)]
+    with torch.no_grad():
+        original = float(subject.judge(whole, subject.validation)[subject.bar.metric])
+    made = [in_forms(subject, whole, {"level": None, "share": 1.0, "units": None, "folded": None}, original)]
     example = next(iter(subject.calibration))
     for level, shares in subject.shares.items():
         include = "recurrent" if level == "unit" else "all"
@@ -78,71 +91,38 @@ def sizes(subject: Subject) -> list[tuple[Size, nn.Module]]:
             small = srn.compact(folded.model, example) if level == "unit" else folded.model
             units = [int((~gone).sum()) for gone in folded.removed.values()] if level == "unit" else None
             row: Size = {"level": level, "share": folded.share, "units": units, "folded": judged(subject, small)}
-            tuned = fine_tuned(subject, small, folded.removed)
-            made.append((row | figures(subject, tuned), tuned))
+            made.append(in_forms(subject, fine_tuned(subject, small, folded.removed), row, original))
     return made
 
 
-def fine_tuned(subject: Subject, small: nn.Module, removed: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of `small` that learned from the whole net's outputs and, unit by unit, from its layers; or `small` itself
-    where that did not help on a tenth of the batches that is kept apart."""
-    training = list(subject.training)
-    apart = max(1, len(training) // 10)
-    if not subject.steps:
-        return small
-    tuned = copy.deepcopy(small).train()
-    part, master = subject.part(tuned), subject.part(subject.model)
-    for name, parameter in tuned.named_parameters():
-        if name in removed:  # a weight that went stays zero: Adam takes no step where there never was a gradient
-            parameter.register_hook(lambda slope, kept=~removed[name]: slope * kept)
-    optimizer = torch.optim.Adam(part.parameters(), lr=subject.rate)
-    falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / subject.steps)
-    optimizer.register_step_post_hook(lambda *_: falling.step())
-    hidden = {
-        path: ~removed[units] if units in removed else torch.arange(int(part.get_submodule(path).hidden_size))  # type: ignore[arg-type]
-        for path, units in subject.hidden.items()
-    }
-    srn.distill(
-        part, master, training[apart:], subject.steps, loss=subject.loss, hidden=hidden, optimizer=optimizer
-    )  # fmt: skip
-    before, after = (off(subject, model.eval(), training[:apart]) for model in (small, tuned))
-    return tuned if after < before else small
+def in_forms(subject: Subject, net: nn.Module, row: Size, original: float) -> Made:
+    """`net` in float32 and in int8: its metrics on the test, whether it holds the bar on validation, and its bytes.
 
-
-def off(subject: Subject, model: nn.Module, batches: Iterable[Any]) -> float:
-    """The loss of fine-tuning on batches, summed."""
-    part, master, total = subject.part(model), subject.part(subject.model), 0.0
-    compare: Any = subject.loss
-    with torch.no_grad():
-        for batch in batches:
-            given = batch if isinstance(batch, tuple) else (batch,)
-            ours, theirs = part(*given), master(*given)
-            lost: Any = compare(ours, theirs) if callable(compare) else srn.distillation_loss(ours, theirs, compare)
-            total += float(lost)
-    return total
+    original: the whole net's metric on validation.
+    """
+    good = partial(subject.bar.holds, original=original)
+    nets: dict[str, tuple[nn.Module, Wanted]] = {"float32": (net, "float32"), "int8": in_int8(subject, net, good)}
+    row = {**row, "parameters": sum(p.numel() for p in net.parameters()), "precision": nets["int8"][1]}
+    row["validation"] = {form: validated(subject, *each) for form, each in nets.items()}
+    row["good"] = {form: good(value) for form, value in row["validation"].items()}
+    with tempfile.TemporaryDirectory() as folder:
+        for form, each in nets.items():
+            fast, path = srn.accelerate(*each), Path(folder) / form
+            srn.save(fast, path)
+            row[form] = judged(subject, fast)
+            row[f"bytes_{form}"] = path.stat().st_size
+    return Made(row, nets)
 
 
 def judged(subject: Subject, model: Any) -> dict[str, float]:
+    """Metrics on the test."""
     with torch.no_grad():
-        return {name: float(value) for name, value in subject.judge(model).items()}
+        return {name: float(value) for name, value in subject.judge(model, subject.test).items()}
 
 
-def figures(subject: Subject, model: nn.Module) -> Size:
-    """Metrics and bytes of a file in float32 and in int8."""
-    found: Size = {"parameters": sum(p.numel() for p in model.parameters())}
-    with tempfile.TemporaryDirectory() as folder:
-        for form in FORMS:
-            fast: Any = srn.accelerate(model, form)  # type: ignore[arg-type]
-            path = Path(folder) / form
-            srn.save(fast, path)
-            found[form] = judged(subject, fast)
-            found[f"bytes_{form}"] = path.stat().st_size
-    return found
-
-
-def smallest(subject: Subject, rows: list[Size], form: str) -> int | None:
-    """The number of the smallest file that holds the bar, None if no size does."""
-    good = [n for n, row in enumerate(rows) if subject.bar.holds(row[form][subject.bar.metric])]
+def smallest(rows: Sequence[Size], form: str) -> int | None:
+    """The number of the smallest file that holds the bar on validation, None if no size does."""
+    good = [n for n, row in enumerate(rows) if row["good"][form]]
     return min(good, key=lambda n: rows[n][f"bytes_{form}"], default=None)
 
 

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ..tasks.spoken_digits import load
 
+PARTS = ("training", "test", "validation")
 RATE = 16_000  # samples a second
 LEVELS = (0.0, 30.0)  # speech over noise, dB
 Sound = NDArray[np.float32]
@@ -51,9 +53,9 @@ def fourier() -> Tensor:
     return torch.cat([window * torch.cos(angle), -window * torch.sin(angle)]).float()[:, None]
 
 
-def held_out(name: str) -> bool:
-    """Whether an item is of the fifth that is only tested on, by the hash of its name."""
-    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 5 == 0
+def part_of(name: str) -> str:
+    """Which of PARTS an item is of, by the hash of its name: a fifth each is tested on and chosen by."""
+    return {0: "test", 1: "validation"}.get(int(hashlib.sha256(name.encode()).hexdigest(), 16) % 5, "training")
 
 
 class Talk:
@@ -61,20 +63,20 @@ class Talk:
 
     def __init__(self, folder: Path | None) -> None:
         found = [] if folder is None or not (folder / "fsdd").is_dir() else load(folder)
-        self._recordings = {
-            test: [r for r in found if held_out(f"{r.digit}_{r.speaker}_{r.number}") == test] for test in (False, True)
-        }
+        self._recordings = {part: list[Any]() for part in PARTS}
+        for r in found:
+            self._recordings[part_of(f"{r.digit}_{r.speaker}_{r.number}")].append(r)
         real = f"{len(found):,} digits spoken by {len({r.speaker for r in found})} people (free-spoken-digit-dataset)"
         self.data = f"{real if found else 'synthetic syllables'}, with pauses, in noise 0 to 30 dB below"
 
-    def made(self, seconds: float, seed: int, test: bool = False) -> Sound:
-        """16 kHz in [-1, 1]; always the same for a seed. test: of the recordings that are only tested on."""
+    def made(self, seconds: float, seed: int, part: str = "training") -> Sound:
+        """16 kHz in [-1, 1]; always the same for a seed. part: one of PARTS, whose recordings are in no other."""
         from scipy.signal import resample_poly
 
-        pool = self._recordings[test]
+        pool, number = self._recordings[part], PARTS.index(part)
         if not pool:
-            return speech(seconds, 2 * seed + test)
-        random, parts = np.random.default_rng([seed, test]), list[np.ndarray]()
+            return speech(seconds, len(PARTS) * seed + number)
+        random, parts = np.random.default_rng([seed, number]), list[np.ndarray]()
         while sum(map(len, parts)) < seconds * RATE:
             x = resample_poly(pool[random.integers(len(pool))].samples_N, 2, 1)
             parts.append(x / (np.abs(x).max() + 1e-9) * random.uniform(0.05, 0.6))

@@ -13,14 +13,22 @@ def itself(model: nn.Module) -> nn.Module:
 
 
 class Bar(NamedTuple):
-    """What users would not notice: a metric's bound, from above or from below, and how it is written."""
+    """What users would not notice: a metric's bound, from above or from below, and how it is written.
+
+    over: the bound is what may come to the original's own metric on the same items.
+    """
 
     metric: str
     bound: float
     at_most: bool = False
+    over: bool = False
 
-    def holds(self, value: float) -> bool:
-        return value <= self.bound if self.at_most else value >= self.bound
+    def at(self, original: float) -> float:
+        """The bound, by the original's metric."""
+        return round(original + self.bound, 6) if self.over else self.bound
+
+    def holds(self, value: float, original: float = 0.0) -> bool:
+        return value <= self.at(original) if self.at_most else value >= self.at(original)
 
 
 class Subject(NamedTuple):
@@ -29,13 +37,13 @@ class Subject(NamedTuple):
     file, licence, bytes: whose weights they are, and what those of this net take there.
     model: its weights in modules of ours, for whole sequences; online: what of it runs step by step, whose method
     `step(x, *states)` gives one step and the next states. difference: the largest from the package's own runtime.
-    calibration, training: inputs of whole sequences, none of them tested on.
-    judge: a callable like `model` -> metrics on what is held out. stream: arguments of `stream` after the batch.
-    frame, states: inputs of `step`, zero states by the model. rivals: one step of the package's own runtimes.
+    calibration, training: inputs of whole sequences. judge: a callable like `model` and items -> metrics.
+    validation, test: items that sizes and precisions are chosen by, and that figures are of; nothing learns from them.
+    stream: arguments of `stream` after the batch. heard: inputs of steps that are tested on, one after the other;
+    states: inputs of `step`, zero states by the model. rivals: one step of the package's own runtimes.
     data: where inputs come from; note: what else the page says.
     shares: of the recurrent layers' weights that stay as whole units go, and of all matrices' as single ones do.
-    part: what of a model is fine-tuned, which takes what `training` holds; hidden: path in it of a layer that imitates
-    the whole net's -> set of its units.
+    hidden: path of a layer that imitates the whole net's -> set of its units.
     """
 
     name: str
@@ -47,10 +55,12 @@ class Subject(NamedTuple):
     difference: Callable[[], float]
     calibration: Sequence[Any]
     training: Sequence[Any]
-    judge: Callable[[Callable[..., Any]], Mapping[str, float]]
+    judge: Callable[[Callable[..., Any], Any], Mapping[str, float]]
+    validation: Any
+    test: Any
     bar: Bar
     stream: Mapping[str, Any]
-    frame: Tensor
+    heard: Tensor
     states: Callable[[Any], Sequence[Tensor]]
     rivals: Mapping[str, Callable[[], Any]]
     data: str
@@ -59,6 +69,10 @@ class Subject(NamedTuple):
     steps: int = 300
     rate: float = 1e-3
     loss: Any = "values"
-    part: Callable[[Any], nn.Module] = itself
     hidden: Mapping[str, str] = {}
     online: Callable[[Any], nn.Module] = itself
+
+    @property
+    def frame(self) -> Tensor:
+        """The input of one step."""
+        return self.heard[:1]
