@@ -17,8 +17,9 @@ $(READY): pyproject.toml studies/pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python -m sparsernn run shakespeare --scale cpu
 
+# Processes that tests start need not compile the sources again, whatever the environment says of byte code.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not nightly' -n auto --dist loadscope
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m 'not nightly' -n auto --dist loadscope
 
 smoke: $(READY)
 	$(BIN)/python -m pytest -m smoke
