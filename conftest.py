@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-LONG = ("test_sweep.py", "test_studies.py", "test_bidaf.py", "test_fuzz.py", "test_runtime_fuzz.py")
+LONG = (
+    "test_sweep.py",
+    "test_studies.py",
+    "test_bidaf.py",
+    "test_bidaf_study.py",
+    "test_fuzz.py",
+    "test_runtime_fuzz.py",
+)
 
 # Where there is no accelerator, torch.manual_seed formats a stack for each kind that may come later: of the deep ones
 # of a test that takes four times as long as all else.

@@ -15,29 +15,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import sparsernn as srn
+from onnx_models import Tagger, flat
 
 pytest.importorskip("onnxruntime")
 onnx_files = pytest.importorskip("onnx_files")
 node, saved, INT64 = onnx_files.node, onnx_files.saved, onnx_files.INT64
-
-
-class Classifier(nn.Module):
-    """Tokens to scores."""
-
-    def __init__(self, rnn: nn.Module, width: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(20, 5)
-        self.rnn = rnn
-        self.head = nn.Linear(width, 3)
-
-    def forward(self, tokens: Tensor):
-        x = self.embedding(tokens if self.rnn.batch_first else tokens.T)
-        y, state = self.rnn(x)
-        return self.head(y), state
-
-
-def flat(value) -> list[Tensor]:
-    return [value] if isinstance(value, Tensor) else [part for item in value for part in flat(item)]
 
 
 def agree(got, want, tolerance: float = 1e-12) -> None:
@@ -65,7 +47,7 @@ def test_a_file_of_our_own_gives_the_model_again(kind, options, tmp_path):
     layers, both, bias, first = options
     own = {"nonlinearity": kind} if kind in ("tanh", "relu") else {}
     rnn = KINDS[kind](5, 6, layers, bidirectional=both, bias=bias, batch_first=first, **own)
-    model = Classifier(rnn, 12 if both else 6)
+    model = Tagger(rnn, 12 if both else 6)
     again = round_trip(model, tmp_path, torch.randint(20, (2, 7)))
     assert [type(m) for m in again.modules() if isinstance(m, nn.RNNBase)] == [KINDS[kind]] * layers
     assert not [name for name, _ in again.named_parameters() if "." not in name]  # all weights are in layers
@@ -79,7 +61,7 @@ def test_a_projection_and_layers_of_unequal_width_come_back(tmp_path):
     torch.manual_seed(0)
     ragged = srn.nn.RaggedLSTM(5, [(3, 2), (4, 1)], bidirectional=True, batch_first=True)
     for rnn, width in ((nn.LSTM(5, 6, proj_size=2, batch_first=True), 2), (ragged, 5)):
-        model = Classifier(rnn, width)
+        model = Tagger(rnn, width)
         again = round_trip(model, tmp_path, torch.randint(20, (2, 7)))
         tokens = torch.randint(20, (3, 5))
         agree(again.double()(tokens)[0], model.double()(tokens)[0], 1e-6)
@@ -193,7 +175,7 @@ def test_a_file_of_torchs_new_exporter(tmp_path):
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_whole_sequences_as_torch_exports_them(kind, tmp_path):
     torch.manual_seed(0)
-    model = Classifier(kind(5, 6, 2, bidirectional=True, batch_first=True), 12)
+    model = Tagger(kind(5, 6, 2, bidirectional=True, batch_first=True), 12)
     more = {"input_names": ["tokens"], "dynamic_axes": {"tokens": {0: "batch", 1: "time"}}, "opset_version": 17}
     torch_export(model, tmp_path / "m.onnx", (torch.randint(20, (2, 7)),), dynamo=False, **more)
     again = srn.from_onnx(tmp_path / "m.onnx")
@@ -342,14 +324,14 @@ def test_shared_weights_stay_shared(tmp_path):
 
 
 def test_names_are_those_of_the_weights(tmp_path):
-    model = round_trip(Classifier(nn.LSTM(5, 6, batch_first=True), 6), tmp_path, torch.randint(20, (2, 7)))
+    model = round_trip(Tagger(nn.LSTM(5, 6, batch_first=True), 6), tmp_path, torch.randint(20, (2, 7)))
     assert [name for name, _ in model.named_children()] == ["embedding", "rnn", "head"]
     text = model.explain()
     assert "input tokens: (batch, time)" in text and "rnn: LSTM(5, 6) <-" in text and "outputs output" in text
 
 
 def test_copies_and_pickles_are_models_of_their_own(tmp_path):
-    again = round_trip(Classifier(nn.LSTM(5, 6, batch_first=True), 6), tmp_path, torch.randint(20, (2, 7)))
+    again = round_trip(Tagger(nn.LSTM(5, 6, batch_first=True), 6), tmp_path, torch.randint(20, (2, 7)))
     tokens = torch.randint(20, (2, 4))
     content = io.BytesIO()
     torch.save(again, content)
@@ -362,6 +344,6 @@ def test_copies_and_pickles_are_models_of_their_own(tmp_path):
 
 
 def test_it_trains(tmp_path):
-    model = round_trip(Classifier(nn.LSTM(5, 6, batch_first=True), 6), tmp_path, torch.randint(20, (2, 7)))
+    model = round_trip(Tagger(nn.LSTM(5, 6, batch_first=True), 6), tmp_path, torch.randint(20, (2, 7)))
     model.train()(torch.randint(20, (2, 4)))[0].sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())

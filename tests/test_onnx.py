@@ -14,26 +14,13 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from contracts.architectures import ARCHITECTURES
 from contracts.test_compact import kill, quiet_compact
+from onnx_models import Tagger, flat
 from sparsernn.nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from sparsernn.surgery.onnx import export_onnx
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
-
-
-class Tagger(nn.Module):
-    """Tokens to scores and states."""
-
-    def __init__(self, rnn: nn.Module, width: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(20, 5)
-        self.rnn = rnn
-        self.head = nn.Linear(width, 3)
-
-    def forward(self, tokens: Tensor):
-        y, state = self.rnn(self.embedding(tokens))
-        return self.head(y), state
 
 
 class PackedTagger(Tagger):
@@ -75,10 +62,6 @@ STACKS = {
 
 def nodes(path) -> collections.Counter:
     return collections.Counter(node.op_type for node in onnx.load(path).graph.node)
-
-
-def flat(value) -> list[Tensor]:
-    return [value] if isinstance(value, Tensor) else [part for item in value for part in flat(item)]
 
 
 def check(path, model: nn.Module, *inputs: Tensor) -> None:
