@@ -86,7 +86,7 @@ def sizes(subject: Subject) -> list[Made]:
     made = [in_forms(subject, whole, {"level": None, "share": 1.0, "units": None, "folded": None}, original)]
     example = next(iter(subject.calibration))
     for level, shares in subject.shares.items():
-        include = "recurrent" if level == "unit" else "all"
+        include = "recurrent" if level == "unit" else subject.thinned
         for folded in srn.fold(whole, subject.calibration, to=list(shares), level=level, include=include):  # type: ignore[arg-type]
             small = srn.compact(folded.model, example) if level == "unit" else folded.model
             units = [int((~gone).sum()) for gone in folded.removed.values()] if level == "unit" else None

@@ -42,7 +42,8 @@ class Subject(NamedTuple):
     stream: arguments of `stream` after the batch. heard: inputs of steps that are tested on, one after the other;
     states: inputs of `step`, zero states by the model. rivals: one step of the package's own runtimes.
     data: where inputs come from; note: what else the page says.
-    shares: of the recurrent layers' weights that stay as whole units go, and of all matrices' as single ones do.
+    shares: of the recurrent layers' weights that stay as whole units go, and of those of the matrices `thinned` ("all",
+    or patterns of parameter names) as single ones do.
     hidden: path of a layer that imitates the whole net's -> set of its units.
     """
 
@@ -66,6 +67,7 @@ class Subject(NamedTuple):
     data: str
     note: str = ""
     shares: Mapping[str, Sequence[float]] = {"unit": (0.75, 0.5), "weight": (0.7, 0.5)}
+    thinned: Any = "all"
     steps: int = 300
     rate: float = 1e-3
     loss: Any = "values"
