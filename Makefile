@@ -33,7 +33,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 nightly: $(READY)
-	$(BIN)/python -m pytest -m nightly --timeout=36000
+	$(BIN)/python -m pytest -m 'nightly or counts' --timeout=36000 --record results/checks
 
 docs: $(READY)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from thirteen import thirteen
+
 from sparsernn.files import write_atomically
 
 INTRODUCTION = """# How it is checked
@@ -54,7 +56,7 @@ by the clock, whatever else ran meanwhile: upper bounds."""
 def checks_page(results: Path, target: Path) -> None:
     """Write docs/checks.md from what is recorded; nothing without records."""
     folder = results / "checks"
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION, thirteen(folder)]
     sections = (
         ("compositions", _compositions),
         ("untraceable", _untraceable),
@@ -66,7 +68,7 @@ def checks_page(results: Path, target: Path) -> None:
     for name, section in sections:
         if (folder / f"{name}.json").exists():
             parts.append(section(json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))))
-    if len(parts) > 1:
+    if len(parts) > 2:
         write_atomically(target / "checks.md", "\n".join(parts))
 
 

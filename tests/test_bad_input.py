@@ -21,6 +21,7 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
+@pytest.mark.counts("misuses", 1)
 @pytest.mark.parametrize(("call", "says"), [pytest.param(*rest, id=name) for name, *rest in MISUSES])
 def test_a_sentence_and_nothing_changed(bench, call, says):
     with pytest.raises((TypeError, ValueError, RuntimeError, OSError)) as caught:

@@ -73,6 +73,7 @@ def test_loads_what_it_saved_and_leaves_the_argument_alone(name, tmp_path):
     assert (tmp_path / "again.safetensors").stat().st_size == (tmp_path / "small.safetensors").stat().st_size
 
 
+@pytest.mark.counts("golden_files", 1)
 @pytest.mark.parametrize("name", golden.GOLDEN)
 def test_golden_files_load_for_ever(name):
     model = load(golden.GOLDEN[name][0]().eval(), golden.FOLDER / f"v1-{name}.safetensors")

@@ -285,6 +285,7 @@ def test_other_models_are_written_as_before_byte_for_byte(name, tmp_path):
     assert contents(tmp_path / "m") == contents(FOLDER / f"v1-{name}.safetensors")
 
 
+@pytest.mark.counts("golden_files", 1)
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_files_of_format_2_load(name, tmp_path):
     dense, _ = GOLDEN[name]
@@ -442,6 +443,7 @@ def test_forged_files_raise_or_load_a_model_that_runs(tmp_path):
 
 
 @pytest.mark.nightly
+@pytest.mark.counts("malformed_files", 10_000)
 def test_many_damaged_and_forged_files(tmp_path):
     fuzz(5_000, tmp_path, seed=3)
     fuzz_contents(5_000, tmp_path, seed=4)

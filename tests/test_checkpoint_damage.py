@@ -215,6 +215,7 @@ def test_damaged_files_raise_or_load_the_identical_model(tmp_path):
 
 
 @pytest.mark.nightly
+@pytest.mark.counts("malformed_files", 5_000)
 def test_many_damaged_files_raise_or_load_the_identical_model(tmp_path):
     fuzz(5_000, tmp_path, seed=2)
 
@@ -253,5 +254,6 @@ def test_forged_headers_raise_or_load_the_identical_model(tmp_path):
 
 
 @pytest.mark.nightly
+@pytest.mark.counts("malformed_files", 5_000)
 def test_many_forged_headers_raise_or_load_the_identical_model(tmp_path):
     fuzz_headers(5_000, tmp_path, seed=4)

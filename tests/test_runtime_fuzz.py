@@ -42,6 +42,7 @@ def test_random_cases(first: int) -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.counts("kernels", SLICE)
 @pytest.mark.parametrize("first", range(FEW, MANY, SLICE))
 def test_random_cases_for_a_night(first: int) -> None:
     check_many(first, first + SLICE)
@@ -80,6 +81,7 @@ def test_random_cases_on_narrower_vectors(width: int) -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.counts("kernels", SLICE)
 @pytest.mark.parametrize("first", range(MANY, MANY + 5 * SLICE, SLICE))
 @pytest.mark.parametrize("width", WIDTHS[:-1])
 def test_random_cases_on_narrower_vectors_for_a_night(width: int, first: int) -> None:

@@ -85,16 +85,16 @@ def _temporary(folder: Path, prefix: str, mode: int) -> Iterator[tuple[BinaryIO,
     while True:
         # Short whatever the target's name is, so that no limit of a file system is met.
         temporary = folder / f"{prefix}{secrets.token_hex(6)}.tmp"
-        file = os.fdopen(os.open(temporary, flags, mode), "w+b")
-        locked = _lock(file)
-        if locked is None or (locked and _same(file, temporary)):
-            break
-        file.close()  # another process took it for abandoned before it was locked
-    try:
-        with file:
-            yield file, temporary
-    finally:
-        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, flags, mode)
+        try:  # from here on nothing that stops us leaves it
+            with os.fdopen(descriptor, "w+b") as file:
+                locked = _lock(file)
+                if locked is None or (locked and _same(file, temporary)):
+                    yield file, temporary
+                    return
+                # Another process took it for abandoned before it was locked.
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _keep_owner(temporary: Path, old: os.stat_result) -> None:
@@ -130,7 +130,7 @@ def _remove_abandoned(folder: Path, prefix: str) -> None:
     if locks is None:
         return
     with contextlib.suppress(OSError):  # a folder that can't be listed, a file that somebody else removes
-        for name in [entry.name for entry in os.scandir(folder) if entry.name.startswith(prefix)]:
+        for name in [name for name in os.listdir(folder) if name.startswith(prefix)]:
             with contextlib.suppress(OSError), (folder / name).open("rb") as file:
                 if _lock(file) and _same(file, folder / name):
                     (folder / name).unlink()

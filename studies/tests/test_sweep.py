@@ -160,6 +160,17 @@ def gone(process: int) -> bool:
 @pytest.mark.timeout(900)  # a busy machine starts processes slowly
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 and process groups")
 def test_a_sweep_that_is_killed_ends_as_one_that_was_left_alone():
+    killed()
+
+
+@pytest.mark.nightly
+@pytest.mark.counts("killed_sweeps", 3)  # a worker, the whole sweep, the process that leads
+@pytest.mark.parametrize("repeat", range(20))
+def test_twenty_sweeps_that_are_killed_end_as_one_that_was_left_alone(repeat):
+    killed()
+
+
+def killed():
     end(start("alone", 0))
 
     # A worker is killed in the middle of its second training, then the whole sweep.

@@ -66,6 +66,7 @@ def example(net: Any, batch: int, length: int, packed: bool, with_state: bool) -
     return x, lengths_of(batch, length) if packed else None, state
 
 
+@pytest.mark.counts("cells", 6)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,6 +139,7 @@ class CellNet(nn.Module):
         return torch.stack(outs)
 
 
+@pytest.mark.counts("cells", 6)
 @pytest.mark.parametrize("kind", CELLS)
 @fuzz
 @given(
