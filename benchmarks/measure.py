@@ -94,11 +94,12 @@ class Ceiling:
 
     def __init__(self) -> None:
         from sparsernn.runtime.compiled import function
-        from sparsernn.runtime.pack import Arrangement, pack_panels, unit_rows
+        from sparsernn.runtime.layouts import LAYOUTS
+        from sparsernn.runtime.pack import Arrangement, unit_rows
 
         rows, where = unit_rows(64, 1, (0,), 1)
-        packed = pack_panels(torch.randn(64, 64), Arrangement(rows, where, None, 64))
-        x, y, kernel = torch.randn(300, 64), torch.zeros(300, 64), function("products.panel", 7)
+        packed = LAYOUTS["panel"].pack(torch.randn(64, 64), Arrangement(rows, where, None, 64))
+        x, y, kernel = torch.randn(300, 64), torch.zeros(300, 64), function(packed.name, 7)
         call = lambda: kernel(packed.plan, x.data_ptr(), 256, 300, y.data_ptr(), 256, 0)  # noqa: E731
         self.operations = 2 * 64 * 64 * 300 / quickest(call, 10, 400)  # short ones fit between what else runs
         nothing = function("chain.chain", 1)

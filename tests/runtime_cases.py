@@ -22,8 +22,11 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from sparsernn.nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from sparsernn.nn.rhn import RHN
-from sparsernn.runtime import costs, linear, pack, packed_layer, stack, stream, threads
+from sparsernn.runtime import costs, linear, packed_layer, stack, stream, threads
+from sparsernn.runtime.held import Precision
 from sparsernn.runtime.layers import accelerate
+from sparsernn.runtime.layout import Layout
+from sparsernn.runtime.layouts import multiplied, offered
 
 STACKS = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 CELLS = {"LSTM": nn.LSTMCell, "GRU": nn.GRUCell, "RNN": nn.RNNCell}
@@ -73,20 +76,21 @@ class _Torch:
 def guarded(draw: random.Random) -> Iterator[Guards]:
     """All buffers, outputs and packed matrices that are made inside stand between guards."""
     guards = Guards(draw)
-    finish: Callable[..., Any] = pack.finish
+    finish: Callable[..., Any] = Layout.packed
     new_empty = Tensor.new_empty
 
-    def packed(layout: str, kernel: str, values: Tensor, *rest: Any, **more: Any) -> Any:
-        values = guards.around(values)
-        rest = (*rest[:5], *(guards.around(r) if isinstance(r, Tensor) else r for r in rest[5:]))
-        return finish(layout, kernel, values, *rest, **more)
+    def packed(
+        own: Layout, values: Tensor, blocks: Tensor, columns: int, arrangement: Any, *rest: Any, **more: Any
+    ) -> Any:
+        rest = tuple(guards.around(r) if isinstance(r, Tensor) else r for r in rest)
+        return finish(own, guards.around(values), blocks, columns, arrangement, *rest, **more)
 
     with (
         patch.object(packed_layer, "torch", _Torch(guards)),
         patch.object(stack, "torch", _Torch(guards)),
         patch.object(stream, "torch", _Torch(guards)),
         patch.object(linear, "torch", _Torch(guards)),
-        patch.object(pack, "finish", packed),
+        patch.object(Layout, "packed", packed),
         patch.object(Tensor, "new_empty", lambda own, *size, **more: guards.around(new_empty(own, *size, **more))),
     ):
         yield guards
@@ -114,7 +118,7 @@ class Case:
     model: nn.Module
     arguments: tuple[Any, ...]
     form: str
-    precision: costs.Precision
+    precision: Precision
     layout: str | None  # None: by cost
     full: bool  # every weight is non-zero
     packed: bool
@@ -215,7 +219,7 @@ def make(seed: int) -> Case:
     model = _model(draw, form).eval()
     full = thin(model, draw)
     precision = draw.choice(("float32", "float32", "bfloat16", "int8"))
-    layout = draw.choice((None, None, *costs.offered(precision)))
+    layout = draw.choice((None, None, *offered(precision)))
     steps, batch = draw.randint(1, 12), draw.randint(1, 20)
     packing = draw.choice(("padded", "padded", "packed", "unbatched"))
     if form == "cell":
@@ -291,7 +295,7 @@ def oracle(case: Case, fast: Any) -> tuple[nn.Module, bool]:
     model = copy.deepcopy(case.model[0] if case.form == "gated" else case.model)  # type: ignore[index]
     if case.precision == "int8":  # weights are rounded in every layout, also where products are of float32
         return model, False
-    if case.precision == "float32" or "panel" in costs.offered(case.precision):
+    if multiplied(case.precision) == "float32":
         return model, True
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -336,9 +340,9 @@ def forced(layout: str | None) -> Iterator[None]:
         return
     by_cost = costs.choose
 
-    def chosen(counts: Any, inputs: int, precision: costs.Precision = "float32", table: Any = None) -> costs.Choice:
+    def chosen(counts: Any, inputs: int, precision: Precision = "float32", table: Any = None) -> costs.Choice:
         # Int8 streams are judged by a copy in float32, which has layouts of its own.
-        return choice(layout) if layout in costs.offered(precision) else by_cost(counts, inputs, precision, table)
+        return choice(layout) if layout in offered(precision) else by_cost(counts, inputs, precision, table)
 
     with patch.object(costs, "choose", chosen):
         yield

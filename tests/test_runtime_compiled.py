@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsernn.runtime import compiled, costs, kept
+from sparsernn.runtime import compiled, costs, kept, layouts
 from sparsernn.runtime import tune as tune_module
 from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.processor import processor
@@ -162,7 +162,7 @@ def test_a_change_of_any_source_file_is_another_fingerprint(tmp_path: Path) -> N
     copy = shutil.copytree(own, tmp_path / "runtime", ignore=shutil.ignore_patterns("__pycache__"))
     seen = {compiled._hash_of_sources()}
     assert compiled._hash_of_sources(copy) in seen
-    files = sorted(copy.glob("*.py"))
+    files = sorted(file for folder in (".", "kernels", "layouts") for file in (copy / folder).glob("*.py"))
     for file in files:
         text = file.read_text(encoding="utf-8")
         file.write_text(text + "# changed\n", encoding="utf-8")
@@ -223,8 +223,8 @@ def test_widths_are_checked() -> None:
 
 
 WRONG: tuple[dict[str, object], ...] = (
-    {"panel": [1.0]}, {"panel": 1.0}, {"panel": [-1.0, 1.0]}, {"panel": [float("nan"), 1.0]}, {"left": [1.0]},
-    {"left": 10**400}, {"move": None}, {"bandwidth": [1, 0, 1]}, {"bandwidth": [1, 1]}, {"rows": "12"},
+    {"panel": [1.0]}, {"panel": 1.0}, {"panel": [-1.0, 1.0]}, {"panel": [float("nan"), 1.0]}, {"gates": [1.0]},
+    {"gates": 10**400}, {"move": None}, {"bandwidth": [1, 0, 1]}, {"bandwidth": [1, 1]}, {"rows": "12"},
 )  # fmt: skip
 
 
@@ -237,8 +237,8 @@ def test_tuned_costs_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert costs.current() == costs.Costs()
         measured = tune()
         assert costs.current() == measured != costs.Costs()
-        for name in costs.offered("float32"):
-            assert all(part >= 0 for part in getattr(measured, name)) and max(getattr(measured, name)) > 0
+        for name in layouts.offered("float32"):
+            assert all(part >= 0 for part in measured.layouts[name]) and max(measured.layouts[name]) > 0
         said = json.loads(file.read_text())
         wrong = (file.read_text()[:50], "[]", "[" * 100_000, *(json.dumps(said | change) for change in WRONG))
         for content in wrong:
@@ -253,7 +253,7 @@ def test_int8_without_the_instructions_runs_its_weights_in_float32(monkeypatch: 
     from dataclasses import replace
 
     without = replace(processor(), vnni=False)
-    monkeypatch.setattr(costs, "processor", lambda: without)
+    monkeypatch.setattr(layouts, "processor", lambda: without)
     model = nn.GRU(5, 6).eval()
     x = torch.randn(3, 2, 5)
     with pytest.warns(RuntimeWarning, match="no AVX-512 VNNI"):

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from sparsernn.nn.gated import GatedGRU, GatedLSTM
 from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
-from sparsernn.runtime import costs
+from sparsernn.runtime.held import Precision
 from sparsernn.runtime.layers import accelerate
 from sparsernn.structure.trace import trace
 
@@ -123,7 +123,7 @@ def test_ragged(cls: type[nn.Module]) -> None:
 
 @pytest.mark.parametrize("precision", ("bfloat16", "int8"))
 @pytest.mark.filterwarnings("ignore:accelerate. this processor")
-def test_lower_precisions_stay_near(precision: costs.Precision) -> None:
+def test_lower_precisions_stay_near(precision: Precision) -> None:
     torch.manual_seed(7)
     for cls, density, batch in itertools.product(STACKS, (1.0, 0.1), (1, 9)):
         model = pruned(nn.ModuleDict({"rnn": cls(40, 70, 2, bidirectional=True), "head": nn.Linear(140, 11)}), density)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from sparsernn.runtime import matrices
-from sparsernn.runtime.costs import offered
 from sparsernn.runtime.layers import accelerate
+from sparsernn.runtime.layouts import LAYOUTS, offered
 from sparsernn.runtime.order import WIDTH, blocks, plain_order, similar_order
 from sparsernn.runtime.processor import processor
 
@@ -103,7 +103,7 @@ def test_shuffled_blocks_run_as_blocks(cls: type[nn.LSTM]) -> None:
 def test_projections_and_every_precision() -> None:
     torch.manual_seed(2)
     for precision in ("float32", "bfloat16", "int8")[: 2 + processor().vnni]:
-        wide = 4 if "blocks_int8" in offered(precision) else 1
+        wide = max(LAYOUTS[name].columns for name in offered(precision))
         _, model = planted(nn.LSTM(30, 8 * WIDTH + 2, proj_size=20), 0.07, wide)
         fast = accelerate(model, precision)
         assert "units re-sorted" in fast.explain()

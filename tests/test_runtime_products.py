@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import get_args
 
 import pytest
 import torch
@@ -15,11 +14,12 @@ from torch import Tensor
 
 from sparsernn.runtime import costs
 from sparsernn.runtime.compiled import function
+from sparsernn.runtime.layout import Counts
+from sparsernn.runtime.layouts import LAYOUTS, offered
 from sparsernn.runtime.pack import WIDTH, Arrangement, slot_row, unit_rows
 from sparsernn.runtime.processor import processor
 
-KNOWN = list(dict.fromkeys(name for precision in get_args(costs.Precision) for name in costs.offered(precision)))
-EXACT = costs.offered("float32")
+KNOWN = [name for name, layout in LAYOUTS.items() if any(name in offered(p) for p in layout.precisions)]
 CANARY = 12345.0
 
 
@@ -28,7 +28,7 @@ def product(layout: str, weight: Tensor, x: Tensor, gates: int, bias: Tensor | N
     hidden = weight.shape[0] // gates
     rows, where = unit_rows(hidden, gates, tuple(range(gates)), gates)
     start = None if bias is None else slot_row(bias.view(gates, -1))
-    packed = costs.LAYOUTS[layout](weight, Arrangement(rows, where, start, rows.numel()))
+    packed = LAYOUTS[layout].pack(weight, Arrangement(rows, where, start, rows.numel()))
     count, width = len(x), rows.numel()
     y = torch.full((count + 2, width + 8), CANARY)
     y[1:-1, 4 : 4 + width] = 1.0
@@ -51,9 +51,9 @@ def product(layout: str, weight: Tensor, x: Tensor, gates: int, bias: Tensor | N
 def bound(layout: str, weight: Tensor, x: Tensor) -> Tensor | float:
     """What rounding the weights (and for int8 the inputs) may change, at most; 0 for float32."""
     w, v = weight.double().abs(), x.double().abs()
-    if layout.endswith("bfloat16"):
+    if LAYOUTS[layout].weights == "bfloat16":
         return v @ (w / 256).t()
-    if layout.endswith("int8"):
+    if LAYOUTS[layout].weights == "int8":
         off_w, off_x = w.amax(1, keepdim=True) / 254, v.amax(1, keepdim=True) / 254
         return v @ off_w.expand_as(w).t() + off_x.expand_as(v) @ (w + off_w).t()
     return 0.0
@@ -118,7 +118,9 @@ def test_the_cheapest_layout_is_chosen() -> None:
         for rows, columns, best in ((6000, 3000, "bitmask"), (256, 256, "panel")):
             half = rows * columns // 2
             slots = -(-half * 5 // 4 // (rows * -(-columns // (2 * WIDTH))))
-            counts = costs.Counts(columns, rows // WIDTH, rows * columns // WIDTH, rows * columns // 64, half, slots, 0)
+            blocks = rows * columns // WIDTH
+            own = {type(LAYOUTS["permuted"]): (slots, 0)}
+            counts = Counts(columns, rows // WIDTH, blocks, rows * columns // 64, half, own)
             assert costs.choose(counts, 1, costs=costs.Costs()).layout == best
 
 
@@ -154,7 +156,7 @@ def test_narrower_vectors(width: int) -> None:
     assert done.stdout.strip() == "agreed", done.stderr
 
 
-@pytest.mark.parametrize("layout", [name for name in KNOWN if name.startswith("panel")])
+@pytest.mark.parametrize("layout", [name for name in KNOWN if LAYOUTS[name].surest])
 def test_panels_take_any_number_of_rows_and_blocks_with_the_bits_of_each_row_alone(layout: str) -> None:
     """Tiles of one to six rows, several panels at once, and what is left over of both."""
     generator = torch.Generator().manual_seed(0)

@@ -13,8 +13,10 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from runtime_cases import forced
 from sparsernn.nn import RHN
-from sparsernn.runtime import costs, threads
+from sparsernn.runtime import threads
+from sparsernn.runtime.held import Precision
 from sparsernn.runtime.layers import accelerate
+from sparsernn.runtime.layouts import offered
 
 WORDS = 30
 
@@ -63,7 +65,7 @@ def test_same_function() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 @pytest.mark.filterwarnings("ignore:accelerate. this processor")
-def test_every_layout_on_sparse_weights(precision: costs.Precision) -> None:
+def test_every_layout_on_sparse_weights(precision: Precision) -> None:
     torch.manual_seed(2)
     model = RHN(20, 40, 3).eval()
     with torch.no_grad():
@@ -72,7 +74,7 @@ def test_every_layout_on_sparse_weights(precision: costs.Precision) -> None:
                 p *= torch.rand(p.shape) < 0.3
         model.weight_hh_d1_l0.zero_()  # what a depth lacks altogether leaves its gates at their biases
     x = torch.randn(7, 3, 20)
-    for layout in costs.offered(precision):
+    for layout in offered(precision):
         with forced(layout), torch.no_grad():
             fast = accelerate(model, precision)
             mine, torchs = error(fast, model, x)

@@ -9,8 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from .runtime.costs import Counts, Precision, current, offered, predict
-from .runtime.pack import WIDTH
+from .runtime.costs import current, predict
+from .runtime.held import Precision
+from .runtime.layout import Counts
+from .runtime.layouts import offered
+from .runtime.order import WIDTH
 from .structure.cells import RecurrentLayer, plain_parameters
 from .structure.cuts import unit_cuts
 from .structure.trace import trace
@@ -93,4 +96,4 @@ def _dense(rows: int, columns: int, parts: int) -> Counts:
     """The counts of a matrix without zeros whose rows are packed in `parts` equal parts."""
     blocks = parts * math.ceil(rows / parts / WIDTH)
     weights = rows * columns
-    return Counts(columns, blocks, blocks * columns, blocks * math.ceil(columns / 4), weights, 0, 0)
+    return Counts(columns, blocks, blocks * columns, blocks * math.ceil(columns / 4), weights)

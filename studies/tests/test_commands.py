@@ -171,11 +171,12 @@ def quick_costs(monkeypatch, tmp_path):
 
 def test_tune_measures_shows_and_keeps(capsys, quick_costs):
     from sparsernn.runtime import costs
+    from sparsernn.runtime.layouts import LAYOUTS
 
     assert main(["tune"]) == 0
     out = capsys.readouterr().out
     assert f"Written to {quick_costs['file']}" in out
-    assert all(name in out for name in costs.LAYOUTS)
+    assert all(name in out for name in LAYOUTS)
     kept = json.loads(quick_costs["file"].read_text())
     assert kept == json.loads(costs.as_json(costs.current())) and costs.current() != costs.Costs()
     assert f"{kept['panel'][0]:.3g}" in out

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .._modules import copied
 from .._twins import near
-from .costs import Precision
+from .held import Precision
 from .modules import Accelerated
 from .recording import NotAChain
 

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from ..structure.coded import dense
 from .agreement import accelerated, twin
-from .costs import Precision
-from .held import weight_of
+from .held import Precision, weight_of
 from .modules import Accelerated
 from .recording import record
 from .weights import layer_weights

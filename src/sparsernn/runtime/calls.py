@@ -12,8 +12,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
 from ..structure.coded import CodedMatrix, coded
-from .costs import Precision, Precisions, precision_of
-from .held import rounded, weight_of
+from .held import Precision, Precisions, precision_of, rounded, weight_of
 from .memory import has_memory, modes, signature, undisturbed
 from .stamp import Stamp
 from .weights import coded_of, lacking, matrix_layers

@@ -1,8 +1,8 @@
 """Compiled kernels: each is machine code for this processor, made once and kept on disk.
 
 A kernel is a Python function of int64 arguments (addresses and sizes) in one of the modules of this folder or of
-kernels/, compiled by numba at its first use. The object code is kept (kept.py), so that later processes load it in
-milliseconds and need not even import numba.
+kernels/, or one that a layout makes ("layouts.panel"), compiled by numba at its first use. The object code is kept
+(kept.py), so that later processes load it in milliseconds and need not even import numba.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _engines: list[Any] = []  # code lives as long as its engine
 def _hash_of_sources(folder: Path = Path(__file__).parent) -> str | None:
     """Hash of every source file that kernels are made of: one bakes in constants of more files than its own."""
     digest = hashlib.sha256()
-    files = sorted([*folder.glob("*.py"), *folder.glob("kernels/*.py")])
+    files = sorted([*folder.glob("*.py"), *folder.glob("kernels/*.py"), *folder.glob("layouts/*.py")])
     for file in [*files, Path(cells.__file__)]:
         content = file.read_bytes()
         name = file.relative_to(folder) if file in files else Path("..", file.name)
@@ -56,7 +56,7 @@ def _fingerprint() -> str:
 
 
 def address(name: str) -> int:
-    """Address of the compiled kernel `name` ("products.panel"), loaded from the cache or compiled now."""
+    """Address of the compiled kernel `name` ("layouts.panel"), loaded from the cache or compiled now."""
     found = _addresses.get(name)
     if found is not None:
         return found
@@ -88,7 +88,8 @@ def _symbol(name: str) -> str:
 
 def _kernel(name: str) -> Any:
     module, _, attribute = name.rpartition(".")
-    return getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
+    found = importlib.import_module(f"{__package__}.{module}")
+    return found.LAYOUTS[attribute].kernel() if module == "layouts" else getattr(found, attribute)
 
 
 def _compile(name: str) -> bytes:
@@ -118,11 +119,12 @@ def lower(folder: Path) -> Path:
 
 
 def _every() -> list[str]:
-    """The names of all kernels: the plain functions of int64 arguments in modules of kernels."""
+    """The names of all kernels: those of layouts, and the plain functions of int64 arguments in modules of kernels."""
     here = Path(__file__).parent
-    modules = ["bitmask", "cells", "chain", "products", "sequence", "sparse", "whole"]
+    modules = ["cells", "chain", "products", "sequence", "whole"]
     modules += [f"kernels.{file.stem}" for file in sorted((here / "kernels").glob("[!_]*.py"))]
-    found = []
+    layouts = importlib.import_module(f"{__package__}.layouts").LAYOUTS
+    found = [f"layouts.{name}" for name, layout in layouts.items() if layout.runs_on(processor())]
     for module in modules:
         content = vars(importlib.import_module(f"{__package__}.{module}"))
         own = [k for k, v in content.items() if isinstance(v, FunctionType) and v.__module__.endswith(f".{module}")]

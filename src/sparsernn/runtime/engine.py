@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .calls import Calls, Coded
-from .costs import Precision, current
+from .costs import current
+from .held import Precision
 from .matrices import LayerMatrices
 from .pack import WIDTH
 from .packed_layer import PackedLayer

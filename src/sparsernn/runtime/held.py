@@ -5,7 +5,8 @@ Of such a model the parameters are shapes without bytes (on the meta device); it
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,16 @@ from ..structure.coded import CodedMatrix, Form, coded, dense
 from ..structure.grids import LARGEST, integers
 from .weights import Weight, coded_of
 
+Precision = Literal["float32", "bfloat16", "int8"]
+Precisions = Precision | Mapping[str, Precision]  # of a module: of all its layers, or by their names ("l0_reverse")
 
-def rounded(weight: Weight, precision: str) -> Weight:
+
+def precision_of(said: Precisions, layer: str) -> Precision:
+    """Of one layer of a module."""
+    return said[layer] if isinstance(said, Mapping) else said
+
+
+def rounded(weight: Weight, precision: Precision) -> Weight:
     """`weight` in a precision, in the fewest bytes that are quick to read: each layout, and so a stream and a whole
     sequence, has the same weights, whatever the processor can multiply."""
     if precision == "int8":

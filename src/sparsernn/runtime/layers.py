@@ -13,7 +13,7 @@ from torch import nn
 from .._modules import copied, unwrap
 from .calibration import choose_by
 from .classes import into_one, is_linear, is_split, made, put_on_kernels, runs_on_kernels
-from .costs import Precision
+from .held import Precision
 from .modules import Accelerated
 from .opening import make_stream
 from .precision import Wanted, assign, by_name, check_wanted, runs_in_float32, units

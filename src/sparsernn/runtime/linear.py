@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from . import threads
 from .calls import Calls, Coded, settled
 from .compiled import address, function
-from .costs import Matrix, Precision, current
+from .costs import Matrix, current
 from .engine import MANY
 from .fields import Call
-from .held import rows_of, weight_of
+from .held import Precision, rows_of, weight_of
 from .memory import eager
 from .modules import Accelerated, check_call
 from .pack import BYTES, WIDTH, Arrangement, Packed, unit_rows

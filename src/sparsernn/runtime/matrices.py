@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..structure.coded import dense
-from .costs import Choice, Matrix, Precision, Precisions, choose, offered, precision_of
-from .held import numbers_of
+from .costs import Choice, Matrix, choose
+from .held import Precision, Precisions, numbers_of, precision_of
+from .layouts import LAYOUTS, offered
 from .order import patterns, similar_order
 from .pack import WIDTH, Arrangement, slot_row, unit_rows
 from .packed_layer import PackedLayer, places
@@ -60,8 +61,7 @@ LIKELY = (1, 10)  # the batches that decide
 def _cheapest(weights: LayerWeights, precision: Precision) -> tuple[Tensor | None, dict[str, Matrix]]:
     """The matrices, with units in their own order (None) or in one that makes their blocks denser, if that pays."""
     plain = _matrices(weights, precision, None)
-    # Of int8 weights four columns stand or fall together.
-    columns = 4 if "blocks_int8" in offered(precision) else 1
+    columns = max(LAYOUTS[name].columns for name in offered(precision))
     gates = [m for name, m in plain.items() if name != "hr"]
     if not any(_could_gain(m) for m in gates):
         return None, plain

@@ -16,7 +16,8 @@ from torch import Tensor
 from .processor import processor
 
 WIDTH = processor().width
-PANEL = 2 if WIDTH == 8 else 4  # blocks side by side in a dense panel: see products.py
+PANEL = 2 if WIDTH == 8 else 4  # blocks side by side in a dense panel: see layouts/panel.py
+TABLE = 2 * WIDTH  # columns whose numbers of one input two registers hold: see layouts/permuted.py
 MOST_WORK = 1 << 32  # 64-bit words compared, about four seconds; larger layers keep their order
 
 

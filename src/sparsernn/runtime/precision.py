@@ -9,7 +9,8 @@ from typing import Any, Literal, cast, get_args
 
 from torch import nn
 
-from .costs import Precision, offered, precision_of
+from .held import Precision, precision_of
+from .layouts import multiplied
 from .modules import Accelerated
 from .weights import ends
 
@@ -98,5 +99,5 @@ def precisions(model: nn.Module) -> dict[str, Precision]:
 
 
 def runs_in_float32(chosen: list[Precision]) -> bool:
-    """Whether int8 is asked for on a processor that has no products of it."""
-    return "int8" in chosen and "panel" in offered("int8")
+    """Whether a precision is asked for of which this processor has no products: they are of float32 then."""
+    return any(multiplied(precision) != precision for precision in chosen)

@@ -11,9 +11,8 @@ from torch import nn
 from .._modules import set_eval
 from ..structure.coded import CodedMatrix
 from .classes import TORCH, is_linear, put_on_kernels, runs_on_kernels
-from .costs import Precisions
 from .engine import Engine
-from .held import freeze
+from .held import Precisions, freeze
 from .layers import NO_INT8, around, finished
 from .precision import runs_in_float32
 from .weights import ends, lacking

@@ -13,6 +13,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
+from .order import TABLE
 from .vector import (
     BYTES,
     FLOAT,
@@ -234,9 +235,6 @@ def transpose(builder: Any, place: Any) -> None:
         step *= 2
     for n, row in enumerate(rows):
         builder.store(row, pointer(builder, place, VECTOR, BYTES * n), align=4)
-
-
-TABLE = 2 * WIDTH  # columns whose numbers of one input two registers hold
 
 
 def permuted_tile(rows: int, side: int, half: bool = False) -> Any:

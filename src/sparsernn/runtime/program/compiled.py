@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..compiled import address, function
-from ..costs import Precision
+from ..held import Precision
 from ..memory import check, eager, signature, undisturbed
 from .folding import folded
 from .lowering.code import CLOCK, Code, Linked, memory_of

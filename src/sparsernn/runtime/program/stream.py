@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..costs import Precision
+from ..held import Precision
 from ..memory import eager
 from .compiled import Compiled
 from .made import Made

@@ -19,7 +19,7 @@ from torch import nn
 from sparsernn.learn.prune import Prune
 from sparsernn.learn.schedules import Gradual
 from sparsernn.learn.sparsifier import Sparsifier
-from sparsernn.runtime.costs import offered
+from sparsernn.runtime.layouts import multiplied
 from sparsernn.surgery.checkpoint import save
 from sparsernn.surgery.compact import compact
 
@@ -80,7 +80,7 @@ class Blocks(Characters):
         """Without onnxruntime its row is not made, and none in int8 where the processor would run it in float32."""
         there = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
         left_out = [] if there else ["onnx"]
-        left_out += ["int8"] if "panel" in offered("int8") else []
+        left_out += ["int8"] if multiplied("int8") != "int8" else []
         return [row for row in super().rows_of(settings) if row.name not in left_out]
 
     @property

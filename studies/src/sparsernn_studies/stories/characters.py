@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from sparsernn.runtime.costs import Precision
+from sparsernn.runtime.held import Precision
 from sparsernn.runtime.layers import accelerate
 from sparsernn.surgery.checkpoint import save
 

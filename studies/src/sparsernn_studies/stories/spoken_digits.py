@@ -24,7 +24,7 @@ from sparsernn.learn.prune import Prune
 from sparsernn.learn.schedules import Gradual
 from sparsernn.learn.shrink import Shrink
 from sparsernn.learn.sparsifier import Sparsifier
-from sparsernn.runtime.costs import Precision
+from sparsernn.runtime.held import Precision
 from sparsernn.runtime.layers import accelerate
 from sparsernn.surgery.checkpoint import save
 from sparsernn.surgery.compact import compact

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...compiled import address
-from ...costs import Precision
+from ...held import Precision
 from ..program import BOOL, CONSTANT, INT, Buffer, Clock, Program, View
 from .axes import side_by_side
 

@@ -1,25 +1,19 @@
-"""Products with matrices of which a fifth to a half is left: all columns, but only the weights that are there.
+"""Register tiles of bit masks: weights are read side by side and spread over the lanes of a mask.
 
-A vector of WIDTH rows and one column is a bit mask and its non-zero weights; these are read side by side and spread
-over the lanes of the mask inside the registers (AVX-512: one instruction; AVX2: a permute with a table of 256 lane
-lists). Four block rows share a column's mask word and one stream of weights: how far each begins in the stream is the
-number of bits before its own, so that nothing waits for the address of the next column but one addition.
-Arguments and plans as in products.py.
+AVX-512 spreads by one instruction, AVX2 by a permute with a table of 256 lane lists. How far each block row begins in
+the stream of weights that it shares with others is the number of bits before its own, so that nothing waits for the
+address of the next column but one addition.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import njit
 from numba.core import cgutils
 
-from .products import BIAS, BLOCKS, COLUMNS, MORE, WEIGHTS, WHERE, fill_absent
 from .tiles import HALVES, add, times
 from .vector import (
-    BYTES,
     FLOAT,
     INT64,
     INTEGERS,
@@ -29,16 +23,11 @@ from .vector import (
     call,
     constant,
     fused,
-    i64,
     instruction,
     pointer,
     types,
 )
 
-# Further fields of a plan.
-MASKS, STARTS = range(MORE, MORE + 2)
-
-SIDE = 4  # block rows that share a mask word
 NARROW = ir.VectorType(ir.IntType(8), WIDTH)
 
 
@@ -88,7 +77,7 @@ def _weights(builder: Any, place: Any, half: bool) -> Any:
     return builder.bitcast(builder.shl(bits, ir.Constant(INTEGERS, [16] * WIDTH)), VECTOR)
 
 
-def _tile(rows: int, side: int, half: bool) -> Any:
+def mask_tile(rows: int, side: int, half: bool) -> Any:
     """`side` block rows for `rows` inputs; every sum adds its columns in order, whatever the tile.
 
     Arguments, all int64: values and masks (addresses of this group's), columns, x, x_stride, y, y_stride, where,
@@ -143,75 +132,3 @@ def _bytes(builder: Any, bits: Any, word: Any, size: int) -> Any:
     """Bytes of as many weights as there are bits."""
     number = call(builder, f"llvm.ctpop.i{word.width}", word, bits)
     return times(builder, number if word.width == 64 else builder.zext(number, INT64), size)
-
-
-def _bitmask(half: bool) -> Callable[..., None]:
-    """The kernel, of float32 or (`half`) bfloat16 weights."""
-    four_one, four_two = _tile(1, SIDE, half), _tile(2, SIDE, half)
-    # Four inputs fill the registers of AVX-512; AVX2 has half as many.
-    four_most = _tile(4, SIDE, half) if WIDTH == 16 else four_two
-    most = 4 if WIDTH == 16 else 2
-    one_one, one_two = _tile(1, 1, half), _tile(2, 1, half)
-
-    @njit
-    def left_over(values, masks, columns, x, x_stride, count, y, y_stride, where, start, start_stride):
-        row = 0
-        while row + 2 <= count:
-            one_two(
-                values, masks, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
-                start + row * start_stride, start_stride,
-            )  # fmt: skip
-            row += 2
-        if row < count:
-            one_one(
-                values, masks, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
-                start + row * start_stride, start_stride,
-            )  # fmt: skip
-
-    @njit
-    def group(values, masks, columns, x, x_stride, count, y, y_stride, where, start, start_stride):
-        row = 0
-        while row + most <= count:
-            four_most(
-                values, masks, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
-                start + row * start_stride, start_stride,
-            )  # fmt: skip
-            row += most
-        while row + 2 <= count:
-            four_two(
-                values, masks, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
-                start + row * start_stride, start_stride,
-            )  # fmt: skip
-            row += 2
-        if row < count:
-            four_one(
-                values, masks, columns, x + row * x_stride, x_stride, y + row * y_stride, y_stride, where,
-                start + row * start_stride, start_stride,
-            )  # fmt: skip
-
-    def bitmask(plan, x, x_stride, count, y, y_stride, scratch):
-        """Bit masks and the weights that are there."""
-        values, masks, starts = i64(plan, WEIGHTS), i64(plan, MASKS), i64(plan, STARTS)
-        total, columns, where, bias = i64(plan, BLOCKS), i64(plan, COLUMNS), i64(plan, WHERE), i64(plan, BIAS)
-        if bias != 0:
-            fill_absent(plan, bias, count, y, y_stride)
-        start = bias if bias != 0 else y
-        start_stride = 0 if bias != 0 else y_stride
-        groups = total // SIDE
-        for n in range(groups):
-            group(
-                values + i64(starts, n), masks + n * columns * (BYTES // 8), columns, x, x_stride, count, y, y_stride,
-                where + n * (8 * SIDE), start, start_stride,
-            )  # fmt: skip
-        for n in range(total - groups * SIDE):
-            left_over(
-                values + i64(starts, groups + n),
-                masks + groups * columns * (BYTES // 8) + n * columns * (BYTES // 32), columns, x, x_stride, count,
-                y, y_stride, where + (groups * SIDE + n) * 8, start, start_stride,
-            )  # fmt: skip
-
-    return bitmask
-
-
-bitmask = _bitmask(False)
-bitmask_bfloat16 = _bitmask(True)

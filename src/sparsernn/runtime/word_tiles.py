@@ -1,10 +1,4 @@
-"""int8 products: weights with one scale a row, inputs quantised row by row at each call, sums exact in int32.
-
-A row of x becomes round(x / s) + 128 as unsigned bytes, s = max |x| / 127; a row of W becomes round(w / t), t its
-largest weight over 127. Four columns make one 32-bit word, and one instruction (VNNI) multiplies four bytes of 16 rows
-with the word and adds. What the 128 adds, 128 times the sum of the row of W, is known beforehand and taken away.
-Plans as in products.py; COLUMNS counts words.
-"""
+"""Register tiles of int8 words, and the rows of x that become bytes for them: words.py says how."""
 
 from __future__ import annotations
 
@@ -14,7 +8,7 @@ from llvmlite import ir
 from numba import njit
 from numba.core import cgutils
 
-from .products import BIAS, BLOCKS, COLUMNS, MORE, WEIGHTS, WHERE, fill_absent
+from .products import MORE as BEGIN
 from .quantise import LARGEST, largest, quantise
 from .tiles import add, times
 from .vector import (
@@ -27,20 +21,15 @@ from .vector import (
     WIDTH,
     broadcast,
     call,
-    f32,
     fused,
-    i64,
     instruction,
     pointer,
     put_f32,
     types,
 )
 
-# Further fields of a plan.
-SCALES, SHIFTS, INPUTS, NUMBERS, STARTS = range(MORE, MORE + 5)
-
-MOST = 48  # rows of x that are quantised together
-TALL, PANEL = 6, 4
+# Further fields of a plan, behind those of products.py.
+SCALES, SHIFTS, INPUTS, MORE = range(BEGIN, BEGIN + 4)
 
 
 def _dot(builder: Any, total: Any, word: Any, weights: Any) -> Any:
@@ -58,7 +47,7 @@ def _less(builder: Any, shifts: Any, vector: int = 0) -> Any:
     return builder.sub(ir.Constant(INTEGERS, [0] * WIDTH), shift)
 
 
-def _tile(rows: int, vectors: int) -> Any:
+def dense_tile(rows: int, vectors: int) -> Any:
     """Dense: arguments weights, words, x (bytes), x_stride, scales of x (address), y, y_stride, where, start,
     start_stride, scales, shifts (addresses of the vectors of these blocks)."""
 
@@ -95,7 +84,7 @@ def _tile(rows: int, vectors: int) -> Any:
     return tile
 
 
-def _block_tile(rows: int) -> Any:
+def block_tile(rows: int) -> Any:
     """Blocks of WIDTH rows x 4 columns, one block row, for `rows` inputs side by side: word number n of input r is at
     x + 4 (n rows + r). Arguments weights, numbers (of the words, int32), count, x, scales of x, y, y_stride, where,
     start, start_stride, scales, shifts."""
@@ -146,15 +135,8 @@ def _block_tile(rows: int) -> Any:
     return tile
 
 
-_tall, _two, _one = _tile(TALL, PANEL), _tile(2, PANEL), _tile(1, PANEL)
-_narrow_tall, _narrow_one = _tile(TALL, 1), _tile(1, 1)
-_b1, _b2, _b3, _b4, _b5, _b6 = (_block_tile(n) for n in range(1, 7))
-_b7, _b8, _b9, _b10, _b11, _b12 = (_block_tile(n) for n in range(7, 13))
-SIDE = 12  # inputs of one tile of blocks
-
-
 @njit
-def _take_in(x, x_stride, rows, inputs, stride, scratch, own):
+def take_in(x, x_stride, rows, inputs, stride, scratch, own):
     """Quantise `rows` rows of x; their scales go to `own`. A row that is not finite gets the scale NaN."""
     for row in range(rows):
         most = largest(x + row * x_stride, inputs)
@@ -166,114 +148,3 @@ def _take_in(x, x_stride, rows, inputs, stride, scratch, own):
             for n in range(stride // 4):
                 put_f32(scratch + row * stride, n, 0.0)
             put_f32(own, row, 0.0 if most <= 1e-30 else most - most)
-
-
-def panel(plan, x, x_stride, count, y, y_stride, scratch):
-    """Dense int8 panels. Scratch: MOST rows of bytes and MOST floats."""
-    words, inputs, blocks = i64(plan, COLUMNS), i64(plan, INPUTS), i64(plan, BLOCKS)
-    weights, where, bias = i64(plan, WEIGHTS), i64(plan, WHERE), i64(plan, BIAS)
-    scales, shifts = i64(plan, SCALES), i64(plan, SHIFTS)
-    stride = (inputs + 63) // 64 * 64
-    own = scratch + MOST * stride
-    if bias != 0:
-        fill_absent(plan, bias, count, y, y_stride)
-    start = bias if bias != 0 else y
-    start_stride = 0 if bias != 0 else y_stride
-    done = 0
-    while done < count:
-        rows = min(MOST, count - done)
-        _take_in(x + done * x_stride, x_stride, rows, inputs, stride, scratch, own)
-        place, begin = y + done * y_stride, start + done * start_stride
-        block = 0
-        while block < blocks:
-            four = block + PANEL <= blocks
-            w = weights + block * words * BYTES
-            at, scale, shift = where + block * 8, scales + block * BYTES, shifts + block * BYTES
-            r = 0
-            while r < rows:
-                q, o, yr, sr = scratch + r * stride, own + r * 4, place + r * y_stride, begin + r * start_stride
-                if four:
-                    if rows - r >= TALL:
-                        _tall(w, words, q, stride, o, yr, y_stride, at, sr, start_stride, scale, shift)
-                        r += TALL
-                    elif rows - r >= 2:
-                        _two(w, words, q, stride, o, yr, y_stride, at, sr, start_stride, scale, shift)
-                        r += 2
-                    else:
-                        _one(w, words, q, stride, o, yr, y_stride, at, sr, start_stride, scale, shift)
-                        r += 1
-                elif rows - r >= TALL:
-                    _narrow_tall(w, words, q, stride, o, yr, y_stride, at, sr, start_stride, scale, shift)
-                    r += TALL
-                else:
-                    _narrow_one(w, words, q, stride, o, yr, y_stride, at, sr, start_stride, scale, shift)
-                    r += 1
-            block += PANEL if four else 1
-        done += rows
-
-
-@njit
-def _block(rows, w, n, more, q, own, y, y_stride, at, begin, begin_stride, scale, shift):
-    if rows == 1:
-        _b1(w, n, more, q, own, y, y_stride, at, begin, begin_stride, scale, shift)
-    elif rows == 2:
-        _b2(w, n, more, q, own, y, y_stride, at, begin, begin_stride, scale, shift)
-    elif rows == 3:
-        _b3(w, n, more, q, own, y, y_stride, at, begin, begin_stride, scale, shift)
-    elif rows == 4:
-        _b4(w, n, more, q, own, y, y_stride, at, begin, begin_stride, scale, shift)
-    elif rows == 5:
-        _b5(w, n, more, q, own, y, y_stride, at, begin, begin_stride, scale, shift)
-    elif rows == 6:
-        _b6(w, n, more, q, own, y, y_stride, at, begin, begin_stride, scale, shift)
-    elif rows == 7:
-        _b7(w, n, more, q, own, y, y_stride, at, begin, begin_stride, scale, shift)
-    elif rows == 8:
-        _b8(w, n, more, q, own, y, y_stride, at, begin, begin_stride, scale, shift)
-    elif rows == 9:
-        _b9(w, n, more, q, own, y, y_stride, at, begin, begin_stride, scale, shift)
-    elif rows == 10:
-        _b10(w, n, more, q, own, y, y_stride, at, begin, begin_stride, scale, shift)
-    elif rows == 11:
-        _b11(w, n, more, q, own, y, y_stride, at, begin, begin_stride, scale, shift)
-    else:
-        _b12(w, n, more, q, own, y, y_stride, at, begin, begin_stride, scale, shift)
-
-
-@njit
-def _side_by_side(x, stride, rows, words, target):
-    """Word n of row r goes to target + 4 (n rows + r)."""
-    for r in range(rows):
-        for n in range(words):
-            put_f32(target + 4 * r, n * rows, f32(x + r * stride, n))
-
-
-def blocks(plan, x, x_stride, count, y, y_stride, scratch):
-    """WIDTH x 4 blocks of int8. Scratch as for `panel`."""
-    words, inputs, total = i64(plan, COLUMNS), i64(plan, INPUTS), i64(plan, BLOCKS)
-    weights, where, bias = i64(plan, WEIGHTS), i64(plan, WHERE), i64(plan, BIAS)
-    scales, shifts, numbers, starts = i64(plan, SCALES), i64(plan, SHIFTS), i64(plan, NUMBERS), i64(plan, STARTS)
-    stride = (inputs + 63) // 64 * 64
-    own = scratch + MOST * stride
-    if bias != 0:
-        fill_absent(plan, bias, count, y, y_stride)
-    start = bias if bias != 0 else y
-    start_stride = 0 if bias != 0 else y_stride
-    tiles = (count + SIDE - 1) // SIDE
-    done = 0
-    for t in range(tiles):
-        # Even shares: 13 inputs are 7 and 6, not 12 and a lonely one.
-        rows = (count - done + tiles - t - 1) // (tiles - t)
-        _take_in(x + done * x_stride, x_stride, rows, inputs, stride, scratch, own)
-        q = scratch
-        if rows > 1:
-            q = scratch + SIDE * stride
-            _side_by_side(scratch, stride, rows, words, q)
-        place, begin = y + done * y_stride, start + done * start_stride
-        for b in range(total):
-            first = i64(starts, b)
-            _block(
-                rows, weights + first * BYTES, numbers + first * 4, i64(starts, b + 1) - first, q, own, place, y_stride,
-                where + b * 8, begin, start_stride, scales + b * BYTES, shifts + b * BYTES,
-            )  # fmt: skip
-        done += rows
