@@ -14,7 +14,6 @@ from torch import Tensor
 
 from sparsernn.runtime import costs
 from sparsernn.runtime.compiled import function
-from sparsernn.runtime.layout import Counts
 from sparsernn.runtime.layouts import LAYOUTS, offered
 from sparsernn.runtime.pack import WIDTH, Arrangement, slot_row, unit_rows
 from sparsernn.runtime.processor import processor
@@ -116,12 +115,9 @@ def test_the_cheapest_layout_is_chosen() -> None:
     if processor().expand:
         # Of a matrix larger than the caches, half empty, the bytes decide; of a small one the arithmetic.
         for rows, columns, best in ((6000, 3000, "bitmask"), (256, 256, "panel")):
-            half = rows * columns // 2
-            slots = -(-half * 5 // 4 // (rows * -(-columns // (2 * WIDTH))))
-            blocks = rows * columns // WIDTH
-            own = {type(LAYOUTS["permuted"]): (slots, 0)}
-            counts = Counts(columns, rows // WIDTH, blocks, rows * columns // 64, half, own)
-            assert costs.choose(counts, 1, costs=costs.Costs()).layout == best
+            numbers, where = unit_rows(rows, 1, (0,), 1)
+            half = costs.count(torch.rand(rows, columns) < 0.5, Arrangement(numbers, where, None, numbers.numel()))
+            assert costs.choose(half, 1, costs=costs.Costs()).layout == best
 
 
 ROUND = """
