@@ -57,13 +57,10 @@ class Readings:
                 self.reasons[member.parameter] = "NaN or infinity reaches it"
             else:
                 self.sites[key] = site
-        biases = [site.bias for site in self.sites.values()]
         self._with_bias: set[str] = set()
         for site in self.sites.values():
             if site.bias is None:
                 self.reasons[site.parameter] = "it has no bias of its own"
-            elif biases.count(site.bias) > 1 or site.bias in recorder.others:
-                self.reasons[site.parameter] = f"its bias {site.bias} has other uses"
             else:
                 self._with_bias.add(site.parameter)
 

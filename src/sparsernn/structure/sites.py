@@ -84,7 +84,8 @@ class Site:
 class SiteRecorder(TorchFunctionMode):
     """A context manager round forward passes of `model`; `sites` by (parameter, axis), `others` what can't be one.
 
-    `wanted`: the planes of a trace whose operands are of interest.
+    `wanted`: the planes of a trace whose operands are of interest. A matrix that is multiplied along both of its axes
+    is none: a solution for one product would be wrong in the other. A bias that anything else uses belongs to no site.
     """
 
     def __init__(self, model: nn.Module, wanted: frozenset[tuple[str, int]]) -> None:
@@ -97,6 +98,8 @@ class SiteRecorder(TorchFunctionMode):
         self._turned: dict[int, tuple[Tensor, str]] = {}  # transposed views of parameters
         self.sites: dict[tuple[str, int], Site] = {}
         self.others: dict[str, str] = {}  # parameter -> the operation and line that use it in another way
+        self._axes: dict[str, int] = {}  # parameter -> the axis along which it is multiplied
+        self._owners: dict[str, str | None] = {}  # bias -> the one parameter whose product it is added to, None: no one
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -111,7 +114,15 @@ class SiteRecorder(TorchFunctionMode):
         handled = self._products(name, args, kwargs, result)
         for parameter in used - handled:
             self.others.setdefault(parameter, f"{name} at {source_line()}")
+            self._shared(parameter)
         return result
+
+    def _shared(self, bias: str) -> None:
+        """It can't take anything over for one of its uses."""
+        self._owners[bias] = None
+        for site in self.sites.values():
+            if site.bias == bias:
+                site.bias = None
 
     def _name(self, tensor: Tensor) -> str | None:
         turned = self._turned.get(id(tensor))
@@ -146,6 +157,8 @@ class SiteRecorder(TorchFunctionMode):
             channel = x.dim() - (weight.dim() - 2) - 1
             bias = self._name(get(2, "bias")) if isinstance(get(2, "bias"), Tensor) else None
             done = self._one(x.movedim(channel, -1).reshape(-1, x.shape[channel]), weight, 0, None)
+            if bias:
+                self._shared(bias)
             return done | {bias} if bias else done
         return set()
 
@@ -165,6 +178,11 @@ class SiteRecorder(TorchFunctionMode):
         own = self._names.get(id(bias)) if isinstance(bias, nn.Parameter) else None
         if own is not None:
             done.add(own)
+            if self._owners.setdefault(own, parameter) != parameter:
+                self._shared(own)
+            own = own if self._owners[own] else None
+        if self._axes.setdefault(parameter, axis) != axis:
+            self.others.setdefault(parameter, f"products along both of its axes, one at {source_line()}")
         if (parameter, axis) in self._wanted:
             site = self.sites.get((parameter, axis))
             if site is None:
