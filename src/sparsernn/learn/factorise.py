@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .._modules import copied, in_eval, unwrap
+from .._modules import copied, unwrap
 from ..nn.factorised import MATRICES, factorised
 from ..nn.ragged import RAGGED
 from ..structure.trace import quiet
@@ -93,7 +93,7 @@ def factorise(
         ranks = dict(zip(spectra, found))
         new = _made(copied(model), {name: (spectra[name], rank) for name, rank in ranks.items() if rank})
         predicted = sum(d * s.change(ranks[n]) for d, (n, s) in zip(scales, spectra.items()))
-        change = recording.outputs.change(in_eval(new))
+        change = recording.outputs.change(new)
     share = (used + whole - mine) / whole
     return Factorised(new, {n: r for n, r in ranks.items() if r}, kept, share, predicted**0.5, change**0.5)
 

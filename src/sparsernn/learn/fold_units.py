@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from .._modules import copied, in_eval
+from .._modules import copied
 from ..structure.groups import SliceGroups
 from ..structure.structure import Structure
 from .cost import Cost, counted_by, left_by, multiplied
@@ -38,7 +39,7 @@ def fold_units(
     wanted = {(m.parameter, m.axis) for m in groups.members if m.role == "outgoing"}
     recording = record(wanted if bits is None else wanted | {(name, axis) for name in weights for axis in (0, 1)})
     warn_of_few(recording.recorder, max((len(u) for u in groups.units.values()), default=0), "units a layer")
-    work = Folding(recording, structure, groups, ridge)
+    work = Folding(recording, structure, groups, ridge, _dead(model, structure, groups))
     made, measure = [], left_by(groups, counted, cost)
     whole = measure(torch.zeros(groups.count, dtype=torch.bool))
     shares = sorted((share if share <= 1 else share / whole for share in shares), reverse=True)
@@ -46,9 +47,18 @@ def fold_units(
         folded = work.written(copied(model), step.gone)
         if bits is not None:
             round_matrices(folded, recording, weights, ridge, bits)
-        change = recording.outputs.change(in_eval(folded))
+        change = recording.outputs.change(folded)
         made.append(_result(folded, step, change, groups, work))
     return made
+
+
+def _dead(model: nn.Module, structure: Structure, groups: SliceGroups) -> torch.Tensor:
+    """Groups that `compact` takes out as it is, bool (count,)."""
+    dead = torch.zeros(groups.count, dtype=torch.bool)
+    for name, gone in structure.dead(dict(model.named_parameters())).items():
+        units = groups.units.get(name, torch.full((len(gone),), -1))
+        dead[units[gone & (units >= 0)]] = True
+    return dead
 
 
 def _shapes(model: nn.Module, weights: Sequence[str], groups: SliceGroups, cost: Cost) -> dict[str, torch.Size]:
@@ -70,4 +80,5 @@ def _result(model: nn.Module, step: Step, change: float, groups: SliceGroups, wo
         if reasons:
             kept[name] = "; ".join(reasons)
     removed = {name: gone[units] for name, units in groups.units.items()}
-    return Folded(model, removed, kept, step.share, step.predicted**0.5, change**0.5)
+    predicted = step.predicted if not math.isnan(change) else math.nan
+    return Folded(model, removed, kept, step.share, max(predicted, 0.0) ** 0.5, change**0.5)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from .._modules import copied, in_eval
+from .._modules import copied
 from ..structure.blocks import BLOCK_HEIGHT, WORD_WIDTH, Tiles, tiles
 from ..structure.cells import RecurrentLayer, recurrent_layers
 from ..structure.sites import Site
@@ -47,8 +47,9 @@ def fold_weights(
         folded = work.written(copied(model), rows)
         if bits is not None:
             round_matrices(folded, recording, weights, ridge, bits)
-        change = recording.outputs.change(in_eval(folded))
+        change = recording.outputs.change(folded)
         gone = {name: ~mask for name, mask in masks.items()}
+        predicted = max(predicted, 0.0) if not math.isnan(change) else math.nan
         made.append(Folded(folded, gone, dict(work.kept), left, predicted**0.5, change**0.5))
     return made
 

@@ -16,10 +16,11 @@ class Folded:
     """What `fold` made.
 
     `model`: a new model of the same widths, the units that went read by nothing, and `compact` takes them out; or with
-    zeros at the weights that went. `removed`: unit set -> bool (size,), or parameter -> bool of its shape. `kept`: unit
-    set or parameter -> why nothing or not all of it could be folded. `share`: of the governed weights (or of the cost)
-    that is left. `predicted`, `measured`: root mean squared change of the outputs, in shares of their own root mean
-    square about their means; measured on the first batches.
+    zeros at the weights that went. `removed`: unit set -> bool (size,), with those that nothing read before; or
+    parameter -> bool of its shape. `kept`: unit set or parameter -> why nothing or not all of it could be folded.
+    `share`: of the governed weights (or of the cost) that is left. `predicted`, `measured`: root mean squared change of
+    the outputs, in shares of their own root mean square about their means (about zero if they are constant); measured
+    on the first batches, from the same random numbers. NaN where the model gives no finite real numbers.
     """
 
     model: nn.Module

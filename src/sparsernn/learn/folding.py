@@ -162,7 +162,7 @@ class Folding:
         steps = self._steps(self.readers, self.may_go.clone(), enough, self.scales(), sizes)
         found = [Step(gone, left(gone) / whole, predicted) for gone, predicted in steps]
         if len(found) < len(shares):
-            least = left(most_gone(self.groups, self.may_go))
+            least = left(most_gone(self.groups, self.may_go | self.gone))
             raise ValueError(
                 f"fold: to={shares[len(found)]:g} can't be reached, at most {least / whole:.3f}: "
                 f"{why_no_less(self.reasons)}."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .._modules import in_eval
+from .._modules import copied, in_eval
 from ..structure import examples
 from ..structure.sites import Site, SiteRecorder
 from .batches import positions_in
@@ -21,7 +21,8 @@ FEW = 10  # positions an input
 
 @dataclass(frozen=True)
 class Recording:
-    """`model`: a copy in evaluation mode. `recorder`: what its matrices multiplied; `outputs`: what it gave first."""
+    """`model`: a copy in evaluation mode that has not run. `recorder`: what its matrices multiplied; `outputs`: what
+    it gives on the first calls."""
 
     model: nn.Module
     recorder: SiteRecorder
@@ -52,13 +53,15 @@ def recorded(
     `name`: of the function that asks. Raises ValueError for a call that can't be run or brings NaN or infinity.
     """
     model = in_eval(model)
-    recorder, kept, seen = SiteRecorder(model, frozenset(wanted)), [], 0
+    twin = copied(model)  # running may change it: a state that it keeps, a buffer
+    recorder, kept, seen = SiteRecorder(twin, frozenset(wanted)), [], 0
     for number, call in enumerate(shown(calls, f"{name}: inputs"), start=1):
         with recorder:
-            examples.run(model, examples.fresh(call), number)
-        if not all(bool(site.moments.total[-1].isfinite().all()) for site in recorder.sites.values()):
+            examples.run(twin, examples.fresh(call), number)
+        if not all(bool(site.moments.total.diagonal().isfinite().all()) for site in recorder.sites.values()):
             raise ValueError(
-                f"{name}: batch {number} brings NaN or infinity to the readers of the units: leave such inputs out."
+                f"{name}: batch {number} brings NaN, infinity or numbers too large to be squared to the readers of the "
+                "units: leave such inputs out."
             )
         if len(kept) < KEPT_BATCHES and sum(map(positions_in, kept)) < KEPT_POSITIONS:
             kept.append(examples.fresh(call))

@@ -1,0 +1,174 @@
+"""Folding models as people write them: shared biases and matrices, states kept between calls, odd outputs."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import sparsernn as srn
+
+pytestmark = pytest.mark.filterwarnings("ignore:fold. [0-9]+ positions")
+
+
+def made(model: nn.Module) -> nn.Module:
+    """Weights that keep states alive."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.uniform_(-1, 1)
+    return model.double().eval()
+
+
+def inputs(number: int = 5, *shape: int) -> list[Tensor]:
+    source = torch.Generator().manual_seed(1)
+    return [torch.randn(*(shape or (6, 9, 5)), generator=source).double() for _ in range(number)]
+
+
+def changed(model: nn.Module, other: nn.Module, data: list[Tensor]) -> float:
+    """Root mean squared change of the one output, in shares of its deviation; each model begins anew."""
+    before, after = (copy.deepcopy(each) for each in (model, other))
+    with torch.no_grad():
+        x, y = (torch.cat([each(batch).flatten() for batch in data]) for each in (before, after))
+    return float((x - y).square().mean().sqrt() / x.std(correction=0))
+
+
+class TwoHeads(nn.Module):
+    """Both heads have one bias; `second`: what the second one is given."""
+
+    def __init__(self, second: str):
+        super().__init__()
+        self.rnn, self.a, self.b = nn.LSTM(5, 12), nn.Linear(12, 3), nn.Linear(5 if second == "x" else 12, 3)
+        self.b.bias, self.second = self.a.bias, second
+
+    def forward(self, x):
+        h = self.rnn(x)[0]
+        if self.second == "product":
+            return torch.cat([self.a(h), x[..., :3] * self.a.bias], -1)
+        return torch.cat([self.a(h), self.b({"x": x, "h": h.abs()}[self.second])], -1)
+
+
+@pytest.mark.parametrize("level", ["unit", "weight"])
+@pytest.mark.parametrize("second", ["x", "h", "product"])
+def test_a_bias_with_other_uses_takes_nothing_over(second, level):
+    model = made(TwoHeads(second))
+    folded = srn.fold(model, inputs(), level=level, include="all" if level == "weight" else "recurrent").model
+    assert torch.equal(folded.a.bias, model.a.bias)
+    assert not torch.equal(folded.a.weight, model.a.weight)
+    if second == "x" and level == "unit":  # what reads no unit gives what it gave
+        x = inputs()[0]
+        assert torch.equal(folded(x)[..., 3:], model(x)[..., 3:])
+
+
+def test_what_reads_units_beside_a_shared_bias_is_the_least_squares_solution_without_a_constant():
+    model, data = made(TwoHeads("h")), inputs()
+    done = srn.fold(model, data, ridge=0.0)
+    stay = ~done.removed["rnn.l0"]
+    with torch.no_grad():
+        h_NI = torch.cat([model.rnn(x)[0].flatten(0, 1) for x in data])
+    for h, name in ((h_NI, "a.weight"), (h_NI.abs(), "b.weight")):
+        wanted = h @ model.get_parameter(name).detach().T
+        solution = torch.linalg.lstsq(h[:, stay], wanted).solution
+        torch.testing.assert_close(done.model.get_parameter(name)[:, stay], solution.T, rtol=1e-8, atol=1e-8)
+
+
+class TiedOneHot(nn.Module):
+    """The decoder is the embedding, which is a product with one-hot rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.rnn = nn.Parameter(torch.empty(9, 12)), nn.GRU(12, 12)
+
+    def forward(self, x):
+        return F.linear(self.rnn(F.one_hot(x, 9).double() @ self.weight)[0], self.weight)
+
+
+def test_units_stay_whose_reader_is_multiplied_along_both_axes():
+    data = [x[..., 0].gt(0).long() for x in inputs()]
+    with pytest.raises(ValueError, match="weight is used by products along both of its axes"):
+        srn.fold(made(TiedOneHot()), data)
+
+
+class Stateful(nn.Module):
+    """It goes on from the state in which the last call ended, and counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head, self.state = nn.GRU(5, 12), nn.Linear(12, 3), None
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        y, self.state = self.rnn(x, self.state)
+        return self.head(y) * self.calls
+
+
+def test_a_model_that_keeps_a_state_is_measured_from_the_state_it_has():
+    model, data = made(Stateful()), inputs()
+    done = srn.fold(model, data)
+    assert model.state is None and float(model.calls) == 0 and done.model.state is None
+    assert done.measured == pytest.approx(changed(model, done.model, data), rel=1e-9)
+    thinned = srn.fold(model, data, 0.5, level="weight")
+    assert thinned.measured == pytest.approx(changed(model, thinned.model, data), rel=1e-9)
+
+
+class Odd(nn.Module):
+    """`kind` of output: masked, noisy, whole numbers, one constant number."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.rnn, self.head, self.kind = nn.GRU(5, 12), nn.Linear(12, 4), kind
+
+    def forward(self, x):
+        if self.kind == "noisy":
+            x = x + torch.randn_like(x)
+        y = self.head(self.rnn(x)[0])
+        if self.kind == "masked":
+            return y.masked_fill(x[..., :1] > 1, -torch.inf)
+        return {"whole": y.argmax(-1), "number": y.mean()}.get(self.kind, y)
+
+
+def test_changes_are_taken_over_finite_numbers_and_the_same_noise():
+    data = inputs()
+    plain, masked, noisy, whole = (
+        srn.fold(made(Odd(kind)), data, (0.99, 0.5)) for kind in ("plain", "masked", "noisy", "whole")
+    )
+    assert 0.3 * plain[1].measured < masked[1].measured < 3 * plain[1].measured
+    assert noisy[0].measured < 0.5 * noisy[1].measured < 0.5
+    assert math.isnan(whole[1].measured) and math.isnan(whole[1].predicted)
+    number = srn.fold(made(Odd("number")), data[:1])
+    assert 0 < number.measured < 10  # one number has no deviation: in shares of itself
+
+
+@pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU])
+def test_units_that_were_dead_before_count_as_gone(cell):
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = cell(5, 12), nn.Linear(12, 3)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[0])
+
+    model, data = made(Tagger()), inputs()
+    with torch.no_grad():
+        model.rnn.weight_hh_l0[:, :5] = 0
+        model.head.weight[:, :5] = 0
+    for share, left in ((0.9, 7), (0.3, 5)):
+        done = srn.fold(model, data, share)
+        small = srn.compact(done.model, data[0])
+        size = sum(p.numel() for name, p in small.rnn.named_parameters() if "weight" in name)
+        whole = sum(p.numel() for name, p in model.rnn.named_parameters() if "weight" in name)
+        assert small.rnn.hidden_size == left == int((~done.removed["rnn.l0"]).sum())
+        assert done.share == pytest.approx(size / whole) and bool(done.removed["rnn.l0"][:5].all())
+    assert srn.fold(model, data, 0.9).measured == 0
+
+
+def test_numbers_too_large_to_be_squared_are_told():
+    model = made(Odd("plain"))
+    with pytest.raises(ValueError, match="batch 1 brings NaN, infinity or numbers too large"):
+        srn.fold(model, [x * 1e200 for x in inputs()], level="weight")
