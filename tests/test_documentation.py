@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import sparsernn
+from sparsernn_studies.gallery.packages import NAMES
 from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.results import FIELDS, Result, collect
 
@@ -105,9 +106,9 @@ def test_commands_and_targets_that_are_named_exist():
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(re.findall(r"\nmake ([\w-]+)", text)) <= set(targets)
     commands = set(re.findall(r"\nsparsernn ([\w-]+) ?([\w-]*)", text))
-    known = {"list", "run", "sweep", "inspect", "export-c", "bench", "report", "listen", "answer", "tune"}
+    known = {"list", "run", "sweep", "inspect", "export-c", "bench", "report", "listen", "answer", "gallery", "tune"}
     assert commands and {command for command, _ in commands} <= known
-    assert {name for _, name in commands if name} <= {*RECIPES, "NAME", "RUN"}
+    assert {name for _, name in commands if name} <= {*RECIPES, *NAMES, "NAME", "RUN"}
     files = [ROOT / "pyproject.toml", ROOT / "studies" / "pyproject.toml"]
     written = "\n".join(file.read_text(encoding="utf-8") for file in files)
     extras = set(re.findall(r"^(\w+) = \[", written, re.MULTILINE))
@@ -198,7 +199,8 @@ def test_the_page_on_devices_has_the_table_of_the_results():
     assert shown == runpy.run_path(str(ROOT / "docs" / "devices_page.py"))["digits_table"](ROOT / "results")
 
 
-def test_the_page_of_checks_is_that_of_the_records(tmp_path):
+def test_the_page_of_checks_is_that_of_the_records(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
     runpy.run_path(str(ROOT / "docs" / "checks.py"))["checks_page"](ROOT / "results", tmp_path)
     assert (ROOT / "docs" / "checks.md").read_text(encoding="utf-8") == (tmp_path / "checks.md").read_text("utf-8")
 
