@@ -67,7 +67,7 @@ FIGURES = (
         _pytest("tests/test_runtime_bounds.py"),
     ),
     Figure("cells", "drawn cases of the table of cells", 240, _pytest("tests/contracts/test_grid.py")),
-    Figure("misuses", "misuses get a sentence and change nothing", 150, _pytest("tests/test_bad_input.py")),
+    Figure("misuses", "misuses, and what can't be done, get a sentence", 150, _pytest("tests/test_bad_input.py")),
     Figure("golden_files", "golden files of every format load", 1, _pytest("tests")),
     Figure(
         "no_network_no_pickle",

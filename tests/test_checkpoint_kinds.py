@@ -209,6 +209,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.counts("misuses", 1)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_a_file_cannot_hold_is_refused_by_name(name, tmp_path):

@@ -163,6 +163,7 @@ def test_the_batch_is_that_of_the_call_whatever_the_example_has(tmp_path):
     assert report["inputs"][0]["shape"] == [2, 6]
 
 
+@pytest.mark.counts("misuses", 1)
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -124,6 +124,7 @@ def test_a_damaged_state_is_refused_in_a_sentence_or_taken_whole(name):
     sparsifier.load_state_dict(good)
 
 
+@pytest.mark.counts("misuses", 1)
 @pytest.mark.parametrize(
     ("own", "saved", "words"),
     [

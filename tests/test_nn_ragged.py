@@ -276,6 +276,7 @@ def test_state_is_indexed_as_users_do():
     assert copy.deepcopy(h).widths == h.widths
 
 
+@pytest.mark.counts("misuses", 1)
 @pytest.mark.parametrize(
     "use",
     [
@@ -306,6 +307,7 @@ def test_what_needs_one_width_is_refused_in_a_sentence(use):
     assert "widths [4, 2, 3, 3]" in str(error.value) and len(str(error.value).splitlines()) <= 3
 
 
+@pytest.mark.counts("misuses", 1)
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [

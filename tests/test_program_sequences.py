@@ -29,6 +29,7 @@ def made(case: tuple[Any, ...], rows: int = 2) -> tuple[nn.Module, Any, Any]:
     return model, given, make_program(model, given, **(options[0] if options else {}))
 
 
+@pytest.mark.counts("misuses", 1)
 @pytest.mark.parametrize("name", (REFUSED | STRANGE | NOT_NEIGHBOURS))
 def test_what_needs_the_whole_sequence_is_refused_by_a_sentence(name: str) -> None:
     *_, sentence = case = (REFUSED | STRANGE | NOT_NEIGHBOURS)[name]

@@ -202,6 +202,7 @@ def test_a_folder_that_is_no_run(capsys, tmp_path):
     assert "cannot be read" in capsys.readouterr().err
 
 
+@pytest.mark.counts("misuses", 1)
 @pytest.mark.parametrize(
     "change",
     [
