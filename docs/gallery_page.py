@@ -34,7 +34,7 @@ The bars were set before: at an agreement that users would not notice, a file of
 sixth in int8 (of what the net's numbers take in the package's file), and a step in a third of the time of the package's
 own runtime. Sounds and words are parted by the hash of their names: three fifths are
 calibrated and trained on, one is validated on and chooses sizes and precisions, one is tested on and gives all figures.
-Fine-tuning is a few hundred steps, minutes of one core, and is left out where it did not help on batches kept apart. In
+Fine-tuning is a few hundred steps, minutes of one core, and is left out where it did not help on validation. In
 int8 matrices are rounded by `fold(..., to=1, bits=8)`; where that is too much for the bar, the layer that suffers most
 stays in bfloat16, then the next. On a processor without int8 products ours multiplies such weights in float32; C does
 not. Instructions are of a step on an emulated Cortex-M4, its flash and RAM in bytes; whether that part has as much is
@@ -122,6 +122,8 @@ def _section(content: dict[str, Any], figure: str) -> list[str]:
     bar, metric, name = content["bar"], content["bar"]["metric"], content["name"]
     text = f"{content['package']} ({content['licence']}), `{content['file']}`: {content['bytes']:,} bytes of numbers. "
     text += f"Off from the package's own runtime by {content['difference']:.0e} at most. Data: {content['data']}. "
+    early = "validation" not in content["sizes"][0]
+    text += "Made before validation was apart: its sizes were chosen on the test. " if early else ""
     lines = [f"## {content['name']}", "", text + content["note"], "", *([WHY[name], ""] if name in WHY else [])]
     lines += [f"![{metric} against bytes of the file](figures/{figure})", ""]
     titles = ["weights kept", "what went", "folded", "and fine-tuned", "in int8", "bytes, float32", "bytes, int8"]

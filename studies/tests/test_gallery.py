@@ -26,6 +26,7 @@ from sparsernn_studies.gallery.packages import NAMES
 from sparsernn_studies.gallery.precision import in_int8, online, within
 from sparsernn_studies.gallery.sound import PARTS, Talk, part_of
 from sparsernn_studies.gallery.subject import Bar, Subject
+from sparsernn_studies.gallery.tuning import fine_tuned
 from sparsernn_studies.gallery.words import batches, distance, errors
 from sparsernn_studies.settings import SettingsError
 
@@ -129,6 +130,16 @@ def test_the_layer_that_int8_spoils_is_left_out_of_it():
     for never in (2.0, -1.0):  # what no choice of layers reaches, and what float32 does not: all are in int8
         subject = subject._replace(judge=lambda model, x, never=never: {"mean error": never})
         assert in_int8(subject, net, lambda value: value < 0)[1] == "int8"
+
+
+@pytest.mark.parametrize("gains", [True, False])
+def test_fine_tuning_is_kept_where_it_helps_on_validation_and_what_went_stays_away(gains):
+    errors = iter([0.5, 0.4 if gains else 0.5])  # before and after
+    subject = stand_in()._replace(judge=lambda model, x: {"mean error": next(errors)})
+    folded = srn.fold(subject.model, subject.calibration, to=0.5, level="weight", include="all")
+    tuned = fine_tuned(subject, folded.model, folded.removed)
+    assert (tuned is not folded.model) == gains
+    assert all(bool((tuned.get_parameter(name)[gone] == 0).all()) for name, gone in folded.removed.items())
 
 
 def test_layers_are_known_by_their_parameters_and_inside_what_runs_step_by_step():

@@ -86,7 +86,7 @@ def subjects(folder: Path | None) -> list[Subject]:
             validation, test, Bar("cosine", 0.995), {"example": test[:1, :8], "time": 1}, steps,
             lambda model: [torch.zeros(LAYERS, 1, UNITS)] * 2,
             {"its own: torch": lambda: encoder(steps[:1, None])}, talk.data, NOTE,
-            steps=150, rate=5e-4, loss=apart, hidden={"lstm": "lstm.l2"},
-            shares={"weight": (0.8,)}, thinned=OTHERS,
+            steps=150, rate=1e-4, loss=apart, hidden={"lstm": "lstm.l2"},
+            shares={"weight": (0.82,)}, thinned=OTHERS,
         )
     ]  # fmt: skip

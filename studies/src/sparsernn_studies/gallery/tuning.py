@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 import sparsernn as srn
 
+from .precision import validated
 from .subject import Subject
 
 
 def fine_tuned(subject: Subject, small: nn.Module, removed: Mapping[str, Tensor]) -> nn.Module:
     """A copy of `small` that learned from the whole net's outputs and, unit by unit, from its layers; or `small` itself
-    where that did not help on a tenth of the batches that is kept apart."""
-    training = list(subject.training)
-    apart = max(1, len(training) // 10)
+    where that did not help on validation."""
     if not subject.steps:
         return small
     tuned = copy.deepcopy(small).train()
@@ -33,20 +31,7 @@ def fine_tuned(subject: Subject, small: nn.Module, removed: Mapping[str, Tensor]
         for path, units in subject.hidden.items()
     }
     srn.distill(
-        tuned, subject.model, training[apart:], subject.steps, loss=subject.loss, hidden=hidden, optimizer=optimizer
+        tuned, subject.model, subject.training, subject.steps, loss=subject.loss, hidden=hidden, optimizer=optimizer
     )  # fmt: skip
-    before, after = (off(subject, model.eval(), training[:apart]) for model in (small, tuned))
-    return tuned if after < before else small
-
-
-def off(subject: Subject, model: nn.Module, batches: Iterable[Any]) -> float:
-    """The loss of fine-tuning on batches, summed."""
-    compare: Any = subject.loss
-    total = 0.0
-    with torch.no_grad():
-        for batch in batches:
-            given = batch if isinstance(batch, tuple) else (batch,)
-            ours, theirs = model(*given), subject.model(*given)
-            lost: Any = compare(ours, theirs) if callable(compare) else srn.distillation_loss(ours, theirs, compare)
-            total += float(lost)
-    return total
+    before, after = (validated(subject, model.eval(), "float32") for model in (small, tuned))
+    return tuned if (after < before if subject.bar.at_most else after > before) else small
