@@ -13,7 +13,7 @@ from pathlib import Path
 # Name for LLVM, and what the runtime asks of a processor.
 KINDS = {
     "haswell": "sse sse2 sse3 ssse3 sse4.1 sse4.2 avx avx2 fma bmi bmi2 f16c popcnt lzcnt movbe",
-    "skylake-avx512": "avx512f avx512bw avx512vl avx512dq avx512cd",
+    "cascadelake": "avx512f avx512bw avx512vl avx512dq avx512cd avx512vnni",
 }
 
 
