@@ -172,3 +172,106 @@ def test_numbers_too_large_to_be_squared_are_told():
     model = made(Odd("plain"))
     with pytest.raises(ValueError, match="batch 1 brings NaN, infinity or numbers too large"):
         srn.fold(model, [x * 1e200 for x in inputs()], level="weight")
+
+
+class Tasks(nn.Module):
+    """A head for each task, and a layer that one task alone goes through."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.heads = nn.GRU(5, 12), nn.ModuleDict({"a": nn.Linear(12, 3), "b": nn.Linear(12, 4)})
+
+    def forward(self, x, task="a"):
+        return self.heads[task](self.rnn(x)[0])
+
+
+@pytest.mark.filterwarnings("ignore:trace. no example reached heads.b")
+def test_batches_that_take_several_ways_through_the_model():
+    model = made(Tasks())
+    data = [(x, "ab"[number % 2]) for number, x in enumerate(inputs())]
+    done = srn.fold(model, data)
+    gone = done.removed["rnn.l0"]
+    assert not any(bool(head.weight[:, gone].any()) for head in done.model.heads.values())
+    small = srn.compact(done.model, data[:2])
+    for batch in data:
+        torch.testing.assert_close(small(*batch), done.model(*batch), rtol=1e-10, atol=1e-10)
+    with pytest.raises(ValueError, match=r"batch 12 takes another way .* it uses heads.b.bias, heads.b.weight"):
+        srn.fold(model, [*inputs(11), data[1]])
+
+
+def test_empty_batches_may_come_first():
+    model, data = made(Odd("plain")), inputs()
+    plain = srn.fold(model, data)
+    for empty in (data[0][:, :0], data[0][:0]):
+        found = srn.fold(model, [empty, *data])
+        assert torch.equal(found.removed["rnn.l0"], plain.removed["rnn.l0"]) and found.measured == plain.measured
+
+
+def test_a_bias_of_minus_infinity_stays_and_spoils_nothing():
+    model, data = made(Odd("plain")), inputs()
+    with torch.no_grad():
+        model.head.bias[1] = -torch.inf
+    for options in ({}, {"level": "weight", "include": "all"}, {"to": 1, "bits": 4, "include": "all"}):
+        done = srn.fold(model, data, **options)
+        assert all(bool(p.isfinite().all()) for name, p in done.model.named_parameters() if name != "head.bias")
+        assert done.model.head.bias.isinf().tolist() == [False, True, False, False]
+        assert math.isfinite(done.measured) and math.isfinite(done.predicted)
+
+
+def test_numbers_and_mappings_of_other_libraries_serve():
+    import collections
+
+    import numpy as np
+
+    model, data = made(Odd("plain")), inputs()
+    plain = srn.fold(model, data, 0.5)
+    for share in (np.float32(0.5), np.float64(0.5), torch.tensor(0.5), np.array(0.5)):
+        assert srn.fold(model, data, share).measured == plain.measured
+    assert len(srn.fold(model, data, np.array([0.75, 0.5]))) == 2
+    for kind in (collections.OrderedDict, collections.UserDict):
+        assert srn.fold(model, [kind(x=x, labels=1) for x in data]).measured == plain.measured
+
+
+def test_a_matrix_of_zeros_is_rounded_to_zeros():
+    model = made(Odd("plain"))
+    with torch.no_grad():
+        model.rnn.weight_hh_l0.zero_()
+    assert not bool(srn.fold(model, inputs(), to=1, bits=4).model.rnn.weight_hh_l0.any())
+
+
+def half() -> nn.Module:
+    model = made(Odd("plain")).half()
+    with torch.no_grad():
+        model.head.weight.fill_(6e4)
+    return model
+
+
+def cost(value: object) -> dict:
+    return {"cost": lambda widths: value}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"to": None}, "fold: to is None, expected a share"),
+        ({"to": lambda: 0.5}, "fold: to is .*, expected a share"),
+        ({"to": True}, "fold: to is True"),
+        ({"to": math.nan}, "fold: to is nan"),
+        ({"ridge": -1}, "ridge is -1, expected a number of 0 or more"),
+        ({"ridge": "x"}, "ridge is 'x'"),
+        ({"ridge": math.inf}, "ridge is inf"),
+        ({"positions": 0}, "positions is 0, expected a number above 0"),
+        ({"positions": None}, "positions is None"),
+        ({"include": None}, 'include is None, expected "recurrent"'),
+        ({"include": []}, "include holds no pattern"),
+        ({"inputs": "x"}, "inputs is 'x', expected a function"),
+        *((cost(value), f"is {value!r}, expected a finite number above 0") for value in (None, "x", 0, -1.0, math.nan)),
+        ({"model": Odd("plain").to("meta")}, "rnn.weight_ih_l0 is on the meta device"),
+        ({"model": half(), "batches": [x.half() for x in inputs()]}, "is too large for torch.float16"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_does_not_serve_is_told(options, words):
+    given = {"model": made(Odd("plain")), "batches": inputs()} | options
+    with pytest.raises((ValueError, TypeError), match=words):
+        srn.fold(given.pop("model"), given.pop("batches"), **given)

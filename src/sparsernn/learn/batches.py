@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -28,6 +28,8 @@ def inputs_of(
             f"{name}: batches is {type(batches).__name__}, expected an iterable of batches: a DataLoader, or a list of "
             "inputs as the model takes them."
         )
+    if choose is not None and not callable(choose):
+        raise TypeError(f"{name}: inputs is {choose!r}, expected a function that takes the inputs out of a batch.")
     required, most, known = _places(model)
     devices = {p.device for p in model.parameters()}
     for batch in batches:
@@ -37,7 +39,7 @@ def inputs_of(
             batch = tuple(batch[: max(1, required)])
         elif type(batch) is tuple:
             batch = batch[:most]
-        elif type(batch) is dict and known is not None:
+        elif isinstance(batch, Mapping) and known is not None and (type(batch) is dict or known & set(batch)):
             batch = {key: value for key, value in batch.items() if key in known}
         call = examples.calls([batch])[0]
         yield _moved(call, next(iter(devices))) if len(devices) == 1 else call
@@ -53,7 +55,10 @@ def _moved(call: examples.Call, device: torch.device) -> examples.Call:
 def _places(model: nn.Module) -> tuple[int, int | None, set[str] | None]:
     """How many positional arguments `forward` requires, how many it takes and by what names (None: any)."""
     kinds = inspect.Parameter
-    found = list(inspect.signature(model.forward).parameters.values())
+    try:
+        found = list(inspect.signature(model.forward).parameters.values())
+    except (TypeError, ValueError):  # a scripted model tells no signature
+        return 1, None, None
     placed = [p for p in found if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
     several = any(p.kind is kinds.VAR_POSITIONAL for p in found)
     names = None if any(p.kind is kinds.VAR_KEYWORD for p in found) else {p.name for p in found}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from ..structure.groups import SliceGroups
 from .budget import Budget
 from .governed import Governed
 from .levels import Level, Slices, scored
+from .options import number
 from .scores import Score
 
 Cost = Literal["weights", "mult-adds"] | Callable[[Mapping[str, int]], float]
@@ -76,8 +77,16 @@ def left_by(groups: SliceGroups, counted: Members, cost: Cost) -> Callable[[Tens
         return int((~torch.cat([gone, gone.new_zeros(1)])[numbers]).sum())
 
     if callable(cost):
-        return lambda gone: float(cost({name: there(gone, units) for name, units in groups.units.items()}))
+        return lambda gone: value_of(cost, {name: there(gone, units) for name, units in groups.units.items()}, "fold")
     return lambda gone: float(sum(there(gone, rows) * there(gone, columns) for rows, columns in counted.values()))
+
+
+def value_of(cost: Callable[[Mapping[str, int]], Any], widths: dict[str, int], kind: str) -> float:
+    """What `cost` says of these widths. ValueError, by `kind`, where that is no finite number above 0."""
+    value = number(found := cost(widths))
+    if value is None or not 0 < value < math.inf:
+        raise ValueError(f"{kind}: cost({widths}) is {found!r}, expected a finite number above 0.")
+    return value
 
 
 class WidthBudget(Budget):
@@ -102,10 +111,7 @@ class WidthBudget(Budget):
 
     def _of(self, gone: Tensor) -> float:
         widths = self.widths(gone)
-        value = float(self._cost(widths))
-        if not 0 < value < math.inf:
-            raise ValueError(f"{self._kind}: cost({widths}) is {value}, expected a finite number above 0.")
-        return value
+        return value_of(self._cost, widths, self._kind)
 
     def _left(self, gone: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> float:
         return self._of(gone[0])

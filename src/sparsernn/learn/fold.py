@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -20,13 +19,15 @@ from torch import nn
 
 from .._modules import in_eval, unwrap
 from ..structure.trace import quiet, trace
-from .batches import inputs_of, shortened
+from .batches import inputs_of, positions_in, shortened
 from .cost import Cost
+from .fold_options import check_numbers, check_values, shares_of
 from .fold_units import fold_units
 from .fold_weights import SHAPES, fold_weights
 from .folded import FoldedSizes
 from .governed import Include, governed
-from .recording import recorded
+from .options import number
+from .recording import first_of, kinds, recorded
 from .units import governed_units
 
 
@@ -64,24 +65,29 @@ def fold(
     or holds NaN, and where `to` can't be reached.
     """
     model = unwrap(model)
-    shares = _shares(to, bits, math.inf if callable(cost) else 1.0)
+    single = number(to) is not None
+    shares = shares_of(to, math.inf if callable(cost) else 1.0, whole=bits is not None)
+    check_numbers(ridge, positions)
     if level not in ("unit", *SHAPES):
         raise ValueError(f'fold: level is {level!r}, expected "unit", "block", "word" or "weight".')
     if level != "unit" and cost != "weights":
         raise ValueError(f'fold: cost counts whole units, so it goes with level="unit", got level="{level}".')
-    calls = inputs_of(batches, model, inputs, "fold")
-    first = next(calls, None)
-    if first is None:
-        raise ValueError("fold: batches is empty; give some thousand positions of what the model takes.")
     if bits not in (None, 8, 4):
         raise ValueError(f"fold: bits is {bits!r}, expected 8, 4 or None.")
     chosen = governed(model, include)
-    record = partial(recorded, model, chain([first], calls), positions)
+    check_values(model, chosen.weights)
+    filled = (call for call in inputs_of(batches, model, inputs, "fold") if positions_in(call))
+    first, calls = first_of(filled, positions)
+    if not first:
+        raise ValueError("fold: batches is empty, or they hold no position (batch times steps); give some thousand.")
+    record = partial(recorded, model, calls, positions)
     try:
         with quiet():
             if level == "unit" and (min(shares) < 1 or callable(cost)):
-                short = shortened(in_eval(model), first)
-                structure = trace(model, [short[1] or short[0]], carried_states=carried_states)
+                ways, used = kinds(model, first)
+                short = [shortened(in_eval(model), call) for call in ways]
+                structure = trace(model, [given or args for args, given in short], carried_states=carried_states)
+                record = partial(record, known=used)
                 groups = governed_units(structure, model, chosen, include)
                 made = fold_units(model, structure, groups, chosen.weights, record, shares, cost, ridge, bits)
             else:
@@ -93,12 +99,4 @@ def fold(
             f"fold: ridge={ridge!r} leaves no solution, since some inputs always agree: give ridge= above 0 (0.1)."
         ) from error
     results = FoldedSizes(made)
-    return results[0] if isinstance(to, (int, float)) else results
-
-
-def _shares(to: float | Sequence[float], bits: int | None, below: float) -> list[float]:
-    """`to` as a list, from large to small; below: 1, or infinity where it may be an amount of what `cost` counts."""
-    shares = [to] if isinstance(to, (int, float)) else list(to)
-    if not shares or not all(isinstance(s, (int, float)) and (0 < s < below or (s == 1 and bits)) for s in shares):
-        raise ValueError(f"fold: to is {to!r}, expected a share between 0 and 1, or several of them.")
-    return sorted(map(float, shares), reverse=True)
+    return results[0] if single else results

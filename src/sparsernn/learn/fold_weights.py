@@ -65,7 +65,9 @@ class Matrix:
         if site.bias is None:
             moment = moment[:-1, :-1]
         else:
-            rows = torch.cat([rows, parameters[site.bias].detach().to("cpu", torch.float64)[:, None]], dim=1)
+            # A bias that is infinite (an output that is masked) is so whatever the weights are.
+            bias = parameters[site.bias].detach().to("cpu", torch.float64).nan_to_num(posinf=0, neginf=0)
+            rows = torch.cat([rows, bias[:, None]], dim=1)
         self.rows_RI, self.moment_II = rows, with_ridge(moment, ridge, self.inputs)
         self.group_R = tile.row_of_blocks() if site.axis == 1 else torch.arange(len(rows))
         self.groups = int(self.group_R.max()) + 1
@@ -110,7 +112,7 @@ class Matrix:
     def write(self, parameters: Mapping[str, Tensor], rows_RI: Tensor) -> None:
         if self.site.bias is not None:
             bias = parameters[self.site.bias].detach()
-            bias.copy_(rows_RI[:, -1].to(bias))
+            bias.copy_(torch.where(bias.isinf(), bias, rows_RI[:, -1].to(bias)))
         self.site.put(parameters[self.site.parameter], rows_RI[:, : self.inputs])
 
 

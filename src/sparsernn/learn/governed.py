@@ -45,9 +45,11 @@ def governed(model: nn.Module, include: Include) -> Governed:
         if not matrices:
             raise ValueError("The model has no 2-D parameters, expected at least one weight matrix to sparsify.")
         return Governed(matrices, layers)
-    patterns = (include,) if isinstance(include, str) else tuple(include)
+    patterns = (include,) if isinstance(include, str) or not isinstance(include, Iterable) else tuple(include)
     if not all(isinstance(pattern, str) for pattern in patterns):
         raise TypeError(f'include is {include!r}, expected "recurrent", "all" or patterns of parameter names.')
+    if not patterns:
+        raise ValueError('include holds no pattern: give "recurrent", "all" or patterns of parameter names.')
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in matrices):
             if any(fnmatchcase(name, pattern) for name in normed):

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 LEVELS_THAT_MOVE = ("weight", "block", "word")  # of `Rewire`
+
+
+def number(value: Any) -> float | None:
+    """`value` as a float where it is one number, of Python, numpy or torch; else None."""
+    if isinstance(value, (bool, str, bytes)) or getattr(value, "ndim", 0) != 0:
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None
 
 
 def check_goal(

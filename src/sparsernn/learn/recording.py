@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
+from itertools import chain
 
 from torch import nn
 
@@ -38,6 +39,29 @@ class Recording:
         return found[0]
 
 
+def first_of(calls: Iterator[examples.Call], positions: float) -> tuple[list[examples.Call], Iterator[examples.Call]]:
+    """The first calls, those that outputs are measured on, and the iterator with them put back."""
+    first, enough = [], min(positions, KEPT_POSITIONS)
+    for call in calls:
+        first.append(call)
+        if len(first) == KEPT_BATCHES or sum(map(positions_in, first)) >= enough:
+            break
+    return first, chain(first, calls)
+
+
+def kinds(model: nn.Module, calls: Iterable[examples.Call]) -> tuple[list[examples.Call], set[str]]:
+    """Each of `calls` that uses a parameter which those before don't (the first in any case), and all of these."""
+    model = in_eval(model)
+    recorder, found = SiteRecorder(model, frozenset()), []
+    for number, call in enumerate(calls, start=1):
+        before = len(recorder.used)
+        with recorder:
+            examples.run(model, examples.fresh(call), number)
+        if len(recorder.used) > before or not found:
+            found.append(call)
+    return found, recorder.used
+
+
 Record = Callable[[Iterable[tuple[str, int]]], Recording]
 
 
@@ -47,10 +71,12 @@ def recorded(
     positions: int,
     wanted: Iterable[tuple[str, int]],
     name: str = "fold",
+    known: Set[str] | None = None,
 ) -> Recording:
     """The operands of all planes `wanted`, (parameter, axis), until so many positions were seen; and the first outputs.
 
-    `name`: of the function that asks. Raises ValueError for a call that can't be run or brings NaN or infinity.
+    `name`: of the function that asks. Raises ValueError for a call that can't be run, that brings NaN or infinity, or
+    that uses parameters beside the `known` ones.
     """
     model = in_eval(model)
     twin = copied(model)  # running may change it: a state that it keeps, a buffer
@@ -58,6 +84,12 @@ def recorded(
     for number, call in enumerate(shown(calls, f"{name}: inputs"), start=1):
         with recorder:
             examples.run(twin, examples.fresh(call), number)
+        if known is not None and (new := sorted(recorder.used - known)):
+            raise ValueError(
+                f"{name}: batch {number} takes another way through the model than those before: it uses "
+                f"{', '.join(new[:3])}.\nPut one batch of each kind first, within {KEPT_BATCHES} batches and "
+                f"{KEPT_POSITIONS} positions."
+            )
         if not all(bool(site.moments.total.diagonal().isfinite().all()) for site in recorder.sites.values()):
             raise ValueError(
                 f"{name}: batch {number} brings NaN, infinity or numbers too large to be squared to the readers of the "

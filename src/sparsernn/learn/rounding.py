@@ -54,6 +54,8 @@ def rounded(rows_RI: Tensor, moment_II: Tensor, inputs: int, bits: int, digits: 
     """
     largest = LARGEST[bits]
     alive = torch.nonzero((rows_RI[:, :inputs] != 0).any(0))[:, 0]
+    if not len(alive):
+        return rows_RI.clone()
     order = alive[moment_II.diagonal()[alive].argsort(descending=True, stable=True)]
     at = torch.cat([order, torch.arange(inputs, rows_RI.shape[1])])
     left_RA = rows_RI[:, at].clone()

@@ -73,7 +73,13 @@ class Site:
     def put(self, weight: Tensor, rows_RI: Tensor) -> None:
         """Write the matrix back into the parameter."""
         seen = self._seen(weight)
-        seen.copy_(rows_RI.view(seen.shape).to(seen))
+        value = rows_RI.view(seen.shape).to(seen)
+        if not bool(value.isfinite().all()):
+            raise ValueError(
+                f"The solution for {self.parameter} is too large for {weight.dtype}: take the model in float32 "
+                "(model.float()), or a larger ridge."
+            )
+        seen.copy_(value)
 
     def _seen(self, weight: Tensor) -> Tensor:
         """The parameter with its inputs last: a view."""
@@ -98,6 +104,7 @@ class SiteRecorder(TorchFunctionMode):
         self._turned: dict[int, tuple[Tensor, str]] = {}  # transposed views of parameters
         self.sites: dict[tuple[str, int], Site] = {}
         self.others: dict[str, str] = {}  # parameter -> the operation and line that use it in another way
+        self.used: set[str] = set()  # every parameter that an operation was given
         self._axes: dict[str, int] = {}  # parameter -> the axis along which it is multiplied
         self._owners: dict[str, str | None] = {}  # bias -> the one parameter whose product it is added to, None: no one
 
@@ -108,6 +115,7 @@ class SiteRecorder(TorchFunctionMode):
         used = {n for leaf in tree_iter((args, kwargs)) if isinstance(leaf, Tensor) and (n := self._name(leaf))}
         if not used or name in _READS_NOTHING:
             return result
+        self.used |= used
         if name in _TURNS and isinstance(args[0], Tensor) and args[0].dim() == 2:
             self._turned[id(result)] = (result, next(iter(used)))
             return result
