@@ -51,6 +51,11 @@ runs the package's voice detector on compiled kernels; [from somebody else's fil
 done with it.
 """
 WHY = {
+    "Resemblyzer": "Where it falls short: half of the bytes in float32 would need 46% of the weights. In trials, on "
+    "windows of validation and before fine-tuning, 60% were at a cosine of 0.96 and 45% at 0.89; 85% of the units "
+    "were at 0.97 after 150 steps. The first layer, whose inputs range over five orders of size, takes the whole net "
+    "to 0.98 or less in int8, and to 0.99 with bands scaled alike, so that it stays in bfloat16. A quarter of an hour "
+    "of digits spoken by six people is all that it learned from here.",
     "DTLN-2": "Where it falls short: four numbers of ten are the two matrices of a learned basis of 512 samples. "
     "Every sample passes through the second of them, so that what it loses is heard as it is, and rounding to int8 "
     "alone leaves the whole net 33 dB. More steps than 80 have not been tried.",
