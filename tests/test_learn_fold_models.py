@@ -275,3 +275,102 @@ def test_what_does_not_serve_is_told(options, words):
     given = {"model": made(Odd("plain")), "batches": inputs()} | options
     with pytest.raises((ValueError, TypeError), match=words):
         srn.fold(given.pop("model"), given.pop("batches"), **given)
+
+
+class Subclass(nn.LSTM):
+    """Its layers and directions stay equally wide, as torch's are."""
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: Subclass(5, 10, bidirectional=True),
+        lambda: Subclass(5, 10, num_layers=2),
+        lambda: nn.LSTM(5, 12, num_layers=2, bidirectional=True, proj_size=3),
+    ],
+    ids=["directions", "layers", "projections"],
+)
+def test_what_compact_leaves_is_the_share_where_widths_depend_on_each_other(layer):
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = layer()
+            width = self.rnn.proj_size or self.rnn.hidden_size
+            self.head = nn.Linear(width * (1 + self.rnn.bidirectional), 3)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[0])
+
+    model, data = made(Tagger()), inputs()
+    whole = sum(p.numel() for name, p in model.rnn.named_parameters() if "weight" in name)
+    for done in srn.fold(model, data, (0.75, 0.5, 0.25)):
+        small = srn.compact(done.model, data[0])
+        size = sum(p.numel() for name, p in small.rnn.named_parameters() if "weight" in name)
+        assert done.share == pytest.approx(size / whole)
+        torch.testing.assert_close(small(data[1]), done.model(data[1]), rtol=1e-10, atol=1e-10)
+        assert 0.2 * done.measured < done.predicted < 5 * done.measured
+
+
+@pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU])
+def test_a_net_with_dead_units_folds_as_the_compacted_net(cell):
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = cell(5, 14), nn.Linear(14, 3)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[0])
+
+    model, data = made(Tagger()), inputs()
+    with torch.no_grad():
+        model.rnn.weight_hh_l0[:, 3:8] = 0
+        model.head.weight[:, 3:8] = 0
+    small = srn.compact(copy.deepcopy(model), data[0])
+    units = {"cost": lambda widths: float(widths["rnn.l0"])}
+    whole, part = srn.fold(model, data, 5, **units), srn.fold(small, data, 5, **units)
+    assert part.measured == pytest.approx(whole.measured, rel=1e-6)
+    torch.testing.assert_close(part.model(data[0]), whole.model(data[0]), rtol=1e-7, atol=1e-7)
+
+
+def test_units_that_are_always_zero_go_first_however_large_their_weights_are():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = nn.RNN(5, 24, nonlinearity="relu"), nn.Linear(24, 3)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[0])
+
+    model = made(Net())
+    with torch.no_grad():
+        model.rnn.weight_hh_l0.mul_(0.2)
+        model.rnn.bias_ih_l0[:8] = -100
+        model.head.weight[:, :8] *= 5
+    done = srn.fold(model, inputs(), to=8 / 24, cost=lambda widths: float(widths["rnn.l0"]))
+    assert bool(done.removed["rnn.l0"][:8].all())
+    done = srn.fold(model, inputs(), to=16 / 24, cost=lambda widths: float(widths["rnn.l0"]))
+    assert done.removed["rnn.l0"].nonzero()[:, 0].tolist() == list(range(8)) and done.measured < 1e-6
+
+
+class Beside(nn.Module):
+    """Its head reads features beside the units, in a unit of their own."""
+
+    def __init__(self, scale: float):
+        super().__init__()
+        self.rnn, self.head, self.scale = nn.GRU(5, 12), nn.Linear(17, 3), scale
+
+    def forward(self, x):
+        return self.head(torch.cat([self.rnn(x)[0], x * self.scale], -1))
+
+
+def test_the_unit_of_features_beside_the_units_changes_nothing():
+    found = []
+    for scale in (1.0, 1e5):
+        model = made(Beside(scale))
+        with torch.no_grad():
+            model.head.weight[:, 12:] /= scale
+        found.append(srn.fold(model, inputs()))
+    assert torch.equal(found[0].removed["rnn.l0"], found[1].removed["rnn.l0"])
+    x = inputs()[0]  # not to the last digit: the ridge weighs a little on the features too
+    torch.testing.assert_close(found[0].model(x), found[1].model(x), rtol=0.02, atol=0.02)
+    assert found[1].measured <= 1.02 * found[0].measured

@@ -15,6 +15,7 @@ from ..structure.groups import SliceGroups
 from ..structure.sites import Site, SiteRecorder
 from ..structure.structure import Structure
 from .least_squares import Reader, Sizes
+from .limits import Limits
 from .recording import Recording
 
 PROBE = 0.1  # share of a set's units that is folded to see how much the outputs change by it
@@ -46,6 +47,7 @@ class Folding:
         self.reasons = reasons_to_stay(structure, groups, recording.recorder)
         self.may_go = torch.tensor([reason is None for reason in self.reasons])
         self.gone = torch.zeros(groups.count, dtype=torch.bool) if gone is None else gone.clone()
+        self.limits = Limits(structure.classes, groups)
         self.readers = {key: self._reader(site, ridge) for key, site in self.sites.items()}
 
     def _reader(self, site: Site, ridge: float) -> Reader:
@@ -60,10 +62,12 @@ class Folding:
         group = next(m.group for m in self.groups.members if (m.parameter, m.axis) == (site.parameter, site.axis))
         group = torch.where(self._out(group), group, -1).repeat_interleave(site.taps)
         out = torch.cat([self.gone, self.gone.new_zeros(1)])[group]
+        # The ridge is a share of the power of the units in question: not of other inputs beside them (features as they
+        # come, in whatever unit), nor of what is out already.
+        powers = moment.diagonal()[: len(out)][(group >= 0) & ~out]
+        power = float(powers.mean()) if bool(powers.any()) else None
         group = torch.cat([group, group.new_full((rows.shape[1] - len(group),), -1)])
-        # What is out already is zero: it has no part in the mean power that the ridge is a share of.
-        ridge = ridge * len(out) / max(1, int((~out).sum()))
-        reader = Reader(rows, moment, group, ridge, bias=site.bias is not None)
+        reader = Reader(rows, moment, group, ridge, bias=site.bias is not None, power=power)
         for number in group.unique().tolist():
             if number >= 0 and bool(self.gone[number]):
                 reader.remove(number)
@@ -128,16 +132,13 @@ class Folding:
         """Take groups out until each of `enough` says so: (gone, predicted change); ends early where none may go."""
         count = self.groups.count
         gone, predicted = self.gone.clone(), 0.0
-        sets = [units for units in self.groups.units.values() if len(units) and bool((units >= 0).all())]
-        stay = ~candidates
-        for last in (units[~gone[units]] for units in sets):
-            if len(last) == 1:
-                stay[last] = True
         for stop in enough:
-            while not stop(gone):
+            while not (stop(gone) and (sizes is None or self.limits.even(gone))):
                 errors = scales * sum(reader.errors(count) for reader in readers.values())
                 freed = torch.ones(count) if sizes is None else sizes.freed().clamp(min=1)
-                score = (errors / freed).masked_fill(stay | gone, math.inf)
+                held = self.limits.last(gone) if sizes is None else self.limits.stay(gone)  # a probe is not compacted
+                stay = ~candidates | gone | held
+                score = (errors / freed).masked_fill(stay, math.inf)
                 group = int(score.argmin())
                 if not math.isfinite(float(score[group])):
                     return
@@ -147,10 +148,6 @@ class Folding:
                     reader.remove(group)
                 if sizes is not None:
                     sizes.remove(group)
-                for units in sets:
-                    left = units[~gone[units]]
-                    if len(left) == 1:
-                        stay[left] = True
             yield gone.clone(), predicted
 
     def run(self, shares: Sequence[float], left: Callable[[Tensor], float], sizes: Sizes) -> list[Step]:

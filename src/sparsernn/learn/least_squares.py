@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 SLACK = 0.85  # matrices are cut to the inputs that are left once fewer than this share are
+FAINT, FAINTEST = 0.01, 1e-6  # of the mean power: below the first the ridge is less, in proportion, down to the second
 PENDING = 64  # removals at most before the matrices are brought up to date, in one pass
 
 
@@ -23,11 +24,20 @@ class Reader:
 
     `rows_RI`: the matrix; where it has a bias that may take up the constant, the bias is its last column. `moment_II`:
     the mean of [x; 1][x; 1]^T, without the constant where there is no such bias. `groups_I`: the group of each input,
-    -1: none. `ridge`: added to the diagonal, in shares of its mean, the constant's place apart.
+    -1: none. `ridge`: added to the diagonal, in shares of `power` (None: of its mean), the constant's place apart.
     """
 
-    def __init__(self, rows_RI: Tensor, moment_II: Tensor, groups_I: Tensor, ridge: float, *, bias: bool) -> None:
-        moment_II = with_ridge(moment_II, ridge, len(moment_II) - bias)
+    def __init__(
+        self,
+        rows_RI: Tensor,
+        moment_II: Tensor,
+        groups_I: Tensor,
+        ridge: float,
+        *,
+        bias: bool,
+        power: float | None = None,
+    ) -> None:
+        moment_II = with_ridge(moment_II, ridge, len(moment_II) - bias, power)
         self.moment_II, self.groups_I = moment_II, groups_I
         narrow = rows_RI.float()  # half the memory, where nothing is lost by it
         self._rows_RI = narrow if torch.equal(narrow.double(), rows_RI) else rows_RI.clone()
@@ -130,12 +140,17 @@ class Reader:
         return float(((difference @ self.moment_II) * difference).sum())
 
 
-def with_ridge(moment_II: Tensor, ridge: float, inputs: int) -> Tensor:
-    """`moment_II` with `ridge` times the mean power of the first `inputs` inputs on their diagonal."""
+def with_ridge(moment_II: Tensor, ridge: float, inputs: int, power: float | None = None) -> Tensor:
+    """`moment_II` with `ridge` times `power`, or the mean power of the first `inputs` inputs, on their diagonal.
+
+    Less where an input has next to no power itself: what is always zero costs nothing to leave out, however large its
+    weights are.
+    """
     moment_II = moment_II.clone()
     diagonal = moment_II.diagonal()[:inputs]
+    mean = float(diagonal.mean()) if power is None else power
     # Where nothing ever came in (states before a first and only step) any weights do: let them be.
-    diagonal.add_(ridge * float(diagonal.mean()) or float(not diagonal.any()))
+    diagonal.add_(ridge * (diagonal / FAINT).clamp(FAINTEST * mean, mean) if mean else 1.0)
     return moment_II
 
 
