@@ -374,3 +374,9 @@ def test_the_unit_of_features_beside_the_units_changes_nothing():
     x = inputs()[0]  # not to the last digit: the ridge weighs a little on the features too
     torch.testing.assert_close(found[0].model(x), found[1].model(x), rtol=0.02, atol=0.02)
     assert found[1].measured <= 1.02 * found[0].measured
+
+
+def test_weights_made_in_inference_mode_serve():
+    with torch.inference_mode():
+        model = made(Odd("plain"))
+    assert srn.fold(model, inputs()).share <= 0.5

@@ -212,8 +212,8 @@ BUGS = (
     Bug(
         "what is out already has a part in the ridge",
         "learn: Folding._reader",
-        "ridge = ridge * len(out) / max(1, int((~out).sum()))",
-        "ridge = ridge * 1",
+        "[(group >= 0) & ~out]",
+        "[group >= 0]",
         (SECOND,),
     ),
     Bug(

@@ -39,5 +39,6 @@ def check_values(model: nn.Module, weights: Sequence[str]) -> None:
             continue  # its own sentence comes with the first call
         if value.is_meta:
             raise ValueError(f"fold: {name} is on the meta device, without values: load the weights first.")
+        value = value.detach()
         if bool(value.isnan().any()) or (name in weights and bool(value.isinf().any())):
             raise ValueError(f"fold: {name} holds NaN or infinity: look at the training first.")

@@ -150,11 +150,11 @@ class SiteRecorder(TorchFunctionMode):
             x, weight, bias = get(0, "input"), get(1, "weight"), get(2, "bias")
             return self._one(x.reshape(-1, x.shape[-1]), weight, 1, bias)
         if name in ("matmul", "__matmul__", "mm"):
-            x, weight = args[0], get(1, "other")
+            x, weight = get(0, "input"), get(1, "mat2" if name == "mm" else "other")
             if isinstance(weight, Tensor) and weight.dim() == 2 and self._name(weight):
                 return self._one(x.reshape(-1, x.shape[-1]), weight, 0, None)
-        if name == "addmm" and self._name(args[2]) and not set(kwargs) - {"input", "mat1", "mat2"}:
-            return self._one(args[1], args[2], 0, args[0])
+        if name == "addmm" and self._name(get(2, "mat2")) and not set(kwargs) - {"input", "mat1", "mat2"}:
+            return self._one(get(1, "mat1"), get(2, "mat2"), 0, get(0, "input"))
         if name in ("conv1d", "conv2d"):
             found = patches(args, kwargs)
             if found is not None:
