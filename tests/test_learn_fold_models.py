@@ -265,7 +265,10 @@ def cost(value: object) -> dict:
         ({"include": None}, 'include is None, expected "recurrent"'),
         ({"include": []}, "include holds no pattern"),
         ({"inputs": "x"}, "inputs is 'x', expected a function"),
-        *((cost(value), f"is {value!r}, expected a finite number above 0") for value in (None, "x", 0, -1.0, math.nan)),
+        *(
+            (cost(value), f"is {value!r}, expected a finite number above 0")
+            for value in (None, "x", 0.0, -1.0, math.nan)
+        ),
         ({"model": Odd("plain").to("meta")}, "rnn.weight_ih_l0 is on the meta device"),
         ({"model": half(), "batches": [x.half() for x in inputs()]}, "is too large for torch.float16"),
     ],

@@ -85,7 +85,8 @@ def value_of(cost: Callable[[Mapping[str, int]], Any], widths: dict[str, int], k
     """What `cost` says of these widths. ValueError, by `kind`, where that is no finite number above 0."""
     value = number(found := cost(widths))
     if value is None or not 0 < value < math.inf:
-        raise ValueError(f"{kind}: cost({widths}) is {found!r}, expected a finite number above 0.")
+        said = repr(found) if value is None else value
+        raise ValueError(f"{kind}: cost({widths}) is {said}, expected a finite number above 0.")
     return value
 
 
