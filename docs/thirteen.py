@@ -41,7 +41,12 @@ FIGURES = (
         200,
         _pytest("studies/tests/test_training.py"),
     ),
-    Figure("malformed_files", "damaged and forged files are refused, or load the same model", 5_000, _pytest("tests")),
+    Figure(
+        "malformed_files",
+        "damaged and forged files are refused, or load the same model",
+        5_000,
+        _pytest("tests/test_checkpoint_damage.py tests/test_checkpoint_coded.py"),
+    ),
     Figure(
         "faults_of_writes",
         "full disks, I/O errors, Ctrl-C, SIGTERM and SIGKILL at 50 instants of each kind of write: a whole file stays",
@@ -67,8 +72,18 @@ FIGURES = (
         _pytest("tests/test_runtime_bounds.py"),
     ),
     Figure("cells", "drawn cases of the table of cells", 240, _pytest("tests/contracts/test_grid.py")),
-    Figure("misuses", "misuses, and what can't be done, get a sentence", 150, _pytest("tests/test_bad_input.py")),
-    Figure("golden_files", "golden files of every format load", 1, _pytest("tests")),
+    Figure(
+        "misuses",
+        "misuses, and what can't be done, get a sentence",
+        150,
+        "python -m pytest tests studies/tests -m 'counts and not nightly' --record results/checks",
+    ),
+    Figure(
+        "golden_files",
+        "golden files of every format load",
+        1,
+        _pytest("tests/test_checkpoint.py tests/test_checkpoint_coded.py"),
+    ),
     Figure(
         "no_network_no_pickle",
         "a whole session opens no connection and unpickles nothing",
