@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,24 @@ LONG = (
 if not torch.accelerator.is_available():
     for kind in (torch.cuda, torch.xpu, torch.mtia):
         setattr(kind, "manual_seed_all", lambda seed: None)  # noqa: B010
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """A test with torch on one thread; torch's random numbers and default dtype are afterwards as they were."""
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng():
+        yield
+    torch.set_num_threads(threads)
+    torch.set_default_dtype(dtype)
+
+
+@pytest.fixture
+def no_handlers() -> Iterator[None]:
+    """A test whose handlers of log messages go with it."""
+    yield
+    logging.getLogger().handlers.clear()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

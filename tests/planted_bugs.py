@@ -49,7 +49,8 @@ def copied():
         folder = Path(name).resolve()
         for part in ("src", "tests", "studies"):
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-        shutil.copy(ROOT / "pyproject.toml", folder)
+        for part in ("pyproject.toml", "conftest.py"):
+            shutil.copy(ROOT / part, folder)
         (folder / "planted_guard.py").write_text(GUARD, encoding="utf-8")
         yield folder
 

@@ -7,7 +7,6 @@ import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +26,11 @@ LOOPS = {
     "with_skorch": "skorch",
 }
 # Packages warn of their own affairs: of each other's versions, and that a small run could use more workers.
+PACKAGES = ("lightning", "lightning_fabric", "pytorch_lightning", "transformers", "skorch", "accelerate")
 pytestmark = [
-    pytest.mark.filterwarnings(f"ignore:::{package}")
-    for package in ("lightning", "lightning_fabric", "pytorch_lightning", "transformers", "skorch", "accelerate")
+    pytest.mark.usefixtures("one_thread"),
+    *(pytest.mark.filterwarnings(f"ignore:::{package}") for package in PACKAGES),
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
-        yield
-    torch.set_num_threads(threads)
-    torch.set_default_dtype(dtype)
 
 
 def example(name: str) -> dict[str, Any]:

@@ -20,20 +20,11 @@ from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.processor import WIDTHS, processor
 
 # torch itself warns where it runs a projected LSTM without oneDNN.
-pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore:LSTM with projections")]
 
 FEW, MANY, SLICE = 1_000, 100_000, 1_000
 # Numbers of cases that found a bug stay here: streams in int8, refused because they round otherwise than sequences.
 FAILED_ONCE = (2372, 3371, 6046)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("first", range(0, FEW, 250))

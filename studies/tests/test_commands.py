@@ -2,7 +2,6 @@
 
 import errno
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -26,11 +25,9 @@ REBER = ["run", "reber", "--scale", "smoke", *SMALL]
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
+def in_an_empty_folder(tmp_path, monkeypatch, no_handlers):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SPARSERNN_DATA", raising=False)
-    yield
-    logging.getLogger().handlers.clear()
 
 
 def sentence(capsys, arguments, code):

@@ -1,7 +1,6 @@
 """Sequences of frames with a label each: augmented, padded, masked, taught."""
 
 import copy
-import logging
 
 import numpy as np
 import pytest
@@ -17,14 +16,7 @@ from sparsernn_studies.tasks.log_mel import (
     RANGE,
 )
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-    logging.getLogger().handlers.clear()
+pytestmark = pytest.mark.usefixtures("one_thread", "no_handlers")
 
 
 def test_augmentation_is_decided_by_the_seed_and_keeps_the_form():

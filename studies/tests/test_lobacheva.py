@@ -36,12 +36,7 @@ TEXT = Text(
 SMOKE: SymbolSettings = RECIPES["lobacheva-char"].at("smoke")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make_run(folder: Path, scale: str = "smoke", name: str = "lobacheva-char", **changes) -> Run:

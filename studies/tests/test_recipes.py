@@ -24,12 +24,7 @@ def make_run(tmp_path: Path, name: str, **changes) -> Run:
     return run
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_shakespeare_from_dense_to_fast(tmp_path, capsys):

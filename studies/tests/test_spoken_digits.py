@@ -1,12 +1,10 @@
 """Spoken digits: the task, the recipe, and `sparsernn listen`."""
 
-import logging
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from sounds import noise, wav
 from sparsernn.cli import main
@@ -28,13 +26,7 @@ from sparsernn_studies.tasks.wav import Sound, read_wav, resampled, write_wav
 SCALE = Scale((0.5,) * MELS, (2.0,) * MELS)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-    logging.getLogger().handlers.clear()
+pytestmark = pytest.mark.usefixtures("one_thread", "no_handlers")
 
 
 def test_speakers_are_apart_and_every_seed_tests_another():

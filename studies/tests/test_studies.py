@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from rich.console import Console
 
 from sparsernn_studies import study as study_module
@@ -26,12 +25,7 @@ from sparsernn_studies.word_training import WordTrainer
 ELSEWHERE = {"shakespeare", "blocks", "spoken-digits", "targets", "darji-prune", "wang-mnist", "wen-bidaf"}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import signal
@@ -23,11 +22,9 @@ OVER = ["--over", "hidden=4,6", "learning_rate=log:1e-3:1e-1"]
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
+def in_an_empty_folder(tmp_path, monkeypatch, no_handlers):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SPARSERNN_DATA", raising=False)
-    yield
-    logging.getLogger().handlers.clear()
 
 
 # --- a small sweep from the command line

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.results import Result, collect, write
@@ -16,12 +15,7 @@ from sparsernn_studies.stories.targets import verdict
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_every_way_to_the_target_ends_at_one_size(tmp_path, capsys):
