@@ -13,6 +13,7 @@ from torch import nn
 from .._modules import copied, unwrap
 from .calibration import choose_by
 from .classes import into_one, is_linear, is_split, made, put_on_kernels, runs_on_kernels
+from .delta import Wanted as Thresholds
 from .held import Precision
 from .modules import Accelerated
 from .opening import make_stream
@@ -166,6 +167,7 @@ class AcceleratedModel:
         time: int | Mapping[str, int | None] | None = None,
         states: Mapping[str, int | str] | None = None,
         delay: int = 0,
+        delta: Thresholds | None = None,
     ) -> Stream | ProgramStream:
         """The model step by step for `batch` rows.
 
@@ -177,10 +179,16 @@ class AcceleratedModel:
         each step); by default whichever of 1 and 0 fits. states: for a model that takes one step itself, the name of
         the input that holds a state -> the place of its next value among the outputs; states in buffers and attributes
         are found. delay: steps of look-ahead that are waited for.
+        delta: of a chain, for one row: columns of weights are skipped while the input or state that they multiply has
+        not moved by more than this since it was last propagated (Neil et al., arXiv 1612.05571). A number for all
+        layers, or name of a layer ("lstm.l0", "head") -> (input, state), of a Linear one: each a number or a tensor of
+        one for each column; layers not named skip none. `delta_thresholds` chooses them. At 0 the outputs are those of
+        the plain stream, up to the order of summation in float32. `read` counts what was read. A NaN or an infinity
+        stays in the running sums until `reset`, or until they are made anew, each 256 steps.
         What was found is verified against whole calls. Raises RuntimeError with the reason where the model can't run
         step by step.
         """
-        return make_stream(cast(nn.Module, self), batch, example, time, states, delay)
+        return make_stream(cast(nn.Module, self), batch, example, time, states, delay, delta)
 
 
 def _engines(model: Any) -> Iterator[tuple[str, Any]]:

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .agreement import accelerated, twin, verify
 from .classes import on_torch
+from .delta import Found, Wanted, thresholds_of
 from .modules import Accelerated
 from .precision import precisions
 from .program.capture import NotAProgram
@@ -31,11 +32,14 @@ def make_stream(
     time: int | Mapping[str, int | None] | None = None,
     states: Mapping[str, int | str] | None = None,
     delay: int = 0,
+    delta: Wanted | None = None,
 ) -> Stream | ProgramStream:
     """The stream of an accelerated model: of a chain, or else of its step program; RuntimeError where it has none."""
     if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
         raise ValueError(f"stream: batch is {batch!r}, expected a whole number from 1 on.")
     check_options("stream", time, states, delay)
+    if delta is not None and batch != 1:
+        raise ValueError(f"stream: delta goes with batch=1, got {batch}: each row would skip columns of its own.")
     try:
         # Hooks watch the run, so it is that of a copy: other threads may call the model meanwhile.
         own, exact = twin(model), None
@@ -43,14 +47,17 @@ def make_stream(
             exact = twin(model, "float32")
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise RuntimeError(f"stream: {type(model).__name__} can't be copied: {_first_line(error)}") from error
+    thresholds = None if delta is None else thresholds_of(own, delta)
     failure: str | None = None
     recurrent = any(not isinstance(module, nn.Linear) for module in accelerated(own))
     may_be = example is None or (recurrent and isinstance(_single(example), Tensor))
     if time is None and states is None and not delay and may_be:
-        found, example, failure = _chain(own, exact, batch, example)
+        found, example, failure = _chain(own, exact, batch, example, thresholds)
         if found is not None:
             return found
         own = twin(model)  # a call may have left a state in the other one
+    if delta is not None:
+        raise _refused(own, f"delta is for chains of layers, {failure or 'and it is none'}", "Leave delta out.")
     try:
         return _program(own, batch, example, time, states, delay)
     except CannotCompile as error:
@@ -65,12 +72,15 @@ def make_stream(
 _FAILURES = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError, ArithmeticError)
 
 
-def _chain(own: nn.Module, exact: nn.Module | None, batch: int, example: Any) -> tuple[Stream | None, Any, str | None]:
+def _chain(
+    own: nn.Module, exact: nn.Module | None, batch: int, example: Any, thresholds: Found | None
+) -> tuple[Stream | None, Any, str | None]:
     """The stream of a chain; where it is none, the input that this was found on and how the model failed on it."""
     if example is not None:
         x = _one_tensor(example)
         try:
-            return _of(own, exact, batch, _with_batch(x, batch, 0 if _batch_first(own) else 1)), example, None
+            rows = _with_batch(x, batch, 0 if _batch_first(own) else 1)
+            return _of(own, exact, batch, rows, thresholds), example, None
         except NotAChain:
             return None, example, None
         except _FAILURES as error:
@@ -78,7 +88,7 @@ def _chain(own: nn.Module, exact: nn.Module | None, batch: int, example: Any) ->
     why: str | None = None
     for x in _examples(own, batch):
         try:
-            return _of(own, exact, batch, x), x, None
+            return _of(own, exact, batch, x, thresholds), x, None
         except NotAChain:
             return None, x, None
         except _FAILURES as error:
@@ -148,7 +158,7 @@ def _has_stacks(model: nn.Module) -> bool:
     return any(hasattr(module, "batch_first") for module in accelerated(model))
 
 
-def _of(own: nn.Module, exact: nn.Module | None, batch: int, x: Tensor) -> Stream:
+def _of(own: nn.Module, exact: nn.Module | None, batch: int, x: Tensor, thresholds: Found | None) -> Stream:
     parts, whole = record(own, x, alone=True)
     if not any(isinstance(part, Accelerated) and not isinstance(part, nn.Linear) for _, part in parts):
         raise NotAChain("it has no recurrent layer in its chain")
@@ -158,7 +168,8 @@ def _of(own: nn.Module, exact: nn.Module | None, batch: int, x: Tensor) -> Strea
         judged = Stream(parts, batch)
     verify(judged, x, whole, 1 if _batch_first(own) else 0)
     stream.reset()
-    return stream
+    # Judged without thresholds: with them it is another function.
+    return stream if thresholds is None else Stream(parts, batch, thresholds)
 
 
 def _refused(model: nn.Module, why: str, cure: str = "") -> RuntimeError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .compiled import address, function
 from .costs import Matrix
+from .delta import Found, Matrices, Read
 from .fields import Field
 from .held import weight_of
 from .memory import check, eager, signature, undisturbed
@@ -32,8 +33,9 @@ class Stream:
     in each thread; the weights are those of the moment it was made.
     """
 
-    def __init__(self, parts: Sequence[tuple[str, Part]], batch: int) -> None:
-        self.batch = batch
+    def __init__(self, parts: Sequence[tuple[str, Part]], batch: int, thresholds: Found | None = None) -> None:
+        """thresholds: of layers whose columns are skipped where their input hardly moved (delta.py), for one row."""
+        self.batch, self._matrices = batch, Matrices(thresholds)
         self._kept: list[Any] = []
         self._spaces: list[Workspace] = []
         self._inputs: list[tuple[Any, int]] = []  # the fields that take the address of x, and where
@@ -65,18 +67,18 @@ class Stream:
                 self._kept += [buffer, out]
                 buffer = out
             elif isinstance(part, nn.Linear):
-                packed, out = self._linear(part)
-                packed = self._table(waiting, packed, out.shape[1]) if waiting is not None else packed
+                packed, out = self._linear(part, waiting)
                 fields = [packed.kernel, packed.plan, *self._source(buffer, waiting), batch, out.data_ptr()]
                 fields += [out.shape[1] * 4, self._scratch(packed)]
                 place = 2 if buffer is None and waiting is None else -1
                 operations += self._operation(address("chain.product"), fields, place)
                 buffer, width, waiting = out, part.out_features, None
             elif isinstance(part, Accelerated):
-                for layers in part._engine.layers(part, batch, 1):  # type: ignore[arg-type]
+                module: Any = part
+                for layers, own in zip(module._engine.layers(part, batch, 1), module._engine.matrices(part)):
                     if len(layers) > 1:
                         raise NotAChain(f"{name} is bidirectional: it needs the whole sequence")
-                    buffer, width = self._layer(layers[0], buffer, waiting, operations)
+                    buffer, width = self._layer(module, layers[0], own[0].matrices, buffer, waiting, operations)
                     waiting = None
             else:
                 raise NotAChain(f"{name} is a {type(part).__name__}")
@@ -117,20 +119,34 @@ class Stream:
         mask = slice(None) if rows is None else mask_of(rows, self.batch)
         for space in self._spaces:
             space.clear(mask)
+        if not isinstance(mask, Tensor) or bool(mask.all()):  # they have one row
+            for product in self._matrices.products:
+                product.clear()
 
     @property
     def state(self) -> list[tuple[Tensor, ...]]:
-        """A copy of the state, one (h,) or (h, c) for each recurrent layer, each (batch, width). Can be assigned."""
-        return [tuple(space.states()) for space in self._spaces]
+        """A copy of the state, one (h,) or (h, c) for each recurrent layer, each (batch, width). Can be assigned.
+
+        A stream with deltas has one (memory,) more for each matrix with thresholds.
+        """
+        memories = [(product.memory.clone(),) for product in self._matrices.products]
+        return [*(tuple(space.states()) for space in self._spaces), *memories]
 
     @state.setter
     def state(self, value: Sequence[Sequence[Tensor]]) -> None:
-        want = [[tuple(s.shape) for s in space.states()] for space in self._spaces]
+        want = [[tuple(s.shape) for s in states] for states in self.state]
         got = [[tuple(s.shape) for s in states] for states in value]
         if got != want:
             raise ValueError(f"state: got tensors of shapes {got}, expected {want}, one row a recurrent layer.")
         for space, states in zip(self._spaces, value):
             space.set_states(states)
+        for product, (memory,) in zip(self._matrices.products, value[len(self._spaces) :]):
+            product.memory.copy_(memory)
+
+    @property
+    def read(self) -> Read:
+        """What its steps read of the matrices so far, on the mean: `steps`, `columns`, `bytes`, `plain`."""
+        return self._matrices.read()
 
     def _checked(self, x: Any) -> Tensor:
         shape = f"{tuple(self._shape)} {str(self._dtype).removeprefix('torch.')}"
@@ -167,32 +183,45 @@ class Stream:
             return buffer.data_ptr(), buffer.stride(0) * 4
         return (0, self.features * 4) if waiting is None else (self._tokens.data_ptr(), 8)
 
-    def _linear(self, part: nn.Linear) -> tuple[Packed, Tensor]:
+    def _linear(self, part: nn.Linear, waiting: nn.Embedding | None) -> tuple[Packed, Tensor]:
         rows, where = unit_rows(part.out_features, 1, (0,), 1)
         bias = torch.zeros(rows.numel(), dtype=torch.float32, device="cpu")
         if part.bias is not None:
             bias[: part.out_features] = part.bias.detach()
         precision = part._engine.precision if isinstance(part, Accelerated) else "float32"
         matrix = Matrix(weight_of(part, "weight"), Arrangement(rows, where, bias, len(bias)), precision)
-        packed = matrix.packed(matrix.choose(self.batch).layout)
+        plain = matrix.packed(matrix.choose(self.batch).layout)
         out = torch.zeros(self.batch, len(bias), dtype=torch.float32, device="cpu")
+        packed = self._first(part, "l0", matrix, plain, waiting, len(bias))
         self._kept += [packed, out]
         return packed, out
 
+    def _first(
+        self, part: nn.Module, layer: str, matrix: Matrix, plain: Packed, waiting: nn.Embedding | None, width: int
+    ) -> Packed:
+        """What multiplies with the inputs of a layer; behind an embedding a table of its products."""
+        if waiting is None:
+            return self._matrices.packed(part, layer, 0, matrix, plain)
+        return self._matrices.whole(self._table(waiting, plain, width), 4 * width * self.batch)
+
     def _layer(
-        self, layer: PackedLayer, buffer: Tensor | None, waiting: nn.Embedding | None, operations: list[int]
-    ) -> tuple[Tensor, int]:
+        self, part: nn.Module, layer: PackedLayer, matrices: Mapping[str, Matrix], buffer: Tensor | None,
+        waiting: nn.Embedding | None, operations: list[int],
+    ) -> tuple[Tensor, int]:  # fmt: skip
         space = Workspace(layer, self.batch, self.batch)
-        f = space.fields
-        if waiting is not None:
-            packed = self._table(waiting, layer.ih, layer.gates_width)
-            f[Field.INPUT_KERNEL], f[Field.INPUT_PLAN] = packed.kernel, packed.plan
+        f, name = space.fields, layer.weights.name
+        ih = self._first(part, name, matrices["ih"], layer.ih, waiting, layer.gates_width)
+        hh = self._matrices.packed(part, name, 1, matrices["hh"], layer.hh)
+        for packed in layer.products[2:]:
+            self._matrices.whole(packed)
+        f[Field.INPUT_KERNEL], f[Field.INPUT_PLAN] = ih.kernel, ih.plan
+        f[Field.HIDDEN_KERNEL], f[Field.HIDDEN_PLAN] = hh.kernel, hh.plan
         f[Field.STEPS], f[Field.ROWS] = 1, self.batch
         f[Field.X], f[Field.X_ROW] = self._source(buffer, waiting)
         if buffer is None and waiting is None:
             self._inputs.append((f, Field.X))
         self._spaces.append(space)
-        self._kept.append(layer)
+        self._kept += [layer, ih, hh]
         operations += [address("sequence.layer"), space.address]
         return space.recurrent_buffer, layer.weights.output_size
 
