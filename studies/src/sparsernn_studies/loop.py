@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from sparsernn.learn.bayes import Bayes
 from sparsernn.learn.sparsifier import Sparsifier
@@ -31,7 +32,8 @@ class Diverged(StudyError):
 
 @dataclass
 class History:
-    """Course of a training, a point every so many steps: plain lists that the report draws."""
+    """Course of a training, a point every so many steps: plain lists that the report draws. `held_bytes`: what the
+    training keeps from one step to the next: weights, gradients, the states of optimizer and sparsifier."""
 
     step: list[int] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
@@ -39,6 +41,7 @@ class History:
     density: list[float] = field(default_factory=list)
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    held_bytes: int = 0
 
     def note(self, step: int, loss: float, rate: float, density: float) -> None:
         self.step.append(step)
@@ -147,10 +150,18 @@ class Loop:
                     self.save(self.file)
                 if stop.signal and not self.ended:
                     raise Stopped(stop.signal, name, self.step, self.file)
+        self.history.held_bytes = self.held_bytes()
         if self.sparsifier is not None:
             self.sparsifier.finish()
         # The others go on to read what the main process has just written.
         self.accelerator.wait_for_everyone()
+
+    def held_bytes(self) -> int:
+        """Bytes of what has to be kept between two steps."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        states = [self.optimizer.state_dict(), self.sparsifier and self.sparsifier.state_dict()]
+        kept = [*self.model.parameters(), *self.model.buffers(), *trained, *tree_leaves(states)]
+        return sum(each.nbytes for each in kept if isinstance(each, Tensor))
 
     def learn(self) -> Tensor:
         """Take one step and return its shown loss."""

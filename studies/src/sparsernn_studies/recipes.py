@@ -18,6 +18,7 @@ from .lobacheva.word import Words
 from .settings import SettingsError
 from .stories.blocks import Blocks
 from .stories.folding.study import Fold
+from .stories.methods.study import Methods
 from .stories.reber import Reber
 from .stories.shakespeare import Shakespeare
 from .stories.spoken_digits import SpokenDigits
@@ -46,6 +47,7 @@ _ALL: tuple[type[Study[Any, Any]], ...] = (
     Bidaf,
     Targets,
     Fold,
+    Methods,
     RandomGraphs,
     Darji,
     PrunedGraphs,

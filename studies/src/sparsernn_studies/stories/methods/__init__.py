@@ -1,0 +1,1 @@
+"""Which method when: every way to make a net small, at equal sizes, on four tasks."""
