@@ -7,10 +7,10 @@ from typing import Literal
 from ...settings import Count, Part, Positive, Some, Whole, settings
 from .ways import WAYS
 
-NetName = Literal["lstm", "series", "digits", "reviews"]
+NetName = Literal["series", "lstm", "digits", "reviews"]
 NETS: dict[NetName, str] = {
-    "lstm": "characters, LSTM (bits)",
     "series": "NARMA-10, two tanh RNN layers (squared error)",
+    "lstm": "characters, LSTM (bits)",
     "digits": "spoken digits, two GRU layers (share of errors)",
     "reviews": "IMDb reviews, LSTM (share of errors)",
 }
@@ -28,10 +28,10 @@ class Settings:
     ways: Some[str] = tuple(WAYS)
     left: Some[Part] = (0.5, 0.2, 0.1, 0.05)
     strengths: Some[Positive] = (1e-4, 1e-3)
-    steps: Count = 1500
+    steps: Count = 1000
     further: Count = 500
     early: Count = 100
-    hidden: Count = 96
+    hidden: Count = 64
     embedding: Count = 48
     batch: Count = 16
     length: Count = 48
