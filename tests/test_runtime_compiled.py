@@ -39,8 +39,8 @@ print("numba" in sys.modules)
 """
 
 
-def run(folder: Path | str, **more: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "SPARSERNN_CACHE": str(folder), "OMP_NUM_THREADS": "1", **more}
+def run(folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "SPARSERNN_CACHE": str(folder), "OMP_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, "-c", RUN], env=environment, capture_output=True, text=True)
 
 
@@ -48,16 +48,8 @@ def test_the_second_process_compiles_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "kernels"
     assert run(folder).stdout.strip() == "True"
     assert [stat.S_IMODE(f.stat().st_mode) for f in (folder.parent, folder)] == [0o700, 0o700]
-    (file,) = folder.iterdir()
-    assert run(folder).stdout.strip() == "False"
-    # Another kernel's file under this name is compiled again, and written whole.
-    whole = file.read_bytes()
-    file.write_bytes(kept._head("chain.product", "0" * 64, b"code") + b"code")
     done = run(folder)
-    assert done.stdout.strip() == "True" and done.returncode == 0, done.stderr
-    assert done.stderr.count("RuntimeWarning") == 1 and "is made anew" in done.stderr
-    assert file.read_bytes() == whole
-    assert run(folder).stdout.strip() == "False"
+    assert done.stdout.strip() == "False" and done.returncode == 0 and not done.stderr, done.stderr
 
 
 @pytest.fixture
@@ -194,32 +186,75 @@ def test_threads_compile_a_kernel_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made == ["a.b"]
 
 
+NAME = "chain.tokens"
+
+
+@pytest.fixture(scope="module")
+def code() -> bytes:
+    return compiled._compile(NAME)
+
+
+@pytest.fixture
+def made(code: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Of a process that has no kernel yet: those that it compiles."""
+    found: list[str] = []
+    monkeypatch.setattr(compiled, "_compile", lambda name: (found.append(name), code)[1])
+    monkeypatch.setattr(compiled, "_addresses", {})
+    return found
+
+
+def address_anew() -> int:
+    """The kernel's address, as another process finds it."""
+    compiled._addresses.clear()
+    kept.say.cache_clear()
+    return compiled.address(NAME)
+
+
+def test_another_kernels_file_under_this_name_is_compiled_again_and_written_whole(
+    made: list[str], folder: Path
+) -> None:
+    assert address_anew() and made == [NAME]
+    (file,) = folder.iterdir()
+    whole = file.read_bytes()
+    assert address_anew() and made == [NAME]
+    file.write_bytes(kept._head("chain.product", "0" * 64, b"code") + b"code")
+    with pytest.warns(RuntimeWarning, match="is made anew") as said:
+        assert address_anew() and made == [NAME] * 2
+    assert len(said) == 1 and file.read_bytes() == whole
+    assert address_anew() and made == [NAME] * 2
+
+
 @pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="another owner needs root")
-def test_a_folder_of_somebody_else_is_not_read(tmp_path: Path) -> None:
-    folder = tmp_path / "kernels"
+def test_a_folder_of_somebody_else_is_not_read(made: list[str], folder: Path) -> None:
     folder.mkdir(mode=0o700)
     os.chown(folder, 12345, 12345)
-    done = run(folder)
-    assert "which others can write to" in done.stderr and done.stdout.strip() == "True"
+    for count in (1, 2):
+        with pytest.warns(RuntimeWarning, match="which others can write to"):
+            assert address_anew() and len(made) == count
     assert not list(folder.iterdir())
 
 
-def test_an_open_folder_is_not_read_and_none_can_be_wanted(tmp_path: Path) -> None:
-    folder = tmp_path / "kernels"
-    folder.mkdir()
+def test_an_open_folder_is_not_read_and_none_can_be_wanted(
+    made: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.write(NAME, compiled._fingerprint(), b"not to be read")
     folder.chmod(0o777)
-    done = run(folder)
-    assert "chmod 700" in done.stderr and done.stdout.strip() == "True"
-    assert not list(folder.iterdir())
-    assert run("").stdout.strip() == "True"
-    (tmp_path / "file").write_text("")
-    done = run(tmp_path / "file" / "below")
-    assert "can't be kept" in done.stderr and done.stdout.strip() == "True"
+    before = [file.read_bytes() for file in folder.iterdir()]
+    with pytest.warns(RuntimeWarning, match="chmod 700"):
+        assert address_anew() and len(made) == 1
+    assert [file.read_bytes() for file in folder.iterdir()] == before
+    monkeypatch.setenv("SPARSERNN_CACHE", "")
+    assert address_anew() and len(made) == 2
+    (folder.parent / "file").write_text("")
+    monkeypatch.setenv("SPARSERNN_CACHE", str(folder.parent / "file" / "below"))
+    with pytest.warns(RuntimeWarning, match="can't be kept"):
+        assert address_anew() and len(made) == 3
 
 
-def test_widths_are_checked() -> None:
-    done = run("", SPARSERNN_VECTOR_WIDTH="5")
-    assert "SPARSERNN_VECTOR_WIDTH is '5': expected 4, 8 or 16." in done.stderr
+def test_widths_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARSERNN_VECTOR_WIDTH", "5")
+    with pytest.raises(ValueError, match=r"SPARSERNN_VECTOR_WIDTH is '5': expected 4, 8 or 16\."):
+        processor.__wrapped__()
 
 
 WRONG: tuple[dict[str, object], ...] = (
