@@ -12,14 +12,20 @@ from typing import Any
 import pytest
 import torch
 
-LONG = (
-    "test_sweep.py",
-    "test_studies.py",
-    "test_bidaf.py",
-    "test_bidaf_study.py",
-    "test_fuzz.py",
-    "test_runtime_fuzz.py",
-)
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+# Modules that take more than ten seconds, longest first.
+LONG = """
+test_studies test_compact test_program_sweep test_sweep test_program_random test_runtime_fuzz test_export_fuzz
+test_documentation test_export_int8 test_grid test_readers test_bidaf_study test_export_chains test_learn_sparsifier
+test_runtime_computed_weights test_nn_graph test_examples test_analysis_report test_fuzz test_learn_lasso
+test_architecture test_export_operations test_lobacheva test_commands test_onnx test_recipes test_training
+test_reber_pruning test_spoken_digits test_runtime_products test_export_c test_bidaf test_learn_bayes
+test_program_kernels test_export_gates test_declarations test_from_onnx test_export_calibrate test_learn_paths
+""".split()
 
 # Where there is no accelerator, torch.manual_seed formats a stack for each kind that may come later: of the deep ones
 # of a test that takes four times as long as all else.
@@ -50,9 +56,39 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", type=Path, help="a folder: what tests with the marker `counts` counted, by figure")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # pytest-xdist's own order goes by the number of tests in a module
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The modules with the longest tests begin first, so that no process is left alone with one of them at the end."""
-    items.sort(key=lambda item: item.path.name not in LONG)
+    order = {name: n for n, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels_compiled_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Of processes that test side by side one compiles a kernel, and the others wait for it and load it."""
+    if fcntl is None or not hasattr(request.config, "workerinput"):
+        yield
+        return
+    from sparsernn.runtime import compiled, kept
+
+    folder, compile_now = tmp_path_factory.getbasetemp().parent, compiled._compile
+
+    def compile_once(name: str) -> bytes:
+        with open(folder / f"{name}.lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            code = kept.read(name, compiled._fingerprint())
+            if code is None:
+                code = compile_now(name)
+                kept.write(name, compiled._fingerprint(), code)
+            return code
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "_compile", compile_once)
+        yield
 
 
 @pytest.hookimpl(wrapper=True)
