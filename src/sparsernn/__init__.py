@@ -41,6 +41,7 @@ from .learn.scores import StandardDeviation as StandardDeviation
 from .learn.scores import Taylor as Taylor
 from .learn.shrink import Shrink as Shrink
 from .reading import from_onnx as from_onnx
+from .runtime.delta_thresholds import delta_thresholds as delta_thresholds
 from .runtime.layers import accelerate as accelerate
 from .structure.cells import Cell as Cell
 from .structure.cells import register_cell as register_cell

@@ -64,7 +64,8 @@ class DeltaProduct:
         total, last = self.memory.data_ptr(), self.last.data_ptr()
         plan = [values.data_ptr(), starts.data_ptr(), places.data_ptr(), self.columns, width // WIDTH]
         plan += [0 if bias is None else bias.data_ptr(), total, last, thresholds.data_ptr(), REFRESH]
-        plan += [numbers.data_ptr(), changes.data_ptr(), 0, 0, 0]
+        self._tall = len(alive) if bool(full.all()) else 0  # whether each column has all blocks
+        plan += [numbers.data_ptr(), changes.data_ptr(), self._tall, 0, 0, 0]
         self._plan = torch.tensor(plan, dtype=torch.int64, device="cpu")
         kept = (values, starts, places, self._bias, thresholds, numbers, changes, self.memory, self._plan)
         size = sum(t.numel() * t.element_size() for t in kept[:3])
@@ -77,12 +78,15 @@ class DeltaProduct:
         self.memory[0, : len(self._bias)] = self._bias
 
     def counts(self) -> tuple[int, int, int]:
-        """Steps so far, and columns and bytes that they read: blocks, where each stands, where each column begins."""
+        """Steps so far, and columns and bytes that they read: blocks, where each stands, where each column begins; of
+        columns that have all blocks where they stand once a step."""
         steps, columns, blocks = self._plan[-3:].tolist()
-        return steps, columns, blocks * (4 * WIDTH + 4) + columns * 8
+        indices = 4 * self._tall * steps if self._tall else 4 * blocks + 8 * columns
+        return steps, columns, blocks * 4 * WIDTH + indices
 
 
-Found = dict[tuple[int, str], tuple[Tensor, ...]]  # by module and name of its layer: thresholds of inputs (and state)
+# By module and layer: its name in the model, and thresholds of inputs (and state).
+Found = dict[tuple[int, str], tuple[str, tuple[Tensor, ...]]]
 
 
 class Matrices:
@@ -91,6 +95,7 @@ class Matrices:
     def __init__(self, thresholds: Found | None = None) -> None:
         self._thresholds = thresholds or {}
         self.products: list[DeltaProduct] = []
+        self.places: list[tuple[str, int]] = []  # whose they are: name of the layer, 0 of its inputs, 1 of its state
         self._whole = self._plain = 0
 
     def packed(self, module: nn.Module, layer: str, place: int, matrix: Matrix, plain: Packed) -> Packed:
@@ -99,7 +104,9 @@ class Matrices:
         if found is None:
             return self.whole(plain)
         self._plain += plain.bytes
-        self.products.append(DeltaProduct(matrix, found[place]))
+        name, thresholds = found
+        self.places.append((name, place))
+        self.products.append(DeltaProduct(matrix, thresholds[place]))
         return self.products[-1].packed
 
     def whole(self, packed: Packed, size: int | None = None) -> Packed:
@@ -142,7 +149,8 @@ def thresholds_of(model: nn.Module, wanted: Wanted) -> Found:
         if len(values) != len(sizes):
             expected = "one threshold" if len(sizes) == 1 else "(input, state)"
             raise ValueError(f"stream: delta of {name!r} is {len(values)} thresholds, expected {expected}.")
-        found[id(unit.module), unit.end or "l0"] = tuple(_checked(name, v, size) for v, size in zip(values, sizes))
+        checked = tuple(_checked(name, v, size) for v, size in zip(values, sizes))
+        found[id(unit.module), unit.end or "l0"] = name, checked
     return found
 
 
