@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 import sparsernn as srn
-from sparsernn.export.machines import Emulated, built
+from sparsernn.export.emulator import Emulated
+from sparsernn.export.machines import built
 from sparsernn.files import write_atomically
 from sparsernn_studies.data import data_folder
 from sparsernn_studies.results import surroundings

@@ -1,9 +1,11 @@
-"""The same bits on every processor: x86 of three widths, Cortex-M4, aarch64, RISC-V, WebAssembly."""
+"""The same bits on every processor: x86 of three widths, Cortex-M4, M7 and M55, armv7, aarch64, RISC-V, PowerPC
+(big-endian), WebAssembly."""
 
 from __future__ import annotations
 
 import copy
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from export_programs import chain, thinned
+from export_boards import on_cortex_m55
+from export_programs import Sketch, chain, thinned
+from sparsernn.export.emulator import PROCESSORS
 from sparsernn.export.export_c import export_program
 from sparsernn.export.machines import EMULATED, TARGETS, built, missing, run
 from sparsernn.runtime.program.program import Program
@@ -39,26 +43,44 @@ def nets() -> dict[str, tuple[Program, str]]:
         words[0].weight_ih_l0[:, 4:20] *= 0
         words[0].weight_hh_l0[:, 4:] *= 0
     made["words_int8"] = (chain(words), "int8")
+    made["subnormal"] = (subnormal(), "float32")
     made["gates"] = (chain(with_constant_gates(nn.Sequential(nn.LSTM(30, 40), nn.GRU(40, 48)), 0.7)), "float32")
     return made | {name: (PROGRAMS[name](), "float32") for name in ("unary", "rings", "clocks")}
 
 
+def subnormal() -> Program:
+    """Sums of numbers below the least normal float, which some processors' vectors take for zero; of all weights, of
+    blocks, by hand."""
+    s = Sketch()
+    x = s.input(2, 24)
+    small = s.made("mul", (x, 1e-20), (2, 24))
+    for weight in (torch.randn(40, 24), thinned(nn.Linear(24, 40), 0.8).weight * 5):
+        y = s.made("linear", (small, s.constant(weight * 1e-19), None), (2, 40))
+        s.output(s.made("relu", (s.made("mul", (s.made("sub", (y, 1e-39), (2, 40)), 0.37), (2, 40)),), (2, 40)))
+    return s.program()
+
+
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All nets in one file; `all_test` is 0, or 1000 times the number of the first that differs, plus the step."""
+    """All nets in one file, all.c, and those without `subnormal` in normal.c."""
     need("ziglang")
     folder = tmp_path_factory.mktemp("targets")
-    made = nets()
-    for name, (program, precision) in made.items():
+    for name, (program, precision) in nets().items():
         export_program(program, folder, name, precision)
         if precision == "int8":
             export_program(program, folder, f"fixed_{name}", precision, calibrate=some_runs(program))
-    made = {path.stem: path for path in sorted(folder.glob("*.json"))}
+    made = [path.stem for path in sorted(folder.glob("*.json"))]
+    in_one(folder / "all.c", made)
+    in_one(folder / "normal.c", [name for name in made if name != "subnormal"])
+    return folder
+
+
+def in_one(file: Path, made: list[str]) -> None:
+    """`all_test` is 0, or 1000 times the number of the first net that differs, plus the step."""
     included = [f'#include "{name}{end}"' for name in made for end in (".c", "_test.c")]
     calls = [f"    if ((step = {name}_test()) != 0) return {1000 * k} + step;" for k, name in enumerate(made, 1)]
     body = ["int all_test(void);", "int all_test(void)", "{", "    int step;", *calls, "    return 0;", "}", ""]
-    (folder / "all.c").write_text("\n".join([*included, *body]))
-    return folder
+    file.write_text("\n".join([*included, *body]))
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -66,8 +88,22 @@ def test_every_processor_gives_the_bits_of_the_oracle(together, target):
     program = built(together, together / "all.c", "all_test", target)
     if target in FLAGS_OF_X86 and FLAGS_OF_X86[target] not in Path("/proc/cpuinfo").read_text():
         pytest.skip(f"this processor has no {target}")
-    need(*(["wasmtime"] if target.startswith("Web") else ["unicorn"] if target.split()[0] in EMULATED else []))
+    need(*(["wasmtime"] if target.startswith("Web") else ["unicorn"] if target in PROCESSORS else []))
     assert run(program, "all_test", target) == 0
+
+
+def test_vectors_of_32_bit_neon_give_the_bits_but_of_subnormal_numbers(together):
+    need("ziglang", "unicorn")
+    wide = [f"-D{path.stem}_W=4" for path in together.glob("*.json")]
+    assert run(built(together, together / "normal.c", "all_test", "armv7", *wide), "all_test", "armv7") == 0
+
+
+@pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="not installed: qemu-system-arm")
+@pytest.mark.parametrize("nets, vectors", [("normal", "+mve_fp"), ("all", "-mve")], ids=["helium", "scalar"])
+def test_a_cortex_m55_gives_the_bits_of_the_oracle(together, nets, vectors):
+    """With the vectors that the compiler makes, Helium, which take subnormal numbers for zero; and without."""
+    need("ziglang")
+    assert on_cortex_m55(together, together / f"{nets}.c", vectors) == 0
 
 
 def test_the_instructions_and_the_stack_of_a_step_on_a_cortex_m4(tmp_path):

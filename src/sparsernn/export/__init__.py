@@ -1,1 +1,1 @@
-"""The C writer: a step program in, one C file out that gives the same bits on every processor."""
+"""The C writer: a step program in, one C file out that gives the same bits wherever floats are IEEE's."""

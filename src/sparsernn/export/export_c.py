@@ -1,4 +1,4 @@
-"""`export_c`: a model as one C file that gives the same bits on every processor."""
+"""`export_c`: a model as one C file that gives the same bits wherever floats are IEEE's."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def export_c(
     wrappers: Sequence[str] = (),
     calibrate: Iterable[Any] | None = None,
 ) -> dict[str, Any]:
-    """Write one time step of a causal model as C99 that needs no library and gives the same bits on every processor.
+    """Write one time step of a causal model as C99 that needs no library; the same bits wherever floats are IEEE's.
 
     Four files come to lie in `folder`, all or none: NAME.h and NAME.c (a state without pointers, `NAME_reset`,
     `NAME_step`; no heap, no global that is written), NAME_test.c (`NAME_test()` is 0, or the number of the first step

@@ -26,7 +26,7 @@ PRELUDE = """\
 #pragma STDC FP_CONTRACT OFF
 #endif
 
-/* $W: lanes of a vector; -D$W=1 compiles without any. */
+/* $W: lanes of a vector; -D$W=1 compiles without any. NEON of 32 bits takes subnormal numbers for zero: by -D$W=4. */
 #if !defined($W)
 #if !defined(__GNUC__)
 #define $W 1
@@ -34,7 +34,7 @@ PRELUDE = """\
 #define $W 16
 #elif defined(__AVX__)
 #define $W 8
-#elif defined(__SSE2__) || defined(__ARM_NEON) || defined(__wasm_simd128__)
+#elif defined(__SSE2__) || (defined(__ARM_NEON) && defined(__aarch64__)) || defined(__wasm_simd128__)
 #define $W 4
 #else
 #define $W 1

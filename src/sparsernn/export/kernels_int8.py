@@ -100,7 +100,7 @@ static $WITHIN void $NAME(const int8_t *w, PARAMETER const int8_t *q, int words,
     for (int r = 0; r < 16; ++r)
         sums[r] = parts[2 * r] + parts[2 * r + 1];
 #endif
-#elif defined(__ARM_FEATURE_DSP) && defined(__GNUC__) && !defined(__ARM_NEON)
+#elif defined(__ARM_FEATURE_DSP) && defined(__GNUC__) && defined(__arm__)
 #define $SPREAD(y, z) __asm__("sxtb16 %0, %1" : "=r"(y) : "r"(z))
 #define $TURNED(y, z) __asm__("sxtb16 %0, %1, ror #8" : "=r"(y) : "r"(z))
 #define $TWICE(s, y, z) __asm__("smlad %0, %1, %2, %0" : "+r"(s) : "r"(y), "r"(z))

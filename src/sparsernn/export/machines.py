@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..extras import require
+from .emulator import Emulated
 
 MEMORY = """\
 #include <stddef.h>
@@ -52,15 +53,16 @@ TARGETS = {
     "AVX-512": ("x86_64-freestanding-none", "x86_64_v4"),
     "AVX-512 VNNI": ("x86_64-freestanding-none", "x86_64_v4+avx512vnni"),
     "Cortex-M4": ("thumb-freestanding-eabihf", "cortex_m4+vfp4d16sp"),
+    "Cortex-M7": ("thumb-freestanding-eabihf", "cortex_m7+fp_armv8d16"),
+    "armv7": ("arm-freestanding-eabihf", "cortex_a9"),
     "aarch64": ("aarch64-freestanding-none", "generic"),
     "aarch64 dotprod": ("aarch64-freestanding-none", "generic+dotprod"),
     "RISC-V": ("riscv32-freestanding-none", "generic_rv32+m+f+d+c"),
+    "PowerPC": ("powerpc-freestanding-eabihf", "generic"),  # the one that is big-endian
     "WebAssembly": ("wasm32-freestanding-none", "generic"),
     "WebAssembly simd128": ("wasm32-freestanding-none", "generic+simd128"),
 }
-EMULATED = ("Cortex-M4", "aarch64", "RISC-V")
-STACK, RETURN = 0x7000000, 0x7800000  # in 128 MiB of memory from 0 on
-PAINT, PAINTED = 0xA5, 1 << 16  # bytes below the stack's top that a call is seen to use
+EMULATED = ("Cortex-M4", "aarch64", "RISC-V")  # those that are measured
 
 
 def missing(*modules: str) -> list[str]:
@@ -114,72 +116,6 @@ def _in_wasmtime(program: Path, entry: str) -> int:
     instance = wasmtime.Instance(store, module, [])
     function: Any = instance.exports(store)[entry]
     return function(store)
-
-
-class Emulated:
-    """A program in unicorn: `call` runs it from its entry; `instructions` and `stack` (bytes) say what that took."""
-
-    def __init__(self, program: Path, target: str) -> None:
-        unicorn: Any = require("unicorn", "running code of other processors")
-        arm_const, arm64_const, riscv_const = (
-            importlib.import_module(f"unicorn.{kind}_const") for kind in ("arm", "arm64", "riscv")
-        )
-        arm = {
-            "Cortex-M4": (unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS, arm_const, "ARM"),
-            "aarch64": (unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM, arm64_const, "ARM64"),
-            "RISC-V": (unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32, riscv_const, "RISCV"),
-        }
-        architecture, mode, names, prefix = arm[target.split()[0]]
-        self.machine: Any = unicorn.Uc(architecture, mode)
-        if target == "Cortex-M4":
-            self.machine.ctl_set_cpu_model(arm_const.UC_CPU_ARM_CORTEX_M4)
-        elif target == "aarch64 dotprod":
-            self.machine.ctl_set_cpu_model(arm64_const.UC_CPU_ARM64_MAX)
-        self.machine.mem_map(0, 128 << 20)
-        self.thumb = target == "Cortex-M4"
-        self.registers = {
-            "stack": getattr(names, f"UC_{prefix}_REG_SP"),
-            "return": getattr(names, f"UC_{prefix}_REG_{'RA' if prefix == 'RISCV' else 'LR'}"),
-            "result": getattr(names, f"UC_{prefix}_REG_{ {'ARM': 'R0', 'ARM64': 'X0', 'RISCV': 'A0'}[prefix] }"),
-        }
-        self.entry = self._load(program.read_bytes())
-        if target == "Cortex-M4":  # coprocessors 10 and 11: the FPU
-            self.machine.reg_write(arm_const.UC_ARM_REG_FPEXC, 0x40000000)
-        elif target.startswith("aarch64"):
-            self.machine.reg_write(arm64_const.UC_ARM64_REG_CPACR_EL1, 3 << 20)
-        else:
-            self.machine.reg_write(riscv_const.UC_RISCV_REG_MSTATUS, 1 << 13)
-        self.instructions = 0
-        self.stack = 0
-
-    def call(self, count: bool = False) -> int:
-        if count:
-            self.machine.hook_add(importlib.import_module("unicorn").UC_HOOK_CODE, self._counted)
-        self.machine.mem_write(STACK - PAINTED, bytes([PAINT]) * PAINTED)
-        self.machine.reg_write(self.registers["stack"], STACK)
-        self.machine.reg_write(self.registers["return"], RETURN | self.thumb)
-        self.machine.emu_start(self.entry | self.thumb, RETURN)
-        below = bytes(self.machine.mem_read(STACK - PAINTED, PAINTED))
-        self.stack = len(below.lstrip(bytes([PAINT])))
-        return self.machine.reg_read(self.registers["result"]) & 0xFFFFFFFF
-
-    def _counted(self, *_: object) -> None:
-        self.instructions += 1
-
-    def _load(self, data: bytes) -> int:
-        """Copy the segments of an ELF file; its entry."""
-        wide = data[4] == 2
-        entry, table = struct.unpack_from("<QQ" if wide else "<II", data, 24)
-        size, count = struct.unpack_from("<HH", data, 54 if wide else 42)
-        for k in range(count):
-            at = table + k * size
-            if wide:
-                kind, _, offset, address, _, length = struct.unpack_from("<IIQQQQ", data, at)
-            else:
-                kind, offset, address, _, length = struct.unpack_from("<IIIII", data, at)
-            if kind == 1 and length:
-                self.machine.mem_write(address, data[offset : offset + length])
-        return entry & ~1
 
 
 def code_bytes(data: bytes) -> int:

@@ -10,9 +10,10 @@ from typing import Any
 
 from ..extras import require
 from .clocks import counted
+from .emulator import Emulated
 from .files import header, source
 from .lowering import Plan
-from .machines import EMULATED, Emulated, built, code_bytes, compiled, missing
+from .machines import EMULATED, built, code_bytes, compiled, missing
 from .places import C_TYPES
 from .source import named
 
