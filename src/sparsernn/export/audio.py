@@ -59,10 +59,10 @@ _RTNEURAL = {"LSTM": _lstm, "GRU": _gru, "linear": _linear}
 
 
 def export_nam(model: nn.Module, path: str | Path, example: Any = None, *, sample_rate: int = 48_000) -> None:
-    """Write LSTM layers of one width with a Linear layer of one output behind them as a .nam file, of the architecture
-    "LSTM" of neural-amp-modeler.
+    """Write LSTM layers and a Linear layer behind them as a .nam file, which neural-amp-modeler plays.
 
-    Raises ValueError for a model of another form.
+    The file is of its architecture "LSTM": the layers have one width, the Linear layer one output. `sample_rate` is in
+    samples a second. Raises ValueError for a model of another form.
     """
     if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, float)) or not 0 < sample_rate < float("inf"):
         raise ValueError(f"export_nam: got sample_rate={sample_rate!r}, expected samples a second, 48000 say.")

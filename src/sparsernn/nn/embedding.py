@@ -181,10 +181,12 @@ class FrequencyEmbedding(Layer):
         return found
 
     def config(self) -> dict[str, Any]:
+        """Words and columns of each band, the widest first."""
         return {"bands": [list(band.shape) for band in self.bands]}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], dense: nn.Module) -> Self:
+        """An embedding with these bands for the place of `dense`; Misfit for bands that are none."""
         new = cls._own(dense)._copied()
         bands: Any = config.get("bands")
         whole = isinstance(bands, list) and all(
@@ -207,6 +209,7 @@ class FrequencyEmbedding(Layer):
             raise ValueError(f"rank does not name each of {self.num_embeddings} words once.")
 
     def extra_repr(self) -> str:
+        """Words, columns, the share of numbers that are stored, and the number of bands."""
         stored = sum(band.numel() for band in self.bands)
         density = stored / (self.num_embeddings * self.embedding_dim)
         return f"{self.num_embeddings}, {self.embedding_dim}, density={density:.4g}, bands={len(self.bands)}"

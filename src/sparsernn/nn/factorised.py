@@ -138,8 +138,10 @@ class _Factorised(LayeredRecurrent):
 
     @classmethod
     def from_dense(cls, layer: nn.Module, factors: Mapping[str, Factors]) -> Self:
-        """`layer`, torch's or one of `nn.ragged`, with `factors` (rows, r), (r, columns) in the place of the matrices
-        that are named ("weight_hh_l0"); it has the very parameters of `layer` otherwise."""
+        """`layer`, torch's or one of `nn.ragged`, with two factors in the place of each matrix that is named.
+
+        factors: name ("weight_hh_l0") -> (rows, r), (r, columns). Other parameters are those of `layer` itself.
+        """
         source: Any = layer
         ends = [[f"_l{n}{e}" for e in ("", "_reverse")[: 1 + source.bidirectional]] for n in range(source.num_layers)]
         rank = {name: len(inner) for name, (_, inner) in factors.items()}
@@ -224,9 +226,7 @@ class FactorisedLinear(Layer):
         super().__init__()
         if not 1 <= rank <= min(in_features, out_features):
             most = min(in_features, out_features)
-            raise ValueError(
-                f"rank is {rank!r}; expected a whole number from 1 to {most}, the smaller side of the weight."
-            )
+            raise ValueError(f"rank is {rank!r}; expected a whole number from 1 to {most}, the smaller of both sizes.")
         self.in_features, self.out_features, self.rank = in_features, out_features, rank
         for name, shape in self._shapes(bias).items():
             bound = (in_features if name == "weight_in" else rank if name == "weight_out" else in_features) ** -0.5
@@ -243,6 +243,7 @@ class FactorisedLinear(Layer):
         return found | ({"bias": (self.out_features,)} if bias else {})
 
     def forward(self, input: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
         return _product(input, (self.weight_out, self.weight_in), self.bias)
 
     @classmethod
@@ -255,15 +256,18 @@ class FactorisedLinear(Layer):
         return new.train(layer.training)
 
     def narrowed(self, kept: Kept) -> nn.Module:
+        """This layer in the sizes of its factors; torch's, where their rank is no longer the smaller."""
         self.out_features, self.rank = self.weight_out.shape
         self.in_features = self.weight_in.shape[1]
         return self if self.rank <= min(self.out_features, self.in_features) else self.to_dense()
 
     def config(self) -> dict[str, Any]:
+        """Both sizes and the rank."""
         return {name: getattr(self, name) for name in ("in_features", "out_features", "rank")}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], dense: nn.Module) -> Layer:
+        """A layer of these sizes for the place of `dense`; Misfit for sizes that do not fit."""
         if not isinstance(dense, nn.Linear | cls):
             raise Misfit("class", f"{cls.__name__}, but the model has a {type(dense).__name__} there.")
         sizes = [check_size(n, config.get(n), getattr(dense, n)) for n in ("in_features", "out_features")]
@@ -282,6 +286,7 @@ class FactorisedLinear(Layer):
         return dense.train(self.training)
 
     def extra_repr(self) -> str:
+        """Sizes, rank, and whether there is a bias."""
         return f"{self.in_features}, {self.out_features}, rank={self.rank}, bias={self.bias is not None}"
 
 

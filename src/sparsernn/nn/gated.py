@@ -146,12 +146,12 @@ class _Gated(LayeredRecurrent):
 
     @classmethod
     def from_dense(cls, layer: nn.Module, constant: Mapping[str, Mapping[str, Tensor]] | None = None) -> Self:
-        """The same function as `layer`, a torch.nn module or one of `nn.ragged` of the same kind, without its
-        constant gates.
+        """The same function as `layer` without its constant gates.
 
-        constant: "l0" or "l0_reverse" -> gate -> bool (width,), True where the gate is constant; its rows of
-        weight_ih and weight_hh must be zero, else ValueError. A layer or gate that is not named: every gate whose rows
-        are all zero. For a GRU's n, True means that the product goes; whether it is then constant or scaled is found.
+        layer: a torch.nn module or one of `nn.ragged`, of the same kind. constant: "l0" or "l0_reverse" -> gate -> bool
+        (width,), True where the gate is constant; its rows of weight_ih and weight_hh must be zero, else ValueError. A
+        layer or gate that is not named: every gate whose rows are all zero. For a GRU's n, True means that the product
+        goes; whether it is then constant or scaled is found.
         """
         if not isinstance(layer, cls.dense_types):
             raise TypeError(

@@ -20,8 +20,11 @@ from ..tensors import short
 
 @dataclass(frozen=True)
 class Kept:
-    """What surgery leaves of a layer, bool: its units by name of the unit set below the layer ("l0_reverse",
-    "l0.projected", "components.0.1.l0"), and input columns by parameter; what is not named stays."""
+    """What surgery leaves of a layer, as bool tensors; what is not named stays.
+
+    units: name of the unit set below the layer ("l0_reverse", "l0.projected", "components.0.1.l0") -> (units,).
+    columns: parameter -> (its columns,).
+    """
 
     units: Mapping[str, Tensor]
     columns: Mapping[str, Tensor]
@@ -29,8 +32,10 @@ class Kept:
 
 @dataclass(frozen=True)
 class Sides:
-    """What surgery leaves of a layer as seen from outside, bool: its inputs, its state (for h, or h and c, the units of
-    each layer and direction), and its output."""
+    """What surgery leaves of a layer as seen from outside, as bool tensors.
+
+    inputs: (input size,). states: for h, or h and c, the units of each layer and direction. output: (output size,).
+    """
 
     inputs: Tensor
     states: tuple[tuple[Tensor, ...], ...]
@@ -39,8 +44,11 @@ class Sides:
 
 @dataclass(frozen=True)
 class Direction:
-    """One layer and direction by names of parameters: `hh` and `bias` one for each depth of a time step; `bias_hh` what
-    is added to the product with the state of the first, where there is such a bias; `hr` the projection."""
+    """One layer and direction by names of parameters.
+
+    `hh` and `bias` have one for each depth of a time step; `bias_hh` is added to the product with the state of the
+    first, where there is such a bias; `hr` is the projection.
+    """
 
     layer: int
     reverse: bool
@@ -53,9 +61,11 @@ class Direction:
 
 @dataclass(frozen=True)
 class Packing:
-    """What compiled kernels need of a layer. `mode`: their cell ("LSTM", "RNN_RELU", "RHN", ...); `shapes` of all
-    parameters that are read; `whole`: each layer reads the one before, so that one call runs all; else the layer's own
-    forward runs one after the other."""
+    """What compiled kernels need of a layer.
+
+    `mode`: their cell ("LSTM", "RNN_RELU", "RHN", ...); `shapes` of all parameters that are read; `whole`: each layer
+    reads the one before, so that one call runs all; else the layer's own forward runs one after the other.
+    """
 
     mode: str
     shapes: Mapping[str, tuple[int, ...]]
@@ -75,13 +85,17 @@ class Layer(nn.Module):
     """Base of the layers of this package: what it offers besides its forward."""
 
     def narrowed(self, kept: Kept) -> nn.Module:
-        """This layer, its sizes in line with its tensors, which have been cut; or another one of the very same
-        parameters that takes its place. Raises ValueError where there is no such layer."""
+        """This layer, its sizes in line with its tensors, which have been cut.
+
+        Or another one of the very same parameters that takes its place. Raises ValueError where there is no such layer.
+        """
         return self
 
     def sides(self, kept: Kept) -> Sides | None:
-        """What is left of it as seen from outside, asked before anything is cut; None: as its weights by layer and
-        direction say."""
+        """What is left of it as seen from outside, asked before anything is cut.
+
+        None: what its weights by layer and direction say.
+        """
         return None
 
     def config(self) -> dict[str, Any]:

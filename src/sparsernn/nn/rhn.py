@@ -77,6 +77,7 @@ class RHN(LayeredRecurrent):
         self._register(device, dtype)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every parameter."""
         found: dict[str, tuple[int, ...]] = {}
         for layer, ends in enumerate(self.suffixes()):
             for width, end in zip(self.hidden_sizes[layer], ends):
@@ -108,6 +109,7 @@ class RHN(LayeredRecurrent):
         )
 
     def packing(self) -> Packing:
+        """What kernels need: the parameters of each layer and direction, by depth."""
         depths, found = range(self.depth), []
         for layer, ends in enumerate(self.suffixes()):
             for direction, end in enumerate(ends):
@@ -131,6 +133,7 @@ class RHN(LayeredRecurrent):
         return flattened(run, x, batch_sizes, len(states[0]), self.batch_first)
 
     def extra_repr(self) -> str:
+        """Sizes, depth, and the shares of dropout that are not zero."""
         text = f"{super().extra_repr()}, depth={self.depth}"
         for name in ("input_dropout", "state_dropout"):
             text += f", {name}={getattr(self, name)}" if getattr(self, name) else ""

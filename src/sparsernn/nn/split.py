@@ -80,11 +80,11 @@ class _Split(LayeredRecurrent):
         bidirectional: bool = False,
         **options: Any,
     ) -> Self:
-        """A split layer with as many parameters as a dense one of reduce_in x input_size inputs and
-        reduce_out x hidden_size units, by the smallest number of components that allows it.
+        """A split layer with as many parameters as a smaller dense one.
 
-        Of several layers, the later ones read reduced units: reduce_out counts for both their sides. Raises
-        ValueError where no split layer has that size.
+        That one has reduce_in x input_size inputs and reduce_out x hidden_size units; the smallest number of components
+        that allows it is taken. Of several layers, the later ones read reduced units: reduce_out counts for both their
+        sides. Raises ValueError where no split layer has that size.
         """
         found = []
         for layer in range(num_layers):

@@ -34,14 +34,17 @@ class RaggedState:
 
     @property
     def device(self) -> torch.device:
+        """The device of its rows."""
         return self.rows[0].device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The dtype of its rows."""
         return self.rows[0].dtype
 
     @property
     def requires_grad(self) -> bool:
+        """True if a row needs a gradient."""
         return any(row.requires_grad for row in self.rows)
 
     def __len__(self) -> int:
@@ -54,6 +57,7 @@ class RaggedState:
         return f"RaggedState(widths={self.widths}, dtype={self.dtype}, device={self.device})"
 
     def dim(self) -> int:
+        """Number of axes, as torch's h_n has them: 3, or 2 for an unbatched call."""
         return self.rows[0].dim() + 1
 
     def size(self, dim: int) -> int:
@@ -139,21 +143,27 @@ class RaggedState:
     __rmul__ = __mul__
 
     def detach(self) -> RaggedState:
+        """The same values, cut off from the graph of gradients."""
         return self._each(lambda row: row.detach())
 
     def clone(self) -> RaggedState:
+        """A copy in memory of its own."""
         return self._each(lambda row: row.clone())
 
     def contiguous(self) -> RaggedState:
+        """Each row contiguous in memory."""
         return self._each(lambda row: row.contiguous())
 
     def to(self, *args: Any, **kwargs: Any) -> RaggedState:
+        """Each row on another device or in another dtype; arguments as of `torch.Tensor.to`."""
         return self._each(lambda row: row.to(*args, **kwargs))
 
     def cpu(self) -> RaggedState:
+        """Each row in main memory."""
         return self._each(lambda row: row.cpu())
 
     def cuda(self) -> RaggedState:
+        """Each row on the current CUDA device."""
         return self._each(lambda row: row.cuda())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> RaggedState:

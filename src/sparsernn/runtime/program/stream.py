@@ -78,8 +78,10 @@ class ProgramStream:
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """A copy of all that the stream remembers, by name; "step" is the number of the next step. Some or all of it
-        can be assigned."""
+        """A copy of all that the stream remembers, by name; some or all of it can be assigned.
+
+        "step" is the number of the next step, an int64 scalar.
+        """
         flat, shapes = self._run.content(), _shapes(self._run.program)
         found = {name: value.view(shapes[name]) for name, value in flat.items()}
         return {**found, NUMBER: torch.tensor(self._run.number, dtype=torch.int64, device="cpu")}
