@@ -54,7 +54,8 @@ def factorise(
 
     `weight_ih` and `weight_hh` of LSTM, GRU and RNN layers and the weights of linear layers are candidates. One budget
     goes over all of them: components of all matrices compete by what each gains in the outputs for a weight. Matrices
-    that gain nothing stay whole, and those that have lost rank are reproduced exactly. Biases take up the mean.
+    that gain nothing stay whole, and those that have lost rank are reproduced exactly. Biases take up the mean. For
+    given inputs the product is the best one, as in DRONE (Chen et al., NeurIPS 2021).
 
     - `batches`, `inputs`, `positions`: as for `fold`.
     - `to`: the share of the weights in these matrices that is left, both factors counted; at most.

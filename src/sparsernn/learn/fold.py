@@ -59,6 +59,9 @@ def fold(
       is made up for by what is rounded later (GPTQ, arXiv 2210.17323). `to=1` rounds alone.
     - `ridge`: keeps the solution from leaning on what few positions say, in shares of the inputs' mean power.
 
+    The choice is that of optimal brain surgery (Hassibi and Stork, NeurIPS 1992), a whole unit at a time and for every
+    matrix that reads it.
+
     What reads a unit has to be a linear layer, a convolution (of one group), a matrix product or a recurrent layer;
     units read in another way stay (`.kept`), and so do matrices used in another way. Returns `Folded`, or
     `FoldedSizes` for several sizes. The model handed in is not changed. Raises ValueError where a batch can't be run

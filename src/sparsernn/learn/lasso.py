@@ -27,7 +27,9 @@ from .units import coarse_first, make_level
 class GroupLasso(Sparsifier):
     """The penalty sum_g ||w_g|| of a given strength: what it brings to zero can go.
 
-    A size is not reached by a strength but by `Shrink`, which picks the groups.
+    The group lasso of Wen et al. (arXiv 1709.05027). A size is not reached by a strength but by `Shrink`, which picks
+    the groups. Raises ValueError for a value out of its range and an `include` that selects nothing, and with
+    level="unit" what `trace` raises; `attach` refuses an optimizer whose steps have no known metric.
 
     Arguments:
         model: any module with recurrent layers.

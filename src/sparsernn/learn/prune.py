@@ -50,6 +50,9 @@ class Prune(Sparsifier):
             neither counted nor masked (as LPCNet does, arXiv 1810.11846).
         carried_states: level "unit": states that the model returns are only fed back into it, so their units may go.
 
+    Raises ValueError for a value out of its range and an `include` that selects nothing, TypeError for what is no score
+    or no schedule, and with level="unit" what `trace` raises.
+
     Wang's and See's variants (arXiv 1606.09274): class-blind is scope="model", class-uniform scope="matrix" and
     class-distribution scope="model" with score=StandardDeviation().
     """

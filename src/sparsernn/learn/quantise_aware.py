@@ -35,9 +35,9 @@ def quantise_aware(
     While attached, the matrices of recurrent layers, cells and linear layers are rounded in the model's forward, and so
     is what they multiply, as `accelerate(model, precision="int8")` and `export_c(..., precision="int8")` do it: one
     scale a row of weights, one of each input at each step. That holds in training and in evaluation mode, so that a
-    validation loss is that of int8. Backward, rounding counts as the identity. The optimizer trains the weights before
-    rounding; `state_dict`, copies and saved files have those, and `finish` puts them on their grids. Zeros stay zeros,
-    so `Prune` or `Shrink` may be attached to the same optimizer.
+    validation loss is that of int8. Backward, rounding counts as the identity (straight-through: Bengio et al.,
+    arXiv 1308.3432). The optimizer trains the weights before rounding; `state_dict`, copies and saved files have those,
+    and `finish` rounds them for good. Zeros stay zeros, so `Prune` or `Shrink` may be attached to the same optimizer.
 
     Each step agrees with theirs up to the last bits of what is not in whole numbers (biases, gates, states): products
     are exact. A state that these bits bring over the edge between two steps is off by one, of 127, in the next product.

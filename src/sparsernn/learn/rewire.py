@@ -52,6 +52,8 @@ class Rewire(Sparsifier):
     `attach` draws places and zeroes the rest, so the very first forward pass is sparse. What grows starts at zero, with
     an optimizer's state of zero; what goes and grows at the same moment has not moved and keeps both. Selfish-RNN is
     `grow="random"`, RigL `grow="gradient"` with share=0.3, SET `grow="random", decay="constant", end=1`.
+
+    Raises ValueError for a value out of its range and for an `include` that selects nothing.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ class Iterative:
     """`rounds` times prune, then retrain for `every` steps; each round keeps the same share of what is left.
 
     After round r of R the sparsity is 1 - (1 - final)^(r/R) (Han et al., arXiv 1506.02626). The first round is after
-    step 1.
+    step 1. Raises ValueError unless both are whole numbers, at least 1.
     """
 
     rounds: int
@@ -57,7 +57,8 @@ class Gradual:
     """The cubic ramp of Zhu & Gupta (arXiv 1710.01878, equation 1).
 
     From step `begin` to step `end` the sparsity is final + (initial - final) (1 - (t - begin) / (end - begin))^3,
-    renewed every `every` steps.
+    renewed every `every` steps. Raises ValueError for steps that are no whole numbers, an `end` before `begin`, or an
+    `initial` that is no share.
     """
 
     end: int

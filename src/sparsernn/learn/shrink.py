@@ -55,6 +55,10 @@ class Shrink(Sparsifier):
     All units of the model compete with each other by the root mean square of what reads them, in shares of that of
     their layer and direction, and one unit of each always stays. So neither layers with few readers nor layers whose
     values are large go first; `score=Magnitude(comparable=True)` compares the weights as they are.
+
+    Raises ValueError for a value out of its range, for arguments that do not go together (`to` and `max_loss`) and for
+    a size that can't be reached, TypeError for what is no path or no function, and with level="unit" what `trace`
+    raises.
     """
 
     def __init__(

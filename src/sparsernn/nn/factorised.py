@@ -180,7 +180,8 @@ class FactorisedLSTM(_Factorised):
     """torch.nn.LSTM whose matrices are products of two thinner ones, made by `factorise`; called like torch's.
 
     `ranks`: for each layer and direction those of weight_ih and weight_hh, 0 where a matrix is whole. Its own time
-    loop multiplies with the factors; the kernels of `accelerate` take the matrices multiplied out.
+    loop multiplies with the factors; the kernels of `accelerate` take the matrices multiplied out. ValueError for ranks
+    that do not fit.
     """
 
     cell = MODES["LSTM"]

@@ -204,6 +204,9 @@ class GatedLSTM(_Gated):
     the constants. The buffer `rows_l0` says which row of a torch.nn.LSTM each one is (gate * width + unit): the living
     in rising order, then the constant ones. Where a loop over the living rows would take longer than torch's kernel
     over all of them (`worth_a_loop`), the kernel runs, on rows of zeros for the others.
+
+    Constant gates are those of Lobacheva et al. (arXiv 1911.05585, section 3). Raises ValueError for numbers of units
+    that do not fit `hidden_sizes`.
     """
 
     cell = LSTM

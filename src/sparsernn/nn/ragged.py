@@ -112,7 +112,8 @@ class RaggedLSTM(_Ragged):
     `hidden_sizes`: for each layer the width of each direction, [(forward, reverse), ...] or [width, ...];
     `proj_sizes` likewise for weight_hr. Parameters are named as in torch (`weight_hh_l1_reverse`), each of its own
     shape; other arguments, call and results are those of torch.nn.LSTM. Where widths differ h_n and c_n are
-    `RaggedState`s, and `hidden_size` raises AttributeError: any one number would be wrong for some layer.
+    `RaggedState`s, and `hidden_size` raises AttributeError: any one number would be wrong for some layer. Raises
+    ValueError for sizes that are none.
     """
 
     cell = LSTM

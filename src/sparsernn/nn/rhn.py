@@ -24,8 +24,8 @@ from .time_loop import flattened
 class RHN(LayeredRecurrent):
     """A recurrent highway network with coupled gates; call and results are those of torch.nn.GRU.
 
-    At every time step the state s of `hidden_size` units passes `depth` highway layers (equations 6 to 9 of the paper,
-    carry gate 1 - t):
+    At every time step the state s of `hidden_size` units passes `depth` highway layers (Zilly et al., arXiv 1607.03474,
+    equations 6 to 9, carry gate 1 - t):
 
         h_l = tanh([l = 1] W_h x + R_hl s + b_hl)
         t_l = sigmoid([l = 1] W_t x + R_tl s + b_tl)

@@ -59,7 +59,10 @@ class Structure:
         return (*self.remarks, *unreached_note(self.unreached))
 
     def groups(self, level: Level = "unit") -> SliceGroups:
-        """Groups of parameter slices: "unit" (only units that may go) or "gate" (one for each gate and unit)."""
+        """Groups of parameter slices: "unit" (only units that may go) or "gate" (one for each gate and unit).
+
+        Raises ValueError for another level.
+        """
         if level == "unit":
             return self._unit_groups()
         if level == "gate":
