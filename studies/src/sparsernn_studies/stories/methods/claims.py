@@ -44,11 +44,11 @@ def claims_of(named: Named, settings: Any) -> list[Claim]:
             percent = 100 * left
             for level, way, than, said in COMPARED:
                 rows = named(net, way, level, percent), named(net, than, level, percent)
-                found.append(claim(f"{net}, {left:.0%} of the {LEVELS[level]}: {said}", *rows))
+                found.append(claim(f"{net} at {left:.0%}: {LEVELS[level]}: {said}", *rows))
             for fine, coarse in (("weight", "block"), ("block", "word"), ("block", "unit")):
                 rows = [named(net, "fold", level, percent) for level in (fine, coarse)]
                 said = f"folded {LEVELS[fine]}, trained on, are better than folded {LEVELS[coarse]}"
-                found.append(claim(f"{net}, {left:.0%} left: {said}", *rows))
+                found.append(claim(f"{net} at {left:.0%}: {said}", *rows))
             rows = named(net, "factorise", "rank", percent), named(net, "fold", "unit", percent)
-            found.append(claim(f"{net}, {left:.0%} left: lower ranks are better than fewer units", *rows))
+            found.append(claim(f"{net} at {left:.0%}: lower ranks are better than fewer units", *rows))
     return found

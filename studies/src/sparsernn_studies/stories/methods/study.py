@@ -271,6 +271,8 @@ class Methods(Study[Settings, Made]):
         found = dict(rows)
         for net in self.settings.nets:
             names = [row.name for row in self.timed_rows if row.net == net and row.name in rows]
+            if not names:
+                continue
             example = self.tasks[net].example[:, :1].contiguous()
             forms = {name: self.fast(self.named(name), self.load(self.named(name))) for name in names}
             times = srn.benchmark(forms, example, console=Console(quiet=True), clock=time.thread_time)
