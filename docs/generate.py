@@ -218,7 +218,7 @@ if __name__ == "__main__":
     from gate_study import gates_page
     from reber_study import darji_page
     from runtime_pages import figure1_page, speed_page
-    from streams_page import packages_section
+    from streams_page import delta_section, packages_section
     from studies import tagging_figure, wang_page
     from target_study import targets_page
 
@@ -241,5 +241,6 @@ if __name__ == "__main__":
     fill(ROOT / "docs" / "spoken-digits.md", digits_section(found))
     fill(ROOT / "docs" / "intrinsic-structures.md", ptb_section(found))
     fill(ROOT / "docs" / "streams.md", packages_section(ROOT / "results"))
+    fill(ROOT / "docs" / "streams.md", delta_section(ROOT / "results"), "delta")
     fill(ROOT / "docs" / "devices.md", digits_table(ROOT / "results"))
     fill(ROOT / "docs" / "bidaf.md", bidaf_section(found, ROOT / "results" / "benchmarks"))

@@ -186,11 +186,12 @@ def test_the_page_of_claims_is_that_of_the_results(tmp_path, monkeypatch):
         assert (tmp_path / name).read_text(encoding="utf-8") == (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
-def test_the_page_on_steps_has_the_table_of_the_results():
+def test_the_page_on_steps_has_the_tables_of_the_results():
     text = (ROOT / "docs" / "streams.md").read_text(encoding="utf-8")
-    (shown,) = re.findall(r"<!-- demo:begin -->\n(.*?)<!-- demo:end -->", text, re.DOTALL)
-    made = runpy.run_path(str(ROOT / "docs" / "streams_page.py"))["packages_section"](ROOT / "results")
-    assert shown == made
+    module = runpy.run_path(str(ROOT / "docs" / "streams_page.py"))
+    for name, section in (("demo", "packages_section"), ("delta", "delta_section")):
+        (shown,) = re.findall(rf"<!-- {name}:begin -->\n(.*?)<!-- {name}:end -->", text, re.DOTALL)
+        assert shown == module[section](ROOT / "results")
 
 
 def test_the_page_on_devices_has_the_table_of_the_results():
