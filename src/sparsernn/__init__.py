@@ -16,6 +16,7 @@ from .export.flash import flash_bytes as flash_bytes
 from .learn.at_start import SNIP as SNIP
 from .learn.at_start import GraSP as GraSP
 from .learn.at_start import SynFlow as SynFlow
+from .learn.averaged import SNTASGD as SNTASGD
 from .learn.bayes import Bayes as Bayes
 from .learn.distill import distill as distill
 from .learn.distill import distillation_loss as distillation_loss
