@@ -36,7 +36,10 @@ stopped early, so that unit 17 is the same unit in all of them. In the nets for 
 vectors start as the scores of a bag of words, trained on the labels for `score_epochs`: which gates live depends on it.
 
 A claim is judged over three seeds or more, where the dense net clearly beats what needs no net (a smoothed bigram; a
-linear model of the bag of words) and the interval of the mean leaves the limit out. Else it is not answered.
+linear model of the bag of words) and the interval of the mean leaves the limit out. Else it is not answered. Whether
+two nets agree about a gate is asked of the units that both keep, in standard deviations above what units permuted at
+random have in common; a gate that all units of a net have can't be judged. *Dense, trained on* is the dense net after
+as many more epochs as the sparse rows take, at their rate, stopped at its best epoch.
 
 A *full* unit has all gates, a *vanilla* one the output gate alone, a *leaky* one constant i and f and a living g; see
 [how they are drawn](see-it.md). Any model gives the same figures: `sparsernn.inspect(model, inputs).plot_gates()` and
@@ -63,7 +66,7 @@ def of_layers(rows: Rows) -> list[tuple[str, int, Mapping[str, Any]]]:
     return [
         (row, n, measured)
         for row, measured in rows.items()
-        if not row.endswith("dense") and row not in BASELINES
+        if "dense" not in row and row not in BASELINES
         for n in range(len(measured["units"]))
     ]
 
@@ -210,10 +213,14 @@ def section(results: Path, target: Path, name: str, scale: str) -> list[str]:
     first = min(r.seed for r in found)
     rows = {r.row: r.measured for row in labels for r in found if r.row == row and r.seed == first}
     seeds = [{r.row: r.measured for r in found if r.seed == seed} for seed in sorted({r.seed for r in found})]
-    lacking = [labels[row] for row in found[0].settings["rows"] if row not in rows]
+    lacking = [labels[row] for row in ("dense-longer", *found[0].settings["rows"]) if row not in rows]
     if lacking:
         owed = f"Rows that have not been run to their end: {'; '.join(lacking)}. {owed}"
-    late = [labels[row] for row, m in rows.items() if m.get("best_epoch") == found[0].settings["dense_epochs"]]
+    late = [
+        labels[row]
+        for row, m in rows.items()
+        if "best_epoch" in m and m["best_epoch"] == m.get("of_epochs", found[0].settings["dense_epochs"])
+    ]
     if late:
         owed = f"Best in its last epoch, so that comparisons with it are flattering: {'; '.join(late)}. {owed}"
     parts = [

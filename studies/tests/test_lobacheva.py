@@ -7,6 +7,7 @@ import io
 import sys
 from itertools import combinations
 from pathlib import Path
+from statistics import fmean, pstdev
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from rich.console import Console
 from torch import nn
 
 import sparsernn as srn
+from sparsernn_studies.claims import judged
 from sparsernn_studies.lobacheva import gates as gates_module
 from sparsernn_studies.lobacheva.char import Characters
 from sparsernn_studies.lobacheva.claims import all_of
@@ -157,6 +159,8 @@ def test_the_chance_of_an_overlap_is_that_of_all_permutations():
         assert found.both == len(first & second)
         assert found.p_value == pytest.approx(sum(n >= found.both for n in drawn) / len(drawn))
         assert found.expected == pytest.approx(sum(drawn) / len(drawn))
+        assert found.deviation == pytest.approx(pstdev(drawn))
+        assert not found.deviation or found.excess == pytest.approx((found.both - fmean(drawn)) / pstdev(drawn))
     with pytest.raises(KeyError):
         overlap({1}, {1}, set())
 
@@ -169,6 +173,21 @@ def test_gates_are_compared_by_the_numbers_of_their_units():
     assert (found.first, found.second, found.both, found.population) == (2, 3, 1, 10)
     inner = gate_overlap_within(a, b, 0, "g")
     assert (inner.first, inner.second, inner.both, inner.population) == (1, 2, 1, 2)
+
+
+def test_a_gate_that_all_units_have_says_nothing_of_likeness():
+    claim = next(c for c in all_of("lobacheva-char") if c.text.startswith("Bayes and pruning agree about gate g"))
+    units = list(range(6))
+    a, some = (
+        {"layer0_units": units, "layer0_gates": [4] * 6},
+        {"layer0_units": units, "layer0_gates": [4] * 3 + [8] * 3},
+    )
+    dense = {"dense": {"test_bpc": 1.0}, "bigram": {"test_bpc": 2.0}}
+    for first, second, answer in ((a, some, "not answered"), (some, some, "holds")):
+        rows = {**dense, "bayes-wgn": first, "prune-wgn": second}
+        [verdict] = judged([claim], [rows] * 3)
+        assert verdict.answer == answer
+        assert ("in all of these units, or in none" in verdict.why) == (answer == "not answered")
 
 
 # --- the rows
@@ -192,15 +211,19 @@ def test_rows_are_made_timed_and_computed_as_measured(tmp_path, two_layers):
     work = work_of(run, two_layers)
     rows = work.results()
     prefix = "two-" if two_layers else ""
-    made = [f"{net}{row}" for net in dict.fromkeys(("", prefix)) for row in ("dense", "bayes-wgn", "prune-wgn")]
+    made = [
+        f"{net}{row}"
+        for net in dict.fromkeys(("", prefix))
+        for row in ("dense", "dense-longer", "bayes-wgn", "prune-wgn")
+    ]
     assert list(rows) == ["unigram", "bigram", *made]
-    for row in (f"{prefix}{row}" for row in ("dense", "bayes-wgn", "prune-wgn")):
+    for row in made[-4:]:
         measured, model = rows[row].measured, work.load(work.named(row))
         assert measured["nonzero"] == sum(int(p.count_nonzero()) for p in model.parameters() if p.dim() > 1)
         assert len(measured["units"]) == 1 + two_layers
         for name, value in work.tasks[prefix].quality(model).items():
             assert measured[name] == pytest.approx(value)
-        if row != f"{prefix}dense":
+        if "dense" not in row:
             assert measured["epochs"][-1] == 2.0 and measured["max_error"] < 1e-4
             assert measured["compression_by_epoch"][-1] <= 1.05 * measured["compression"]
     assert rows[f"{prefix}prune-wgn"].measured["compression"] > 1.2

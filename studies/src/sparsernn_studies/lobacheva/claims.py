@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..claims import Claim, Guard, Measured, beats
-from .similarity import GATES, gate_overlap
+from ..claims import Claim, Guard, Measured, beats, needs
+from .similarity import GATES, Overlap, gate_overlap_within
 
 Worse = Callable[[Measured, str, str], float]  # rows, a row, another one -> by how much the first is worse
 
@@ -43,14 +43,15 @@ def _of(part: int, whole: int) -> float:
 
 def of_quality(worse: Worse, unit: str, prefix: str = "", words: str = "") -> tuple[Claim, ...]:
     """What gates as a level of their own cost and save."""
-    wgn, wn, dense = (f"{prefix}{row}" for row in ("bayes-wgn", "bayes-wn", "dense"))
+    wgn, wn, dense, longer = (f"{prefix}{row}" for row in ("bayes-wgn", "bayes-wn", "dense", "dense-longer"))
     return (
         Claim(f"{words}W+G+N, Bayes: under 1 worse than W+N", unit, lambda rows: worse(rows, wgn, wn), at_most=1.0),
         Claim(
-            f"{words}W+G+N, Bayes: under 1 worse than the dense net, stopped early",
+            f"{words}W+G+N, Bayes: under 1 worse than the dense net, trained on for as long",
             unit,
-            lambda rows: worse(rows, wgn, dense),
+            lambda rows: worse(rows, wgn, longer if longer in rows else dense),
             at_most=1.0,
+            guards=(needs(longer, "the dense net was not trained on for as many epochs"),),
         ),
         *(
             Claim(
@@ -65,21 +66,30 @@ def of_quality(worse: Worse, unit: str, prefix: str = "", words: str = "") -> tu
 
 
 def of_likeness(layers: int = 1, prefix: str = "", words: str = "") -> tuple[Claim, ...]:
-    """The same structure from both frameworks, and from weights alone: gate by gate, against permuted units."""
+    """The same structure from both frameworks, and from weights alone: gate by gate, among the units that both nets
+    keep, since a gate lives only where its unit does. Against units permuted at random."""
     pairs = (("bayes-wgn", "prune-wgn", "Bayes and pruning"), ("bayes-w", "bayes-wgn", "W alone and W+G+N, Bayes,"))
     return tuple(
-        Claim(
-            f"{words}{said} keep gate {gate} of the same units{f' of layer {n + 1}' if layers > 1 else ''}, "
-            "more than chance",
-            "p of permuted units",
-            lambda rows, a=a, b=b, gate=gate, n=n: (
-                gate_overlap(rows[f"{prefix}dense"], rows[f"{prefix}{a}"], rows[f"{prefix}{b}"], n, gate).p_value
-            ),
-            at_most=0.05,
-        )
+        _alike(f"{prefix}{a}", f"{prefix}{b}", n, gate, f"{words}{said}", f" of layer {n + 1}" if layers > 1 else "")
         for a, b, said in pairs
         for n in range(layers)
         for gate in GATES
+    )
+
+
+def _alike(first: str, second: str, layer: int, gate: str, said: str, where: str) -> Claim:
+    def common(rows: Measured) -> Overlap:
+        return gate_overlap_within(rows[first], rows[second], layer, gate)
+
+    def told_apart(rows: Measured) -> str:
+        return "" if common(rows).deviation else "one of the nets has the gate in all of these units, or in none"
+
+    return Claim(
+        f"{said} agree about gate {gate} of the units{where} that both keep, more than chance",
+        "deviations above chance",
+        lambda rows: common(rows).excess,
+        at_least=0.0,
+        guards=(told_apart,),
     )
 
 
@@ -176,7 +186,10 @@ def guards(name: str, prefix: str = "") -> tuple[Guard, ...]:
 
 def _guarded(name: str, kinds: Kinds) -> Kinds:
     return {
-        about: tuple(replace(c, guards=guards(name, "two-" if c.text.startswith("two layers") else "")) for c in claims)
+        about: tuple(
+            replace(c, guards=(*guards(name, "two-" if c.text.startswith("two layers") else ""), *c.guards))
+            for c in claims
+        )
         for about, claims in kinds.items()
     }
 

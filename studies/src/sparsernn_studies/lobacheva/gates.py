@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -91,7 +92,7 @@ class Gates(Study[Settings, Net]):
 
     @classmethod
     def rows_of(cls, settings: Settings) -> list[Net]:
-        kinds = ("dense", *settings.rows)
+        kinds = ("dense", "dense-longer", *settings.rows)
         return [*map(Net, cls.baselines), *(Net(f"{n}{kind}", kind, n) for n in cls.nets(settings) for kind in kinds)]
 
     @cached_property
@@ -127,7 +128,7 @@ class Gates(Study[Settings, Net]):
     def make(self, row: Net) -> Mapping[str, Any]:
         if not row.kind:
             return self.tasks[""].baselines()[row.name]()
-        return self.early_stopped(row) if row.kind == "dense" else self.sparse(row)
+        return self.early_stopped(row) if row.kind.startswith("dense") else self.sparse(row)
 
     def learn(
         self,
@@ -146,12 +147,16 @@ class Gates(Study[Settings, Net]):
         model.cpu()
 
     def early_stopped(self, row: Net) -> Mapping[str, Any]:
-        """The dense net after the epoch with the best figure on what is kept to watch."""
+        """The dense net after the epoch with the best figure on what is kept to watch; or that net, trained on for as
+        many epochs as the sparse ones have and at their rate, stopped likewise."""
         s, folder, task = self.settings, self.run.folder / row.name, self.tasks[row.net]
-        model = self.model(row)
-        task.warm_start(model, self.run.folder)
-        ends = {n * task.steps_an_epoch: folder / f"epoch{n}.safetensors" for n in range(1, s.dense_epochs + 1)}
-        self.learn(row, row.name, model, s.dense_epochs, s.learning_rate, milestones=ends)
+        if row.kind == "dense":
+            model, epochs, rate = self.model(row), s.dense_epochs, s.learning_rate
+            task.warm_start(model, self.run.folder)
+        else:
+            model, epochs, rate = self.dense(row), math.ceil(sum(s.rounds)), s.sparse_rate
+        ends = {n * task.steps_an_epoch: folder / f"epoch{n}.safetensors" for n in range(1, epochs + 1)}
+        self.learn(row, row.name, model, epochs, rate, milestones=ends)
         watched: list[float] = []
         best: dict[str, Tensor] = {}
         for path in ends.values():
@@ -164,7 +169,7 @@ class Gates(Study[Settings, Net]):
         found = self.measured(row, model, Survivors.of(model, task.example_inputs))
         for path in ends.values():
             path.unlink()
-        return {**found, "best_epoch": watched.index(min(watched)) + 1}
+        return {**found, "best_epoch": watched.index(min(watched)) + 1, "of_epochs": epochs}
 
     def sparse(self, row: Net) -> Mapping[str, Any]:
         """The dense net, sparsified in rounds; compression after each share of an epoch."""

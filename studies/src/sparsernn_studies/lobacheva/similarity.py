@@ -25,6 +25,18 @@ class Overlap:
         return self.first * self.second / self.population
 
     @property
+    def deviation(self) -> float:
+        """The standard deviation of what units permuted at random have in common; 0 where they can't differ."""
+        n = self.population
+        spread = self.expected * (n - self.first) * (n - self.second) / (n * max(1, n - 1))
+        return spread**0.5
+
+    @property
+    def excess(self) -> float:
+        """By how many standard deviations more units are the same than by chance; 0 where nothing can differ."""
+        return (self.both - self.expected) / self.deviation if self.deviation else 0.0
+
+    @property
     def p_value(self) -> float:
         """Probability that units permuted at random have at least as many in common (hypergeometric, exact)."""
         most = min(self.first, self.second)

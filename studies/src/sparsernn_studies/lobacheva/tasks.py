@@ -136,7 +136,7 @@ class SymbolTask:
         torch.manual_seed(self.run.seed)
         s, symbols = self.settings, len(self.data.symbols)
         if self.two_layers:
-            return StackedLSTM(symbols, s.two_layers, (s.two_layers, s.two_layers), 1.0, 0.1)
+            return StackedLSTM(symbols, s.two_layers, (s.two_layers, s.two_layers), 1.0, s.two_layers_start)
         return OneHotLSTM(symbols, s.hidden, s.forget)
 
     def warm_start(self, model: nn.Module, folder: Path) -> None:
