@@ -731,11 +731,11 @@ REFUSED: dict[str, tuple[Any, ...]] = {
         {},
         "flip.*turns round the steps",
     ),
-    "first step": (
-        lambda: Function(lambda m, x: m.g(x)[0] + x[:, :1, :1], g=nn.GRU(4, 5, batch_first=True)),
+    "a later step": (
+        lambda: Function(lambda m, x: m.g(x)[0] + x[:, 3:4, :1], g=nn.GRU(4, 5, batch_first=True)),
         lambda: R(2, 9, 4),
         {},
-        "fixed",
+        "needs 3 steps of look-ahead.*pass delay=3",
     ),
     "random": (
         lambda: Function(lambda m, x: m.g(x)[0] + torch.randn(5), g=nn.GRU(4, 5, batch_first=True)),

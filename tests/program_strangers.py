@@ -249,12 +249,6 @@ STRANGE: dict[str, tuple[Any, ...]] = {
         {},
         "all of which do the same: begin with zeros",
     ),
-    "state of the first frame": (
-        lambda: Function(lambda m, x: m.g(x, torch.tanh(m.i(x[:, 0]))[None])[0], g=_gru(4, 5), i=L(4, 5)),
-        lambda: R(2, 9, 4),
-        {},
-        "reads one fixed step of the sequence",
-    ),
     "table of positions": (
         lambda: Function(lambda m, x: m.g(x + m.p(torch.arange(x.shape[1])))[0], g=_gru(4, 4), p=nn.Embedding(999, 4)),
         lambda: R(2, 9, 4),

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from program_models import REFUSED, STREAMS
 from program_neighbours import NOT_NEIGHBOURS
+from program_newcomers import NOT_NEWCOMERS
 from program_strangers import STRANGE, Record
 from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.program.capture import NotAProgram
@@ -30,9 +31,9 @@ def made(case: tuple[Any, ...], rows: int = 2) -> tuple[nn.Module, Any, Any]:
 
 
 @pytest.mark.counts("misuses", 1)
-@pytest.mark.parametrize("name", (REFUSED | STRANGE | NOT_NEIGHBOURS))
+@pytest.mark.parametrize("name", (REFUSED | STRANGE | NOT_NEIGHBOURS | NOT_NEWCOMERS))
 def test_what_needs_the_whole_sequence_is_refused_by_a_sentence(name: str) -> None:
-    *_, sentence = case = (REFUSED | STRANGE | NOT_NEIGHBOURS)[name]
+    *_, sentence = case = (REFUSED | STRANGE | NOT_NEIGHBOURS | NOT_NEWCOMERS)[name]
     with pytest.raises(NotAProgram, match=sentence):
         made(case)
 

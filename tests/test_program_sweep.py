@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from program_cases import inputs_for
 from program_models import STEPS, STREAMS, Policy
 from program_neighbours import NEIGHBOURS
+from program_newcomers import NEWCOMERS
 from program_runs import apart, equal, furthest, inputs_of, stepped, whole_call
 from program_strangers import STRANGERS
 from sparsernn.runtime.layers import accelerate
@@ -97,9 +98,9 @@ def test_the_steps_are_the_whole_call(name: str, rows: int) -> None:
     in_int8(made, inputs, whole)
 
 
-@pytest.mark.parametrize("name", STRANGERS | NEIGHBOURS)
+@pytest.mark.parametrize("name", STRANGERS | NEIGHBOURS | NEWCOMERS)
 def test_the_steps_of_other_peoples_models_are_the_whole_call(name: str) -> None:
-    model, made, stream = opened((STRANGERS | NEIGHBOURS)[name], 2)
+    model, made, stream = opened((STRANGERS | NEIGHBOURS | NEWCOMERS)[name], 2)
     exact, inputs = Interpreter(made.program), inputs_of(made, 96)
     whole = whole_call(model, made, inputs, torch.float64)
     for _ in range(2):

@@ -7,23 +7,25 @@ tensors of the model as its weights.
 from __future__ import annotations
 
 import os
-import re
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from torch.fx.node import map_arg
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map
 
 _TORCH = os.path.dirname(torch.__file__)
-_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_PACKAGES = os.path.dirname(_TORCH)
+_LINE = "sparsernn_line"
 
 
 # Operations that torch makes of others, which have rules where these have none.
@@ -85,11 +87,9 @@ class Capture:
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def capture(
-    model: nn.Module, leaves: Sequence[Tensor], arguments: Callable[[Sequence[Any]], Arguments], sources: bool = True
-) -> Capture:
+def capture(model: nn.Module, leaves: Sequence[Tensor], arguments: Callable[[Sequence[Any]], Arguments]) -> Capture:
     """Run `model(*args, **kwargs)` on arguments(leaves) and note every operation. The model itself is used up by the
-    run, which may change its buffers and attributes: give a copy. sources: with the lines of the model's code."""
+    run, which may change its buffers and attributes: give a copy."""
     kept = kept_tensors(model)
     names = {id(value): path for path, value in [*kept.items(), *model.named_parameters()]}
     before = {id(value): value.clone() for value in kept.values()}
@@ -97,6 +97,7 @@ def capture(
     spec: list[TreeSpec] = []
 
     def whole(*inputs: Any) -> Any:
+        _note_lines()
         args, kwargs = arguments(inputs)
         flat, structure = tree_flatten(model(*args, **kwargs))
         others = {path: value for path, value in kept_tensors(model).items() if value is not kept.get(path)}
@@ -107,9 +108,7 @@ def capture(
     with warnings.catch_warnings(), torch.no_grad(), tracing(fake):
         warnings.simplefilter("ignore")
         try:
-            graph = make_fx(whole, _in_parts(), tracing_mode="real", pre_dispatch=True, record_stack_traces=sources)(
-                *leaves
-            )
+            graph = make_fx(whole, _in_parts(), tracing_mode="real", pre_dispatch=True)(*leaves)
         except RuntimeError as error:
             if "tracing tensor" not in str(error):
                 raise
@@ -224,7 +223,31 @@ def _where(error: BaseException) -> str:
 
 
 def _line(node: fx.Node) -> str:
-    """The innermost line of the call that is not torch's own, as "net.py:14"."""
-    frames = _FRAME.findall(node.stack_trace or "")
-    own = [(path, line) for path, line in frames if not path.startswith(_TORCH)]
-    return f"{os.path.basename(own[-1][0])}:{own[-1][1]}" if own else ""
+    """The line of the model's code that made the node, as "net.py:14"."""
+    return node.meta.get(_LINE, "")
+
+
+def _note_lines() -> None:
+    """From here on each node of the graph that is being traced has the line that made it."""
+    tracer: Any = get_proxy_mode().tracer  # type: ignore[union-attr]
+    make = tracer.create_node
+
+    def create_node(*args: Any, **kwargs: Any) -> fx.Node:
+        node = make(*args, **kwargs)
+        node.meta[_LINE] = _innermost(sys._getframe(1))
+        return node
+
+    tracer.create_node = create_node
+
+
+def _innermost(frame: FrameType | None) -> str:
+    """The innermost line that is neither torch's nor of this file; of a package that the model uses, the model's."""
+    found = ""
+    while frame is not None and frame.f_code.co_filename != __file__:
+        path = frame.f_code.co_filename
+        if not path.startswith(_TORCH):
+            found = found or f"{os.path.basename(path)}:{frame.f_lineno}"
+            if not path.startswith(_PACKAGES):
+                return f"{os.path.basename(path)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return found

@@ -13,11 +13,13 @@ from ..._modules import copied
 from .capture import NotAProgram
 from .examples import Inputs, of_kind, of_length
 from .interpreter import Interpreter
+from .lengths import numbers
 from .made import Made
 
 NEAR = 1e-9  # of the largest output, in float64
 BEYOND = 24  # steps behind those that are compared
 FAR = 240  # steps of the second run: what a model does each hundred steps in Python shows in no capture
+FURTHEST = 4096  # steps of that run at most, where numbers in the model's code ask for more
 
 
 def check_sequence(model: nn.Module, made: Made, steps: int) -> None:
@@ -27,14 +29,29 @@ def check_sequence(model: nn.Module, made: Made, steps: int) -> None:
     run = Interpreter(made.program)
     dtype = next((t.dtype for t in inputs.tensors if t.is_floating_point()), torch.float64)
     near = NEAR if dtype == torch.float64 else 1e-4
-    for seed, count in ((1, steps), (2, FAR)):
+    sizes: list[tuple[int, list[int]]] = []
+    for seed, count in ((1, steps), (2, _far(model))):
         leaves = of_length(inputs, axes, count + BEYOND, seed)
         run.reset()
         given: list[list[Tensor | None]] = []
         for t in range(count):
             frames = [x if a is None else x.select(a, t) for x, a, own in zip(leaves, axes, inputs.states) if not own]
             given.append(list(run.step(*frames)))
-        _compare(model, made, inputs, axes, leaves, given, near)
+        sizes.append((count, _compare(model, made, inputs, axes, leaves, given, near)))
+    ports = [made.program.outputs[leaf] for leaf in made.leaves if isinstance(leaf, int)]
+    more = sizes[1][0] - sizes[0][0]  # steps, of which the whole call has so many more elements
+    for port, one, two in zip(ports, sizes[0][1], sizes[1][1]):
+        if one >= 0 and abs(more - (two - one) * port.clock.every) > 2 * port.clock.every:
+            raise NotAProgram(
+                f"{port.name} of the whole call over {sizes[1][0] + BEYOND} steps has {two} elements: it ends at a "
+                "fixed number of steps, and a stream has no end. Leave that out of forward."
+            )
+
+
+def _far(model: nn.Module) -> int:
+    """Beyond all numbers in the model's code that a length may be compared with, up to FURTHEST."""
+    found = [number for number in numbers(model, FAR) if number + BEYOND <= FURTHEST]
+    return found[-1] + BEYOND if found else FAR
 
 
 def check_steps(model: nn.Module, made: Made, steps: int) -> None:
@@ -70,8 +87,9 @@ def _compare(
     leaves: Sequence[Tensor],
     given: Sequence[Sequence[Tensor | None]],
     near: float,
-) -> None:
-    steps = len(given)
+) -> list[int]:
+    """How many elements each output of the whole call has; -1 for values so far."""
+    steps, lengths = len(given), []
     # Over more steps, so that no element that a step gives reads padding behind the last one.
     whole = _outputs(model, inputs, leaves)
     prefixes = sorted({steps // 2, steps // 2 + 1, steps - 1, steps})
@@ -80,11 +98,13 @@ def _compare(
         if not isinstance(leaf, int):
             continue
         port, axis = made.program.outputs[leaf], made.output_axes[leaf]
+        lengths.append(-1)
         if axis is not None:
             for t in range(steps):
                 y = given[t][leaf]
                 if y is None:
                     continue
+                lengths[-1] = whole[place].shape[axis] // _size(whole[place], axis, y)
                 i = (t - port.clock.first) // port.clock.every
                 if i * _size(whole[place], axis, y) >= whole[place].shape[axis]:
                     break
@@ -103,6 +123,7 @@ def _compare(
                     except RuntimeError:  # some models take some lengths alone
                         continue
                 _same(port.name, y, so_far[t][place], near, t - 1)
+    return lengths
 
 
 def _last_due(clock: Any, step: int) -> int | None:

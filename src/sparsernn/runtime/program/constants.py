@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from .builder import Builder
 from .capture import Call, Capture, NotAProgram, Ref
@@ -19,12 +20,41 @@ _VIEWS = ("select", "slice", "narrow", "view", "reshape", "unsqueeze", "squeeze"
           "detach", "unbind", "split", "chunk", "expand", "flatten", "unflatten", "movedim")  # fmt: skip
 
 
+WRITE_NOTHING = ("detach_", "requires_grad_")
+
+
 def written(first: Capture, second: Capture) -> set[int]:
     """The calls of the first run, outside of loops, into whose results later ones write."""
     found = [_roots(run.calls) for run in (first, second)]
     if len(found[0]) != len(found[1]):  # a loop makes some of them
         return set()
     return {call for (call, n), m in zip(found[0].items(), found[1].values()) if n == m}  # not those that a loop fills
+
+
+def asked(run: Capture) -> dict[int, set[int]]:
+    """By the id of a call, the parts of its result, but for part 0, that others read or that are outputs."""
+    refs = tree_leaves([[list(c.args.values()) for c in run.calls], run.outputs, list(run.changed.values())])
+    found: dict[int, set[int]] = {}
+    for ref in refs:
+        if isinstance(ref, Ref) and ref.part and not ref.input:
+            found.setdefault(id(run.calls[ref.call]), set()).add(ref.part)
+    return found
+
+
+def moving(calls: Sequence[Call]) -> set[int]:
+    """The calls into whose results, or views of them, something is written that depends on an input."""
+    depends: set[int] = set()
+    found: set[int] = set()
+    for _ in range(2):  # views made before something is written show it as well
+        for number, call in enumerate(calls):
+            target, *rest = tree_leaves(list(call.args.values())) or [None]
+            new = any(isinstance(v, Ref) and (v.input or v.call in depends) for v in rest)
+            if call.name.endswith("_") and new and isinstance(root := shown(calls, target), Ref) and not root.input:
+                depends.add(root.call)
+                found.add(root.call)
+            if new or (isinstance(target, Ref) and (target.input or target.call in depends)):
+                depends.add(number)
+    return found
 
 
 def written_calls(calls: Sequence[Call]) -> set[int]:
@@ -37,7 +67,7 @@ def _roots(calls: Sequence[Call]) -> dict[int, int]:
     count: dict[int, int] = {}
     for call in calls:
         target = next(iter(call.args.values()), None)
-        if not call.name.endswith("_"):
+        if not call.name.endswith("_") or call.name.split(".")[1] in WRITE_NOTHING:
             continue
         target = shown(calls, target)
         if isinstance(target, Ref) and not target.input:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from .builder import Builder
 from .capture import Call, Capture, NotAProgram, Ref
-from .constants import OF_A_SHAPE, clock_for, counted, written
+from .constants import OF_A_SHAPE, WRITE_NOTHING, asked, clock_for, counted, moving, written
 from .program import INPUT, STATE, Clock
 from .values import CONST, GONE, HELD, NOW, SEQUENCE, Value
-from .windows import delayed, ends_early
+from .windows import delayed, ends_early, reached
 
 Rule = Callable[["Step"], Any]
 _RANDOM = ("rand", "normal", "bernoulli", "multinomial", "poisson", "exponential", "dropout")
@@ -30,6 +30,7 @@ class Step:
     def __init__(self, build: Builder, call: Call, other: Call, args: dict[str, Any], steps: tuple[int, int]) -> None:
         self.build, self.call, self.other, self.args = build, call, other, args
         self.steps = steps  # of both runs
+        self.asked: set[int] = set()  # the parts of the result, but for part 0, that the model goes on with
         self.name = call.name.removeprefix("aten.")
 
     def __getitem__(self, name: str) -> Any:
@@ -122,7 +123,9 @@ class Elimination:
             int, tuple[int, tuple[int, int]]
         ] = {}  # a call in a loop -> its round, and how many there are
         self._data: dict[int, Value] = {}
+        self._asked = asked(first)
         self._written = written(first, second)
+        self._moving = moving(first.calls) if self._written else set()
 
     def run(self, first: slice = slice(None), second: slice = slice(None)) -> None:
         """So many calls of both runs, in order, which are the same but for lengths."""
@@ -130,18 +133,21 @@ class Elimination:
             collected = self._collected(call)
             value = self.call(call, other) if collected is None else collected
             if len(self.results) in self._written:
-                value = [self._held(v) for v in value] if isinstance(value, list) else self._held(value)
+                kind = NOW if len(self.results) in self._moving else HELD
+                held = [self._held(v, kind) for v in (value if isinstance(value, list) else [value])]
+                value = held if isinstance(value, list) else held[0]
             self.results.append(value)
 
-    def _held(self, value: Any) -> Any:
-        return self._memory(value) if isinstance(value, Value) else value
+    def _held(self, value: Any, kind: str) -> Any:
+        return self._memory(value, kind) if isinstance(value, Value) else value
 
-    def _memory(self, value: Value) -> Value:
-        """Memory that later calls may write into: not a state, and a constant is made anew in each step."""
+    def _memory(self, value: Value, kind: str) -> Value:
+        """Memory that later calls may write into: not a state, and a constant is made anew in each step. kind: of a
+        constant, HELD where nothing is written that moves."""
         if value.kind == CONST and value.data is not None:
             clock = Clock() if value.axis is None else clock_for(self.steps, value.lengths)
             tensor = self.build.copied(self.build.constant(value.data), clock)
-            return Value(NOW if value.axis is None else SEQUENCE, tensor, value.axis, clock, value.lengths)
+            return Value(kind if value.axis is None else SEQUENCE, tensor, value.axis, clock, value.lengths)
         if value.moves and value.tensor is not None and self.build.kind(value.tensor) == STATE:
             return value.but(self.build.copied(value.tensor, value.clock))
         return value
@@ -202,12 +208,13 @@ class Elimination:
             return self._constant(Step(self.build, call, other, {}, self.steps))
         args = {name: value(name) if value else self.value(v) for name, v in call.args.items()}
         step = Step(self.build, call, other, args, self.steps)
+        step.asked = self._asked.get(id(call), set())
         if any(word in step.name for word in _RANDOM) and step.get("train", step.get("training", True)):
             step.fail("draws random numbers: put the model into eval mode, or draw them outside.")
         for given in step.values:
             if given.kind == GONE:
                 raise NotAProgram(given.why)
-        in_place = step.name.endswith("_") and not step.name.startswith("_")
+        in_place = step.name.endswith("_") and not step.name.startswith("_") and step.name not in WRITE_NOTHING
         if not in_place and all(v.kind == CONST for v in step.values):
             return self._constant(step)
         rule: Rule | None = self.rules.get(step.name.removesuffix("_") if in_place else step.name)
@@ -246,7 +253,7 @@ class Elimination:
     def _in_place(self, step: Step, rule: Rule) -> Any:
         """The operation's result, written over its first argument, which every view of it then shows."""
         target: Value = step[next(iter(step.args))]
-        if not target.moves:
+        if not target.moves and (target.kind != HELD or target.tensor is None):
             step.fail("writes into a constant in place, which a step program does not follow: use torch.cat or where.")
         step.name = step.name.removesuffix("_")
         result = rule(step)
@@ -275,9 +282,13 @@ def joined(step: Step, values: Sequence[Value]) -> tuple[str, Clock]:
     kinds = {v.kind for v in moving}
     if kinds == {SEQUENCE, NOW}:
         step.fail("combines each step with a value of the whole sequence.")
+    held = [v.clock.first for v in values if v.kind == HELD]
     if not moving:
-        return (HELD if any(v.kind == HELD for v in values) else CONST), Clock()
+        return (HELD if held else CONST), Clock(1, max(held, default=0))
     clocks = {v.clock for v in moving}
+    if held and max(held) > max(c.first for c in clocks):  # not before what is held is known
+        behind = max(clocks, key=lambda c: c.first)
+        clocks.add(reached(behind, max(held)))
     if len(clocks) == 1:
         return moving[0].kind, moving[0].clock
     if kinds == {SEQUENCE} and len({c.every for c in clocks}) > 1:

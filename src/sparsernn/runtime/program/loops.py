@@ -11,9 +11,9 @@ from torch import Tensor
 from .capture import Call, NotAProgram, Ref
 from .eliminate import Elimination
 from .patterns import Leaf, patterns
-from .program import EACH_STEP, Clock
-from .values import CONST, NOW, SEQUENCE, Elements, Value
-from .windows import delayed
+from .program import EACH_STEP, INPUT, Clock
+from .values import CONST, HELD, NOW, SEQUENCE, Elements, Value
+from .windows import begin, delayed, reached
 
 _NO_LOOP = (
     "its operations depend on the length of the sequence in another way than by a loop with one round a step, all of "
@@ -167,6 +167,13 @@ class _Round:
             raise NotAProgram("a loop over time reads sequences of different rates.")
         if clocks:
             self.clock = max(clocks, key=lambda c: c.first)
+        known = [v.clock for v in map(self.work.value, self._starts()) if isinstance(v, Value) and v.kind == HELD]
+        for clock in known:  # not before what it begins with
+            self.clock = reached(self.clock, clock.first)
+
+    def _starts(self) -> Iterator[Any]:
+        leaves = (one for body in self.loop.body for leaf in body.values() for one in leaf.leaves())
+        return (item for leaf in leaves for item in leaf.start if isinstance(item, (Ref, Tensor)))
 
     def _carry(self, leaf: Leaf) -> None:
         """A state for what a round reads of the round before."""
@@ -180,6 +187,11 @@ class _Round:
         states = []
         for item in reversed(leaf.start):  # round 0 reads what is the furthest back
             start = work.value(item) if isinstance(item, (Ref, Tensor)) else None
+            first = start.tensor if isinstance(start, Value) and start.kind == HELD else None
+            if first is not None and work.build.kind(first) != INPUT:
+                states.append(work.build.state("carried", shape, first))
+                begin(work.build, states[-1], first, self.clock)
+                continue
             if not isinstance(start, Value) or start.kind != CONST or start.data is None:
                 raise NotAProgram(
                     "a loop over time begins with a value that is not constant: where it is an input, name it in "

@@ -11,7 +11,7 @@ from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from .examples import Inputs
 from .program import Port, Program
-from .values import SEQUENCE, Value
+from .values import Value
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Outputs:
             return
         self.leaves.append(len(self.ports))
         self.ports.append(port)
-        self.axes.append(value.axis if value is not None and value.kind == SEQUENCE else None)
+        self.axes.append(None if value is None else value.axis)
 
     def made(
         self,

@@ -117,7 +117,7 @@ def _remembers(model: nn.Module, inputs: Inputs) -> bool:
     if all(path in before and before[path][0] is v and before[path][1] == n for path, (v, n) in after.items()):
         return False
     again = copied(own if after.keys() - before.keys() else model)
-    return is_step(capture(again, [t.clone() for t in inputs.tensors], inputs.arguments, sources=False))
+    return is_step(capture(again, [t.clone() for t in inputs.tensors], inputs.arguments))
 
 
 def _in_double(model: nn.Module) -> nn.Module:

@@ -37,7 +37,7 @@ def sequence_program(model: nn.Module, inputs: Inputs, axes: Sequence[int | None
         if looped and lengths[0] > _LOOPED:
             break
         try:
-            runs = [_run(model, inputs, axes, steps, n == 0) for n, steps in enumerate(lengths)]
+            runs = [_run(model, inputs, axes, steps) for steps in lengths]
         except NotAProgram:
             raise
         except Exception as error:  # whatever the model raises at this length
@@ -84,9 +84,9 @@ def _tried(
     raise first
 
 
-def _run(model: nn.Module, inputs: Inputs, axes: Sequence[int | None], steps: int, sources: bool) -> Capture:
+def _run(model: nn.Module, inputs: Inputs, axes: Sequence[int | None], steps: int) -> Capture:
     leaves = of_length(inputs, axes, steps, seed=steps)
-    return capture(copied(model), leaves, inputs.arguments, sources)
+    return capture(copied(model), leaves, inputs.arguments)
 
 
 def _long_enough(build: Builder, lengths: tuple[int, int]) -> bool:
@@ -140,9 +140,14 @@ def _on_time(build: Builder, value: Value) -> Value:
 
 
 def _port(build: Builder, value: Value, name: str, lengths: tuple[int, int], delay: int) -> Port:
-    if value.kind == CONST or value.tensor is None:
+    if value.tensor is None:
         assert value.data is not None
-        return Port(name, build.view(build.constant(value.data) if value.tensor is None else value.tensor))
+        value = value.but(build.constant(value.data))
+    assert value.tensor is not None
+    if value.kind == CONST and value.axis is None:
+        return Port(name, build.view(value.tensor))
+    if value.kind in (CONST, HELD) and value.axis is not None:
+        return Port(name, build.view(value.tensor.select(value.axis, 0)))
     if value.kind != SEQUENCE:
         return Port(name, build.view(value.tensor), value.clock if value.moves else EACH_STEP)
     assert value.axis is not None

@@ -7,7 +7,7 @@ from torch import Tensor
 from .builder import Builder
 from .capture import NotAProgram
 from .program import Clock
-from .values import Value
+from .values import HELD, Value
 
 
 def past(build: Builder, value: Value, rows: int) -> Tensor:
@@ -29,6 +29,29 @@ def past(build: Builder, value: Value, rows: int) -> Tensor:
     build.emit("push", (frame,), (ring,), value.clock)
     build.pasts[build.view(frame), value.clock, rows] = ring
     return ring
+
+
+def reached(clock: Clock, step: int) -> Clock:
+    """`clock`, or so much later that it begins with `step` or behind it."""
+    late = max(-(-(step - clock.first) // clock.every), 0)
+    return Clock(clock.every, clock.first + late * clock.every)
+
+
+def begin(build: Builder, state: Tensor, start: Tensor, clock: Clock) -> None:
+    """At the first step of `clock` the state is `start`, which the step itself may make."""
+    rows = start.expand(state.shape).unsqueeze(0)
+    build.emit("before", (state, rows), (state,), clock, {"until": clock.first + 1})
+
+
+def first(build: Builder, value: Value, number: int) -> Value:
+    """Element `number` of a sequence, kept from the step on at which it comes; without a time axis."""
+    tensor = value.tensor
+    assert tensor is not None and value.axis is not None
+    frame = tensor.select(value.axis, 0)
+    clock = Clock(value.clock.every, value.clock.first + number * value.clock.every)
+    state = build.state("first", frame.shape, tensor)
+    begin(build, state, frame, clock)
+    return Value(HELD, state, None, Clock(1, max(clock.first, 0)))
 
 
 def ends_early(value: Value, steps: tuple[int, int]) -> bool:

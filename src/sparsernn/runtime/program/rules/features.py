@@ -151,13 +151,23 @@ def embedding(step: Step) -> Value:
     return looked_up(step, step["weight"], step["indices"])
 
 
+_EXACT = 1 << 24  # below, float32 has each whole number
+
+
 def looked_up(step: Step, table: Value, tokens: Value) -> Value:
     if table.kind != CONST:
         step.fail("looks up in a table that the model computes.")
     numbers, rows = step.tensor(tokens), step.tensor(table)
     if step.build.counts(numbers):
         step.fail("looks up the number of the step in a table, which has an end: a stream has none.")
-    out = step.build.made("lookup", (numbers, rows), (*numbers.shape, rows.shape[1]), clock_of(tokens), rows)
+    clock, shape, whole = clock_of(tokens), (*numbers.shape, rows.shape[1]), not rows.is_floating_point()
+    if whole:  # kernels read tables of float32
+        assert table.data is not None
+        if bool((table.data.long().abs() >= _EXACT).any()):
+            step.fail(f"looks up whole numbers of {_EXACT} and above.")
+        rows = step.build.constant(table.data.double(), "table")
+    out = step.build.made("lookup", (numbers, rows), shape, clock, rows)
+    out = step.build.made("copy", (out,), shape, clock, step.call.result) if whole else out
     return step.gives(out, tokens)
 
 
@@ -166,8 +176,11 @@ def index(step: Step) -> Value:
     x, given = step["self"], [i for i in step["indices"] if i is not None]
     rows = given[0] if len(given) == 1 and step["indices"][0] is not None else None
     numbers = None if rows is None else step.tensor(rows)
-    if rows is None or not rows.moves or numbers is None or numbers.dtype != torch.int64 or step.dim(x) != 2:
+    if rows is None or not rows.moves or numbers is None or numbers.dtype != torch.int64 or step.dim(x) > 2:
         return by_constants(step)
+    if step.dim(x) == 1 and x.data is not None:  # a table with one column
+        found = looked_up(step, Value(CONST, data=x.data.unsqueeze(1)), rows)
+        return found.but(step.tensor(found).squeeze(-1))
     return looked_up(step, x, rows)
 
 

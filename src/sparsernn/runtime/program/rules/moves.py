@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..capture import Call
+from ..constants import WRITE_NOTHING
 from ..eliminate import Rule, Step, differing
 from ..program import Clock
 from ..values import CONST, HELD, NOW, Elements, Value
@@ -234,7 +235,7 @@ def index(step: Step) -> Value:
 
 _SAME = ("contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy", "dropout", "feature_dropout",
          "alpha_dropout", "feature_alpha_dropout", "native_dropout", "resolve_neg", "resolve_conj", "requires_grad",
-         "identity")  # fmt: skip
+         "identity", *WRITE_NOTHING)  # fmt: skip
 _RESHAPES = ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view", "_reshape_alias",
              "view_as", "reshape_as", "ravel")  # fmt: skip
 _PERMUTES = ("transpose", "permute", "t", "movedim", "moveaxis", "swapaxes", "swapdims", "numpy_T", "mT", "adjoint")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -10,13 +11,17 @@ import torch
 from torch import Tensor
 
 from ..eliminate import Rule, Step, joined
-from ..program import Clock
+from ..program import BOOL, FLOAT, Clock
 from ..values import SEQUENCE, Value
 from ..windows import delayed
 
+TRUTHS = ("gt", "ge", "lt", "le", "eq", "ne", "logical_and", "logical_or", "logical_not")
 
-def pointwise(step: Step, kind: str, operands: Sequence[Any], options: dict[str, Any] | None = None) -> Value:
-    """`kind` of values and numbers, broadcast as torch does."""
+
+def pointwise(
+    step: Step, kind: str, operands: Sequence[Any], options: dict[str, Any] | None = None, like: str | None = None
+) -> Value:
+    """`kind` of values and numbers, broadcast as torch does. like: its kind of numbers, where not the call's."""
     operands = aligned(step, operands)
     values = [v for v in operands if isinstance(v, Value)]
     first = next(v for v in values if v.kind == joined(step, values)[0])
@@ -29,7 +34,7 @@ def pointwise(step: Step, kind: str, operands: Sequence[Any], options: dict[str,
     shape = torch.broadcast_shapes(*(step.tensor(v).shape for v in values))
     result = step.call.result
     tensors = [cast(step, v, like_of(step, kind, values, result), shape, clock) for v in operands]
-    out = step.build.made(kind, tensors, shape, clock, result, **(options or {}))
+    out = step.build.made(kind, tensors, shape, clock, BOOL if kind in TRUTHS else like or result, **(options or {}))
     lengths = next((v.lengths for v in values if v.axis is not None), (0, 0))
     return Value(first.kind, out, axis, clock, lengths)
 
@@ -38,7 +43,7 @@ def like_of(step: Step, kind: str, values: Sequence[Value], result: Tensor) -> T
     """A tensor of the numbers that the operation computes in; None where it takes each as it is."""
     if kind == "where" or kind.startswith("logical"):
         return None
-    if result.is_floating_point():
+    if result.is_floating_point() and kind not in TRUTHS:
         return result
     floats = [step.tensor(v) for v in values if step.tensor(v).is_floating_point()]
     return floats[0] if floats else None
@@ -82,10 +87,9 @@ def _binary(kind: str, first: str = "self", second: str = "other") -> Rule:
         if alpha is not None:
             right = scaled(step, right, alpha)
         mode = step.get("rounding_mode")
-        result = pointwise(step, kind, [left, right])
-        if mode:
-            result = pointwise(step, {"floor": "floor"}.get(mode) or step.fail("truncates."), [result])
-        return result
+        if mode == "trunc":
+            step.fail("truncates: round by floor, or write it as torch.trunc of a quotient.")
+        return _floored(step) if mode else pointwise(step, kind, [left, right])
 
     return rule
 
@@ -115,6 +119,37 @@ def _composed(function: Callable[[Any, Step], Value]) -> Rule:
 
 def _shorthand(step: Step, kind: str, *operands: Any, **options: Any) -> Value:
     return pointwise(step, kind, operands, options)
+
+
+def _truncated(do: Any, x: Any) -> Value:
+    """Towards zero."""
+    return do("mul", do("sign", x), do("floor", do("abs", x)))
+
+
+def _remainder(do: Any, step: Step) -> Value:
+    """Of whole numbers: of others the rounding of the quotient would show."""
+    if step.call.result.is_floating_point():
+        step.fail("is the remainder of numbers that are not whole.")
+    x, other = step["self"], step["other"]
+    return do("sub", x, do("mul", other, _floored(step)))
+
+
+def _floored(step: Step) -> Value:
+    """The quotient's next whole number below, also where it is of whole numbers."""
+    return pointwise(step, "floor", [pointwise(step, "div", [step["self"], step["other"]], like=FLOAT)])
+
+
+def _size(step: Step) -> Value:
+    return pointwise(step, "abs", [step["self"]], like=FLOAT)
+
+
+def _numbers_for_nan(do: Any, step: Step) -> Value:
+    x, low, high = step["self"], step.get("neginf"), step.get("posinf")
+    least = torch.finfo(step.tensor(x).dtype).min if low is None else low
+    most = torch.finfo(step.tensor(x).dtype).max if high is None else high
+    x = do("where", do("ne", x, x), step.get("nan") or 0.0, x)
+    x = do("where", do("eq", x, math.inf), most, x)
+    return do("where", do("eq", x, -math.inf), least, x)
 
 
 def _clamp(step: Step) -> Value:
@@ -237,6 +272,23 @@ RULES: dict[str, Rule] = {
     "addcmul": _composed(
         lambda do, s: do("add", s["self"], scaled(s, do("mul", s["tensor1"], s["tensor2"]), s["value"]))
     ),
+    "log2": _composed(lambda do, s: do("mul", do("log", s["self"]), 1 / math.log(2))),
+    "log10": _composed(lambda do, s: do("mul", do("log", s["self"]), 1 / math.log(10))),
+    "exp2": _composed(lambda do, s: do("exp", do("mul", s["self"], math.log(2)))),
+    "tan": _composed(lambda do, s: do("div", do("sin", s["self"]), do("cos", s["self"]))),
+    **dict.fromkeys(("trunc", "fix"), _composed(lambda do, s: _truncated(do, s["self"]))),
+    "frac": _composed(lambda do, s: do("sub", s["self"], _truncated(do, s["self"]))),
+    "remainder": _composed(_remainder), "floor_divide": _floored,
+    "tanhshrink": _composed(lambda do, s: do("sub", s["self"], do("tanh", s["self"]))),
+    "softshrink": _composed(
+        lambda do, s: do("sub", s["self"], do("clamp", s["self"], min=-s["lambd"], max=s["lambd"]))
+    ),
+    "hypot": _composed(
+        lambda do, s: do("sqrt", do("add", do("mul", s["self"], s["self"]), do("mul", s["other"], s["other"])))
+    ),
+    "isfinite": lambda step: pointwise(step, "lt", [_size(step), math.inf]),
+    "isinf": lambda step: pointwise(step, "eq", [_size(step), math.inf]),
+    "nan_to_num": _composed(_numbers_for_nan),
     "lerp": _composed(lambda do, s: do("add", s["self"], do("mul", s["weight"], do("sub", s["end"], s["self"])))),
     "softsign": _composed(lambda do, s: do("div", s["self"], do("add", do("abs", s["self"]), 1.0))),
     "threshold": _composed(lambda do, s: do("where", do("gt", s["self"], s["threshold"]), s["self"], s["value"])),

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from ..eliminate import Rule, Step, joined
-from ..program import Clock
+from ..program import INPUT, Clock
 from ..values import CONST, HELD, NOW, SEQUENCE, Value
+from ..windows import begin, delayed, reached
 from .moves import clock_of
 from .pointwise import aligned
+from .slices import settled
 
 _MODES = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN_TANH", "rnn_relu": "RNN_RELU"}
 _MOST = 256  # steps along features that are written out
@@ -30,6 +32,11 @@ def layers(step: Step) -> list[Value]:
         step.fail("goes over another axis than time.") if x.axis == step.dim(x) - 1 else None
     if x.axis == time_axis and step["bidirectional"]:
         step.fail("is bidirectional: its backward direction needs the whole sequence.")
+    if x.axis == time_axis and x.moves and step.asked:
+        x = settled(step, x)
+    if x.axis == time_axis and x.moves:  # not before what it begins with
+        known = max((s.clock.first for s in states if s.kind == HELD), default=x.clock.first)
+        x = delayed(step.build, x, reached(x.clock, known))
     tensor = step.tensor(x)
     batched = tensor.dim() == 3
     tensor = tensor if batched else tensor.unsqueeze(1 - time_axis)
@@ -93,9 +100,15 @@ def _memories(
         tensor = tensor if batched else tensor.unsqueeze(1)
         tensor = tensor.expand(tensor.shape[0], rows, tensor.shape[2])
         if in_time:
-            if value.kind != CONST or value.data is None:
-                given = "is an input: name it in states=, beside time=" if value.kind == HELD else "the model computes"
-                step.fail(f"starts from a state that {given}, or start from zeros.")
+            if value.kind == HELD and step.build.kind(tensor) == INPUT:
+                step.fail("starts from a state that is an input: name it in states=, beside time=.")
+            if value.kind == HELD:
+                found.append(step.build.state(name, tensor.shape, tensor))
+                begin(step.build, found[-1], tensor, clock)
+                continue
+            if value.kind != CONST:
+                step.fail("starts from a state that the model computes of the sequence: start from zeros.")
+            assert value.data is not None
             start = value.data.expand(tensor.shape if batched else tensor.squeeze(1).shape)
             found.append(step.build.state(name, tensor.shape, tensor, start.contiguous()))
         else:

@@ -191,13 +191,16 @@ def _truth(kind: str) -> Rule:
     return rule
 
 
-def pooled(step: Step) -> Value:
-    """adaptive_avg_pool to one element: a mean."""
+def pooled(step: Step) -> Any:
+    """adaptive_avg_pool and adaptive_max_pool to one element: a mean, or the largest."""
     x, size = step["self"], step["output_size"]
     sizes = [size] if isinstance(size, int) else list(size)
     if any(s != 1 for s in sizes):
         step.fail("pools to a number of elements that depends on the size: pool to 1, or by a fixed kernel.")
-    return reduced(step, "mean", x, list(range(-len(sizes), 0)), True)
+    axes = list(range(-len(sizes), 0))
+    if "max" not in step.name:
+        return reduced(step, "mean", x, axes, True)
+    return [reduced(step, "amax", x, axes, True), step.gone("gives the place of a step, which a stream has passed.")]
 
 
 RULES: dict[str, Rule] = {
@@ -207,5 +210,5 @@ RULES: dict[str, Rule] = {
     "cumsum": _running("add", 0.0), "cumprod": _running("mul", 1.0),
     "cummax": _running("maximum", -inf), "cummin": _running("minimum", inf), "var_mean": _mean_too,
     "std_mean": _mean_too, "any": _truth("amax"), "all": _truth("amin"),
-    "adaptive_avg_pool1d": pooled, "adaptive_avg_pool2d": pooled,
+    **{f"adaptive_{kind}_pool{axes}d": pooled for kind in ("avg", "max") for axes in (1, 2)},
 }  # fmt: skip

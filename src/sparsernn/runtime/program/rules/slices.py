@@ -10,7 +10,7 @@ from torch import Tensor
 from ..eliminate import Rule, Step, joined
 from ..program import Clock
 from ..values import CONST, NOW, SEQUENCE, Elements, Value
-from ..windows import delayed, ends_early, past
+from ..windows import delayed, ends_early, first, past
 from .moves import picked
 from .pointwise import aligned
 
@@ -28,9 +28,9 @@ def select(step: Step) -> Value:
         return x.but(tensor.select(dim, 0), axis=None, lengths=(0, 0), data=None)
     behind = _from_end(step, x, number, "index")
     if behind is None:
-        return step.gone(
-            "reads one fixed step of the sequence, which a stream has passed: take the last one, or a mask."
-        )
+        if number < 0 or number != step.other.args["index"]:
+            step.fail("reads a step whose place depends on the length of the sequence.")
+        return first(step.build, x, number)
     return latest(step, x, behind - 1)
 
 
@@ -108,6 +108,10 @@ def _last_few(step: Step, x: Value, start: int, ends: tuple[int | None, int | No
     count = step.shapes()[0][x.axis]
     behind = {size - min(size if e is None else (e + size if e < 0 else e), size) for size, e in zip(sizes, ends)}
     begins = {size - (s + size if s < 0 else s) for size, s in zip(sizes, (start, step.other.args["start"] or 0))}
+    begin = start if start == (step.other.args["start"] or 0) else -1
+    if count == 1 and begin >= 0 and begin < min(sizes) and len(begins) > 1:
+        kept = first(step.build, x, begin)
+        return kept.but(step.tensor(kept).unsqueeze(x.axis))
     if len(behind) > 1 or len(begins) > 1:
         return step.gone("takes fixed steps of the sequence, which a stream has passed.")
     x = settled(step, x)
