@@ -297,9 +297,12 @@ NEIGHBOURS: dict[str, tuple[Any, ...]] = {
 NOT_NEIGHBOURS: dict[str, tuple[Any, ...]] = {
     "zeros behind the last but one": (
         *_end(lambda x: torch.cat([x[:, :-1], torch.zeros_like(x[:, :1])], 1)),
-        "in the place of the last steps",
+        "in the place of the last steps.*fill in front",
     ),
-    "padded where it was cut": (*_end(lambda x: F.pad(x[:, :-2], (0, 0, 0, 2))), "in the place of the last steps"),
+    "padded where it was cut": (
+        *_end(lambda x: F.pad(x[:, :-2], (0, 0, 0, 2))),
+        "in the place of the last steps.*fill in front",
+    ),
     "written but for the last": (*_end(_written_but_the_last), "leaves out the last steps"),
     "the first steps": (*_end(lambda x: x.narrow(1, 0, 3)), "fixed steps of the sequence"),
     "smeared": (*_end(_smeared), "writes in place over what it reads.*clone"),

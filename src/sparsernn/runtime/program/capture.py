@@ -114,11 +114,11 @@ def capture(model: nn.Module, leaves: Sequence[Tensor], arguments: Callable[[Seq
                 raise
             if any(f.filename.endswith("rnn.py") for f in traceback.extract_tb(error.__traceback__)):
                 raise NotAProgram(
-                    f"it packs its sequences{_where(error)}, whose rows end at different steps: a stream has one step "
+                    f"it packs its sequences{where(error)}, whose rows end at different steps: a stream has one step "
                     "of each row, so give it a forward without packing."
                 ) from None
             raise NotAProgram(
-                f"forward reads a tensor's value into Python{_where(error)}, as one that branches on a tensor's value "
+                f"forward reads a tensor's value into Python{where(error)}, as one that branches on a tensor's value "
                 "does: use torch.where, or stream the parts."
             ) from None
         for value in kept.values():
@@ -216,7 +216,7 @@ def _tensors(value: Any, end: str = "", depth: int = 0) -> Iterator[tuple[str, T
             yield from _tensors(item, f"{end}.{key}", depth + 1)
 
 
-def _where(error: BaseException) -> str:
+def where(error: BaseException) -> str:
     """The last line of the traceback that is neither torch's nor of this file, as " (net.py:14)"."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((_TORCH, __file__))]
     return f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""

@@ -93,7 +93,7 @@ class Step:
     def kept_apart(self, value: Value, axes: Iterable[int], what: str = "mixes") -> None:
         """Refuses an operation along `axes` of `value` if time is among them."""
         if value.axis is not None and value.axis in [a % self.dim(value) for a in axes]:
-            self.fail(f"{what} the steps of the sequence: it needs the whole of it.")
+            self.fail(f"{what} the steps of the sequence: it needs the whole of it. Along features it streams.")
 
     def dim(self, value: Value) -> int:
         return self.tensor(value).dim()
@@ -105,7 +105,7 @@ def differing(one: Sequence[int], two: Sequence[int], fail: Callable[[str], NoRe
         fail("gives tensors of another number of axes for another length.")
     axes = [n for n, (a, b) in enumerate(zip(one, two)) if a != b]
     if len(axes) > 1:
-        fail("combines each step with every other one.")
+        fail("combines each step with every other one: read a fixed number of past steps (pad, then unfold).")
     return axes[0] if axes else None
 
 
@@ -219,7 +219,7 @@ class Elimination:
             return self._constant(step)
         rule: Rule | None = self.rules.get(step.name.removesuffix("_") if in_place else step.name)
         if rule is None:
-            step.fail("is not among the operations that a step program has.")
+            step.fail("is not among the operations that a step program has: write it with others, or stream the parts.")
         if in_place:
             return self._in_place(step, rule)
         return rule(step)
@@ -240,11 +240,11 @@ class Elimination:
                 if not bool((first == start).all()) or not bool((second == second.narrow(axis, 0, 1)).all()):
                     rising = counted(self.build, self.steps, first, second, axis)
                     return rising or step.fail(
-                        "numbers the steps of a sequence: a stream has no end and no fixed length."
+                        "numbers the steps of a sequence, which in a stream have no end: compute it of torch.arange."
                     )
                 return Value(CONST, axis=axis, lengths=(first.shape[axis], second.shape[axis]), data=start.contiguous())
             if not torch.equal(first, second) and not (first.isnan() & second.isnan()).any():
-                step.fail("gives a constant that depends on the length of the sequence.")
+                step.fail("gives a constant that depends on the length of the sequence: make it of one step.")
             return Value(CONST, data=first)
 
         results = step.call.result, step.other.result
@@ -258,7 +258,7 @@ class Elimination:
         step.name = step.name.removesuffix("_")
         result = rule(step)
         if target.kind == SEQUENCE and ends_early(target, step.steps):
-            step.fail("leaves out the last steps, which a stream does not know for the last.")
+            step.fail("leaves out the last steps, which a stream does not know for such: leave out the first.")
         if isinstance(result, Value) and result.kind == target.kind == SEQUENCE:
             late = result.clock.every == target.clock.every and result.clock.first < target.clock.first
             result = delayed(self.build, result, target.clock) if late else result
@@ -281,7 +281,9 @@ def joined(step: Step, values: Sequence[Value]) -> tuple[str, Clock]:
     moving = [v for v in values if v.moves]
     kinds = {v.kind for v in moving}
     if kinds == {SEQUENCE, NOW}:
-        step.fail("combines each step with a value of the whole sequence.")
+        step.fail(
+            "combines each step with a value of the whole sequence: take one so far (cumsum), or give it as an input."
+        )
     held = [v.clock.first for v in values if v.kind == HELD]
     if not moving:
         return (HELD if held else CONST), Clock(1, max(held, default=0))
@@ -292,6 +294,6 @@ def joined(step: Step, values: Sequence[Value]) -> tuple[str, Clock]:
     if len(clocks) == 1:
         return moving[0].kind, moving[0].clock
     if kinds == {SEQUENCE} and len({c.every for c in clocks}) > 1:
-        step.fail("combines sequences of different rates.")
+        step.fail("combines sequences of different rates: bring them to one by x[:, ::n] or repeat_interleave.")
     every = moving[0].clock.every if kinds == {SEQUENCE} else 1
     return moving[0].kind, Clock(every, max(c.first for c in clocks))

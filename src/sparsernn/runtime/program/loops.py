@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,8 @@ from .values import CONST, HELD, NOW, SEQUENCE, Elements, Value
 from .windows import begin, delayed, reached
 
 _NO_LOOP = (
-    "its operations depend on the length of the sequence in another way than by a loop with one round a step, all of "
-    "which do the same: begin with zeros, keep a fixed number of past steps in one tensor."
+    "its operations{where} depend on the length of the sequence in another way than by a loop with one round a step, "
+    "all of which do the same: begin with zeros, keep a fixed number of past steps in one tensor, choose by where()."
 )
 
 
@@ -41,8 +42,15 @@ def eliminate(work: Elimination) -> None:
         _Round(work, loop).run()
         first, second = (at + loop.size * n for at, n in zip((loop.start, loop.other), loop.rounds))
     if len(work.first.calls) - first != len(work.second.calls) - second:
-        raise NotAProgram(_NO_LOOP)
+        raise _no_loop(work)
     work.run(slice(first, None), slice(second, None))
+
+
+def _no_loop(work: Elimination) -> NotAProgram:
+    """With the first line of the model that ran more often in the longer run."""
+    often = [Counter(call.source for call in run.calls) for run in (work.first, work.second)]
+    line = next((c.source for c in work.second.calls if c.source and often[0][c.source] != often[1][c.source]), "")
+    return NotAProgram(_NO_LOOP.format(where=f" ({line})" if line else ""))
 
 
 def _loops(work: Elimination) -> Iterator[Loop]:
@@ -52,7 +60,7 @@ def _loops(work: Elimination) -> Iterator[Loop]:
     while len(two) - len(one) > shift:
         loop = _next(work, one, two, begin, shift)
         if loop is None:
-            raise NotAProgram(_NO_LOOP)
+            raise _no_loop(work)
         yield loop
         begin = loop.start + loop.size * loop.rounds[0]
         shift += loop.size * (loop.rounds[1] - loop.rounds[0])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..._modules import copied
 from .builder import Builder
-from .capture import Capture, NotAProgram, Ref, capture
+from .capture import Capture, NotAProgram, Ref, capture, where
 from .eliminate import Elimination
 from .examples import Inputs, of_length
 from .loops import eliminate
@@ -57,7 +57,10 @@ def sequence_program(model: nn.Module, inputs: Inputs, axes: Sequence[int | None
         raise failure
     if failure is not None:
         text = (str(failure).splitlines() or [type(failure).__name__])[0]
-        raise NotAProgram(f"it fails on its example with {LENGTHS[1][0]} time steps: {text}") from failure
+        raise NotAProgram(
+            f"it fails on its example with {LENGTHS[1][0]} time steps{where(failure)}: {text}; say by time= which axis "
+            "is time."
+        ) from failure
     raise NotAProgram(f"it looks back over more than {longest} steps.")
 
 

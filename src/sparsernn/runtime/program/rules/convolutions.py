@@ -137,7 +137,7 @@ def _transposed(step: Step) -> Value:
     tensor, clock, groups = step.tensor(x), clock_of(x), step["groups"]
     if time is not None:
         if stride[time] != 1:
-            step.fail("gives several steps for one: a stream has as many outputs as inputs at most.")
+            step.fail("gives several steps for one: give them as features of one.")
         if groups != 1:
             step.fail("is transposed in groups over time.")
         front = dilation[time] * (data.shape[2 + time] - 1) - padding[time]

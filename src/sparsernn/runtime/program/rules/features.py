@@ -159,7 +159,7 @@ def looked_up(step: Step, table: Value, tokens: Value) -> Value:
         step.fail("looks up in a table that the model computes.")
     numbers, rows = step.tensor(tokens), step.tensor(table)
     if step.build.counts(numbers):
-        step.fail("looks up the number of the step in a table, which has an end: a stream has none.")
+        step.fail("looks up the number of the step in a table, which has an end: compute it (sines of arange).")
     clock, shape, whole = clock_of(tokens), (*numbers.shape, rows.shape[1]), not rows.is_floating_point()
     if whole:  # kernels read tables of float32
         assert table.data is not None

@@ -159,7 +159,7 @@ def interleaved(step: Step, x: Value, axis: int, times: int) -> Value:
     if axis == x.axis and x.moves:
         every, rest = divmod(x.clock.every, times)
         if rest or tensor.shape[axis] != 1:
-            step.fail("gives several steps for one: a stream has as many outputs as inputs at most.")
+            step.fail("gives several steps for one: give them as features of one.")
         lengths = (x.lengths[0] * times, x.lengths[1] * times)
         return x.but(tensor, clock=Clock(every, x.clock.first), lengths=lengths)
     shape = list(tensor.shape)

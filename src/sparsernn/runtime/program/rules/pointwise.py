@@ -30,7 +30,7 @@ def pointwise(
     axis = step.axis()
     for value in values:
         if value.axis is not None and axis is not None and value.axis - step.dim(value) != axis - len(shapes[0]):
-            step.fail("combines each step with every other one.")
+            step.fail("combines each step with every other one: read a fixed number of past steps (pad, then unfold).")
     shape = torch.broadcast_shapes(*(step.tensor(v).shape for v in values))
     result = step.call.result
     tensors = [cast(step, v, like_of(step, kind, values, result), shape, clock) for v in operands]
@@ -83,7 +83,7 @@ def _binary(kind: str, first: str = "self", second: str = "other") -> Rule:
         left, right, alpha = step[first], step[second], step.get("alpha", 1)
         for name, operand in ((first, left), (second, right)):
             if not isinstance(operand, Value) and step.differs(name):
-                step.fail("computes with the length of the sequence, which a stream does not have.")
+                step.fail("computes with the length of the sequence, which a stream does not have: count by arange.")
         if alpha is not None:
             right = scaled(step, right, alpha)
         mode = step.get("rounding_mode")
@@ -108,7 +108,9 @@ def scaled(step: Step, value: Any, factor: float) -> Any:
 def _of_truths(rule: Rule) -> Rule:
     """&, | and ^ of truth values; of whole numbers they are something else."""
     return lambda step: (
-        rule(step) if step.call.result.dtype == torch.bool else step.fail("works on the bits of numbers.")
+        rule(step)
+        if step.call.result.dtype == torch.bool
+        else step.fail("works on the bits of numbers: compute with truth values or whole numbers.")
     )
 
 

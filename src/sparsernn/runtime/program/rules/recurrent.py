@@ -31,7 +31,7 @@ def layers(step: Step) -> list[Value]:
     if x.axis is not None and x.axis != time_axis:
         step.fail("goes over another axis than time.") if x.axis == step.dim(x) - 1 else None
     if x.axis == time_axis and step["bidirectional"]:
-        step.fail("is bidirectional: its backward direction needs the whole sequence.")
+        step.fail("is bidirectional: its backward direction needs the whole sequence. Stream the parts before it.")
     if x.axis == time_axis and x.moves and step.asked:
         x = settled(step, x)
     if x.axis == time_axis and x.moves:  # not before what it begins with

@@ -14,7 +14,7 @@ from ..windows import delayed, ends_early, first, past
 from .moves import picked
 from .pointwise import aligned
 
-LAST = "puts something else in the place of the last steps, which a stream does not know for the last."
+LAST = "puts something in the place of the last steps, which a stream does not know for such: fill in front."
 
 
 def select(step: Step) -> Value:
@@ -113,7 +113,9 @@ def _last_few(step: Step, x: Value, start: int, ends: tuple[int | None, int | No
         kept = first(step.build, x, begin)
         return kept.but(step.tensor(kept).unsqueeze(x.axis))
     if len(behind) > 1 or len(begins) > 1:
-        return step.gone("takes fixed steps of the sequence, which a stream has passed.")
+        return step.gone(
+            "takes fixed steps of the sequence, which a stream has passed: take the last ones, or single ones."
+        )
     x = settled(step, x)
     assert x.axis is not None
     rows = begins.pop()
