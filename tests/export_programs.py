@@ -32,7 +32,8 @@ from sparsernn.runtime.program.program import (
 )  # fmt: skip
 
 ALWAYS = Clock()
-STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Wcast-qual",
+          "-Wundef", "-Wdouble-promotion", "-Werror"]  # fmt: skip
 FLAGS = [["-O0"], ["-O2"], ["-O3", "-march=native"], ["-O2", "-DPORTABLE"]]
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, cc")
 
