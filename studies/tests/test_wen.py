@@ -240,7 +240,7 @@ def test_the_commands_of_the_papers_sizes_are_valid():
         assert settings.steps == 200
 
 
-def test_a_change_of_optimizer_is_refused_beside_a_sparsifier(tmp_path):
-    settings = WordTraining(1, 1.0, 4, 10, patience=2)
+def test_averaging_from_the_start_is_refused_beside_a_sparsifier(tmp_path):
+    settings = WordTraining(1, 1.0, 4, 10, averaged=True)
     with pytest.raises(ValueError, match="patience"):
         WordTrainer(model(), TEXT, None, settings, 0, tmp_path, SPARSIFIERS["iss"])

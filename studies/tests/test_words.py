@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from sparsernn.learn.averaged import SNTASGD
+from sparsernn.learn.rewire import Rewire
 from sparsernn.nn import FrequencyEmbedding, SplitLSTM
 from sparsernn_studies import checkpoint
 from sparsernn_studies.regularisation import WeightDrop, activation_penalty, embed, locked_dropout, window_length
@@ -125,6 +127,48 @@ def test_averaging_begins_when_the_validation_no_longer_falls_and_is_the_mean_of
             trainer.model.bias, torch.stack(course[1:]).mean(0), atol=1e-6
         )  # torch leaves the first out
     assert torch.equal(trainer.model.bias, course[-1])
+
+
+class Interrupted(WordTrainer):
+    """Falls over behind a checkpoint."""
+
+    stop = 0
+
+    def after(self, loss):
+        super().after(loss)
+        if self.step == self.stop:
+            self.save(self.file)
+            raise InterruptedError
+
+
+def test_a_net_whose_weights_move_is_averaged_from_when_they_grew_and_resumes_to_the_bit(tmp_path):
+    """SNT-ASGD: the average of a weight that is not there is zero."""
+
+    def trainer(folder: str) -> Interrupted:
+        settings = WordTraining(4, 2.0, 4, 10, patience=1)
+        rewire = lambda net, goal: Rewire(net, sparsity=0.5, steps=goal, every=2, end=1.0)  # noqa: E731
+        made = Interrupted(model(), TEXT, TEXT[:90], settings, 0, tmp_path / folder, rewire)
+        if not made.step:
+            made.optimizer.look(0.5)  # nothing this model does is as good
+            made.optimizer.look(0.1)
+        return made
+
+    whole = trainer("whole")
+    whole.train("test")
+    parts = trainer("parts")
+    parts.stop = 25
+    with pytest.raises(InterruptedError):
+        parts.train("test")
+    again = trainer("parts")
+    assert again.step == 25 and again.optimizer.averaging
+    again.train("test")
+    assert whole.averaging and isinstance(whole.optimizer, SNTASGD) and whole.losses == again.losses
+    weights = dict(whole.model.named_parameters())
+    plain = {name: p.detach().clone() for name, p in weights.items()}
+    with whole.averaged_weights(), again.averaged_weights():
+        for name, p in again.model.named_parameters():
+            assert torch.equal(p, weights[name]) and not torch.equal(p, plain[name])
+            assert "weight_hh" not in name or torch.equal(p == 0, plain[name] == 0)
 
 
 def corpus() -> pos.Corpus:

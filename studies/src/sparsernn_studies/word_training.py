@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sparsernn.learn.averaged import SNTASGD
 from sparsernn.learn.sparsifier import Sparsifier
 
 from . import checkpoint
@@ -30,7 +31,8 @@ class WordTraining:
     """SGD with `momentum`; the rate holds for `hold` epochs and is then multiplied by `decay` every `decay_every` ones.
 
     `patience`: average the weights (ASGD) from the epoch on whose validation loss is not below the best of the epochs
-    before the last `patience` ones (NT-ASGD, Merity et al., algorithm 1); 0 never, `averaged` from the start.
+    before the last `patience` ones (NT-ASGD, Merity et al., algorithm 1); 0 never, `averaged` from the start. With a
+    sparsifier each weight is averaged from when it grew (SNT-ASGD, Liu et al., arXiv 2101.09048).
     `bptt`: length of a window, random around it with `vary`, and the rate then goes with the length.
     `alpha`, `beta`: strengths of AR and TAR. `steps`: stop after so many, 0 never.
     `sum_over_time`: the loss is summed over a window's time steps and averaged over the batch, as published strengths
@@ -103,8 +105,8 @@ class WordTrainer(Loop):
         length = (len(train_N) - 1) // settings.batch
         if length < 5:
             raise ValueError(f"A text of {len(train_N)} words is too short for {settings.batch} streams.")
-        if sparsify is not None and settings.patience:
-            raise ValueError("patience changes the optimizer in midway, which a sparsifier cannot follow; set it to 0.")
+        if sparsify is not None and settings.averaged:
+            raise ValueError("averaged changes the optimizer, which a sparsifier cannot follow; set patience instead.")
         self.x_NB = train_N[: length * settings.batch].view(settings.batch, length).t().contiguous()
         self.y_NB = train_N[1 : length * settings.batch + 1].view(settings.batch, length).t().contiguous()
         self.valid_N, self.best = valid_N, folder / "best.safetensors"
@@ -140,6 +142,10 @@ class WordTrainer(Loop):
     @contextmanager
     def averaged_weights(self):
         """The averaged weights in the model's place, if averaging has begun."""
+        if isinstance(self.optimizer, SNTASGD):
+            with self.optimizer.averaged():
+                yield
+            return
         if not self.averaging:
             yield
             return
@@ -156,6 +162,9 @@ class WordTrainer(Loop):
 
     def new_optimizer(self) -> torch.optim.Optimizer:
         s, parameters = self.settings, self.model.parameters()
+        if self.sparse and s.patience:  # which the sparsifier follows from the first step to the last
+            decay = {"momentum": s.momentum, "weight_decay": s.weight_decay}
+            return SNTASGD(parameters, s.learning_rate, patience=s.patience, **decay)
         if self.averaging:
             return torch.optim.ASGD(parameters, s.learning_rate, lambd=0.0, t0=0.0, weight_decay=s.weight_decay)
         return torch.optim.SGD(parameters, s.learning_rate, momentum=s.momentum, weight_decay=s.weight_decay)
@@ -191,7 +200,9 @@ class WordTrainer(Loop):
         if self.valid_N is not None:
             with self.averaged_weights():
                 bits = bits_per_symbol(self.model, self.valid_N, streams=10, window=s.bptt)
-            if s.patience and not self.averaging and len(self.losses) > s.patience:
+            if isinstance(self.optimizer, SNTASGD):
+                self.averaging = self.optimizer.look(bits)
+            elif s.patience and not self.averaging and len(self.losses) > s.patience:
                 self.averaging = bits > min(self.losses[: -s.patience])
                 self.optimizer = self.new_optimizer() if self.averaging else self.optimizer
             self.losses.append(bits)
@@ -222,6 +233,6 @@ class WordTrainer(Loop):
         begun = self.averaging
         for name in _COURSE:
             setattr(self, name, kept[name])
-        if self.averaging != begun:  # another optimizer than at the start
+        if self.averaging != begun and not self.sparse:  # another optimizer than at the start
             self.optimizer = self.new_optimizer()
         super().recall(kept)
