@@ -27,7 +27,7 @@ from sparsernn.runtime.program.made import Made
 from sparsernn.runtime.program.program import CONSTANT, Program, View
 from sparsernn.runtime.program.stream import ProgramStream
 
-LENGTH = {1: 500, 3: 120}  # steps at each batch
+LENGTHS = ((1, 500), (3, 120), pytest.param(3, 500, marks=pytest.mark.nightly))  # batch and steps
 
 
 def opened(case: tuple[Any, ...], rows: int) -> tuple[nn.Module, Any, ProgramStream]:
@@ -76,16 +76,16 @@ def in_three_numbers(program: Program) -> Program:
     return replace(program, buffers=buffers)
 
 
-@pytest.mark.parametrize("rows", (1, 3))
+@pytest.mark.parametrize(("rows", "length"), LENGTHS)
 @pytest.mark.parametrize("name", STREAMS)
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
-def test_the_steps_are_the_whole_call(name: str, rows: int) -> None:
+def test_the_steps_are_the_whole_call(name: str, rows: int, length: int) -> None:
     if name == "without a batch" and rows > 1:
         pytest.skip("it has none")
     model, made, stream = opened(STREAMS[name], rows)
     exact = Interpreter(made.program)
-    equal(model, made, stream._run, LENGTH[rows])
-    inputs = inputs_of(made, LENGTH[rows])
+    equal(model, made, stream._run, length)
+    inputs = inputs_of(made, length)
     whole = whole_call(model, made, inputs, torch.float64)
     assert max(furthest(made, stepped(made, exact.step, inputs), whole)) <= 1e-12
     inputs = inputs_of(made, 48, seed=4)
@@ -109,9 +109,9 @@ def test_the_steps_of_other_peoples_models_are_the_whole_call(name: str) -> None
     equal(model, made, stream._run, 96)
 
 
-@pytest.mark.parametrize("rows", (1, 3))
+@pytest.mark.parametrize(("rows", "length"), LENGTHS)
 @pytest.mark.parametrize("name", STEPS)
-def test_a_model_of_one_step_keeps_its_state(name: str, rows: int) -> None:
+def test_a_model_of_one_step_keeps_its_state(name: str, rows: int, length: int) -> None:
     """Against the model itself, which is called with the states that it gave."""
     case = (lambda: Policy(rows), *STEPS[name][1:]) if name == "policy" else STEPS[name]
     model, made, stream = opened(case, rows)
@@ -122,8 +122,8 @@ def test_a_model_of_one_step_keeps_its_state(name: str, rows: int) -> None:
     kept = [x.double() if x.is_floating_point() else x for x in made.inputs.tensors]
     exact = Interpreter(made.program)
     start = list(kept)
-    for t in range(2 * LENGTH[rows]):
-        if t == LENGTH[rows]:
+    for t in range(2 * length):
+        if t == length:
             kept, model = start, fresh
             exact.reset(), stream.reset()
         leaves = [k if s else (torch.randn_like(k) if k.is_floating_point() else k) for k, s in zip(kept, states)]
