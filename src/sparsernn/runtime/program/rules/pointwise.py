@@ -147,8 +147,8 @@ def _size(step: Step) -> Value:
 
 def _numbers_for_nan(do: Any, step: Step) -> Value:
     x, low, high = step["self"], step.get("neginf"), step.get("posinf")
-    least = torch.finfo(step.tensor(x).dtype).min if low is None else low
-    most = torch.finfo(step.tensor(x).dtype).max if high is None else high
+    largest = torch.finfo(torch.float32).max  # a step computes in float32
+    least, most = -largest if low is None else low, largest if high is None else high
     x = do("where", do("ne", x, x), step.get("nan") or 0.0, x)
     x = do("where", do("eq", x, math.inf), most, x)
     return do("where", do("eq", x, -math.inf), least, x)
