@@ -23,7 +23,7 @@ from sparsernn.export.export_c import export_program
 from sparsernn.export.plan import lower
 from sparsernn.runtime.program.program import Program, View
 
-PROGRAMS = int(os.environ.get("EXPORT_PROGRAMS", "200"))
+PROGRAMS = int(os.environ.get("EXPORT_PROGRAMS", "300"))
 PARTS = 10
 STEPS = 10  # of each program: all clocks come round
 SETTINGS = (["-O0", "-march=native"], ["-O1", "-march=native"], ["-O0", "-DPORTABLE"], ["-O1"], ["-O0"])

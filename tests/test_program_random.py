@@ -1,4 +1,4 @@
-"""Causal models composed at random stream exactly: 120 here, 10,000 by `python tests/compositions.py --of programs`."""
+"""Causal models composed at random stream exactly: 300 here, 10,000 by `python tests/compositions.py --of programs`."""
 
 from __future__ import annotations
 
@@ -166,10 +166,10 @@ def check(seed: int) -> None:
         run.reset(), compiled.reset()
 
 
-@pytest.mark.parametrize("block", range(12))  # tests/compositions.py draws as many as one likes
+@pytest.mark.parametrize("block", range(20))  # tests/compositions.py draws as many as one likes
 def test_random_causal_models_stream_exactly(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "sparsernn.runtime.program.check.FAR", STEPS
     )  # nothing here goes by the number of a step in Python
-    for seed in range(10 * block, 10 * block + 10):
+    for seed in range(15 * block, 15 * block + 15):
         check(seed)
