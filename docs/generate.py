@@ -150,7 +150,9 @@ def digits_section(found: Sequence[Result]) -> str:
     _, _, _, again, *table = recipe_section("spoken-digits", "cpu", rows).splitlines()
     lines = [line(["", *(f"seed {seed}" for seed in seeds), "mean"]), line(["---"] + ["---:"] * (len(seeds) + 1))]
     for row, label in labels.items():
-        figures = [accuracies[row, seed] for seed in seeds]
+        figures = [accuracies[row, seed] for seed in seeds if (row, seed) in accuracies]
+        if len(figures) < len(seeds):
+            continue
         lines.append(line([label, *(f"{figure:.1%}" for figure in [*figures, fmean(figures)])]))
     return "\n".join([again, *table, "", "Accuracy on the speaker that each seed holds out:", "", *lines, ""])
 

@@ -21,7 +21,7 @@ from sparsernn_studies.lobacheva.char import Characters
 from sparsernn_studies.lobacheva.claims import all_of
 from sparsernn_studies.lobacheva.figures import as_sums, from_sums, structure_figures
 from sparsernn_studies.lobacheva.gates import Gates
-from sparsernn_studies.lobacheva.settings import SymbolSettings, TextSettings
+from sparsernn_studies.lobacheva.settings import TextSettings, WordSettings
 from sparsernn_studies.lobacheva.similarity import gate_overlap, gate_overlap_within, overlap
 from sparsernn_studies.lobacheva.tasks import SymbolTask
 from sparsernn_studies.lobacheva.units import Survivors
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXT = Text(
     tuple("abcdefg"), *(torch.randint(7, (n,), generator=torch.Generator().manual_seed(n)) for n in (400, 90, 120))
 )
-SMOKE: SymbolSettings = RECIPES["lobacheva-char"].at("smoke")
+SMOKE: WordSettings = RECIPES["lobacheva-word"].at("smoke")
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")

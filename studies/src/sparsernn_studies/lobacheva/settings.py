@@ -135,12 +135,18 @@ class SymbolSettings(Settings):
     """Texts of symbols, the next of which is guessed; `symbols`: only so many of the training text, 0 for all.
 
     `vocabulary`: so many of the most frequent words, others are unknown; 0 for all. `two_layers`: width of the
-    embedding and of both layers of the second net, 0 for none; its numbers begin uniform within `two_layers_start` of
-    zero. `forget`: where the first net's forget gates' bias begins.
+    embedding and of both layers of the second net, 0 for none. `forget`: where the first net's forget gates' bias
+    begins.
     """
 
     symbols: Whole = 0
     vocabulary: Whole = 0
     two_layers: Whole = 0
-    two_layers_start: Positive = 0.1
     forget: float = 0.0
+
+
+@settings
+class WordSettings(SymbolSettings):
+    """`two_layers_start`: the second net's numbers begin uniform within so much of zero."""
+
+    two_layers_start: Positive = 0.1

@@ -17,7 +17,7 @@ from ..tasks.labelled import NUMBERS, Labelled, TextClassification, accuracy, pa
 from ..tasks.text import LanguageModelling, Streams, Text, bits_per_symbol
 from ..train import train
 from ..word_model import StackedLSTM
-from .settings import SymbolSettings, TextSettings
+from .settings import SymbolSettings, TextSettings, WordSettings
 
 STREAMS = 10  # of a text that is judged
 
@@ -135,7 +135,7 @@ class SymbolTask:
         """The untrained net, the same each time."""
         torch.manual_seed(self.run.seed)
         s, symbols = self.settings, len(self.data.symbols)
-        if self.two_layers:
+        if self.two_layers and isinstance(s, WordSettings):
             return StackedLSTM(symbols, s.two_layers, (s.two_layers, s.two_layers), 1.0, s.two_layers_start)
         return OneHotLSTM(symbols, s.hidden, s.forget)
 

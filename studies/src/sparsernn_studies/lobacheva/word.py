@@ -16,7 +16,7 @@ from ..tasks.text import Text
 from . import paper
 from .claims import all_of
 from .gates import COLUMNS, PERPLEXITY, Gates, labels_of
-from .settings import SymbolSettings
+from .settings import WordSettings
 from .tasks import SymbolTask, Task
 
 
@@ -25,7 +25,7 @@ class Words(Gates):
     summary = "Next words by LSTMs whose weights, gates and units Bayes and pruning take; one layer and two."
     title = "Words of Penn Treebank"
     scales: ClassVar = {
-        "smoke": SymbolSettings(
+        "smoke": WordSettings(
             hidden=8,
             batch=4,
             length=8,
@@ -40,7 +40,7 @@ class Words(Gates):
             lags=6,
             bench_rounds=1,
         ),
-        "cpu": SymbolSettings(
+        "cpu": WordSettings(
             rows=("bayes-wgn", "bayes-wn", "bayes-w", "prune-wgn"),
             hidden=128,
             batch=16,
@@ -58,7 +58,7 @@ class Words(Gates):
             forget=1.0,
             lags=34,
         ),
-        "paper": SymbolSettings(
+        "paper": WordSettings(
             hidden=256,
             batch=32,
             length=35,

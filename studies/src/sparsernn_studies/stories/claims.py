@@ -56,13 +56,14 @@ OF_BLOCKS = (
     ),
 )
 _CHANCE = stands_out("test_accuracy", "dense", 0.1, "chance", more=True)
-_TAUGHT = needs("dense-longer", "the dense net was not trained on with the same teacher for as many steps")
+_LONGEST = "dense-longer"
+_TAUGHT = needs(_LONGEST, "the dense net was not trained on with the same teacher for as many steps")
 OF_DIGITS = (
     *(
         Claim(
-            f"{said}: at most half a point worse than the dense net",
+            f"{said}: at most half a point worse than the dense net, trained on with the same teacher",
             "points worse",
-            more("test_accuracy", "dense", row, 100),
+            lambda rows, row=row: more("test_accuracy", _LONGEST if _LONGEST in rows else "dense", row, 100)(rows),
             at_most=0.5,
             guards=(_CHANCE, _TAUGHT),
         )
