@@ -19,6 +19,8 @@ Row = Mapping[str, Any]
 
 INTRODUCTION = """# Beside other pruning tools
 
+After this page you know what five tools do with twelve recurrent models when half of the units are to go.
+
 Made by `python -m benchmarks.peers` from `results/benchmarks/peers.json`; do not edit.
 
 Twelve recurrent models, each handed to each tool with the same request: take out half of the recurrent units. What

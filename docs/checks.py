@@ -12,6 +12,8 @@ from sparsernn.files import write_atomically
 
 INTRODUCTION = """# How it is checked
 
+After this page you know what the tests promise beyond their daily run, and how much of that is on record.
+
 Made by `python docs/generate.py` from `results/checks/`; do not edit.
 
 `tests/contracts/` holds architectures written as users write them, each with the readers that have to be found.

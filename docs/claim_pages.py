@@ -36,23 +36,30 @@ CURVES = {
 }
 CLAIMS = f"""# What holds
 
+After this page you know which claims of the papers, and of our own studies, hold here, which are refuted, and which are
+open, and why.
+
 {NOTE}
 
-Every claim of the papers that this package grew from, and of our own studies, as a number that each seed gives, with
-the mean over the seeds and its 95% interval (Student's t). A claim *holds* or is *refuted* where at least three seeds
-are there, the dense net clearly beats what needs no net, the sides had equal means, and the interval leaves the limit
-out. Else it is *not answered*, and why is said. The intervals are not corrected for their number: of a hundred claims
-that are answered, some five may be so by chance.
+Every claim is a number that each seed gives, with the mean over the seeds and its 95% interval (Student's t). A claim
+*holds* or is *refuted* where at least three seeds are there, the dense net clearly beats a baseline that needs no net,
+both sides were trained by equal means (dropout and decay, say), and the interval leaves the limit out. Else it is *not
+answered*, and why is said. The intervals are not corrected for their number: of a hundred claims that are answered,
+some five may be so by chance.
 """
 FOLD = f"""# Folded, in figures
 
+After this page you know what it costs to make five trained nets smaller by `fold`, beside other ways, with and without
+further training.
+
 {NOTE}
 
-Five nets, trained once. Then units go until so much of the recurrent weights is left: by [`fold`](fold.md), by
-magnitude (the units whose readers are smallest, as large a share of each layer, nothing compensated), by what `Prune`
-does at once, and by `Shrink` in the course of further training, with `TopK()` (*ramp*) or with `Fold` (*folding*: at
-a quarter, three eighths and half of the steps). *+ 250* are steps of further training, all at one rate, with the
-schedule begun anew. *Direct* is a dense net of the folded one's size, trained from the start for as many
+[`fold`](fold.md) takes units out of a trained net and solves the weights that read the others anew, without training.
+Here five nets are trained once. Then units go until a share of the recurrent weights is left: by `fold`, by magnitude
+(the units whose readers are smallest, as large a share of each layer, nothing compensated), by what `Prune` does at
+once, and by `Shrink` in the course of further training, with `TopK()` (*ramp*) or with `Fold` (*folding*: at a quarter,
+three eighths and half of the steps). *+ 250* are steps of further training, all at one rate, with the schedule begun
+anew. *Direct* is a dense net of the folded one's size, trained from the start for as many
 multiply-adds as the dense training and the longest further training took together. The first training is short (2,000
 steps), so a small net that gets as much compute, and so more steps, is a strong rival; `fold` is for models that are
 there already. Loss: bits per character, share of wrong tags, squared error in shares of the variance.

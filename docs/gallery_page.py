@@ -21,24 +21,30 @@ for samples in torch.randn(3, 1, 576):  # in place of 512 samples of a microphon
 """
 PAGE = f"""# Models that ship trained
 
+After this page you know how small and fast trained models of public packages can be made without their training data,
+and you can repeat it.
+
 {NOTE}
 
-Recurrent models lie trained inside public packages, and nobody has the data that they were trained on. Each of these
-is read from its installed package, compared with the package's own runtime (1e-5), folded to several sizes, fine-tuned
-by its own outputs on sound or words that ship or are made on the spot, saved, streamed and written as C. Either whole
-units of the recurrent layers go, or single weights of all matrices, which files leave out. No weight is committed
-here, and nothing is fetched when a model is made: `sparsernn gallery NAME`, with the packages of
+Public packages ship trained recurrent models, but not the data that they were trained on. Each of these is read from
+its installed package, compared with the package's own runtime (1e-5), folded to several sizes, fine-tuned by its own
+outputs on sound or words that ship or are made on the spot, saved, streamed and written as C. Either whole units of the
+recurrent layers go, or single weights of all matrices, which files leave out. No weight is committed here, and nothing
+is fetched when a model is made: `sparsernn gallery NAME`, with the packages of
 `studies/src/sparsernn_studies/gallery/requirements.txt` installed.
 
-The bars were set before: at an agreement that users would not notice, a file of at most half the bytes in float32 and a
-sixth in int8 (of what the net's numbers take in the package's file), and a step in a third of the time of the package's
-own runtime. Sounds and words are parted by the hash of their names: three fifths are
-calibrated and trained on, one is validated on and chooses sizes and precisions, one is tested on and gives all figures.
-Fine-tuning is a few hundred steps, minutes of one core, and is left out where it did not help on validation. In
-int8 matrices are rounded by `fold(..., to=1, bits=8)`; where that is too much for the bar, the layer that suffers most
-stays in bfloat16, then the next. On a processor without int8 products ours multiplies such weights in float32; C does
-not. Instructions are of a step on an emulated Cortex-M4, its flash and RAM in bytes; whether that part has as much is
-another matter.
+The bars (what had to be reached) were set before:
+
+- outputs that agree so well that users would not notice a difference;
+- a file of at most half the bytes in float32 and a sixth in int8, of what the net's numbers take in the package's file;
+- a step in a third of the time of the package's own runtime.
+
+Sounds and words are split by the hash of their names: three fifths are calibrated and trained on, one is validated on
+and chooses sizes and precisions, one is tested on and gives all figures. Fine-tuning is a few hundred steps, minutes of
+one core, and is left out where it did not help on validation. In int8 matrices are rounded by
+`fold(..., to=1, bits=8)`; where that is too much for the bar, the layer that suffers most stays in bfloat16, then the
+next. On a processor without int8 products ours multiplies such weights in float32; C does not. Instructions are of a
+step on an emulated Cortex-M4, its flash and RAM in bytes; whether that part has as much is another matter.
 
 ## In seven lines
 
@@ -128,7 +134,7 @@ def _section(content: dict[str, Any], figure: str) -> list[str]:
     text = f"{content['package']} ({content['licence']}), `{content['file']}`: {content['bytes']:,} bytes of numbers. "
     text += f"Off from the package's own runtime by {content['difference']:.0e} at most. Data: {content['data']}. "
     early = "validation" not in content["sizes"][0]
-    text += "Made before validation was apart: its sizes were chosen on the test. " if early else ""
+    text += "Made before there was a validation part: its sizes were chosen on the test. " if early else ""
     lines = [f"## {content['name']}", "", text + content["note"], "", *([WHY[name], ""] if name in WHY else [])]
     lines += [f"![{metric} against bytes of the file](figures/{figure})", ""]
     titles = ["weights kept", "what went", "folded", "and fine-tuned", "in int8", "bytes, float32", "bytes, int8"]

@@ -23,23 +23,27 @@ from sparsernn_studies.results import Result, collect
 
 INTRODUCTION = f"""# What gates are for
 
+After this page you know which gates of an LSTM live when a net has learnt to do without some, and what their absence
+brings.
+
 {NOTE}
 
 Where weights, gates and units are learnt to go at once, a gate whose incoming weights are gone is a constant, and the
 LSTM cell itself becomes simpler: Lobacheva, Chirkova, Markovich and Vetrov (arXiv 1911.05585) find that a net keeps the
-gates that its task needs, and the same ones by Bayes as by pruning. Here are their nets again, smaller or trained for
-fewer epochs where a laptop has to do it, with each of their claims as a number. *W* learns which weights go, *W+N*
-units as well (with inputs and words, which have multipliers in ours for every task), *W+G+N* gates besides; *Bayes* is
-`sparsernn.Bayes`, *pruned* is `sparsernn.GroupLasso` on the same levels, whose objective is a reconstruction, since the
-authors published none, and whose strengths were set after a few short tries. All begin from one dense net that was
-stopped early, so that unit 17 is the same unit in all of them. In the nets for classes the first columns of the word
-vectors start as the scores of a bag of words, trained on the labels for `score_epochs`: which gates live depends on it.
+gates that its task needs, and the same ones by Bayes as by pruning. Here are their nets again, with each of their
+claims as a number; they are smaller, or trained for fewer epochs, where a laptop has to do it. *W* learns which weights
+go, *W+N* units as well (with inputs and words, which have multipliers in ours for every task), *W+G+N* gates besides;
+*Bayes* is `sparsernn.Bayes`, *pruned* is `sparsernn.GroupLasso` on the same levels, whose objective is a
+reconstruction, since the authors published none, and whose strengths were set after a few short tries. All begin from
+one dense net that was stopped early, so that a unit can be followed from net to net by its number. In the nets for
+classes the first columns of the word vectors start as the scores of a bag of words, trained on the labels for
+`score_epochs`: which gates live depends on it.
 
-A claim is judged over three seeds or more, where the dense net clearly beats what needs no net (a smoothed bigram; a
-linear model of the bag of words) and the interval of the mean leaves the limit out. Else it is not answered. Whether
-two nets agree about a gate is asked of the units that both keep, in standard deviations above what units permuted at
-random have in common; a gate that all units of a net have can't be judged. *Dense, trained on* is the dense net after
-as many more epochs as the sparse rows take, at their rate, stopped at its best epoch.
+A claim is judged over three seeds or more, where the dense net clearly beats a baseline that needs no net (a smoothed
+bigram; a linear model of the bag of words) and the interval of the mean leaves the limit out. Else it is not answered.
+Whether two nets agree about a gate is asked of the units that both keep, in standard deviations above what units
+permuted at random have in common; a gate that all units of a net have can't be judged. *Dense, trained on* is the dense
+net after as many more epochs as the sparse rows take, at their rate, stopped at its best epoch.
 
 A *full* unit has all gates, a *vanilla* one the output gate alone, a *leaky* one constant i and f and a living g; see
 [how they are drawn](see-it.md). Any model gives the same figures: `sparsernn.inspect(model, inputs).plot_gates()` and
@@ -206,9 +210,9 @@ def sentences(name: str, about: str, seeds: Sequence[Rows]) -> list[str]:
 def section(results: Path, target: Path, name: str, scale: str) -> list[str]:
     """The section of one task; what no result answers is left out."""
     found: list[Result] = collect(results, name, scale)
-    owed = f"Owed: the paper's scale ({COMMANDS[name]}), `sparsernn run {name} --scale paper`."
+    owed = f"Not run yet: the paper's scale ({COMMANDS[name]}), `sparsernn run {name} --scale paper`."
     if not found:
-        return [f"## {TITLES[name]}\n", f"Not run yet: `sparsernn run {name} --scale {scale}`. {owed}\n"]
+        return [f"## {TITLES[name]}\n", f"No results yet: `sparsernn run {name} --scale {scale}`. {owed}\n"]
     labels = RECIPES[name].labels
     first = min(r.seed for r in found)
     rows = {r.row: r.measured for row in labels for r in found if r.row == row and r.seed == first}

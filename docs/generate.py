@@ -21,8 +21,12 @@ ROOT = Path(__file__).resolve().parent.parent
 FURTHER = 1000  # steps of further training that the README shows
 INTRODUCTION = """# Results
 
+After this page you know every figure that was measured: a table for each study and benchmark, the papers' figures
+beside ours.
+
 Made by `python docs/generate.py` from the JSON files in `results/`; do not edit. Figures are means over the seeds
-named; each file tells settings, versions, processor and date. Times are of one process, ratios were taken interleaved.
+named; each file tells settings, versions, processor and date. Times are of one process; for a ratio both sides were
+timed in turn, round by round. *Again* names the command that repeats a table.
 """
 
 

@@ -36,6 +36,8 @@ def text(results: Path = ROOT / "results") -> str:
         prune = "Not measured yet.\n"
     return f"""# Graphs as structure
 
+After this page you know whether the properties of a random graph tell how well a recurrent net of its structure learns.
+
 Made by `python docs/generate.py` from the JSON files in `results/`; do not edit.
 
 Darji (arXiv 2407.20601) and Stier and Granitzer (arXiv 2107.12917) took random graphs as the structure of recurrent
@@ -52,7 +54,7 @@ are read out; Barabási-Albert graphs have one source each by construction, so t
 as well as graphs; an edge over several layers acts as any other edge; the rewiring probability of Watts-Strogatz graphs
 is {", ".join(map(str, s["rewirings"]))} in turn (there 1, which leaves no small world).
 
-As many strings of each length are valid as invalid: whoever sees nothing but a string's length is right for
+As many strings of each length are valid as invalid: a guess by a string's length alone is right for
 {100 * alone:.1f}% of the test.
 
 ![A Barabási-Albert graph by layers](graphs-ba.svg)

@@ -26,9 +26,12 @@ def introduction(settings: Mapping[str, Any], guess: float, alone: float) -> str
     s = settings
     return f"""# How far classifiers of Reber strings can be pruned
 
+After this page you know how much can be pruned from nets that recognise a small grammar, how soon they recover, and
+which figures of H. Darji's study hold here.
+
 {NOTE}
 
-A Reber string is a sentence of a small automaton, and a net has to tell sentences from strings that are none. H. Darji
+A Reber string is a sentence of a small automaton. A net has to tell such sentences from other strings. H. Darji
 (arXiv 2407.20601) trained three layers of an RNN (tanh or relu), an LSTM or a GRU on them, pruned a percentage of their
 weights once, by one threshold for all layers, and retrained what was left. Here is the study again, with {s["layers"]}
 layers of {s["hidden"]} units.
@@ -40,13 +43,13 @@ original's flaws can be switched on by name (`--set flaws=padding`), and rows wi
 
 Strings have {s["shortest"]} to {s["longest"]} letters. Nets are trained for {s["epochs"]} epochs and, once pruned,
 retrained until their test accuracy is within {100 * s["near"]:g} point of the dense net's, for {s["retrain_epochs"]}
-epochs at most; one that after {s["patience"]} epochs only guesses (one answer for all strings is right for up to
+epochs at most. One that after {s["patience"]} epochs only guesses (one answer for all strings is right for up to
 {100 * guess:.0f}%) is given up. A net that pruning does not bring below that point is not retrained. With fewer strings
 an epoch has fewer steps than the original's, which makes "within one epoch" a stricter demand. As in the original a net
 is judged and stopped by the same test strings, so what it reaches is slightly flattered.
 
-As many strings of each length are valid as invalid: whoever sees nothing but the length is right for
-{100 * alone:.1f}%, and nets without input-to-hidden weights see no more than that.
+As many strings of each length are valid as invalid. A guess by the length alone is right for {100 * alone:.1f}%, and
+nets without input-to-hidden weights see no more than the length.
 """
 
 

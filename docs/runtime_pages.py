@@ -10,12 +10,15 @@ from studies import NOTE, line, svg
 
 from sparsernn.files import write_atomically
 
-PAGE = f"""# What a zero is worth
+PAGE = f"""# What sparsity brings in one product
+
+After this page you know how much faster one matrix product becomes when single weights, blocks, or rows and columns of
+the matrix are gone.
 
 {NOTE}
 
-Figure 1 of Wen et al. (arXiv 1709.05027) shows what sparsity is worth in one matrix product: single weights hardly
-anything, rows and columns that are gone as much as they are. Here it is again, with the layouts that `accelerate`
+Figure 1 of Wen et al. (arXiv 1709.05027) shows how much time sparsity saves in one matrix product: single weights
+hardly any, rows and columns that are gone as much as their share. Here it is again, with the layouts that `accelerate`
 chooses from. The baseline is torch's dense product of the whole matrix, the faster of `W @ x` and `nn.Linear`; every
 curve has the same share of weights, and B inputs at once, as a batch has them in one time step.
 
@@ -57,13 +60,15 @@ def figure1_page(results: Path, target: Path) -> None:
 
 SPEED = f"""# How fast it is
 
+After this page you know how fast models on our kernels are beside torch and onnxruntime, and where they are not.
+
 {NOTE}
 
 Every figure is a ratio against another engine that computed the same in the same process, round by round in turn, on
 one thread: 2x is twice as fast. The aims were set before the first kernel was written, from prototypes in C and the
-roofline of one core. *The core allows* is the ratio that we would reach if each matrix took only the time of its
-bytes at the bandwidth or of its multiplications at the peak of that core, measured in the same run, whichever takes
-longer, and gates, states and quantisation nothing. Single weights can't come near that peak: each multiplication waits
+roofline of one core. *The core allows* is the ratio that we would reach if each matrix took only the time of its bytes
+at the bandwidth or of its multiplications at the peak of that core, measured in the same run, whichever takes longer,
+while gates, states and quantisation took no time. Single weights can't come near that peak: each multiplication waits
 for an index and a load of its own. The *spread* is the distance between the quartiles of a ratio's rounds.
 
 """

@@ -16,8 +16,12 @@ from sparsernn_studies.wang.claims import CLAIMS
 from sparsernn_studies.wang.figures import figures
 from sparsernn_studies.wang.rows import PART_NAMES, grouped
 
-NOTE = "Made by `python docs/generate.py` from the JSON files in `results/`; do not edit."
+NOTE = """Made by `python docs/generate.py` from the JSON files in `results/`; do not edit. *Again* names the
+command that repeats a table or a figure."""
 WANG = f"""# How far MNIST nets can be pruned
+
+After this page you know how many weights an RNN, an LSTM and a GRU can lose before they lose accuracy, and which of the
+claims of L. Wang's study hold here.
 
 {NOTE}
 
@@ -26,7 +30,7 @@ An RNN, an LSTM and a GRU of 128 units read MNIST images row by row. Each is tra
 *class-uniform* one for each matrix, *class-distribution* one in units of each matrix's standard deviation (See et al.,
 arXiv 1606.09274). The study is L. Wang's; the runs here are shorter than his 50 epochs, so that a laptop can repeat
 them, and his figures stand in [the table of results](results.md). In so few steps, weights that nothing needs would
-stay as large as they began, and magnitude would say little; so dense nets are trained with some weight decay here,
+stay as large as they began, and magnitude would say little. So dense nets are trained with some weight decay here,
 which his had not. The dense net is also trained on for as long as the pruned ones are retrained, at the rate that suits
 it, which makes the comparison a stricter one.
 """

@@ -16,15 +16,17 @@ from sparsernn_studies.stories.targets import METHODS, NETS, best_strength
 
 TEXT = f"""# To a size in one run
 
+After this page you know how near `Shrink(to=)` comes to a size, and how its nets compare with ones of that size.
+
 {NOTE}
 
-`Shrink(to=0.25)` is told what share of the recurrent weights may stay, nothing else. Three small nets are
-brought to that share with one setting for all: an LSTM of 192 units and two of them on top of each other on tiny
-Shakespeare's characters, and a GRU of 192 units on Reber strings, each in 1,200 steps of AdamW. Beside each stand the
-dense net, a net as large as what the target left that is trained directly, for as many steps and for as many
-multiply-adds (a net on its way to a target multiplies at its full size), and five strengths of the penalty (0.001 to
-0.1, with the proximal step to the last step of the training: what stays is shrunk as well, and is not trained on
-without it), so that the sweep is no fair rival. Loss is on what was not trained on, in bits per character and nats per
+`Shrink(to=0.25)` is told what share of the recurrent weights may stay, nothing else. Three small nets are brought to
+that share with one setting for all: an LSTM of 192 units and two of them on top of each other on tiny Shakespeare's
+characters, and a GRU of 192 units on Reber strings, each in 1,200 steps of AdamW. Beside each stand the dense net, and
+a net as large as what the target left that is trained directly, for as many steps and for as many multiply-adds (a net
+on its way to a target multiplies at its full size). Five strengths of the penalty `GroupLasso` (0.001 to 0.1) stand
+beside them too. The penalty acts to the last step of the training: what stays is shrunk as well, and is not trained on
+without it, so this sweep is no fair rival. Loss is on what was not trained on, in bits per character and nats per
 string; means and deviations over the seeds. *Better* and *worse* are said where the 95% interval of the paired
 difference (Student's t over the seeds) leaves out zero.
 """

@@ -106,7 +106,7 @@ def thirteen(folder: Path) -> str:
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         cases, wrong = (0, 0) if found is None else _counted(found)
         when = "-" if found is None else f"{found['date']}, {found['commit'][:7]}"
-        owed = f" ({figure.promised - cases:,} owed)" if cases < figure.promised else ""
+        owed = f" ({figure.promised - cases:,} to come)" if cases < figure.promised else ""
         lines.append(
             f"| {figure.says} | {figure.promised:,} | {cases:,}{owed} | {wrong} | {when} | `{figure.command}` |"
         )

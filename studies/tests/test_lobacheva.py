@@ -261,7 +261,7 @@ def test_the_page_is_made_from_the_results(tmp_path, monkeypatch):
     work = work_of(make_run(tmp_path, scale="cpu", strengths=(0.5, 0.5, 0.5)))
     work.results()
     pages = [gate_study.gates_page(tmp_path / "results", tmp_path / name) for name in ("one", "two")]
-    assert pages[0] == pages[1] and "Owed" in pages[0]
+    assert pages[0] == pages[1] and "Not run yet" in pages[0]
     for drawn in ("gates", "lag", "course"):
         name = f"figures/lobacheva-char-{drawn}.svg"
         assert f"({name})" in pages[0]
