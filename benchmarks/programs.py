@@ -43,8 +43,9 @@ def programs(ceiling: Ceiling, rounds: int) -> list[Row]:
         lasted = lasting(stream, list(torch.randn(STEPS, *shape)))
         print(f"{name}: {lasted}")
         rows += [row | lasted for row in found]
-    print(f"dispatch: {dispatch():.1f} ns an operation of 16 numbers, {DISPATCH} at most")
-    return rows
+    took = round(dispatch(), 2)
+    print(f"dispatch: {took} ns an operation of 16 numbers, {DISPATCH} at most")
+    return [row | {"dispatch_ns": took} for row in rows]
 
 
 def dispatch(count: int = 400) -> float:
