@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from sparsernn.nn.gated import GatedGRU, GatedLSTM, GatedRNN, worth_a_loop
+from sparsernn.nn.gated import GatedGRU, GatedLSTM, GatedRNN, is_loop_faster
 from sparsernn.nn.ragged import RaggedLSTM
 
 GATED = {"LSTM": GatedLSTM, "GRU": GatedGRU, "RNN": GatedRNN}
@@ -61,7 +61,7 @@ def close(a, b) -> None:
 def way(request):
     """Both ways in which a layer may run, whatever its size."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sparsernn.nn.gated.worth_a_loop", lambda w, batch: request.param)
+        patch.setattr("sparsernn.nn.gated.is_loop_faster", lambda w, batch: request.param)
         yield request.param
 
 
@@ -73,7 +73,7 @@ def test_equals_the_dense_layer(way, case, batch, time, with_state, with_masks):
     assert {name: tuple(map(sum, counts)) for name, counts in _living(gated).items()} == {
         name: (sum(int((~mask).sum()) for mask in masks.values()),) for name, masks in constant.items()
     }
-    gated.settle()
+    gated.check_tensors()
     x = torch.randn(*((batch, time) if dense.batch_first else (time, batch)), dense.input_size, dtype=torch.float64)
     x.requires_grad_()
     _, state = dense(x)
@@ -215,7 +215,7 @@ def test_bad_input_gets_a_sentence(call, error, words):
 def test_the_loop_is_for_large_layers_with_few_living_gates():
     def worth(width: int, living: int, batch: int) -> bool:
         gated = GatedLSTM(width, [width], [[(living, 0, 0, 0)]], device="meta")
-        return worth_a_loop(gated._weights("_l0"), batch)
+        return is_loop_faster(gated._weights("_l0"), batch)
 
     assert worth(600, 100, 8) and worth(2000, 100, 1)
     assert not worth(32, 1, 8) and not worth(600, 600, 8)
@@ -225,7 +225,7 @@ def test_the_loop_is_for_large_layers_with_few_living_gates():
 
 def test_rows_that_are_no_order_are_refused():
     gated = GatedLSTM(2, [3], [[(1, 2, 3, 0)]])
-    gated.settle()
+    gated.check_tensors()
     gated.rows_l0[0] = 5
     with pytest.raises(ValueError, match="rows_l0"):
-        gated.settle()
+        gated.check_tensors()

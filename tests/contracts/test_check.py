@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from sparsernn.structure import examples
-from sparsernn.structure.check import shake
+from sparsernn.structure.check import find_unknown_readers
 from sparsernn.structure.classes import PlaneMap
 from sparsernn.structure.structure import Structure
 from sparsernn.structure.trace import quiet, trace
@@ -34,9 +34,9 @@ def test_a_reader_left_out_keeps_its_unit(name):
     calls = examples.calls(example)
     structure = trace(model, example, check=False)
     with quiet():
-        assert not shake(model, calls, structure)
+        assert not find_unknown_readers(model, calls, structure)
         for unit_set, of_unit in structure.classes.sets.items():
             for unit in (0, len(of_unit) - 1):
                 for parameter, axis, index in structure.readers(unit_set, unit):
-                    found = shake(model, calls, without(structure, parameter, axis, index))
+                    found = find_unknown_readers(model, calls, without(structure, parameter, axis, index))
                     assert int(of_unit[unit]) in found, f"{parameter}, axis {axis}, {index}"

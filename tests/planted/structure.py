@@ -219,7 +219,7 @@ BUGS = (
     ),
     Bug(
         "the numeric check leaves half of the units out",
-        "structure: shake",
+        "structure: find_unknown_readers",
         "for half in (chosen, rest) if len(half)",
         "for half in (chosen,) if len(half)",
         (CHECK,),

@@ -154,7 +154,7 @@ class Shrink(Sparsifier):
     def _conclude(self) -> None:
         if self._course.frozen:
             return
-        self._course.settle(self.steps_done, self._parameters)
+        self._course.end_early(self.steps_done, self._parameters)
         self._decision = None
         self._hold_choice()
         warnings.warn(

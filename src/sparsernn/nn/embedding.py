@@ -201,7 +201,7 @@ class FrequencyEmbedding(Layer):
             raise Misfit("bands", "a band is wider than the one before it.")
         return new._empty({f"band_{n}": tuple(b) for n, b in enumerate(bands)} | {"rank": (new.num_embeddings,)})
 
-    def settle(self) -> None:
+    def check_tensors(self) -> None:
         """Raise ValueError unless the buffer `rank` names each place once."""
         if self.rank is not None and not torch.equal(
             self.rank.sort().values.cpu(), torch.arange(self.num_embeddings, dtype=torch.int32)

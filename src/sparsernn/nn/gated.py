@@ -19,7 +19,7 @@ from ..structure.cells import GRU, LSTM, MODES
 from ..tensors import short
 from .folding import first_order, fold, is_order, unfold
 from .fused import run_fused
-from .gated_steps import GatedWeights, run_steps, worth_a_loop
+from .gated_steps import GatedWeights, is_loop_faster, run_steps
 from .layers import LayeredRecurrent, States, TanhOrRelu
 from .packing import options_of
 from .protocol import Misfit, check_table, register_layer
@@ -97,7 +97,7 @@ class _Gated(LayeredRecurrent):
                 if type(scaled) is not int or not 0 <= scaled <= most:
                     raise ValueError(f"scaled[{layer}][{direction}] is {scaled}; expected 0 to {most}.")
 
-    def settle(self) -> None:
+    def check_tensors(self) -> None:
         """Raise ValueError unless the buffers `rows_l0`, ... list every row once, each kind in rising order."""
         for layer, ends in enumerate(self.suffixes()):
             for direction, end in enumerate(ends):
@@ -126,7 +126,7 @@ class _Gated(LayeredRecurrent):
     def _run_direction(self, end: str, x: Tensor, batch_sizes: Tensor | None, states: States) -> tuple[Tensor, States]:
         w = self._weights(end)
         batch = len(states[0])
-        if not worth_a_loop(w, batch):
+        if not is_loop_faster(w, batch):
             biases = (bias.index_select(0, w.rows.argsort()) for bias in (w.bias_ih, w.bias_hh)) if self.bias else ()
             parts = (w.dense(w.weight_ih), w.dense(w.weight_hh), *biases, w.weight_hr)
             y, finals = run_fused(
@@ -203,7 +203,7 @@ class GatedLSTM(_Gated):
     `weight_hh_l0` hold the rows of those gates only; `bias_ih_l0` and `bias_hh_l0` the biases of all, which make up
     the constants. The buffer `rows_l0` says which row of a torch.nn.LSTM each one is (gate * width + unit): the living
     in rising order, then the constant ones. Where a loop over the living rows would take longer than torch's kernel
-    over all of them (`worth_a_loop`), the kernel runs, on rows of zeros for the others.
+    over all of them (`is_loop_faster`), the kernel runs, on rows of zeros for the others.
 
     Constant gates are those of Lobacheva et al. (arXiv 1911.05585, section 3). Raises ValueError for numbers of units
     that do not fit `hidden_sizes`.

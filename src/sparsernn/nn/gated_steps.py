@@ -46,7 +46,7 @@ class GatedWeights:
         return counts
 
 
-def worth_a_loop(w: GatedWeights, batch: int) -> bool:
+def is_loop_faster(w: GatedWeights, batch: int) -> bool:
     """Whether the products that are saved outweigh what a step in Python costs more than one in a fused kernel.
 
     A step of the loop takes some 60 microseconds besides its products, in which a core does some 3 million

@@ -149,7 +149,7 @@ class _Graph(_Ragged):
         shapes = new.shapes()
         return new._empty(shapes | {name.replace("weight", "mask"): shape for name, shape in shapes.items()})
 
-    def settle(self) -> None:
+    def check_tensors(self) -> None:
         self.clear_absent()
 
     def packing(self) -> Packing:

@@ -110,7 +110,7 @@ class Layer(nn.Module):
         """
         raise NotImplementedError(f"{cls.__name__} can't be loaded: it has no from_config() of its own.")
 
-    def settle(self) -> None:
+    def check_tensors(self) -> None:
         """Called once all tensors are in place; ValueError where they contradict each other."""
 
     def to_dense(self) -> nn.Module:

@@ -185,7 +185,7 @@ class _Split(LayeredRecurrent):
         new.segments = tuple(tuple((begin, end) for begin, end in row) for row in rows)
         return new
 
-    def settle(self) -> None:
+    def check_tensors(self) -> None:
         self.resize(self.input_size, self.segments)
 
     def reset_parameters(self) -> None:

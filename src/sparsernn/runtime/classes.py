@@ -97,7 +97,7 @@ def put_on_kernels(module: Any, wrappers: Iterable[nn.Module] = ()) -> str:
     engine = LinearEngine if base is nn.Linear else Engine
     own = type(new) is not base
     if base in LAYERS.values():
-        new.settle()  # the kernels take the weights as they stand
+        new.check_tensors()  # the kernels take the weights as they stand
     fast: Any = TORCH.get(base) or _class_for(base, new.packing().whole)
     new.__class__ = made(type(new), fast) if own else fast
     new.__dict__["_engine"] = engine("float32")

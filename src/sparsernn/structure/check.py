@@ -21,7 +21,7 @@ from .structure import Structure
 _MOST = 256  # comparisons, after which what is left undecided counts as a culprit
 
 
-def shake(model: nn.Module, calls: list[examples.Call], structure: Structure) -> Mapping[int, str]:
+def find_unknown_readers(model: nn.Module, calls: list[examples.Call], structure: Structure) -> Mapping[int, str]:
     """Classes whose readers are not all known, each with the reason (empty if the structure holds)."""
     classes = structure.classes
     free = torch.nonzero(classes.free)[:, 0]

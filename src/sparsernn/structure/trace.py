@@ -17,7 +17,7 @@ from . import examples
 from .build import build, computed_layers, declare_cells
 from .cells import RecurrentLayer, has_computed, made_plain_by, recurrent_layers, unmanaged_modules
 from .channels import Because, Channels, Reason
-from .check import shake
+from .check import find_unknown_readers
 from .classes import Classes
 from .groups import Level, SliceGroups
 from .notes import undeclared_cells, unused_modules, why_none
@@ -52,7 +52,7 @@ def trace(
         if not structure.unit_sets and not recorded.channels.looped:
             raise ValueError(why_none(model, structure))
         if check and bool(structure.classes.free.any()):
-            culprits = shake(model, calls, structure)
+            culprits = find_unknown_readers(model, calls, structure)
             if culprits:
                 recorded = replace(recorded, failed=culprits)
                 structure = _assemble(recorded, layers, model)

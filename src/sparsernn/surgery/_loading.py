@@ -75,7 +75,7 @@ class Loader:
         for place, module in modules.items():
             if isinstance(module, Layer) and place in self.modules:
                 try:
-                    module.settle()
+                    module.check_tensors()
                 except ValueError as error:
                     raise Fault(f"modules.{place}", str(error)) from None
         for slot in slots(small):

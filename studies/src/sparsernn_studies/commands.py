@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from .progress import a_console
+from .progress import make_console
 from .settings import SettingsError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def run_recipe(
         results=results or folder / "results",
         data=data_folder(data),
         command=" ".join(["sparsernn run", recipe, *options]),
-        console=a_console(),
+        console=make_console(),
     )
     run.begin()
     chosen(run).complete()

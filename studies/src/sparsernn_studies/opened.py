@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from .data import data_folder
-from .progress import a_console
+from .progress import make_console
 from .recipes import RECIPES, find
 from .runs import Run, RunError, all_runs, describe
 from .settings import SettingsError
@@ -51,7 +51,7 @@ def open_run(name: str, runs: Path) -> tuple[Any, Run]:
         results=folder / "results",
         data=data_folder(None),
         command=noted["command"],
-        console=a_console(),
+        console=make_console(),
     )
 
 

@@ -18,7 +18,7 @@ log = logging.getLogger("sparsernn")
 EVERY = 0.2  # seconds between two updates of the bar
 
 
-def a_console() -> Console:
+def make_console() -> Console:
     """Where tables are shown."""
     plain = Console(quiet=int(os.environ.get("RANK", "0")) > 0)  # of several processes only the first speaks
     # A table that a pipe cuts to 80 columns could not be read.

@@ -120,7 +120,7 @@ class Gates(Course):
         self._multiply(parameters)
         return False
 
-    def settle(self, step: int, parameters: Mapping[str, Tensor]) -> None:
+    def end_early(self, step: int, parameters: Mapping[str, Tensor]) -> None:
         """The run ends before its time: the gates' own values take the place of the sample.
 
         They are part of the weights from then on. A run that goes on begins with gates that are wholly open or shut.

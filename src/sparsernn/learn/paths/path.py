@@ -108,7 +108,7 @@ class Course:
         """After an optimizer step: do what is due; True if what is out now has to stay out."""
         raise NotImplementedError(f"{type(self).__name__} defines no advance(step, parameters).")
 
-    def settle(self, step: int, parameters: Mapping[str, Tensor]) -> None:
+    def end_early(self, step: int, parameters: Mapping[str, Tensor]) -> None:
         """The run ends before its time."""
 
     def memory(self) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class WithinLoss(Course):
         none = [torch.zeros(level.count, dtype=torch.bool) for level in self.budget.levels]
         self.gone, self.frozen, self.good = self.good["gone"] or none, True, None
 
-    def settle(self, step: int, parameters: Mapping[str, Tensor]) -> None:
+    def end_early(self, step: int, parameters: Mapping[str, Tensor]) -> None:
         """The run ends before its time: back to the last stage that was good."""
         if not self.frozen and self.good is not None:
             self._put_back(parameters)

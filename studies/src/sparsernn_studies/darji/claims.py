@@ -11,14 +11,14 @@ PIECES = {"both": "input-to-hidden and hidden-to-hidden weights", "hh": "hidden-
 PIECES["ih"] = "input-to-hidden weights"
 
 
-def worth(rows: Measured, cell: str, task: str = "strings") -> float:
-    """What the dense net is worth: test accuracy, or the share of valid strings that it generates."""
+def dense_quality(rows: Measured, cell: str, task: str = "strings") -> float:
+    """How good the dense net is: test accuracy, or the share of valid strings that it generates."""
     return rows[f"{cell}-{task}-dense"]["share_valid" if task == "sentences" else "test_accuracy"]
 
 
 def lost(rows: Measured, cell: str, part: str, label: int | str, when: str = "after", task: str = "strings") -> float:
     """Points lost against the dense net: "before" any retraining, after the "first" epoch or "after" the last."""
-    return 100 * (worth(rows, cell, task) - rows[f"{cell}-{task}-{part}"][f"{when}_{label}"])
+    return 100 * (dense_quality(rows, cell, task) - rows[f"{cell}-{task}-{part}"][f"{when}_{label}"])
 
 
 def above_guess(rows: Measured, cell: str, part: str, label: int, task: str = "strings") -> float:
@@ -126,13 +126,13 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "The dense RNN (tanh) stays at least 5 points below the LSTM",
         "points below",
-        lambda rows: 100 * (worth(rows, "lstm") - worth(rows, "tanh")),
+        lambda rows: 100 * (dense_quality(rows, "lstm") - dense_quality(rows, "tanh")),
         at_least=5.0,
     ),
     Claim(
         "The same with all flaws on",
         "points below",
-        lambda rows: 100 * (worth(rows, "lstm", "all") - worth(rows, "tanh", "all")),
+        lambda rows: 100 * (dense_quality(rows, "lstm", "all") - dense_quality(rows, "tanh", "all")),
         at_least=5.0,
     ),
     *(claim for cell in GATED for claim in _flawed(cell)),

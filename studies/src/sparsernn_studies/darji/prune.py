@@ -221,13 +221,13 @@ class Darji(Study[Settings, Net]):
         model, task = self.model(row), row.task
         history = self.train(row.name, model, self.objective(row), self.settings.training(task, self.epoch(task)))
         save(model, self.file(row))
-        found = {"train_seconds": round(history.seconds, 1), **sizes(model), **self.worth(task, model)}
+        found = {"train_seconds": round(history.seconds, 1), **sizes(model), **self.measure_dense(task, model)}
         if task == "strings":
             found["histogram_edges"] = [round(float(e), 3) for e in EDGES]
             found |= {f"histogram_{kind}": counts for kind, counts in histogram(model).items()}
         return found
 
-    def worth(self, task: str, model: nn.Module) -> dict[str, float]:
+    def measure_dense(self, task: str, model: nn.Module) -> dict[str, float]:
         """Of a dense net: its accuracy, or for a generator also how many valid strings were not learnt by heart."""
         if task != "sentences":
             return {"test_accuracy": self.quality(task, model), "guess": self.guess(task)}

@@ -199,7 +199,7 @@ class SpokenDigits(Study[Settings, Net]):
 
     def show(self, rows: Mapping[str, Result]) -> None:
         super().show(rows)
-        self.run.console.print(f"Tested on {self.sounds.split.test[0].speaker}, whom no net has heard.")
+        self.run.console.print(f"Tested on {self.sounds.split.test[0].speaker}, who was left out of training.")
 
     def verdict(self, measured: Measured) -> str:
         dense, small, last = measured["dense"], measured["blocks"], measured["int8"]

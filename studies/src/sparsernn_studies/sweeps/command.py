@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from ..progress import a_console
+from ..progress import make_console
 
 
 def sweep_recipe(
@@ -61,7 +61,7 @@ def sweep_recipe(
         folder=folder,
         runs=runs,
     )
-    console = a_console()
+    console = make_console()
     console.print(as_table(made.plan, outcomes))
     write_json(made.folder / "table.json", made.plan, outcomes)
     if results is not None:
