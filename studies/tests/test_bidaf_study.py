@@ -37,6 +37,8 @@ def test_a_smoke_run_makes_all_rows(smoke):
     assert tuple(row.name for row in RECIPES["wen-bidaf"].at("smoke").nets) == (
         *("dense", "tuned-0.5", "iss-0.5", "target-tuned", "target", "direct"),
     )
+    baseline = rows.pop("baseline")
+    assert set(baseline) == {"em", "f1"} and 0 <= baseline["em"] <= baseline["f1"] <= 100
     assert len(rows) == 6 and set(rows) <= set(Bidaf.labels)
     for row, m in rows.items():
         assert m["same_answers"] == m["questions"] == 60, row
@@ -85,7 +87,7 @@ def test_answer_tells_the_span_and_its_sentence(smoke, tmp_path, capsys):
         span, _, share = first.rpartition(" (")
         assert span in " ".join(TEXT.split()) and second in " ".join(TEXT.split()) and not rest
         assert 0 <= int(share.removesuffix("%)")) <= 100 and span.split()[0] in second and second[-1] in ".!"
-        counts = {r.row: r.measured["parameters"] for r in collect(smoke / "results")}
+        counts = {r.row: r.measured["parameters"] for r in collect(smoke / "results") if r.row != "baseline"}
         smallest = min(counts, key=lambda row: counts[row])
         assert third == f"Read by {Bidaf.labels[smallest]!r}, {counts[smallest]:,} parameters beside the word vectors."
 

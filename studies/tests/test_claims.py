@@ -1,13 +1,15 @@
 """When a claim may be judged, and the figures that a net has to beat."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from sparsernn_studies.baselines import bigram_bits, linear_bag, majority, unigram_bits
+from sparsernn_studies.baselines import bigram_bits, commonest_span, linear_bag, majority, unigram_bits
 from sparsernn_studies.claims import Claim, beats, interval, judged, lines, more, needs, percent_more, stands_out
 from sparsernn_studies.lobacheva.claims import OF
+from sparsernn_studies.tasks import squad
 
 
 def rows(value: float, dense: float = 50.0, simple: float | None = 90.0) -> dict:
@@ -96,3 +98,16 @@ def test_baselines_of_classes():
     classes_N = torch.tensor([n % 2 for n in range(60)])
     assert linear_bag(words[:40], classes_N[:40], words[40:], classes_N[40:], 9) == 1.0
     assert majority(torch.tensor([0, 1, 1]), torch.tensor([1, 0, 1, 1])) == 0.75
+
+
+def test_the_commonest_span_ends_with_the_passage():
+    train, [test] = list(squad.made(40, 0)), squad.made(1, 1)
+    often = replace(train[0], span=(2, 90))
+    found = commonest_span([*train, *[often] * 41], [test])
+    assert found == [(2, len(test.passage) - 1, 41 / 81)]
+
+
+def test_a_guard_takes_percent_for_what_they_are():
+    guard = beats("f1", "dense", "baseline", "the commonest span", more=True, by=0.1, best=100.0)
+    for dense, simple, passes in ((30.0, 10.0, True), (30.0, 25.0, False), (10.0, 30.0, False)):
+        assert (guard({"dense": {"f1": dense}, "baseline": {"f1": simple}}) == "") == passes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .tasks.pos import Sentences
+from .tasks.squad import Question
 
 
 def unigram_bits(train_N: Tensor, test_N: Tensor, symbols: int) -> float:
@@ -44,6 +46,14 @@ def bigram_bits(train_N: Tensor, test_N: Tensor, symbols: int) -> float:
 def majority(train_N: Tensor, test_N: Tensor) -> float:
     """Share of the test items whose class is the training part's most frequent one."""
     return float((test_N == train_N.mode().values).double().mean())
+
+
+def commonest_span(train: Sequence[Question], test: Sequence[Question]) -> list[tuple[int, int, float]]:
+    """For each question the first and last word that answers of the training part have most often, as far as the
+    passage goes, and their share there."""
+    (first, last), count = Counter(question.span for question in train).most_common(1)[0]
+    ends = [len(question.passage) - 1 for question in test]
+    return [(min(first, end), min(last, end), count / len(train)) for end in ends]
 
 
 def commonest_tag(train: Sentences, test: Sentences) -> float:

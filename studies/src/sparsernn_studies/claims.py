@@ -105,15 +105,15 @@ def table(verdicts: Sequence[Verdict]) -> list[dict[str, str | float]]:
     ]
 
 
-def beats(metric: str, net: str, baseline: str, name: str, *, more: bool, by: float) -> Guard:
+def beats(metric: str, net: str, baseline: str, name: str, *, more: bool, by: float, best: float = 1.0) -> Guard:
     """A guard: `net` has to be better in `metric` than the row `baseline` by the share `by` of what that leaves to
-    gain: of the errors for a share of right answers (`more`), else of the metric itself."""
+    gain: up to `best` where `more` is better, else of the metric itself."""
 
     def guard(rows: Measured) -> str:
         if baseline not in rows:
             return f"{name} was not measured"
         ours, simple = rows[net][metric], rows[baseline][metric]
-        enough = 1 - ours < (1 - by) * (1 - simple) if more else ours < (1 - by) * simple
+        enough = best - ours < (1 - by) * (best - simple) if more else ours < (1 - by) * simple
         return "" if enough else f"the dense net ({ours:.4g}) does not clearly beat {name} ({simple:.4g})"
 
     return guard

@@ -52,7 +52,10 @@ class LanguageModel(Words):
         figure("parameters", "parameters", "{:,}"),
         figure("steps", "steps", "{:,}"),
     )
-    labels: ClassVar = {row + end: row + end for end in ("", "-finetuned") for row in ROWS}
+    labels: ClassVar = {
+        **{row + end: row + end for end in ("", "-finetuned") for row in ROWS},
+        "bigram": "smoothed bigram",
+    }
     # The means that the paper prints, for its own runs.
     papers: ClassVar = {
         "dense": {"test_perplexity": 58.8},

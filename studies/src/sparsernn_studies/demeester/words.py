@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sparsernn.nn.embedding import FrequencyEmbedding
 from sparsernn.surgery.checkpoint import save
 
+from ..baselines import bigram_bits
 from ..results import sizes
 from ..settings import Count, Part, Some, Whole, settings
 from ..study import Row, Study
@@ -45,14 +46,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Net(Row):
-    """`first`: the row that a fine-tuned one goes on from."""
+    """`form`: of the net, "bigram" for what needs none. `first`: the row that a fine-tuned one goes on from."""
 
-    form: Form
+    form: Form | Literal["bigram"]
     first: Net | None = None
 
 
 class Words(Study[Settings, Net]):
-    """`watched`: whether the validation text steers and measures the training."""
+    """`watched`: whether the validation text steers the training, and nets are measured on text they have not read,
+    beside a smoothed bigram."""
 
     watched: ClassVar[bool]
 
@@ -60,11 +62,15 @@ class Words(Study[Settings, Net]):
     def rows_of(cls, settings: Settings) -> list[Net]:
         found = [Net(form, form) for form in settings.rows]
         tuned = [Net(f"{row.name}-finetuned", row.form, row) for row in found] if settings.fine_tuning else []
-        return [*found, *tuned]
+        return [*found, *tuned, *([Net("bigram", "bigram")] if cls.watched else [])]
+
+    @property
+    def saved(self) -> list[Net]:
+        return [row for row in self.rows if row.form != "bigram"]
 
     @property
     def shown(self) -> Net:
-        return next((row for row in self.rows if row.form != "dense"), self.rows[0])
+        return next((row for row in self.saved if row.form != "dense"), self.rows[0])
 
     @cached_property
     def text(self) -> Text:
@@ -89,6 +95,9 @@ class Words(Study[Settings, Net]):
         return WordModel(embedding, layers(width, round(s.hidden / share), reduce=share, ends=words), s.drop)
 
     def make(self, row: Net) -> Mapping[str, Any]:
+        if row.form == "bigram":
+            bits = bigram_bits(self.text.train, self.text.test, len(self.text.symbols))
+            return {"test_perplexity": 2**bits}
         model, s = self.model(row), self.settings.training
         if row.first:
             model.load_state_dict(self.load(row.first).state_dict())
@@ -108,4 +117,4 @@ class Words(Study[Settings, Net]):
         return {**measured, "embedding": sum(p.numel() for p in model.embedding.parameters()), **sizes(model)}
 
     def forms(self) -> Mapping[str, nn.Module]:
-        return {row.name: self.load(row) for row in self.rows}
+        return {row.name: self.load(row) for row in self.saved}

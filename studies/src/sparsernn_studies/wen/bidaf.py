@@ -2,8 +2,8 @@
 
 The units of the six LSTMs behind the attention are learnt: both layers of the modelling stack and the output layer,
 each forwards and backwards. Rows: the dense net; ISS from the dense net (table 3) and from scratch (table 4) for each
-strength of the penalty; units to a target, both ways; and a dense net of the sizes that the target left, trained
-directly.
+strength of the penalty; units to a target, both ways; a dense net of the sizes that the target left, trained
+directly; and the commonest span of the training part as the answer to every question.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from sparsernn.learn.sparsifier import Sparsifier
 from sparsernn.surgery.checkpoint import save
 from sparsernn.surgery.compact import compact
 
+from ..baselines import commonest_span
 from ..claims import Measured
 from ..data import DataError
 from ..results import Result, sizes
@@ -41,6 +42,7 @@ from .bidaf_settings import SCALES, AnsweringSettings, Net
 from .bidaf_times import timed
 from .claims import OF_QUESTIONS
 
+BASELINE = Net("baseline", "the commonest span", "baseline")
 LARGEST = 1 << 20  # bytes of a text that questions are asked about
 # EM, F1, units of the six LSTMs, millions of weights, milliseconds of one question. The strengths of the penalty behind
 # the rows are not published, so none of them belongs to a row of ours but the dense one.
@@ -93,7 +95,7 @@ class Bidaf(Questions):
         figure("twin", "speedup_twin", "{:.1f}x"),
         Column("LSTMs", lambda m: f"{m['share_compact']:.0%}, {m['share_fast']:.0%}"),
     )
-    labels: ClassVar = {row.name: row.label for settings in SCALES.values() for row in settings.nets}
+    labels: ClassVar = {row.name: row.label for settings in SCALES.values() for row in (*settings.nets, BASELINE)}
     papers: ClassVar = {"dense": published(TABLE_3[0])}
     judge = Judge("f1", more=True, rows="target")
     claims = OF_QUESTIONS
@@ -101,7 +103,15 @@ class Bidaf(Questions):
 
     @classmethod
     def rows_of(cls, settings: AnsweringSettings) -> tuple[Net, ...]:
-        return settings.nets
+        return *settings.nets, BASELINE
+
+    @property
+    def saved(self) -> list[Net]:
+        return [row for row in self.rows if row != BASELINE]
+
+    @property
+    def timed_rows(self) -> list[Net]:
+        return self.saved
 
     @property
     def shown(self) -> Net:
@@ -142,6 +152,8 @@ class Bidaf(Questions):
     def make(self, row: Net) -> Mapping[str, Any]:
         """Train `row` (or go on with it), take out what can go, save both nets and measure."""
         s, valid = self.settings, self.corpus.valid
+        if row == BASELINE:
+            return scores(valid, commonest_span(self.corpus.train, valid))
         model, training = self.start(row), self.settings.training(row)
         with warnings.catch_warnings():  # the published method is the subgradient under Adam
             warnings.filterwarnings("ignore", message=".*divides the penalty's gradient")
@@ -178,8 +190,8 @@ class Bidaf(Questions):
         """The rows with the times of one question added: one thread, side by side with the dense net."""
         torch.set_num_threads(1)
         dense, inputs, rounds = self.load(self.rows[0]), self.timing_inputs, self.settings.bench_rounds
-        found = {}
-        for row in self.rows:
+        found = dict(rows)
+        for row in self.timed_rows:
             small = self.load(row, "-compact")
             figures = timed(dense, small, inputs, rounds=rounds, clock=time.thread_time)
             found[row.name] = self.run.add(rows[row.name], {**figures, "timed_words": inputs[2].shape[1]})
@@ -191,7 +203,7 @@ class Bidaf(Questions):
             f"{self.label(row)}: {m['nonzero'] / dense['nonzero']:.0%} of the weights, F1 {dense['f1']:.2f} → "
             f"{m['f1']:.2f}."
             for row, m in measured.items()
-            if row not in ("dense", "direct")
+            if row not in ("dense", "direct", BASELINE.name)
         ]
         if "direct" in measured:
             ours, theirs = measured["target"]["f1"], measured["direct"]["f1"]

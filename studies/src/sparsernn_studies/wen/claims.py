@@ -46,7 +46,7 @@ OF_WORDS = (
         for row, said in (("iss", "ISS"), ("blocks-20", "Blocks at 20%"), ("blocks-40", "Blocks at 40%"))
     ),
 )
-_SPAN = (beats("f1", "dense", "baseline", "the commonest span", more=False, by=0.1),)
+_SPAN = (beats("f1", "dense", "baseline", "the commonest span", more=True, by=0.1, best=100.0),)
 OF_QUESTIONS = (
     Claim(
         "Targets from a trained net: F1 at most a point below the dense net",
