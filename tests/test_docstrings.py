@@ -39,6 +39,12 @@ def test_public_names_have_docstrings():
     assert len(public()) > 50 and [value for value in public() if not value.__doc__] == []
 
 
+def test_public_names_say_what_they_raise_or_whose_docstring_does():
+    says = ("Raises", "raises", "Error", "see `", "`GroupLasso` on")
+    silent = {value.__name__ for value in public() if not any(word in str(value.__doc__) for word in says)}
+    assert silent == {"Magnitude", "Movement", "Random", "StandardDeviation"}  # they take nothing that could be wrong
+
+
 def test_ruff_checks_the_docstrings_of_every_file_that_defines_what_users_see():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     ignored = tomllib.loads(text)["tool"]["ruff"]["lint"]["per-file-ignores"]

@@ -29,10 +29,11 @@ _LONGEST = 20.0  # seconds of the whole, where `repeats` is not given
 class Row:
     """One model. Ratios are the first model's time over this one's, round by round: above 1 is faster.
 
-    `spread` is the distance of the quartiles of the ratio over its median; `max_error` the largest absolute
-    difference of any output from the first model's on these inputs, None where the shapes differ. `bound`, for models
-    accelerated in bfloat16 or int8: what the output can differ at most from the same model's in float32, for any input
-    of any length; None where there is no such bound (see `sparsernn.runtime.bounds`).
+    `milliseconds` is the median over the rounds, of one call on all examples; `ratio` is the median as well. `spread`
+    is the distance of the quartiles of the ratio over its median; `max_error` the largest absolute difference of any
+    output from the first model's on these inputs, None where the shapes differ. `bound`, for models accelerated in
+    bfloat16 or int8: what the output can differ at most from the same model's in float32, for any input of any length;
+    None where there is no such bound (see `sparsernn.runtime.bounds`).
     """
 
     name: str

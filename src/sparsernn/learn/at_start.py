@@ -78,7 +78,8 @@ class SNIP(_OfLoss):
     """|w dL/dw|: what the loss feels of a weight before any training (Lee et al., arXiv 1810.02340).
 
     Needs batches and a loss: `loss(model, batch)` gives a scalar. The gradient is that of the mean over `batches`, of a
-    copy in evaluation mode, and of the mean over all processes of a parallel training.
+    copy in evaluation mode, and of the mean over all processes of a parallel training. Raises TypeError for a loss that
+    gives no scalar with gradients, ValueError where there is no batch.
     """
 
     def _score(self, model: nn.Module, batches: Sequence[Any], weights: Sequence[Tensor]) -> list[Tensor]:
@@ -89,7 +90,7 @@ class GraSP(_OfLoss):
     """w (H g), with the gradient g and the Hessian H of the loss in the governed weights.
 
     Those go first without which the gradient's norm is largest (Wang et al., arXiv 2002.07376). Needs batches and a
-    loss, as `SNIP`; the loss is differentiated twice.
+    loss, as `SNIP`, and raises as it does; the loss is differentiated twice.
     """
 
     def _score(self, model: nn.Module, batches: Sequence[Any], weights: Sequence[Tensor]) -> list[Tensor]:
@@ -105,7 +106,8 @@ class SynFlow(Score):
     loss, only the shape of `example_inputs`. Activations are left out, the gates of a layer add up, time is as long as
     in the example (a few steps do), and an embedding gives the mean of its rows; norms and biases play no part. Meant
     for many rounds before training, where no layer is cut through: of `Prune(..., score=SynFlow(),
-    schedule=Iterative(100, every=1))` a hundred times `step()`, then `attach(optimizer)`.
+    schedule=Iterative(100, every=1))` a hundred times `step()`, then `attach(optimizer)`. Raises ValueError
+    without `example_inputs`.
     """
 
     reduce: Reduce = "sum"

@@ -27,6 +27,7 @@ class Rewind:
     Pruned weights that are trained again from the values of an early step reach what the dense net reached (Frankle et
     al., arXiv 1912.05671; for LSTMs Yu et al., arXiv 1906.02768); learning rates alone, from the trained values, often
     do as well (Renda et al., arXiv 2003.02389). The batches of the loop are its own affair.
+    Raises TypeError for what has no `state_dict`.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, *others: Any) -> None:

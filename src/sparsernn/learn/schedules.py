@@ -16,7 +16,10 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class OneShot:
-    """Everything at once, after the first step (or after step `at`); what follows is retraining."""
+    """Everything at once, after the first step (or after step `at`); what follows is retraining.
+
+    Raises ValueError unless `at` is a whole number, at least 1.
+    """
 
     at: int = 1
 

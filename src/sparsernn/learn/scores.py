@@ -152,7 +152,8 @@ class Movement(Score):
 class Taylor(Score):
     """Root of the running mean of (w dL/dw)^2 (Molchanov et al., arXiv 1906.10771).
 
-    That is the first-order change of the loss without the weight. `decay` of the running mean, 0 to 1.
+    That is the first-order change of the loss without the weight. `decay` of the running mean, 0 to below 1,
+    else ValueError.
     """
 
     watches = True

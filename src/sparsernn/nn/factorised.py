@@ -206,7 +206,7 @@ FACTORISED: dict[str, type[_Factorised]] = {
 
 @register_layer
 class FactorisedLinear(Layer):
-    """torch.nn.Linear whose weight is `weight_out` (out_features, rank) times `weight_in` (rank, in_features)."""
+    """torch.nn.Linear, its weight `weight_out` (out, rank) x `weight_in` (rank, in); ValueError for too high a rank."""
 
     in_features: int
     out_features: int

@@ -24,11 +24,14 @@ Kind = Literal["ih", "hh", "bias"]
 class Cell:
     """One kind of recurrent cell.
 
-    `ih`, `hh` and `bias` name parameters relative to the module. A parameter with G*H rows holds all gates stacked in
-    the order of `gates`; parameters with H rows hold one gate each, in that order. `holds` names the gates that a
-    parameter stacks where they are not all. `constant` lists the gates that are a constant, activation(bias), once
-    their rows in `ih` and `hh` are zero; `value` those with which the unit's value stays zero if they are zero; `apart`
-    those whose products with input and state do not simply add up. `states`: 1 for h, 2 for h and c.
+    `name` and `gates` are what tables and reports show; `activations` are those of the gates, one for each ("sigmoid",
+    "tanh", "relu"). `ih`, `hh` and `bias` name parameters relative to the module. A parameter with G*H rows holds all
+    gates stacked in the order of `gates`; parameters with H rows hold one gate each, in that order. `holds` names the
+    gates that a parameter stacks where they are not all. `constant` lists the gates that are a constant,
+    activation(bias), once their rows in `ih` and `hh` are zero; `value` those with which the unit's value stays zero if
+    they are zero; `apart` those whose products with input and state do not simply add up. `states`: 1 for h, 2 for h
+    and c. `stacked`: layers and directions are in one module, as in torch.nn.LSTM. A parameter of another shape raises
+    ValueError where the cell is first traced.
     """
 
     name: str
@@ -41,7 +44,7 @@ class Cell:
     value: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
     states: int = 1
-    stacked: bool = False  # layers and directions in one module, as in torch.nn.LSTM
+    stacked: bool = False
     holds: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
 
@@ -129,7 +132,8 @@ def register_cell(module_type: type[nn.Module], cell: Cell | Callable[[nn.Module
 
     `cell`: a `Cell`, or, where modules of one class have different gates, a function from the module to its `Cell`.
     Tracing and compaction of a hand-written cell work without this; gate names, `include="recurrent"` and the tables
-    need it. Subclasses inherit the declaration of their nearest registered base.
+    need it. Subclasses inherit the declaration of their nearest registered base. Raises TypeError for what is no class
+    of modules; parameters of other shapes raise ValueError at the first use.
     """
     if not (isinstance(module_type, type) and issubclass(module_type, nn.Module)):
         raise TypeError(f"register_cell: got {module_type!r}, expected a class derived from torch.nn.Module.")

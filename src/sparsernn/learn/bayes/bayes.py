@@ -64,6 +64,8 @@ class Bayes(Sparsifier):
     `attach` adds the posterior's parameters to the optimizer, in groups of their own without weight decay whose
     learning rates are these factors times the first group's. So it comes before a learning-rate scheduler is built and
     before a saved optimizer state is loaded.
+
+    Raises ValueError for a value out of its range, and with level "unit" what `trace` raises.
     """
 
     def __init__(

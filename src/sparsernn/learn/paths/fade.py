@@ -22,7 +22,8 @@ PERIODS = 10
 class Fade(Ramped):
     """Groups are chosen in ten periods and fade to zero in each (HESSO, arXiv 2409.09085).
 
-    The periods lie between `begin` and `end`, and the choice is final at `freeze`; all in shares of all steps.
+    The periods lie between `begin` and `end`, and the choice is final at `freeze`; all in shares of all steps. Raises
+    ValueError where they do not rise from 0 to 1.
     """
 
     def course(self, goal: Goal) -> Course:

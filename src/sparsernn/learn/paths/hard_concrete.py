@@ -35,7 +35,8 @@ class HardConcrete(Ramped):
 
     In shares of all steps: the expected size falls from everything at `begin` to what is wanted at `end`, by a cubic;
     at `freeze` the gates that are least open go. Until then the weights hold one sample of the gates. Hard concrete L0
-    (arXiv 1712.01312) with a constraint in place of a strength (arXiv 2208.04425).
+    (arXiv 1712.01312) with a constraint in place of a strength (arXiv 2208.04425). Raises ValueError where the three do
+    not rise from 0 to 1.
     """
 
     def check(self, levels: Sequence[str], cost: Cost) -> None:

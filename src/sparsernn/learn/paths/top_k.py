@@ -22,7 +22,8 @@ class TopK(Ramped):
 
     In shares of all steps: what is kept falls from everything at `begin` to the size that is wanted at `end`, by a
     cubic (Zhu & Gupta, arXiv 1710.01878) that is renewed every `every` steps; the choice is final at `freeze`. Early is
-    better than late where the learning rate decays: what is left needs the large steps.
+    better than late where the learning rate decays: what is left needs the large steps. Raises ValueError where the
+    three shares do not rise from 0 to 1, or `every` is no whole number of steps.
     """
 
     every: int = 10
