@@ -22,6 +22,7 @@ from sparsernn.nn.rhn import RHN
 from sparsernn.runtime.processor import processor
 from sparsernn.structure.coded import BLOCKS, CodedMatrix, Form, coded
 from sparsernn.structure.grids import integers, on_grid
+from sparsernn.structure.held_weights import HeldWeight
 from sparsernn.surgery import _container
 from sparsernn.surgery.checkpoint import CheckpointError
 from sparsernn.surgery.checkpoint import load as load_plain
@@ -193,7 +194,7 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
-        if isinstance(found, Tensor) and not found.is_meta:
+        if isinstance(found, Tensor) and not found.is_meta and not isinstance(found, HeldWeight):
             self.bytes = max(self.bytes, found.untyped_storage().nbytes())
         return found
 
@@ -220,21 +221,24 @@ def test_weights_of_a_loaded_model_can_be_had_and_replaced(tmp_path):
     fast, x = srn.accelerate(MODELS["LSTM"]().eval(), "int8"), torch.randn(2, 5, 8)
     srn.save(fast, tmp_path / "m")
     again = srn.load(MODELS["LSTM"](), tmp_path / "m")
-    assert again.layer.weight_hh_l0.is_meta and again.layer.weight_hh_l0.shape == (80, 20)
+    held = again.layer.weight_hh_l0
+    assert isinstance(held, HeldWeight) and held.shape == (80, 20) and held.device.type == "cpu"
+    assert torch.equal(held, again.state_dict()["layer.weight_hh_l0"])
     plain = MODELS["LSTM"]().eval()
     plain.load_state_dict(again.state_dict())
     assert torch.allclose(plain(x), fast(x), atol=0.05)
     assert torch.equal(load_plain(MODELS["LSTM"](), tmp_path / "m").layer.weight_hh_l0, plain.layer.weight_hh_l0)
     other = MODELS["LSTM"]().eval()
     again.load_state_dict(other.state_dict())
-    assert torch.equal(again(x), srn.accelerate(other, "int8")(x)) and not again.layer.weight_hh_l0.is_meta
+    assert torch.equal(again(x), srn.accelerate(other, "int8")(x)) and type(again.layer.weight_hh_l0) is nn.Parameter
     again = srn.load(MODELS["LSTM"](), tmp_path / "m").to("cpu")
-    assert not again.head.weight.is_meta and torch.allclose(again(x), fast(x), atol=1e-3)
+    assert type(again.head.weight) is nn.Parameter and torch.allclose(again(x), fast(x), atol=1e-3)
     again = srn.load(MODELS["LSTM"](), tmp_path / "m")
-    with torch.no_grad():
-        again.layer.weight_hh_l0.mul_(0)
-    with pytest.raises(RuntimeError, match="weight_hh_l0 in few bytes"):
-        again(x)
+    writes = [lambda p: p.mul_(0), lambda p: p.data.zero_(), lambda p: p[0].fill_(1), lambda p: p.T[:3].zero_()]
+    for write in (*writes, lambda p: p.chunk(4)[1].fill_(0), lambda p: p.__setitem__(0, 1)):
+        with torch.no_grad(), pytest.raises(RuntimeError, match="can't be written to"):
+            write(again.layer.weight_hh_l0)
+    assert torch.equal(again(x), fast(x))
 
 
 def test_shared_weights_stay_whole_and_shared(tmp_path):
@@ -262,7 +266,7 @@ def test_a_class_of_ones_own_round_a_layer_comes_back_too(tmp_path):
     fast, x = srn.accelerate(Layered(OwnLSTM(8, 20, batch_first=True)).eval(), "int8"), torch.randn(2, 5, 8)
     srn.save(fast, tmp_path / "m")
     again = srn.load(Layered(OwnLSTM(8, 20, batch_first=True)), tmp_path / "m")
-    assert torch.equal(again(x), fast(x)) and again.layer.weight_ih_l0.is_meta
+    assert torch.equal(again(x), fast(x)) and isinstance(again.layer.weight_ih_l0, HeldWeight)
 
 
 @pytest.mark.parametrize("bits", [8, 4])

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from sparsernn.runtime import costs, layouts
-from sparsernn.runtime.held import Precision
+from sparsernn.runtime.held import Precision, rounded
 from sparsernn.runtime.layouts import LAYOUTS, offered
-from sparsernn.runtime.pack import Arrangement, unit_rows
+from sparsernn.runtime.pack import WIDTH, Arrangement, unit_rows
+from sparsernn.structure.coded import CodedMatrix, dense
 
 FILES = sorted(file.stem for file in Path(layouts.__file__).parent.glob("*.py") if file.stem != "__init__")
 
@@ -66,3 +67,50 @@ def test_costs_of_a_file_that_lacks_a_layout_are_not_used(tmp_path: Path, monkey
             assert costs.current().move == want
     finally:
         costs.current.cache_clear()
+
+
+def weights(how: str, rows: int, columns: int, seed: int) -> torch.Tensor:
+    source = torch.Generator().manual_seed(seed)
+    weight = torch.randn(rows, columns, generator=source)
+    if how == "single":
+        weight *= torch.rand(rows, columns, generator=source) < 0.2
+    elif how == "blocks":
+        weight *= (torch.rand(-(-rows // WIDTH), columns, generator=source) < 0.2).repeat_interleave(WIDTH, 0)[:rows]
+    elif how == "few":
+        weight[: rows // 2] = 0
+    return weight if how != "nothing" else torch.zeros_like(weight)
+
+
+@pytest.mark.parametrize("how", ["dense", "single", "blocks", "few", "nothing"])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_packed_matrix_gives_back_the_numbers_that_were_packed(name: str, how: str) -> None:
+    layout = LAYOUTS[name]
+    for seed, (hidden, gates, slots, count, columns) in enumerate(
+        [(40, 4, (0, 1, 2, 3), 4, 37), (64, 3, (0, 1, 3), 4, 64), (7, 1, (0,), 1, 1), (WIDTH * 9, 1, (0,), 1, 130)]
+    ):
+        order = torch.cat([torch.randperm(hidden), torch.full((-hidden % WIDTH,), -1)])
+        for own in (None, order):
+            rows, where = unit_rows(hidden, gates, slots, count, own)
+            arrangement = Arrangement(rows, where, torch.zeros(rows.numel() * count), rows.numel() * count)
+            weight = weights(how, hidden * gates, columns, seed)
+            for precision in layout.precisions:
+                source = rounded(weight, precision)
+                plain = dense(source).float()
+                packed = layout.pack(source if layout.weights == "int8" else plain, arrangement)
+                found = layout.unpacked(packed, arrangement, *weight.shape)
+                if layout.weights == "int8":
+                    assert isinstance(source, CodedMatrix) and torch.equal(found, source.numbers())
+                else:
+                    want = plain.bfloat16().float() if layout.weights == "bfloat16" else plain
+                    left = 0 if layout.weights == "float32" else 2**-8  # single weights may stay in float32
+                    assert torch.allclose(found, want, rtol=left, atol=0)
+                matrix = costs.Matrix(weight, arrangement, precision)
+                assert matrix.packed(name).layout == packed.layout
+                again = matrix.source
+                assert type(again) is type(source) and torch.equal(dense(again), dense(source))
+                for part, want in zip(parts(again), parts(source), strict=True):
+                    assert part.dtype == want.dtype and torch.equal(part, want)
+
+
+def parts(weight: torch.Tensor | CodedMatrix) -> list[torch.Tensor]:
+    return [weight] if isinstance(weight, torch.Tensor) else list(weight.parts.values())

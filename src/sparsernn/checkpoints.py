@@ -19,9 +19,10 @@ def load(model: nn.Module, path: str | Path) -> Any:
     `requires_grad`, training mode and everything that `save` does not hold, and the dtypes of the file.
 
     From a file of an accelerated model comes an accelerated one, in eval mode, that gives what the saved one gave, to
-    the bit on the same processor. Its matrices are held in the few bytes of the file and packed at the first call;
-    their parameters are shapes without values (on torch's meta device), `state_dict` has the values. Built under `with
-    torch.device("meta")`, `model` itself needs no memory.
+    the bit on the same processor. Its matrices are held in the few bytes of the file, and from the first call on as the
+    kernels read them and in no other way: their parameters have no memory of their own, give the weights to whoever
+    reads them, and can't be written to (see `accelerate(keep_weights=False)`). Built under `with torch.device("meta")`,
+    `model` itself needs no memory.
 
     Raises ValueError for a lazy module that has not run yet, FileNotFoundError, or CheckpointError (a ValueError) that
     names file and field.

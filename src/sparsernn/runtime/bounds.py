@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from ..structure.coded import dense
 from .agreement import accelerated, twin
-from .held import Precision, weight_of
+from .held import Precision
 from .modules import Accelerated
 from .recording import record
-from .weights import layer_weights
+from .weights import layer_weights, weight_of
 
 _HALF = 2.0**-8  # largest relative error of a float32 rounded to bfloat16
 _FLOAT = 1e-5  # share of a value that float32 itself may lose, as the runtime promises

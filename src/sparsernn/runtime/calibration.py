@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from ..structure.examples import calls, fresh, leaves_in, run
 from .agreement import twin
-from .held import Precision, weight_of
+from .held import Precision
 from .layouts import multiplied
 from .linear import PackedLinear
 from .matrices import LIKELY, LayerMatrices
 from .precision import Unit, assign
-from .weights import layer_weights
+from .weights import layer_weights, weight_of
 
 _ORDER: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
 

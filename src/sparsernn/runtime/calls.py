@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -12,14 +12,14 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
 from ..structure.coded import CodedMatrix, coded
-from .held import Precision, Precisions, precision_of, rounded, weight_of
+from ..structure.held_weights import HeldWeight
+from .held import Precision, Precisions, precision_of, rounded
 from .memory import has_memory, modes, signature, undisturbed
 from .stamp import Stamp
-from .weights import coded_of, lacking, matrix_layers
+from .weights import lacking, matrix_layers, weight_of
 
 MOST = 256  # shapes that are kept
 Settle = Callable[[Tensor], Tensor]
-Coded = Mapping[str, CodedMatrix]
 
 
 class Known:
@@ -41,20 +41,18 @@ def _settled_first(job: Any, settle: Settle, x: Tensor, given: Sequence[Tensor])
 class Calls:
     """Watches the weights of one module and keeps the calls that it knows.
 
-    A copy or a pickle is an empty one: it packs by itself at its first call. `coded`: matrices that are held in few
-    bytes here alone, by the name of the parameter; of those the module has but the shape.
+    A copy or a pickle is an empty one: it packs by itself at its first call.
     """
 
-    def __init__(self, precision: Precision = "float32", coded: Coded | None = None) -> None:
+    def __init__(self, precision: Precision = "float32") -> None:
         self.precision: Precision = precision
-        self.coded: Coded = coded or {}
         self._lock = threading.RLock()  # several threads may call one module: one of them packs
         self._stamp: Stamp | None = None
         self._recent: dict[int, Known] = {}  # by the number of tensors
         self._known: dict[Any, Known] = {}
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Precision, Coded]]:
-        return type(self), (self.precision, self.coded)
+    def __reduce__(self) -> tuple[type[Self], tuple[Precision]]:
+        return type(self), (self.precision,)
 
     def in_few_bytes(self, module: Any) -> dict[str, CodedMatrix]:
         """The matrices of the module as the kernels have them, by name, where that takes fewer bytes than float32."""
@@ -62,11 +60,10 @@ class Calls:
         found = {}
         for name, layer in matrix_layers(module).items():
             weight = rounded(weight_of(module, name), precision_of(precision, layer))
-            if isinstance(weight, Tensor) or name not in self.coded:
-                numbers, scales = (weight, None) if isinstance(weight, Tensor) else (weight.numbers(), weight.scales)
-                size = getattr(module, "hidden_size", 0)
-                gates = type(size) is int and size > 0 and len(numbers) % size == 0
-                weight = coded(numbers, scales, size if gates else 0)
+            numbers, scales = (weight, None) if isinstance(weight, Tensor) else (weight.numbers(), weight.scales)
+            size = getattr(module, "hidden_size", 0)
+            gates = type(size) is int and size > 0 and len(numbers) % size == 0
+            weight = coded(numbers, scales, size if gates else 0)
             if weight.bytes < 4 * weight.shape[0] * weight.shape[1] and weight.finite():
                 found[name] = weight
         return found
@@ -128,16 +125,10 @@ class Calls:
 
 
 def _stamped(module: nn.Module) -> Stamp:
-    held = coded_of(module)
     for name, p in module._parameters.items():
-        if name in held and p is not None:
-            if p._version:
-                raise RuntimeError(
-                    f"{type(module).__name__} holds its {name} in few bytes, as the file did, and it was written to.\n"
-                    "Change the original model and accelerate it again, or call load_state_dict on this one."
-                )
+        if p is None or isinstance(p, HeldWeight):
             continue
-        if p is None or (p.device.type == "cpu" and p.dtype == torch.float32 and has_memory(p)):
+        if p.device.type == "cpu" and p.dtype == torch.float32 and has_memory(p):
             continue
         lost = "" if p.device.type != "cpu" or p.dtype != torch.float32 else " without memory of its own"
         raise RuntimeError(

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..structure.coded import dense
-from .held import Precision, numbers_of, rounded
+from ..structure.coded import dense, uncut
+from .held import Numbers, Precision, finite, numbers_of, rounded
 from .kept import cache_folder
 from .layout import Counts, Pair
 from .layouts import LAYOUTS, offered
@@ -125,11 +125,27 @@ class Matrix:
 
     def __init__(self, weight: Weight, arrangement: Arrangement, precision: Precision = "float32") -> None:
         # Rounded before any layout is chosen.
-        self.source = rounded(weight, precision)
+        self._source: Numbers | None = rounded(weight, precision)
+        self._shape, self._like = self._source.shape, _without_numbers(self._source)
         self.arrangement = arrangement
         self.precision: Precision = precision
-        self.counts = count(numbers_of(self.source), arrangement)
+        self.counts = count(numbers_of(self._source), arrangement)
         self._packed: dict[str, Packed] = {}
+
+    @property
+    def source(self) -> Numbers:
+        """The weights, rounded; once they are packed, as they are read back from there."""
+        source = self._source
+        return self._read_back() if source is None else source
+
+    def _read_back(self) -> Numbers:
+        layout, packed = next(iter(self._packed.items()))
+        values = LAYOUTS[layout].unpacked(packed, self.arrangement, *self._shape)
+        scales, dtype = self._like
+        if scales is None or values.dtype == torch.int8:
+            return values.to(dtype) if scales is None else uncut(values, scales)
+        safe = torch.where(scales > 0, scales, 1.0)
+        return uncut((values / safe.unsqueeze(1)).round().to(torch.int8), scales)
 
     def choose(self, inputs: int) -> Choice:
         return choose(self.counts, inputs, self.precision)
@@ -137,6 +153,28 @@ class Matrix:
     def packed(self, layout: str) -> Packed:
         if layout not in self._packed:
             own = LAYOUTS[layout]
-            source = self.source if own.weights == "int8" else dense(self.source).float()
-            self._packed[layout] = own.pack(source, self.arrangement)
+            source = self.source
+            self._packed[layout] = own.pack(
+                source if own.weights == "int8" else dense(source).float(), self.arrangement
+            )
+            if self._source is not None and _is_read_back(self._source):
+                self._source = None
         return self._packed[layout]
+
+
+def _without_numbers(source: Numbers) -> tuple[Tensor | None, torch.dtype]:
+    """What a packed matrix has to be read back by: scales, and the type of numbers without any."""
+    if isinstance(source, Tensor):
+        return None, source.dtype
+    return source.scales, {16: torch.bfloat16}.get(source.form.bits, torch.float32)
+
+
+_TINY = 2.0**-100  # beyond such a scale a bfloat16 may have lost digits
+
+
+def _is_read_back(source: Numbers) -> bool:
+    """Whether the packed matrix gives the numbers again, and holding them as well takes bytes: float32 that a parameter
+    holds anyway takes none."""
+    if isinstance(source, Tensor):
+        return source.dtype != torch.float32
+    return finite(source) and (source.scales is None or bool(((source.scales == 0) | (source.scales > _TINY)).all()))

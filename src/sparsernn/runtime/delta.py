@@ -166,7 +166,7 @@ def _checked(name: str, value: object, columns: int) -> Tensor:
     try:
         found = torch.as_tensor(value, dtype=torch.float32, device="cpu").detach().clone()
     except (TypeError, ValueError, RuntimeError):
-        found = torch.tensor(torch.nan)
+        found = torch.tensor(torch.nan, dtype=torch.float32, device="cpu")
     if tuple(found.shape) not in ((), (columns,)) or not bool((found >= 0).all()):
         got = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
         raise ValueError(

@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor, nn
 
-from .calls import Calls, Coded
+from .calls import Calls
 from .costs import current
 from .held import Precision
 from .matrices import LayerMatrices
@@ -45,8 +45,8 @@ MANY = 64  # beyond so many inputs a layout's cost grows with their number, so t
 class Engine(Calls):
     """Packs the layers of one module and keeps them; packs anew when a weight was changed or replaced."""
 
-    def __init__(self, precision: Precision = "float32", coded: Coded | None = None) -> None:
-        super().__init__(precision, coded)
+    def __init__(self, precision: Precision = "float32") -> None:
+        super().__init__(precision)
         self._packed_for: Stamp | None = None
         self._matrices: list[list[LayerMatrices]] = []
         self._layers: dict[tuple[int, int], Stack] = {}
@@ -96,6 +96,7 @@ class Engine(Calls):
                         if weights.layer == len(found):
                             found.append([])
                         found[-1].append(LayerMatrices(weights, self.precision))
+                        found[-1][-1].take(self)
                 self._matrices, self._layers, self._spaces, self._packed_for = found, {}, {}, stamp
             return self._matrices
 

@@ -14,7 +14,7 @@ from .._modules import copied, unwrap
 from .calibration import choose_by
 from .classes import into_one, is_linear, is_split, made, put_on_kernels, runs_on_kernels
 from .delta import Wanted as Thresholds
-from .held import Precision
+from .held import Precision, freeze, own_matrices
 from .modules import Accelerated
 from .opening import make_stream
 from .precision import Wanted, assign, by_name, check_wanted, runs_in_float32, units
@@ -28,7 +28,14 @@ NO_INT8 = (
 )
 
 
-def accelerate(model: nn.Module, precision: Wanted = "float32", *, batches: Any = None, tolerance: float = 0.01) -> Any:
+def accelerate(
+    model: nn.Module,
+    precision: Wanted = "float32",
+    *,
+    batches: Any = None,
+    tolerance: float = 0.01,
+    keep_weights: bool = True,
+) -> Any:
     """A new model that computes what `model` does, its recurrent layers on kernels compiled for this processor.
 
     For inference on the CPU: `model` must be in eval mode, in float32, and is left as it is. The new model has the
@@ -46,6 +53,12 @@ def accelerate(model: nn.Module, precision: Wanted = "float32", *, batches: Any 
     cheapest with which the outputs on `batches` stay within `tolerance` of those in float32, relative to their norm.
 
     batches: example inputs as `trace` takes them, or an iterable of them; for "auto" only.
+
+    keep_weights: False for a model that takes no more memory than what its kernels read. Its matrices are then held
+    packed alone, from the first call on, as in a model that `load` gave: their parameters have no memory of their own,
+    give the weights that the kernels have (rounded to the precision, zeros without a sign) to whoever reads them, and
+    can't be written to. `state_dict`, `save` and copies give the same. `load_state_dict` and `to` make plain parameters
+    of them again. A weight that several modules share is kept.
 
     A model without recurrent layers is taken for its streams; where it has nothing that kernels replace in whole calls
     (no Linear either), a warning says so. Raises TypeError for something that is no module, ValueError for an unknown
@@ -74,6 +87,8 @@ def accelerate(model: nn.Module, precision: Wanted = "float32", *, batches: Any 
             chosen = by_name(found, wanted, left)
             assign(found, chosen)
         fast.__dict__["_wanted"] = precision if precision in get_args(Precision) else "float32"
+        for module, own in [] if keep_weights else own_matrices(fast):
+            freeze(module, own)
     if runs_in_float32(chosen or [fast.__dict__["_wanted"]]):
         warnings.warn(
             f"accelerate: {NO_INT8}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -54,6 +54,10 @@ class Layout(ABC):
     @abstractmethod
     def pack(self, weight: Any, arrangement: Arrangement) -> Packed:
         """`weight`, (O, I) float32 or for int8 weights held as integers, in this layout, by `packed`."""
+
+    @abstractmethod
+    def unpack(self, values: Tensor, more: Sequence[Tensor], blocks: int, columns: int) -> Tensor:
+        """The way back: (blocks, WIDTH, columns) of the weights that `packed` was given and the tensors behind them."""
 
     @abstractmethod
     def kernel(self) -> Callable[..., None]:
@@ -120,3 +124,13 @@ class Layout(ABC):
         size = sum(t.numel() * t.element_size() for t in (values, *tensors))
         label = self.label if self.weights == "float32" else f"{self.label} {self.weights}"
         return Packed(label, f"layouts.{self.name}", plan.data_ptr(), size, scratch, (plan, *kept))
+
+    def unpacked(self, packed: Packed, arrangement: Arrangement, rows: int, columns: int) -> Tensor:
+        """The matrix (rows, columns) that was packed, float32 or int8; zeros have lost their sign."""
+        _, values, where, _, *more = packed.kept
+        values = values.view(torch.bfloat16).float() if self.weights == "bfloat16" else values
+        there = arrangement.rows[torch.isin(arrangement.where, where)]
+        tall = self.unpack(values, more, len(there), columns)
+        found = tall.new_zeros(rows, columns)
+        found[there[there >= 0]] = tall[there >= 0]
+        return found

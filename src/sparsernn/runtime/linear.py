@@ -12,18 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..structure.coded import CodedMatrix
+from ..structure.held_weights import Held
 from . import threads
-from .calls import Calls, Coded, settled
+from .calls import Calls, settled
 from .compiled import address, function
 from .costs import Matrix, current
 from .engine import MANY
 from .fields import Call
-from .held import Precision, rows_of, weight_of
+from .held import Precision, as_coded, joined, rounded, rows_of
 from .memory import eager
 from .modules import Accelerated, check_call
 from .pack import BYTES, WIDTH, Arrangement, Packed, unit_rows
 from .stamp import Stamp
-from .weights import Weight
+from .weights import Weight, weight_of
 
 TAIL_ROWS = 64  # rows of the last, narrower block that go through the scratch at once
 
@@ -33,6 +35,7 @@ class PackedLinear:
 
     def __init__(self, weight: Weight, bias: Tensor | None, precision: Precision) -> None:
         outputs, self.inputs = weight.shape
+        source = rounded(weight, precision)
         self.outputs = outputs
         bias = torch.zeros(outputs, dtype=torch.float32, device="cpu") if bias is None else bias
         cut = outputs // WIDTH * WIDTH
@@ -43,9 +46,13 @@ class PackedLinear:
                 start = torch.zeros(rows.numel(), dtype=torch.float32, device="cpu")
                 start[: last - first] = bias[first:last]
                 arrangement = Arrangement(rows, where, start, len(start))
-                self.matrices.append(Matrix(rows_of(weight, first, last), arrangement, precision))
+                self.matrices.append(Matrix(rows_of(source, first, last), arrangement, precision))
         self._whole = cut
         self._products: dict[tuple[str, ...], Packed] = {}
+
+    def take(self, owner: object, held: Held, precision: Precision) -> None:
+        """From now on the packed matrix is where `held` has its numbers."""
+        held.give_to(owner, precision, partial(_together, self.matrices))
 
     def nanoseconds(self, count: int) -> float:
         """Predicted time of a product with `count` rows."""
@@ -72,6 +79,11 @@ class PackedLinear:
         return Packed(layout, "products.narrow", plan.data_ptr(), size, scratch + TAIL_ROWS * BYTES, kept)
 
 
+def _together(matrices: Sequence[Matrix]) -> CodedMatrix:
+    parts = [as_coded(matrix.source) for matrix in matrices]
+    return parts[0] if len(parts) == 1 else joined(parts)
+
+
 def _rows(x: Tensor) -> Tensor:
     """`x` as rows at one distance from each other: a matrix may have any, what has more axes is made contiguous."""
     x = settled(x)
@@ -81,8 +93,8 @@ def _rows(x: Tensor) -> Tensor:
 class LinearEngine(Calls):
     """Packs one Linear and keeps it; packs anew when a weight was changed or replaced."""
 
-    def __init__(self, precision: Precision = "float32", coded: Coded | None = None) -> None:
-        super().__init__(precision, coded)
+    def __init__(self, precision: Precision = "float32") -> None:
+        super().__init__(precision)
         self._packed: tuple[Stamp, PackedLinear] | None = None
         self._products: dict[int, tuple[Packed, float]] = {}
 
@@ -96,7 +108,10 @@ class LinearEngine(Calls):
             if self._packed is None or self._packed[0] is not stamp:
                 bias = None if module.bias is None else module.bias.detach()
                 with torch.inference_mode(False), torch.no_grad():
-                    made = PackedLinear(weight_of(module, "weight"), bias, self.precision)
+                    weight = weight_of(module, "weight")
+                    made = PackedLinear(weight, bias, self.precision)
+                    if isinstance(weight, Held):
+                        made.take(self, weight, self.precision)
                 self._packed, self._products = (stamp, made), {}
             return self._packed[1]
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..structure.coded import dense
+from ..structure.coded import CodedMatrix
+from ..structure.held_weights import Held
 from .costs import Choice, Matrix, choose
-from .held import Precision, Precisions, numbers_of, precision_of
+from .held import Precision, Precisions, as_coded, columns_at, numbers_of, precision_of, rounded
 from .layouts import LAYOUTS, offered
 from .order import patterns, similar_order
 from .pack import WIDTH, Arrangement, slot_row, unit_rows
@@ -25,10 +27,17 @@ class LayerMatrices:
     def __init__(self, weights: LayerWeights, precision: Precisions, resort: bool = True) -> None:
         """precision: of all layers of the module, or by the name of the layer ("l0_reverse"). resort: units may stand
         in another order where that pays."""
-        own = precision_of(precision, weights.name)
+        own = self.precision = precision_of(precision, weights.name)
         self.weights = weights
         self.order, self.matrices = _cheapest(weights, own) if resort else (None, _matrices(weights, own, None))
         self._layers: dict[tuple[str, ...], PackedLayer] = {}
+
+    def take(self, owner: object) -> None:
+        """From now on the packed matrices are where the weights that are held once have their numbers."""
+        for name, weight in self.weights.matrices.items():
+            if isinstance(weight, Held):
+                order = self.order if name == "hr" else None
+                weight.give_to(owner, self.precision, partial(_back, self.matrices[name], order))
 
     def nanoseconds(self) -> float:
         """Predicted of its products, summed over the batches that decide."""
@@ -52,6 +61,11 @@ class LayerMatrices:
             packed = {name: self.matrices[name].packed(layout) for name, layout in layouts.items()}
             self._layers[key] = PackedLayer(self.weights, packed, self.order)
         return self._layers[key]
+
+
+def _back(matrix: Matrix, order: Tensor | None) -> CodedMatrix:
+    found = as_coded(matrix.source)
+    return found if order is None else columns_at(found, places(order))
 
 
 WORTH = 0.95  # units are re-sorted where the products get cheaper by a twentieth at least
@@ -103,8 +117,7 @@ def _matrices(weights: LayerWeights, precision: Precision, order: Tensor | None)
     if weights.hr is not None:
         hr = weights.hr
         if order is not None:
-            hr = torch.zeros(weights.output_size, len(order), dtype=torch.float32, device="cpu")
-            hr[:, places(order)] = dense(weights.hr)
+            hr = columns_at(as_coded(rounded(hr, precision)), places(order), len(order))
         zero = torch.zeros(-(-weights.output_size // WIDTH) * WIDTH, dtype=torch.float32, device="cpu")
         arrangement = Arrangement(*unit_rows(weights.output_size, 1, (0,), 1), zero, len(zero))
         found["hr"] = Matrix(hr, arrangement, precision)

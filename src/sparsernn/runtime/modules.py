@@ -13,6 +13,7 @@ import torch.nn.modules.module as _module
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from ..structure.held_weights import held_in
 from .calls import settled
 from .engine import packing_of
 from .held import thaw
@@ -57,7 +58,7 @@ class Accelerated:
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[misc]
         if not keep_vars:
-            destination.update({prefix + name: matrix.dense() for name, matrix in self._engine.coded.items()})
+            destination.update({prefix + name: matrix.dense() for name, matrix in held_in(cast(Any, self)).items()})
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         thaw(self)

@@ -17,7 +17,7 @@ BYTES = 4 * WIDTH
 class Arrangement:
     """Which rows of a matrix stand in which block of the output row.
 
-    rows: (blocks, WIDTH) row numbers, -1 for padding; where: (blocks,) byte offsets in a row of the output;
+    rows: (blocks, WIDTH) row numbers, int32, -1 for padding; where: (blocks,) byte offsets in a row of the output;
     bias: the whole output row (floats) to start from, or None to add to what is there.
     """
 
@@ -60,7 +60,7 @@ def unit_rows(
         torch.arange(blocks, dtype=torch.int64, device="cpu").view(-1, 1) * count
         + torch.tensor(slots, dtype=torch.int64, device="cpu").view(1, -1)
     ) * BYTES
-    return rows.reshape(-1, WIDTH), where.reshape(-1)
+    return rows.reshape(-1, WIDTH).to(torch.int32), where.reshape(-1)
 
 
 def slot_row(values: Tensor, order: Tensor | None = None) -> Tensor:
@@ -86,6 +86,21 @@ def halves(values: Tensor) -> Tensor:
 def blocks_of(weight: Tensor, arrangement: Arrangement, chosen: Tensor) -> Tensor:
     """The chosen blocks: (blocks, WIDTH, columns), zeros in the padding."""
     return torch.cat([weight, weight.new_zeros(1, weight.shape[1])])[arrangement.rows[chosen]]
+
+
+def from_panels(values: Tensor, blocks: int, columns: int, side: int) -> Tensor:
+    """(blocks, WIDTH, columns) of numbers that lie column by column, in panels of `side` blocks and then block by
+    block."""
+    whole = blocks // side * side
+    cut = whole * WIDTH * columns
+    panels = values[:cut].view(whole // side, columns, side, WIDTH).permute(0, 2, 3, 1)
+    rest = values[cut : blocks * WIDTH * columns].view(blocks - whole, columns, WIDTH).transpose(1, 2)
+    return torch.cat([panels.reshape(whole, WIDTH, columns), rest])
+
+
+def lists_of(starts: Tensor) -> Tensor:
+    """The way back from `starts_of`: of each item the list that it is in."""
+    return torch.repeat_interleave(torch.arange(len(starts) - 1, dtype=torch.int64, device="cpu"), starts.diff())
 
 
 def starts_of(counts: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from .._modules import set_eval
 from ..structure.coded import CodedMatrix
 from .classes import TORCH, is_linear, put_on_kernels, runs_on_kernels
 from .engine import Engine
-from .held import Precisions, freeze
+from .held import Precisions, freeze, own_matrices
 from .layers import NO_INT8, around, finished
 from .precision import runs_in_float32
 from .weights import ends, lacking
@@ -44,6 +44,9 @@ def restored(
         warnings.warn(f"load: {NO_INT8}", RuntimeWarning, stacklevel=4)
     others = {p: m for p, m in model.named_modules() if p not in layers and (is_linear(m) or runs_on_kernels(m))}
     fast = finished(model, dict.fromkeys(others, _ELSEWHERE))
+    for module, own in own_matrices(fast):
+        # What the file has in float32 and the kernels read in fewer bytes is saved again as it was.
+        freeze(module, {name: matrix for name, matrix in own.items() if matrix.form.bits == 32})
     fast.__dict__["_wanted"] = wanted
     return fast
 
@@ -55,7 +58,8 @@ def _restore(module: Any, precision: Precisions, held: dict[str, CodedMatrix], w
     if isinstance(precision, Mapping) and set(precision) != names:
         raise ValueError(f"got precisions of {', '.join(sorted(precision))[:60]}, expected {', '.join(sorted(names))}")
     if type(module) in TORCH or not held:
-        module.__dict__["_engine"] = Engine("float32", held)  # it tells where the weights are
+        module.__dict__["_engine"] = Engine("float32")
+        freeze(module, held)
     else:
         # A class of the user's own is tried before it is taken, and for that has to run on torch.
         for name, matrix in held.items():

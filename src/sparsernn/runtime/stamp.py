@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..structure.held_weights import HeldWeight
 
 _GOLDEN = 0.6180339887498949
 _MATRIX, _VECTOR = 32, 8  # numbers of a sample
@@ -24,31 +27,31 @@ class Stamp:
 
     def __init__(self, parameters: Mapping[str, Tensor | None]) -> None:
         self._names = list(parameters)  # pruning keeps the very parameter, under another name
-        self._marks = [(p, 0, 0) if p is None else (p, p.data_ptr(), _version(p)) for p in parameters.values()]
-        self.tensors = tuple({id(p): p for p in parameters.values() if p is not None}.values())
+        self._marks = [_marks(p) for p in parameters.values()]
+        own = {id(p): p for p in parameters.values() if p is not None and not isinstance(p, HeldWeight)}
+        self.tensors = tuple(own.values())
         self._forms = [(p.shape, p.stride(), p.dtype, p.device) for p in self.tensors]
         self._memory = [p.detach() for p in self.tensors]  # what the sample's addresses belong to
         # Tensors made under inference_mode count no changes: they are compared number by number.
         self._copies = [(p, p.clone()) for p in self.tensors if p.is_inference()]
-        own = [p for p in self.tensors if p.numel() and not p.is_meta]  # the others are shapes alone
-        found = [pair for p in own for pair in _sample(p.detach())]
+        found = [pair for p in self.tensors if p.numel() for pair in _sample(p.detach())]
         self.sample = torch.tensor(found, dtype=torch.int64, device="cpu").view(-1, 2)
 
-    def holds(self, parameters: Mapping[str, Tensor | None]) -> bool:
+    def holds(self, parameters: Mapping[str, Any]) -> bool:
         """Whether these are the same parameters, at the same places, unchanged as far as torch counts changes."""
         if list(parameters) != self._names or self._copies:
             return False
         for p, (own, address, version) in zip(parameters.values(), self._marks):
-            if p is not own or (p is not None and (p._version != version or p.data_ptr() != address)):
+            if p is not own or (version is not None and (p._version != version or p.data_ptr() != address)):
                 return False
         return True
 
     def fits(self, parameters: Mapping[str, Tensor | None]) -> bool:
         """`holds`, and of the same form."""
-        marks = [(id(p), 0, 0) if p is None else (id(p), p.data_ptr(), _version(p)) for p in parameters.values()]
+        marks = [_marks(p) for p in parameters.values()]
         if list(parameters) != self._names:
             return False
-        if marks != [(id(own), address, version) for own, address, version in self._marks]:
+        if any(p is not own or rest != before for (p, *rest), (own, *before) in zip(marks, self._marks)):
             return False
         if not all(torch.equal(p, copy) for p, copy in self._copies):
             return False
@@ -59,8 +62,11 @@ class Stamp:
         return any(ctypes.c_int32.from_address(place).value != bits for place, bits in self.sample.tolist())
 
 
-def _version(p: Tensor) -> int:
-    return -1 if p.is_inference() else p._version
+def _marks(p: Any) -> tuple[Any, Any, Any]:
+    """The parameter, its address and its version; to one that is held once nobody can write."""
+    if p is None or isinstance(p, HeldWeight):
+        return p, None, None
+    return p, p.data_ptr(), -1 if p.is_inference() else p._version
 
 
 def _sample(weight: Tensor) -> Iterator[tuple[int, int]]:

@@ -13,14 +13,13 @@ from .compiled import address, function
 from .costs import Matrix
 from .delta import Found, Matrices, Read
 from .fields import Field
-from .held import weight_of
 from .memory import check, eager, signature, undisturbed
 from .modules import Accelerated
 from .pack import WIDTH, Arrangement, Packed, unit_rows
 from .packed_layer import PackedLayer, Workspace
 from .program.rows import mask_of
 from .recording import NotAChain, Part
-from .weights import layer_weights
+from .weights import layer_weights, weight_of
 
 TABLE_BYTES = 8 << 20  # an embedding and the product behind it become one table up to this size
 _ELEMENTWISE = {"relu": "chain.relu", "tanh": "chain.hyperbolic", "sigmoid": "chain.logistic"}

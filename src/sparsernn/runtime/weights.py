@@ -7,7 +7,6 @@ h, t of one depth for an RHN.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +18,9 @@ from ..nn.packing import packing_of
 from ..nn.protocol import Packing
 from ..structure.cells import MODES, Cell
 from ..structure.coded import CodedMatrix
+from ..structure.held_weights import Held, HeldWeight
 
-Weight = Tensor | CodedMatrix
+Weight = Tensor | CodedMatrix | Held
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,12 @@ class LayerWeights:
     def name(self) -> str:
         """ "l0", "l0_reverse", ..."""
         return f"l{self.layer}" + ("_reverse" if self.reverse else "")
+
+    @property
+    def matrices(self) -> dict[str, Weight]:
+        """By the names that the runtime has for them: "ih", "hh", "d1", ..., "hr"."""
+        deeper = {f"d{depth}": weight for depth, (weight, _) in enumerate(self.deeper, 1)}
+        return {"ih": self.ih, "hh": self.hh} | deeper | ({} if self.hr is None else {"hr": self.hr})
 
     @property
     def slots(self) -> Slots:
@@ -121,9 +127,11 @@ def _packing(module: nn.Module) -> Packing:
     return found
 
 
-def coded_of(module: nn.Module) -> Mapping[str, CodedMatrix]:
-    """The matrices that a module on kernels holds in few bytes alone, by name: its parameters are shapes then."""
-    return getattr(vars(module).get("_engine"), "coded", {})
+def weight_of(module: nn.Module, name: str) -> Weight:
+    """The weight `name` of a module, wherever it is held."""
+    own = module._parameters[name]
+    assert own is not None
+    return own.held if isinstance(own, HeldWeight) else own.detach()
 
 
 def matrix_layers(module: nn.Module) -> dict[str, str]:
@@ -139,14 +147,13 @@ def matrix_layers(module: nn.Module) -> dict[str, str]:
 
 def lacking(module: nn.Module) -> str:
     """What is wrong with the first weight that is not there as a plain float32 parameter of its shape; "" for none."""
-    held = coded_of(module)
     for name, shape in weight_shapes(module).items():
         weight = module._parameters.get(name)
         if weight is None:
             return f"{name} is no parameter of its own"
         if tuple(weight.shape) != shape:
             return f"{name} is {tuple(weight.shape)} where its sizes ask for {shape}"
-        if weight.dtype != torch.float32 or (weight.device.type != "cpu" and name not in held):
+        if weight.dtype != torch.float32 or weight.device.type != "cpu":
             return f"{name} is {weight.dtype} on {weight.device}"
     return ""
 
@@ -162,8 +169,8 @@ def layer_weights(module: Any) -> list[LayerWeights]:
             f"{type(module).__name__} is accelerated, but its {wrong}.\n"
             "Masks, norms and other sizes belong on the original model: change that, and accelerate it again."
         )
-    packing, found, held = _packing(module), [], coded_of(module)
-    own: dict[str, Any] = {name: held.get(name, module._parameters[name].detach()) for name in packing.shapes}
+    packing, found = _packing(module), []
+    own: dict[str, Any] = {name: weight_of(module, name) for name in packing.shapes}
     for d in packing.directions:
         first, *further = [None if name is None else own[name] for name in d.bias]
         hh, *more = [own[name] for name in d.hh]

@@ -47,3 +47,9 @@ class WordLayout(Layout):
         scratch = MOST * (-(-inputs // 64) * 64) + MOST * 4
         fields = (scales, shifts, Number(inputs), *more)
         return self.packed(values, blocks, -(-inputs // 4), arrangement, *fields, scratch=scratch)
+
+
+def rows_of_words(words: Tensor, columns: int) -> Tensor:
+    """(blocks, words, WIDTH x 4) -> (blocks, WIDTH, columns)."""
+    blocks, count, _ = words.shape
+    return words.view(blocks, count, WIDTH, 4).transpose(1, 2).reshape(blocks, WIDTH, 4 * count)[..., :columns]

@@ -159,10 +159,19 @@ def coded(numbers: Tensor, scales: Tensor | None = None, tile: int = 0) -> Coded
     if bits == 4:
         shifted = torch.cat([values + 8, values.new_full((len(values) % 2,), 8)]).to(torch.uint8).view(-1, 2)
         values = shifted[:, 0] | (shifted[:, 1] << 4)
+    elif bits > 8:
+        values = values + 0.0  # which has no sign where it was -0.0
     return CodedMatrix((rows, columns), form, values.contiguous(), scales, mask)
 
 
-def dense(weight: Tensor | CodedMatrix) -> Tensor:
+def uncut(numbers: Tensor, scales: Tensor | None = None) -> CodedMatrix:
+    """`numbers` (rows, columns) as they are, in the memory where they are: zeros are held as well."""
+    rows, columns = numbers.shape
+    return CodedMatrix((rows, columns), Form(8 * numbers.element_size(), None, rows), numbers.reshape(-1), scales)
+
+
+def dense(weight: Any) -> Tensor:
+    """Plain numbers of a tensor or of what gives them by its `dense`."""
     return weight if isinstance(weight, Tensor) else weight.dense()
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..structure.coded import BLOCKS, CodedMatrix, Form, coded
 from ..structure.grids import on_grid
+from ..structure.held_weights import HeldWeight
 from ..tensors import DTYPES
 from ._container import Fault, short
 from ._kernels import engine_of
@@ -33,7 +34,7 @@ def in_few_bytes(slots: Sequence[Slot]) -> dict[int, tuple[CodedMatrix, int]]:
     kernels: dict[int, Mapping[str, CodedMatrix]] = {}
     for slot in slots:
         alone = len(holders[id(slot.tensor)]) == 1 and id(slot.tensor) not in found
-        plain = type(slot.tensor) is nn.Parameter  # no lazy, quantised or distributed one
+        plain = type(slot.tensor) in (nn.Parameter, HeldWeight)  # no lazy, quantised or distributed one
         if slot.role != "parameter" or not alone or not plain or slot.tensor.dim() < 2:
             continue
         engine = engine_of(slot.module)

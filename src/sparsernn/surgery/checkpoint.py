@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from .._modules import places, unwrap
 from .._version import __version__
+from ..structure.held_weights import HeldWeight
 from ._coded import form_of, in_few_bytes, parts_of
 from ._container import FORMAT, NAMES, Fault, open_container, read_header, write_container
 from ._kernels import OnKernels, check_recorded, checked, recorded, say
@@ -140,6 +141,7 @@ def load(model: nn.Module, path: str | Path, on_kernels: OnKernels | None = None
 def _plain(name: str, tensor: Tensor) -> Tensor:
     if is_lazy(tensor):
         raise TypeError(f"{name} {_LAZY}")
+    tensor = tensor.held.dense() if isinstance(tensor, HeldWeight) else tensor
     # Subclasses that take over torch's dispatch keep their values elsewhere (quantised, distributed, fake tensors).
     kind: Any = type(tensor)
     elsewhere = kind.__torch_dispatch__ is not cast(Any, Tensor).__torch_dispatch__

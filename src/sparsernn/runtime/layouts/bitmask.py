@@ -6,7 +6,7 @@ over the lanes of the mask inside the registers. Four block rows share a column'
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..layout import Counts, Layout
 from ..order import WIDTH
-from ..pack import Arrangement, Packed, blocks_of, living, starts_of
+from ..pack import Arrangement, Packed, blocks_of, from_panels, living, starts_of
 from ..processor import Processor
 
 SIDE = 4  # block rows that share a mask word
@@ -43,6 +43,12 @@ class Bitmask(Layout):
         stream = torch.cat([*values, weight.new_zeros(WIDTH)])  # the last vector reads beyond the last weight
         starts = starts_of(torch.cat(counts)) * self.size
         return self.packed(stream, chosen, weight.shape[1], arrangement, torch.cat(masks), starts)
+
+    def unpack(self, values: Tensor, more: Sequence[Tensor], blocks: int, columns: int) -> Tensor:
+        full = torch.from_numpy(np.unpackbits(more[0].numpy(), bitorder="little").view(bool))
+        found = values.new_zeros(len(full))
+        found[full] = values[:-WIDTH]
+        return from_panels(found, blocks, columns, SIDE)
 
     def steps(self, counts: Counts) -> float:
         return counts.block_rows * counts.columns

@@ -3,14 +3,14 @@ broadcast."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..layout import Counts, Layout
 from ..order import WIDTH
-from ..pack import Arrangement, Packed, blocks_of, living, starts_of
+from ..pack import Arrangement, Packed, blocks_of, lists_of, living, starts_of
 
 MOST = 12 if WIDTH != 8 else 6  # inputs of one tile: two sums each must fit into the registers
 
@@ -35,6 +35,12 @@ class Blocks(Layout):
         values = torch.cat([tall[block, :, column], tall.new_zeros(len(odd), WIDTH)])[order].contiguous()
         starts, inputs = starts_of(counts + counts % 2), weight.shape[1]
         return self.packed(values, chosen, inputs, arrangement, columns, starts, scratch=4 * 12 * inputs)
+
+    def unpack(self, values: Tensor, more: Sequence[Tensor], blocks: int, columns: int) -> Tensor:
+        numbers, starts = more[:2]
+        found = values.new_zeros(blocks, columns, WIDTH)
+        found.index_put_((lists_of(starts), numbers.long()), values, accumulate=True)  # the odd ones add zeros
+        return found.transpose(1, 2)
 
     def steps(self, counts: Counts) -> float:
         return counts.blocks

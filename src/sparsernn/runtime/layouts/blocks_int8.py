@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from ..layout import Counts
 from ..order import WIDTH
-from ..pack import Arrangement, Packed, starts_of
+from ..pack import Arrangement, Packed, lists_of, starts_of
 from ..weights import Weight
-from ..words import MOST, WordLayout
+from ..words import MOST, WordLayout, rows_of_words
 
 SIDE = 12  # inputs of one tile
 
@@ -28,6 +29,12 @@ class BlocksInt8(WordLayout):
         values, starts = words[block, number].contiguous(), starts_of(full.sum(1))
         fields = (scales, shifts, number.to(torch.int32), starts)
         return self.of_words(values, chosen, weight.shape[1], arrangement, *fields)
+
+    def unpack(self, values: Tensor, more: Sequence[Tensor], blocks: int, columns: int) -> Tensor:
+        _, _, numbers, starts = more[:4]
+        words = values.new_zeros(blocks, -(-columns // 4), WIDTH * 4)
+        words[lists_of(starts), numbers.long()] = values.flatten(1)
+        return rows_of_words(words, columns)
 
     def steps(self, counts: Counts) -> float:
         return counts.words

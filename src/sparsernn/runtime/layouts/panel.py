@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..layout import Counts, Layout
 from ..order import PANEL, WIDTH
-from ..pack import Arrangement, Packed, blocks_of, living
+from ..pack import Arrangement, Packed, blocks_of, from_panels, living
 
 # Tiles of 4 x 6 accumulators, 4 weights and a broadcast fill the 32 registers of AVX-512 and NEON. AVX2 has 16, for
 # 2 x 6; its panels of two blocks are one cache line a column.
@@ -30,6 +30,9 @@ class Panel(Layout):
         panels = tall[:whole].view(-1, PANEL, WIDTH, weight.shape[1]).permute(0, 3, 1, 2)
         values = torch.cat([panels.reshape(-1), tall[whole:].permute(0, 2, 1).reshape(-1)])
         return self.packed(values, chosen, weight.shape[1], arrangement)
+
+    def unpack(self, values: Tensor, more: Sequence[Tensor], blocks: int, columns: int) -> Tensor:
+        return from_panels(values, blocks, columns, PANEL)
 
     def steps(self, counts: Counts) -> float:
         return counts.block_rows * counts.columns

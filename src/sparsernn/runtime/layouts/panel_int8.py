@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from ..layout import Counts
 from ..order import WIDTH
 from ..pack import Arrangement, Packed
 from ..weights import Weight
-from ..words import MOST, WordLayout
+from ..words import MOST, WordLayout, rows_of_words
 
 TALL, PANEL = 6, 4
 
@@ -27,6 +28,14 @@ class PanelInt8(WordLayout):
         panels = words[:whole].view(-1, PANEL, *words.shape[1:]).transpose(1, 2)
         values = torch.cat([panels.reshape(-1), words[whole:].reshape(-1)])
         return self.of_words(values, chosen, weight.shape[1], arrangement, scales, shifts)
+
+    def unpack(self, values: Tensor, more: Sequence[Tensor], blocks: int, columns: int) -> Tensor:
+        words = -(-columns // 4)
+        whole = blocks // PANEL * PANEL
+        cut = whole * words * WIDTH * 4
+        panels = values[:cut].view(whole // PANEL, words, PANEL, WIDTH * 4).transpose(1, 2)
+        rest = values[cut:].view(blocks - whole, words, WIDTH * 4)
+        return rows_of_words(torch.cat([panels.reshape(whole, words, WIDTH * 4), rest]), columns)
 
     def steps(self, counts: Counts) -> float:
         return counts.block_rows * -(-counts.columns // 4)

@@ -3,14 +3,14 @@ lane its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..layout import Counts, Layout, Pair
 from ..order import TABLE, WIDTH
-from ..pack import Arrangement, Number, Packed, blocks_of, living, starts_of
+from ..pack import Arrangement, Number, Packed, blocks_of, lists_of, living, starts_of
 from ..processor import Processor
 
 LEFT = 0.8  # nanoseconds of a weight that found no slot, for each input
@@ -45,6 +45,14 @@ class Permuted(Layout):
             values, chosen, weight.shape[1], arrangement, lanes, Number(slots), starts, lane.to(torch.int32),
             (number * TABLE + column).to(torch.int32), left, scratch=8 * 4 * tables * TABLE,
         )  # fmt: skip
+
+    def unpack(self, values: Tensor, more: Sequence[Tensor], blocks: int, columns: int) -> Tensor:
+        lanes, starts, rows, numbers, left = more[:5]
+        found = values.new_zeros(blocks, values.shape[1], WIDTH, TABLE)
+        found.scatter_add_(3, lanes.transpose(2, 3).long(), values.transpose(2, 3))  # empty slots add zeros
+        found = found.transpose(1, 2).reshape(blocks, WIDTH, values.shape[1] * TABLE)
+        found[lists_of(starts), rows.long(), numbers.long()] = left
+        return found[..., :columns]
 
     def count(self, full: Tensor) -> tuple[int, ...]:
         cells = _cells(full)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..layout import Counts, Layout, Pair
 from ..order import WIDTH
-from ..pack import BYTES, Arrangement, Packed, blocks_of, living, starts_of
+from ..pack import BYTES, Arrangement, Packed, blocks_of, lists_of, living, starts_of
 
 
 class Rows(Layout):
@@ -37,6 +37,13 @@ class Rows(Layout):
         mixed = torch.cat([numbers.view(-1, 4), values.view(torch.int32).view(-1, 4)], 1).contiguous()
         inputs = weight.shape[1]
         return self.packed(mixed, chosen, inputs, arrangement, starts, scratch=2 * BYTES * (inputs + WIDTH))
+
+    def unpack(self, values: Tensor, more: Sequence[Tensor], blocks: int, columns: int) -> Tensor:
+        rows = lists_of(4 * more[0])
+        numbers, weights = values[:, :4].reshape(-1).long(), values[:, 4:].contiguous().view(torch.float32).view(-1)
+        found = weights.new_zeros(blocks * WIDTH, columns)
+        found.index_put_((rows, numbers), weights, accumulate=True)  # padding adds zeros
+        return found.view(blocks, WIDTH, columns)
 
     def steps(self, counts: Counts) -> float:
         return counts.weights
