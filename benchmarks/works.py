@@ -18,6 +18,7 @@ from .figure1 import figure1
 from .fold import fold
 from .graphs import graphs
 from .measure import Ceiling, Engine, Ideal, Row, ideal, small_weights, versus
+from .memory import memory
 from .paper_net import paper_net
 from .programs import programs
 from .split import split
@@ -195,5 +196,6 @@ def streaming(ceiling: Ceiling, rounds: int) -> list[Row]:
 
 _ALL = (compact, compact8, blocks90, blocks95, blocks95int8, single95, product, streaming, tiny, split, graphs)
 WORKS = {
-    f.__name__: f for f in (*_ALL, programs, figure1, training, paper_net, bidaf, endurance, start, fold, export_c)
+    f.__name__: f
+    for f in (*_ALL, programs, figure1, training, paper_net, bidaf, endurance, start, memory, fold, export_c)
 }

@@ -131,7 +131,8 @@ def test_nobody_misses_the_weights(how: str, precision: Any, proj: int, tmp_path
 
 
 def test_weights_given_to_it_are_taken_and_shared_ones_are_kept() -> None:
-    model, other, x = pruned(Tagger(16), "dense"), Tagger(16).eval(), torch.randn(4, 2, 16)
+    other: Any = Tagger(16).eval()
+    model, x = pruned(Tagger(16), "dense"), torch.randn(4, 2, 16)
     small = srn.accelerate(model, keep_weights=False)
     small(x)
     for write in (lambda p: p.mul_(2), lambda p: p.data.zero_(), lambda p: setattr(p, "data", torch.ones(64, 16))):
@@ -153,7 +154,7 @@ def test_weights_given_to_it_are_taken_and_shared_ones_are_kept() -> None:
 
 def test_a_weight_that_two_modules_share_is_kept() -> None:
     tagger: Any = Tagger(16)
-    tied = nn.Sequential(nn.Embedding(9, 16), tagger)
+    tied: Any = nn.Sequential(nn.Embedding(9, 16), tagger)
     tagger.head = nn.Linear(16, 9)
     tagger.head.weight = tied[0].weight
     small = srn.accelerate(tied.eval(), keep_weights=False)
