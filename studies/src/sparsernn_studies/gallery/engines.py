@@ -1,4 +1,4 @@
-"""One step of a model in its own runtime, in onnxruntime, in our stream and in C, timed in turn."""
+"""One step, or one call, of a model in its own runtime, in onnxruntime, in our stream and in C, timed in turn."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from sparsernn.timing import benchmark
 from .in_c import LOOP, compared, in_c
 from .packages import session
 from .precision import online
-from .subject import Subject
+from .subject import STEP, Subject
 
 Call = Callable[[], Any]
 
 
 class Step(nn.Module):
-    """One step of a model, with its states as inputs and outputs."""
+    """One step of a model, with its states as inputs and outputs; a call of it where it has none."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, x: Tensor, *states: Tensor) -> Any:
-        return self.model.step(x, *states)  # type: ignore[operator]
+        return self.model.step(x, *states) if states else (self.model(x),)  # type: ignore[operator]
 
 
 def steps(
@@ -46,23 +46,30 @@ def steps(
     parts = {form: subject.online(net) for form, (net, _) in nets.items()}
     wanted: dict[str, Wanted] = {form: online(net, parts[form], precision) for form, (net, precision) in nets.items()}
     whole = subject.online(subject.model)
-    found["ours, whole"] = _stepping(subject, srn.accelerate(whole).stream(1, **subject.stream)), 1
-    streams = {form: srn.accelerate(part, wanted[form]).stream(1, **subject.stream) for form, part in parts.items()}
-    for form, stream in streams.items():
-        found["ours" if form == "float32" else f"ours, {form}"] = _stepping(subject, stream), 1
+    found["ours, whole"] = _called(subject, _fast(subject, whole)), 1
+    fast = {form: _fast(subject, part, wanted[form]) for form, part in parts.items()}
+    for form, own in fast.items():
+        found["ours" if form == "float32" else f"ours, {form}"] = _called(subject, own), 1
     for name, net in (("onnxruntime, whole", whole), ("onnxruntime, small", parts["float32"])):
         if call := in_onnxruntime(subject, net):
             found[name] = call, 1
     said = {}
     for form, part in parts.items():
         if code := in_c(subject, part, wanted[form], folder / form):
-            said[form] = compared(subject, code, streams[form])
+            said[form] = compared(subject, code, fast[form])
             found["C" if form == "float32" else f"C, {form}"] = code.looped(subject.frame), LOOP
     return found, said
 
 
-def _stepping(subject: Subject, stream: Any) -> Call:
-    return lambda: stream.step(subject.frame)
+def _fast(subject: Subject, net: nn.Module, precision: Wanted = "float32") -> Any:
+    """What takes steps, or `net` itself where it has none."""
+    made = srn.accelerate(net, precision)
+    return made.stream(1, **subject.stream) if subject.call == STEP else made
+
+
+def _called(subject: Subject, fast: Any) -> Call:
+    run = fast.step if subject.call == STEP else fast
+    return lambda: run(subject.frame)
 
 
 def timed(calls: Mapping[str, tuple[Call, int]], rounds: int) -> dict[str, float]:

@@ -15,7 +15,7 @@ import sparsernn as srn
 from sparsernn.export.machines import missing
 from sparsernn.runtime.precision import Wanted
 
-from .subject import Subject
+from .subject import STEP, Subject
 
 TARGET = "Cortex-M4"
 LOOP = 20  # steps of one call into C when it is timed, which takes as long from Python as some steps do
@@ -68,8 +68,8 @@ class InC:
 
 
 def in_c(subject: Subject, net: nn.Module, precision: Wanted, folder: Path) -> InC | None:
-    """None without a compiler, and where layers differ in precision, which C has one of."""
-    if not isinstance(precision, str):
+    """None without a compiler, where layers differ in precision, which C has one of, and of what has no step."""
+    if not isinstance(precision, str) or subject.call != STEP:
         return None
     try:
         return InC(subject, net, precision, folder)

@@ -6,7 +6,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-NAMES = {"silero-vad": "silero", "g2p_en": "phonemes", "DTLN": "dtln", "Resemblyzer": "speaker"}
+NAMES = {
+    "silero-vad": "silero",
+    "g2p_en": "phonemes",
+    "DTLN": "dtln",
+    "Resemblyzer": "speaker",
+    "arabic-diacritizer": "diacritics",
+}
 
 
 def installed(package: str, path: str) -> str:

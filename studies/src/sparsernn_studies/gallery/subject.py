@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+STEP = "step"
+
 
 def itself(model: nn.Module) -> nn.Module:
     return model
@@ -45,6 +47,7 @@ class Subject(NamedTuple):
     shares: of the recurrent layers' weights that stay as whole units go, and of those of the matrices `thinned` ("all",
     or patterns of parameter names) as single ones do.
     hidden: path of a layer that imitates the whole net's -> set of its units.
+    call: what is timed: a step, or of a net that hears a whole sequence before it answers, what that one is called.
     """
 
     name: str
@@ -73,8 +76,9 @@ class Subject(NamedTuple):
     loss: Any = "values"
     hidden: Mapping[str, str] = {}
     online: Callable[[Any], nn.Module] = itself
+    call: str = STEP
 
     @property
     def frame(self) -> Tensor:
-        """The input of one step."""
+        """The input of one step, or of one call."""
         return self.heard[:1]
