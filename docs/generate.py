@@ -27,7 +27,13 @@ beside ours.
 Made by `python docs/generate.py` from the JSON files in `results/`; do not edit. Figures are means over the seeds
 named; each file tells settings, versions, processor and date. Times are of one process; for a ratio both sides were
 timed in turn, round by round. *Again* names the command that repeats a table.
+
+In benchmarks *ratio* is how many times as fast ours is, *roofline* the share of the core's peak that it reaches,
+*bound* what limits it, *at_most* the ratio that the core allows, and *target* the aim that was set before.
 """
+
+COLUMNS = """*Ratio*: how many times as fast. *Roofline*: the share of the core's peak that is reached; *bound*: what
+limits it; *at_most*: the ratio that the core allows. *Target*: the aim that was set before."""
 
 
 def mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -172,7 +178,8 @@ def bidaf_section(found: Sequence[Result], benchmarks: Path) -> str:
             parts += [f"## What comes out, {scale} scale", "", again, *table, ""]
     if (benchmarks / "bidaf.json").is_file():
         _, _, *table = benchmark_section(benchmarks / "bidaf.json").splitlines()
-        parts += ["## What the paper's sizes bring", "", "Again: `python -m benchmarks bidaf`.", "", *table, ""]
+        again = f"Again: `python -m benchmarks bidaf`.\n{COLUMNS}"
+        parts += ["## What the paper's sizes bring", "", again, "", *table, ""]
     parts += ["## The paper's tables", "", *_published_rows(), ""]
     return "\n".join(parts)
 
