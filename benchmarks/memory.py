@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -62,7 +63,7 @@ def memory(ceiling: Ceiling, rounds: int) -> list[Row]:
     return [row for weights, precision in FORMS for row in _rows(weights, precision)]
 
 
-def _rows(weights: str, precision: str) -> list[Row]:
+def _rows(weights: str, precision: Any) -> list[Row]:
     torch.manual_seed(0)
     model = nn.LSTM(UNITS, UNITS, LAYERS).eval()
     if weights != "dense":

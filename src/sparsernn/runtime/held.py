@@ -108,10 +108,12 @@ def own_matrices(model: nn.Module) -> list[tuple[Any, dict[str, CodedMatrix]]]:
     found = []
     for module in model.modules():
         engine = cast(Any, vars(module).get("_engine"))
-        own = {}
-        for name, layer in matrix_layers(module).items() if engine is not None else ():
+        own: dict[str, CodedMatrix] = {}
+        layers = {} if engine is None else matrix_layers(module)
+        for name, layer in layers.items():
             plain = module._parameters.get(name)
             if type(plain) is nn.Parameter and users[id(plain)] == 1 and finite(plain.detach()):
-                own[name] = as_coded(rounded(weight_of(module, name), precision_of(engine.precision, layer)))
+                precision = precision_of(engine.precision, layer)
+                own[name] = as_coded(rounded(weight_of(module, name), precision))
         found.append((module, own))
     return found

@@ -132,7 +132,10 @@ class HeldWeight(_Made):
 
 
 def parameter(held: Held) -> nn.Parameter:
-    return nn.Parameter(HeldWeight(held), requires_grad=False)
+    # What nn.Parameter does, without a call of torch's, at whose first dispatch to Python it imports 40 MB of sympy.
+    new: Any = HeldWeight(held)
+    new._is_param = True
+    return new
 
 
 def held_in(module: nn.Module) -> dict[str, Held]:
