@@ -40,6 +40,7 @@ def resident():
 
 
 def tensors():
+    gc.collect()
     found = [t for t in gc.get_objects() if type(t) in (torch.Tensor, torch.nn.Parameter) and not t.is_meta]
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in found}.values())
 
