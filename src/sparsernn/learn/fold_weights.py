@@ -24,6 +24,9 @@ SHAPES = {
     "block": (BLOCK_HEIGHT, 1),
     "word": (BLOCK_HEIGHT, WORD_WIDTH),
 }  # rows and columns that go together
+# Which matrix loses most is tried in several ways, between what a small change of a layer did to the outputs (0) and
+# the change in shares of what the matrix gives (1): of recorded states a layer seems not to need its input.
+PARTS = (0.0, 0.5, 1.0)
 ROUNDS = 3  # what goes is chosen anew after each third of the way: what is left has other weights then
 
 
@@ -98,6 +101,11 @@ class Matrix:
     def solved(self, there: Tensor) -> Tensor:
         return solved_on(self.rows_RI, self.moment_II, self.support(there), self.group_R)
 
+    def power(self) -> float:
+        """Mean square of what the matrix gives, without its bias, summed over rows."""
+        rows, moment = self.rows_RI[:, : self.inputs], self.moment_II[: self.inputs, : self.inputs]
+        return float(((rows @ moment) * rows).sum())
+
     def change(self, rows_RI: Tensor) -> float:
         """Mean squared change of what the matrix gives, summed over rows."""
         difference = rows_RI - self.rows_RI
@@ -142,7 +150,10 @@ class Thinning:
                 self.kept[name] = "its rows are inputs, so that blocks of rows have no support of their own"
             else:
                 self.matrices.append(Matrix(site, parameters, tile, ridge, width))
-        self.scales = self._scales(layers)
+        measured = self._scales(layers)
+        # A change in shares of what the matrix gives: dear to a layer whose input is little beside its state.
+        own = [1 / power if (power := m.power()) > 0 else scale for m, scale in zip(self.matrices, measured)]
+        self.scalings = [[(s ** (1 - part)) * (o**part) for s, o in zip(measured, own)] for part in PARTS]
 
     def _scales(self, layers: Sequence[RecurrentLayer]) -> list[float]:
         """For each matrix what a mean squared change of one in what it gives does to the outputs, in shares of theirs.
@@ -175,13 +186,26 @@ class Thinning:
         if wanted < 0:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.kept.items())
             raise ValueError(f"fold: to={share:g} can't be reached, at most {1 - mine / self.whole:.3f}: {reasons}.")
-        there = self._chosen(self.matrices, self.scales, wanted * self.whole / max(1, mine))
-        rows = {n: m.solved(each) for n, (m, each) in enumerate(zip(self.matrices, there))}
+        share = wanted * self.whole / max(1, mine)
+        there, rows = self._best([self._chosen(self.matrices, scales, share) for scales in self.scalings])
         parameters = dict(self.model.named_parameters())
         masks = {m.site.parameter: m.mask(each, parameters[m.site.parameter]) for m, each in zip(self.matrices, there)}
         left = sum(int(mask.sum()) for mask in masks.values()) + self.whole - mine
-        predicted = sum(scale * self.matrices[n].change(rows[n]) for n, scale in enumerate(self.scales))
+        predicted = sum(scale * self.matrices[n].change(rows[n]) for n, scale in enumerate(self.scalings[0]))
         return masks, left / self.whole, predicted, rows
+
+    def _best(self, choices: Sequence[list[Tensor]]) -> tuple[list[Tensor], dict[int, Tensor]]:
+        """Of several choices of blocks the one with which the outputs change least, and the solved matrices."""
+        best, least = None, math.inf
+        for number, there in enumerate(choices):
+            if any(all(map(torch.equal, there, other)) for other in choices[:number]):
+                continue
+            rows = {n: m.solved(each) for n, (m, each) in enumerate(zip(self.matrices, there))}
+            changed = self.outputs.change(self.written(copied(self.model), rows))
+            if best is None or changed < least:  # NaN where nothing can be measured: the first one then
+                best, least = (there, rows), changed
+        assert best is not None
+        return best
 
     def written(self, model: nn.Module, rows: Mapping[int, Tensor]) -> nn.Module:
         """`model`, a copy of the one in work, with these matrices."""
