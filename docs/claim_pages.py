@@ -102,7 +102,7 @@ def fold_page(results: Path, folder: Path) -> None:
         "",
     ]
     verdicts = judged(Fold.claims, seeds)
-    parts += [*(f"- {text}" for text in _summary(verdicts)), ""]
+    parts += [*(f"- {text}" for text in summary(verdicts)), ""]
     for net, label in NETS.items():
         if any(row_name(net, "dense") in rows for rows in seeds):
             parts += [f"## {label[0].upper()}{label[1:]}", "", *_net(net, seeds, s["shares"], s["further"]), ""]
@@ -151,7 +151,7 @@ def _net(net: str, seeds: Sequence[Any], shares: Sequence[float], further: Seque
     return lines
 
 
-def _summary(verdicts: Sequence[Verdict]) -> list[str]:
+def summary(verdicts: Sequence[Verdict]) -> list[str]:
     """How many of the claims of each kind hold."""
     kinds: dict[str, Counter[str]] = {}
     for v in verdicts:

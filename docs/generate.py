@@ -229,6 +229,7 @@ if __name__ == "__main__":
     from devices_page import digits_table
     from gallery_page import gallery_page
     from gate_study import gates_page
+    from methods_page import methods_page
     from reber_study import darji_page
     from runtime_pages import figure1_page, speed_page
     from streams_page import delta_section, packages_section
@@ -241,6 +242,7 @@ if __name__ == "__main__":
     darji_page(ROOT / "results", ROOT / "docs")
     targets_page(ROOT / "results", ROOT / "docs")
     fold_page(ROOT / "results", ROOT / "docs")
+    methods_page(ROOT / "results", ROOT / "docs")
     claims_page(ROOT / "results", ROOT / "docs")
     gates_page(ROOT / "results", ROOT / "docs")
     gallery_page(ROOT / "results", ROOT / "docs")

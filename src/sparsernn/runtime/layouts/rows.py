@@ -14,7 +14,10 @@ from ..pack import BYTES, Arrangement, Packed, blocks_of, lists_of, living, star
 
 
 class Rows(Layout):
-    """A step is one weight; its costs are for every 2 WIDTH and for every WIDTH inputs, added."""
+    """A step is one weight; its costs are for every 2 WIDTH and for every WIDTH inputs, added.
+
+    Weights go by fours, of a row as many as are needed, and to begin and end a row takes as long as four more.
+    """
 
     label = "sparse rows"
 
@@ -45,8 +48,13 @@ class Rows(Layout):
         found.index_put_((rows, numbers), weights, accumulate=True)  # padding adds zeros
         return found.view(blocks, WIDTH, columns)
 
+    def count(self, full: Tensor) -> tuple[int, ...]:
+        each = full.sum(2)
+        return (int((each + 3).div(4, rounding_mode="floor").sum()) + each.numel(),)
+
     def steps(self, counts: Counts) -> float:
-        return counts.weights
+        (fours,) = counts.own[Rows]
+        return 4 * fours
 
     def read(self, counts: Counts) -> float:
         return 8 * counts.weights
@@ -54,13 +62,13 @@ class Rows(Layout):
     def compute(self, counts: Counts, inputs: int, costs: Pair) -> float:
         load, use = costs
         each = load * math.ceil(inputs / 2 / WIDTH) + use * math.ceil(inputs / WIDTH)
-        return 1.05 * counts.weights * each
+        return 1.05 * self.steps(counts) * each
 
     def fitted(self, counts: Counts, one: float, many: float, inputs: int) -> Pair:
         """One group of inputs costs load + use, 2 WIDTH in two groups load + 2 use."""
         groups, pairs = math.ceil(inputs / WIDTH), math.ceil(inputs / 2 / WIDTH)
-        use = max(0.0, (many - pairs * one) / max(groups - pairs, 1)) / counts.weights
-        return max(0.0, one / counts.weights - use), use
+        use = max(0.0, (many - pairs * one) / max(groups - pairs, 1)) / self.steps(counts)
+        return max(0.0, one / self.steps(counts) - use), use
 
     def kernel(self) -> Callable[..., None]:
         return _kernel()
