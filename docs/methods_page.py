@@ -38,11 +38,13 @@ Four tasks, every way at the same shares of the recurrent weights. *Dense* is tr
 RigL, Selfish-RNN, SNIP, GraSP, SynFlow, dense nets of that size) as many steps as both together, {{total:,}}. *As much
 compute*: a dense net of that size with as many multiply-adds as {{total:,}} steps of the large one. *Longer* is the
 dense net with the further steps. Each way has its own defaults, and one learning rate for all that begin with the same
-net; none was tuned. Whole units, blocks, words and ranks come only near a share. The trainings are short, so small
-nets that are trained from the start are strong rivals: what is said here is said of such trainings.
+net; none was tuned. *Rewound* weights train all again that came after the {{early:,}}th step, {{again:,}} steps, so
+nearly twice as long as the others. What goes is chosen over all matrices together. Whole units, blocks, words and ranks
+come only near a share. The trainings are short, so small nets that are trained from the start are strong rivals: what
+is said here is said of such trainings.
 
-`Bayes` learns sparsity in many passes over the data and is on [a page of its own](gates.md); `Movement` and penalties
-have shares of their own.
+`Bayes` learns sparsity in many passes over the data and is on [a page of its own](gates.md). What is left by a penalty
+follows from its strength. A net whose loss is that of what needs no net, or more, has lost its input.
 """
 
 
@@ -52,7 +54,9 @@ def methods_page(results: Path, folder: Path) -> None:
     if not found:
         return
     seeds, s = by_seed(found), Settings()
-    parts = [PAGE.format(further=s.further, total=s.steps + s.further)]
+    parts = [
+        PAGE.format(further=s.further, total=s.steps + s.further, early=s.early, again=s.steps - s.early + s.further)
+    ]
     parts += [source(found, "sparsernn run methods --scale cpu --seed N"), ""]
     complete = {net: sum(_complete(net, rows, s) for rows in seeds) for net in NETS}
     owed = [
@@ -122,7 +126,7 @@ def _net(net: str, seeds: Sequence[Any], s: Settings, folder: Path) -> list[str]
                     cell(name),
                     f"{middle('share', name):.2f}",
                     file_size(round(size or 0)),
-                    "-" if speed is None else f"{speed:.2f}x",
+                    "-" if speed is None else f"{speed:.1f}x",
                     f"{took:.0f} s",
                     file_size(round(kept or 0)),
                 ]
@@ -131,8 +135,8 @@ def _net(net: str, seeds: Sequence[Any], s: Settings, folder: Path) -> list[str]
     lines += [
         "",
         "A step: of 256 in a call, batch 1, one thread, on sparsernn's kernels, processor time of a machine that had "
-        "other work too. Training: processor seconds, that of the dense net included where a way begins with it. Held: "
-        "weights, gradients, states of optimizer and sparsifier, activations apart.",
+        "other work too. Training: processor seconds, that of the dense net included where a way begins with it, and "
+        "what a way does before. Held: weights, gradients, states of optimizer and sparsifier, activations apart.",
     ]
     return lines
 

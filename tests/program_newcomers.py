@@ -151,5 +151,8 @@ NOT_NEWCOMERS: dict[str, tuple[Any, ...]] = {
         X, {}, "gives another output0 than the whole call",
     ),
     "no more than so many steps": (Longest, X, {}, "has 400 elements: it ends at a fixed number of steps"),
+    "whole parts of quotients": (
+        lambda: Function(lambda m, x: m.g(x // 0.1)[0], g=_gru(4, 5)), X, {}, "1.0 // 0.1 is 9 in torch"
+    ),
     "each three hundredth step": (lambda: Function(_each_three_hundredth), X, {}, "gives another output0"),
 }  # fmt: skip

@@ -105,3 +105,13 @@ def test_bad_arguments_get_a_sentence():
         SNTASGD(net().parameters(), lr=0.1, patience=-1)
     with pytest.raises(ValueError, match="take float32"):
         SNTASGD(net().bfloat16().parameters(), lr=0.1)
+
+
+def test_groups_that_come_later_are_averaged_as_the_others_and_need_as_much_precision():
+    model, more = net(), nn.Parameter(torch.ones(2))
+    optimizer = SNTASGD(model.parameters(), lr=0.1, patience=0)
+    optimizer.add_param_group({"params": [more]})
+    optimizer.look(1.0)
+    assert optimizer.look(2.0) and all(group["averaging"] for group in optimizer.param_groups)
+    with pytest.raises(ValueError, match="take float32"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2, dtype=torch.bfloat16))]})

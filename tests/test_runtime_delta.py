@@ -310,3 +310,11 @@ def test_thresholds_need_an_accelerated_model_and_data() -> None:
             delta_thresholds(fast, *arguments)
     every = delta_thresholds(fast, [walk(8)], lambda y, x: 0.0)
     assert torch.allclose(every["rnn.l0"][0], walk(8)[:, 0].std(0, correction=0), atol=1e-6)
+
+
+def test_a_negative_loss_may_rise_by_a_share_of_its_size() -> None:
+    torch.manual_seed(7)
+    fast, x = accelerate(Chain().eval()), walk(40)
+    target = fast(x)
+    found = delta_thresholds(fast, [(x, target)], lambda y, b: float((y - b[1]).pow(2).mean()) - 1, max_loss=1e-3)
+    assert all((t > 0).any() for pair in found.values() for t in (pair if isinstance(pair, tuple) else (pair,)))

@@ -139,6 +139,9 @@ def test_weights_given_to_it_are_taken_and_shared_ones_are_kept() -> None:
         with torch.no_grad(), pytest.raises(RuntimeError, match=r"can't be written to.*\n.*load_state_dict"):
             write(small.lstm.weight_hh_l1)
     assert torch.equal(small(x), srn.accelerate(model)(x))
+    with torch.no_grad():  # reading it into something else is no write
+        assert torch.equal(torch.zeros(64, 16).copy_(small.lstm.weight_hh_l1), model.lstm.weight_hh_l1)
+        srn.accelerate(other).load_state_dict(dict(small.named_parameters()))
     small.load_state_dict(other.state_dict())
     assert torch.equal(small(x), srn.accelerate(other)(x)) and not held_in(small.lstm)
     small = srn.accelerate(model, keep_weights=False)

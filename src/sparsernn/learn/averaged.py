@@ -37,12 +37,18 @@ class SNTASGD(torch.optim.SGD):
         if isinstance(patience, bool) or not isinstance(patience, int) or patience < 0:
             raise ValueError(f"SNTASGD: patience is {patience!r}, expected a number of looks, 0 or more.")
         super().__init__(params, lr, **options)
-        for p in self._parameters():
+        own: dict[str, Any] = {"patience": patience, "averaging": False, "losses": ()}
+        self.defaults.update(own)  # for groups that a sparsifier adds
+        for group in self.param_groups:
+            group.update(own)
+        self._follow()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As of any optimizer; raises ValueError for parameters of lower precision."""
+        super().add_param_group(param_group)
+        for p in self.param_groups[-1]["params"]:
             if p.dtype not in (torch.float32, torch.float64):
                 raise ValueError(f"SNTASGD: a parameter is {p.dtype}, in which steps can't be counted: take float32.")
-        for group in self.param_groups:
-            group.update(patience=patience, averaging=False, losses=())
-        self._follow()
 
     def _follow(self) -> None:
         # Before the hooks of sparsifiers, whose masks then hold for the averages too.

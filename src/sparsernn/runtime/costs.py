@@ -96,7 +96,9 @@ def current() -> Costs:
 def tuned_file() -> Path | None:
     """Where measured costs are kept; None without a cache folder."""
     folder = cache_folder()
-    return None if folder is None else folder / f"costs-{processor().width}.json"
+    return (
+        None if folder is None else folder / f"costs-2-{processor().width}.json"
+    )  # 2: rows count what each begins with
 
 
 def as_json(costs: Costs) -> str:

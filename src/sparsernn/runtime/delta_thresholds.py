@@ -32,7 +32,8 @@ def delta_thresholds(
     is better. max_loss: 0.01 is a hundredth above the loss at s = 0.
 
     Returns name of a layer -> (inputs, state), of a Linear one its inputs' thresholds, each (columns,) float32. Raises
-    TypeError for a model that is not accelerated, ValueError where there are no batches or no loss.
+    TypeError for a model that is not accelerated, ValueError where there are no batches or no loss, RuntimeError for
+    a model that is no chain.
     """
     if not isinstance(model, AcceleratedModel):
         raise TypeError(f"delta_thresholds: got {type(model).__name__}, expected a model made by accelerate.")
@@ -50,7 +51,7 @@ def delta_thresholds(
         )
     deviations = moments.deviations()
     least, most = 0.0, 2.0  # the first one tried is half of it
-    limit = start * (1 + max_loss)
+    limit = start + abs(start) * max_loss  # a loss may be negative
     for _ in range(HALVINGS + 1):
         middle = (least + most) / 2
         if _measured(model, _times(deviations, middle), known, loss, time) <= limit:

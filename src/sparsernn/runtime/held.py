@@ -109,11 +109,10 @@ def own_matrices(model: nn.Module) -> list[tuple[Any, dict[str, CodedMatrix]]]:
     for module in model.modules():
         engine = cast(Any, vars(module).get("_engine"))
         own: dict[str, CodedMatrix] = {}
-        layers = {} if engine is None else matrix_layers(module)
-        for name, layer in layers.items():
+        for name, layer in () if engine is None else matrix_layers(module).items():
             plain = module._parameters.get(name)
             if type(plain) is nn.Parameter and users[id(plain)] == 1 and finite(plain.detach()):
-                precision = precision_of(engine.precision, layer)
+                precision = precision_of(cast(Any, engine).precision, layer)
                 own[name] = as_coded(rounded(weight_of(module, name), precision))
         found.append((module, own))
     return found

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ..structure.coded import CodedMatrix
 from ..structure.grids import integers
+from .held import Numbers
 from .layout import Layout
 from .order import WIDTH
 from .pack import Arrangement, Number, Packed, blocks_of, living
 from .processor import Processor
-from .weights import Weight
 
 MOST = 48  # rows of x that are quantised together
 
@@ -29,7 +29,7 @@ class WordLayout(Layout):
     def runs_on(self, processor: Processor) -> bool:
         return processor.vnni
 
-    def words(self, weight: Weight, arrangement: Arrangement) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def words(self, weight: Numbers, arrangement: Arrangement) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Living blocks, their weights (blocks, words, WIDTH, 4) int8, scales and shifts (blocks, WIDTH)."""
         small, scales = (weight.numbers(), weight.scales) if isinstance(weight, CodedMatrix) else integers(weight)
         assert scales is not None

@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .coded import CodedMatrix
 
@@ -59,6 +59,10 @@ _FIXED = (
 )
 
 
+def _is_written(argument: Any) -> bool:
+    return argument.alias_info is not None and argument.alias_info.is_write
+
+
 class _Made(Tensor):
     """A tensor without memory, whose numbers are made for whoever reads it; so are views of it."""
 
@@ -76,12 +80,17 @@ class _Made(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.detach.default and isinstance(args[0], HeldWeight):
             return HeldWeight(args[0].held)
-        if func._schema.is_mutable:
-            raise RuntimeError(_FIXED)
+        kwargs = kwargs or {}
 
         def run() -> Any:
-            return func(*tree_map(_plain, args), **tree_map(_plain, kwargs or {}))
+            return func(*tree_map(_plain, args), **tree_map(_plain, kwargs))
 
+        if func._schema.is_mutable:  # `other.copy_(weight)` only reads it
+            given = {**dict(zip((each.name for each in func._schema.arguments), args)), **kwargs}
+            written = [given.get(each.name) for each in func._schema.arguments if _is_written(each)]
+            if any(isinstance(leaf, _Made) for leaf in tree_leaves(written)):
+                raise RuntimeError(_FIXED)
+            return run()
         found = run()
         if all(part.alias_info is None for part in func._schema.returns):
             return found

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..held import Numbers
 from ..layout import Counts
 from ..order import WIDTH
 from ..pack import Arrangement, Packed, lists_of, starts_of
-from ..weights import Weight
 from ..words import MOST, WordLayout, rows_of_words
 
 SIDE = 12  # inputs of one tile
@@ -21,7 +21,7 @@ class BlocksInt8(WordLayout):
 
     label, tall = f"{WIDTH}x4 blocks", True
 
-    def pack(self, weight: Weight, arrangement: Arrangement) -> Packed:
+    def pack(self, weight: Numbers, arrangement: Arrangement) -> Packed:
         """Those with a non-zero weight, block row by block row."""
         chosen, words, scales, shifts = self.words(weight, arrangement)
         full = words.flatten(2).any(2)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..held import Numbers
 from ..layout import Counts
 from ..order import WIDTH
 from ..pack import Arrangement, Packed
-from ..weights import Weight
 from ..words import MOST, WordLayout, rows_of_words
 
 TALL, PANEL = 6, 4
@@ -21,7 +21,7 @@ class PanelInt8(WordLayout):
 
     label, surest, density = "dense panel", True, 1.0
 
-    def pack(self, weight: Weight, arrangement: Arrangement) -> Packed:
+    def pack(self, weight: Numbers, arrangement: Arrangement) -> Packed:
         """Panels of PANEL blocks, left-over blocks one by one."""
         chosen, words, scales, shifts = self.words(weight, arrangement)
         whole = len(chosen) // PANEL * PANEL

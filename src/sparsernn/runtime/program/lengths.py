@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import inspect
 import os
 from collections.abc import Iterator
 from types import CodeType, FunctionType, MethodType
@@ -17,22 +18,28 @@ _SMALLER = ("min", "max", "clamp", "narrow", "range", "islice")
 
 
 def numbers(model: nn.Module, above: int) -> list[int]:
-    """Whole numbers larger than `above` in what forward runs, rising: those in code as they stand, and those in
-    attributes and globals where the code compares, cuts or takes remainders."""
+    """Whole numbers larger than `above` in what forward runs, rising: where code compares, cuts or takes remainders,
+    those that stand in it and those in attributes and globals that it names."""
     found: set[int] = set()
-    seen: set[int] = set()
+    seen: set[tuple[int, int]] = set()
     for module in model.modules():
         if not type(module).__module__.startswith("torch."):
             for code, names in _codes(type(module).forward, module, seen, 0):
-                found |= {value for value in _whole(code.co_consts) if value > above}
                 if _asks(code):
-                    values = [names.get(n, getattr(module, n, None)) for n in (*code.co_names, *code.co_freevars)]
-                    found |= {value for value in _whole(values) if value > above}
+                    used = (*code.co_names, *code.co_freevars)
+                    values = [names[n] if n in names else _attribute(module, n) for n in used]
+                    found |= {value for value in _whole((*code.co_consts, *values)) if value > above}
     return sorted(found)
 
 
 def _whole(values: Any) -> Iterator[int]:
     return (v for v in values if type(v) is int and v < 1 << 31)
+
+
+def _attribute(module: nn.Module, name: str) -> Any:
+    """What the module or its class has under that name; properties are not run."""
+    found = vars(module).get(name, inspect.getattr_static(type(module), name, None))
+    return found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
 
 
 def _asks(code: CodeType) -> bool:
@@ -42,14 +49,14 @@ def _asks(code: CodeType) -> bool:
     return any(i.opname in _ASKS or (i.opname == "BINARY_OP" and "%" in i.argrepr) for i in dis.get_instructions(code))
 
 
-def _codes(function: Any, module: nn.Module, seen: set[int], depth: int) -> Iterator[tuple[CodeType, dict[str, Any]]]:
+def _codes(function: Any, module: nn.Module, seen: set[Any], depth: int) -> Iterator[tuple[CodeType, dict[str, Any]]]:
     """The code of a function and of what it calls of the model's own, each with what its names stand for outside."""
     function = function.__func__ if isinstance(function, MethodType) else getattr(function, "__wrapped__", function)
-    if not isinstance(function, FunctionType) or depth > 8 or id(function) in seen:
+    if not isinstance(function, FunctionType) or depth > 8 or (id(function), id(module)) in seen:
         return
     if function.__code__.co_filename.startswith(_TORCH):
         return
-    seen.add(id(function))
+    seen.add((id(function), id(module)))
     names = dict(function.__globals__)
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
         try:
@@ -62,6 +69,6 @@ def _codes(function: Any, module: nn.Module, seen: set[int], depth: int) -> Iter
         known = {n: names[n] for n in (*code.co_names, *code.co_freevars) if n in names}
         yield code, known
         for name in (*code.co_names, *code.co_freevars):
-            other = known.get(name, getattr(module, name, None))
+            other = known[name] if name in known else _attribute(module, name)
             if isinstance(other, (FunctionType, MethodType)):
                 yield from _codes(other, module, seen, depth + 1)

@@ -130,14 +130,14 @@ def _truncated(do: Any, x: Any) -> Value:
 
 def _remainder(do: Any, step: Step) -> Value:
     """Of whole numbers: of others the rounding of the quotient would show."""
-    if step.call.result.is_floating_point():
-        step.fail("is the remainder of numbers that are not whole.")
     x, other = step["self"], step["other"]
     return do("sub", x, do("mul", other, _floored(step)))
 
 
 def _floored(step: Step) -> Value:
-    """The quotient's next whole number below, also where it is of whole numbers."""
+    """The quotient's next whole number below, of whole numbers."""
+    if step.call.result.is_floating_point():
+        step.fail("is of numbers that are not whole, 1.0 // 0.1 is 9 in torch: write torch.floor(a / b).")
     return pointwise(step, "floor", [pointwise(step, "div", [step["self"], step["other"]], like=FLOAT)])
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from ...claims import Claim, beats, more
+from ...claims import Claim, Guard, Measured, beats, more
 
 Named = Callable[..., str]
 LEVELS = {"weight": "weights", "block": "blocks", "word": "words", "unit": "units"}
 COMPARED = (  # at a level: a way, the one that it is to be better than, and how both are called
     ("weight", "fold", "prune", "fold, trained on, is better than gradual magnitude"),
     ("weight", "movement", "prune", "movement is better than gradual magnitude"),
-    ("weight", "rewind", "prune", "rewound weights are better than gradual magnitude"),
+    ("weight", "rewind", "prune", "rewound weights, trained nearly twice, are better than gradual magnitude"),
     ("weight", "rigl", "prune", "RigL from chance is better than gradual magnitude"),
     ("weight", "selfish", "set", "Selfish-RNN is better than SET"),
     ("weight", "rigl", "set", "RigL is better than SET"),
@@ -35,9 +36,11 @@ def claims_of(named: Named, settings: Any) -> list[Claim]:
     """The pairs for each net and share; and across levels: blocks against units at the same share of weights."""
     found = []
     for net in settings.nets:
-        guards = (beats("test_loss", f"{net}-dense", f"{net}-baseline", "what needs no net", more=False, by=0.1),)
+        simple = f"{net}-baseline"
+        dense = beats("test_loss", f"{net}-dense", simple, "what needs no net", more=False, by=0.1)
 
-        def claim(text: str, way: str, than: str, guards: Any = guards) -> Claim:
+        def claim(text: str, way: str, than: str, dense: Guard = dense, simple: str = simple) -> Claim:
+            guards = dense, partial(_both_learnt, way, than, simple)
             return Claim(text, "less loss", more("test_loss", than, way), at_least=0.0, guards=guards)
 
         for left in settings.left:
@@ -46,9 +49,14 @@ def claims_of(named: Named, settings: Any) -> list[Claim]:
                 rows = named(net, way, level, percent), named(net, than, level, percent)
                 found.append(claim(f"{net} at {left:.0%}: {LEVELS[level]}: {said}", *rows))
             for fine, coarse in (("weight", "block"), ("block", "word"), ("block", "unit")):
-                rows = [named(net, "fold", level, percent) for level in (fine, coarse)]
+                rows = named(net, "fold", fine, percent), named(net, "fold", coarse, percent)
                 said = f"folded {LEVELS[fine]}, trained on, are better than folded {LEVELS[coarse]}"
                 found.append(claim(f"{net} at {left:.0%}: {said}", *rows))
             rows = named(net, "factorise", "rank", percent), named(net, "fold", "unit", percent)
             found.append(claim(f"{net} at {left:.0%}: lower ranks are better than fewer units", *rows))
     return found
+
+
+def _both_learnt(way: str, than: str, simple: str, rows: Measured) -> str:
+    worst = max(rows[way]["test_loss"], rows[than]["test_loss"])
+    return "" if worst < rows[simple]["test_loss"] else "one of the two is no better than what needs no net"

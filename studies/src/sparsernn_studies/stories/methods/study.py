@@ -191,8 +191,9 @@ class Methods(Study[Settings, Made]):
             if row.way == "direct-longer":
                 steps = round(steps * multiply_adds(self.of_width(row.net)) / multiply_adds(self.model(row)))
             return Training(steps, s.learning_rate, s.warm_up)
-        rate = s.learning_rate if row.way == "rewind" else s.further_rate
-        return Training(s.further, rate, s.further_warm_up)
+        if row.way == "rewind":  # all that came after the early step, anew
+            return Training(s.steps - s.early + s.further, s.learning_rate, s.warm_up)
+        return Training(s.further, s.further_rate, s.further_warm_up)
 
     def train(self, name: str, model: nn.Module, *others: Any, **more: Any) -> History:
         row = self.named(name)
@@ -228,18 +229,23 @@ class Methods(Study[Settings, Made]):
     def make(self, row: Made) -> Mapping[str, Any]:
         if row.way == "baseline":
             return {"test_loss": self.tasks[row.net].baseline()}
+        task = self.tasks[row.net]
+        task.objective().batch(0)  # data are read before the clock begins
+        began = time.process_time()
         model = self.start(row)
         history = self.train(row.name, model, self.objective(row), self.training(row), self.sparsifier(row))
+        spent = max(history.cpu_seconds, time.process_time() - began)  # folding and scores before the training, too
         small = model
         if row.level == "unit" and (way := self.way(row)) is not None and way.begin == "dense":
             with warnings.catch_warnings():  # where a penalty was too weak, nothing has gone
                 warnings.simplefilter("ignore", UserWarning)
-                small = srn.compact(model, self.tasks[row.net].example)
+                small = srn.compact(model, task.example)
         srn.save(small, self.file(row))
-        spent = history.cpu_seconds
+        held = history.held_bytes
         if not self.from_chance(row):
-            spent += self.result(self.named(row_name(row.net, "dense"))).measured["cpu_seconds"]
-        took = {"cpu_seconds": round(spent, 1), "held_bytes": history.held_bytes}
+            dense = self.result(self.named(row_name(row.net, "dense"))).measured
+            spent, held = spent + dense["cpu_seconds"], max(held, dense["held_bytes"])
+        took = {"cpu_seconds": round(spent, 1), "held_bytes": held}
         return {**self.measure(row, small), **took}
 
     def measure(self, row: Made, model: nn.Module) -> Mapping[str, Any]:

@@ -1,4 +1,7 @@
-"""The ways to a small net: what each begins with, and what is attached to its training. Each with its own defaults."""
+"""The ways to a small net: what each begins with, and what is attached to its training.
+
+What goes is chosen over all matrices together; all else is each way's own default.
+"""
 
 from __future__ import annotations
 
@@ -70,13 +73,13 @@ def _now(sparsifier: Sparsifier, rounds: int = 1) -> Sparsifier:
 def _gradual(g: Given, score: Score | None = None) -> Sparsifier:
     end = max(2, round(GRADUAL * g.steps))
     schedule = srn.Gradual(end=end, every=max(1, end // 20))
-    return srn.Prune(g.model, None, 1 - g.left, level=g.level, score=score, schedule=schedule)
+    return srn.Prune(g.model, None, 1 - g.left, level=g.level, score=score, scope="model", schedule=schedule)
 
 
-def _at_once(g: Given, score: Score | None = None, rounds: int = 1, **more: Any) -> Sparsifier:
+def _at_once(g: Given, score: Score, rounds: int = 1) -> Sparsifier:
     schedule = srn.OneShot() if rounds == 1 else srn.Iterative(rounds, every=1)
     return _now(
-        srn.Prune(g.model, g.example, 1 - g.left, level=g.level, score=score, schedule=schedule, **more), rounds
+        srn.Prune(g.model, g.example, 1 - g.left, level=g.level, score=score, scope="model", schedule=schedule), rounds
     )
 
 
@@ -89,7 +92,7 @@ def _holding(g: Given) -> Sparsifier:
 
 def _rewire(g: Given, **options: Any) -> Sparsifier:
     every = max(1, min(100, g.steps // 20))
-    return srn.Rewire(g.model, None, 1 - g.left, steps=g.steps, level=g.level, every=every, **options)
+    return srn.Rewire(g.model, None, 1 - g.left, steps=g.steps, level=g.level, every=every, scope="model", **options)
 
 
 def _shrink(path: Callable[[Given], Any]) -> Callable[[Given], Sparsifier]:
@@ -104,9 +107,9 @@ WAYS: dict[str, Way] = {
     "set": Way("SET", ("weight",), "chance", lambda g: _rewire(g, decay="constant", end=1.0)),
     "selfish": Way("Selfish-RNN", ("weight",), "chance", _rewire),
     "rigl": Way("RigL", ZEROS, "chance", lambda g: _rewire(g, grow="gradient")),
-    "snip": Way("SNIP", ("weight",), "chance", lambda g: _at_once(g, srn.SNIP(g.batches, g.loss), scope="model")),
-    "grasp": Way("GraSP", ("weight",), "chance", lambda g: _at_once(g, srn.GraSP(g.batches, g.loss), scope="model")),
-    "synflow": Way("SynFlow", ("weight",), "chance", lambda g: _at_once(g, srn.SynFlow(), 100, scope="model")),
+    "snip": Way("SNIP", ("weight",), "chance", lambda g: _at_once(g, srn.SNIP(g.batches, g.loss))),
+    "grasp": Way("GraSP", ("weight",), "chance", lambda g: _at_once(g, srn.GraSP(g.batches, g.loss))),
+    "synflow": Way("SynFlow", ("weight",), "chance", lambda g: _at_once(g, srn.SynFlow(), 100)),
     "shrink": Way("Shrink, TopK", ("unit",), "dense", _shrink(lambda g: srn.TopK())),
     "fade": Way("Shrink, Fade", ("unit",), "dense", _shrink(lambda g: srn.Fade())),
     "gates": Way("Shrink, HardConcrete", ("unit",), "dense", _shrink(lambda g: srn.HardConcrete())),
