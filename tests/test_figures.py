@@ -41,7 +41,7 @@ Figures = Callable[[], tuple[float, ...]]
 MEASURED: list[tuple[str, str, Figures]] = [
     (
         "sparse-from-the-start.md",
-        "the dense one finds {:.1f}% of the tags, and each word's commonest tag {:.1f}%",
+        "The dense net finds {:.1f}% of the tags, each word's commonest tag {:.1f}%",
         lambda: tuple(100 * mean("demeester-pos", row, "test_accuracy") for row in ("dense", "baseline")),
     ),
     (
