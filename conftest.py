@@ -106,7 +106,8 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         raise
     finally:
         if mark is not None:
-            note(Path(folder) / f"{mark.args[0]}.json", item.nodeid, mark.args[1], passed, time.monotonic() - began)
+            cases = dict(item.user_properties).get("cases") or mark.args[1]
+            note(Path(folder) / f"{mark.args[0]}.json", item.nodeid, cases, passed, time.monotonic() - began)
 
 
 def note(path: Path, test: str, cases: int, passed: bool, seconds: float) -> None:

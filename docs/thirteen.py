@@ -61,7 +61,7 @@ FIGURES = (
     ),
     Figure(
         "kernels",
-        "random models on the kernels agree with torch, canaries round every buffer",
+        "calls of kernels by random models agree with torch, canaries round every buffer",
         1_000_000,
         _pytest("tests/test_runtime_fuzz.py"),
     ),

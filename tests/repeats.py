@@ -1,6 +1,6 @@
 """The whole suite again and again, with a record: python tests/repeats.py --count 50 --record FILE
 
-Goes on where FILE ends, if that is of the same commit; a run with a red is recorded with the names of what failed.
+Goes on where FILE ends. Each run is recorded with its commit, and with the names of what failed.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--record", type=Path, required=True)
     chosen = parser.parse_args()
-    content: dict[str, Any] = {"name": "repeats", "cases": 0, "seconds": 0.0, "mismatches": []}
+    content: dict[str, Any] = {"name": "repeats", "cases": 0, "runs": [], "mismatches": []}
     if chosen.record.exists():
-        before = json.loads(chosen.record.read_text(encoding="utf-8"))
-        content = before if before["commit"] == surroundings()["commit"] else content
+        content = json.loads(chosen.record.read_text(encoding="utf-8"))
     command = [sys.executable, "-m", "pytest", "-m", "not nightly", "-n", "auto", "--dist", "loadscope"]
     while content["cases"] < chosen.count:
         began = time.monotonic()
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=TOP, env=environment, capture_output=True, text=True)
+        around = surroundings()
         if done.returncode:
             failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
             content["mismatches"].append({"run": content["cases"], "failed": failed or done.stdout[-2000:]})
-        seconds = round(content["seconds"] + time.monotonic() - began, 1)
-        content |= {"cases": content["cases"] + 1, "seconds": seconds, **surroundings()}
+        content["runs"].append({"commit": around["commit"], "seconds": round(time.monotonic() - began, 1)})
+        content |= {"cases": content["cases"] + 1, **around}
         write_atomically(chosen.record, json.dumps(content, indent=1) + "\n")
         print(f"{content['cases']} runs, {len(content['mismatches'])} with a red", flush=True)
     return 1 if content["mismatches"] else 0

@@ -23,6 +23,7 @@ from sparsernn.nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from sparsernn.nn.rhn import RHN
 from sparsernn.runtime import costs, linear, packed_layer, stack, stream, threads
+from sparsernn.runtime.compiled import function
 from sparsernn.runtime.held import Precision
 from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.layout import Layout
@@ -38,11 +39,22 @@ CANARY = 0x7FC0DEAD  # a NaN as float32, far outside of everything as an index
 
 
 class Guards:
-    """Buffers between canaries."""
+    """Buffers between canaries, and how often kernels were called on them."""
 
     def __init__(self, draw: random.Random) -> None:
         self.draw = draw
         self.whole: list[tuple[Tensor, int, int]] = []
+        self.calls = 0
+
+    def counted(self, name: str, arguments: int) -> Callable[..., Any]:
+        """Kernel `name`, each of whose calls counts."""
+        kernel = function(name, arguments)
+
+        def called(*given: Any) -> Any:
+            self.calls += 1
+            return kernel(*given)
+
+        return called
 
     def around(self, value: Tensor) -> Tensor:
         """A contiguous copy of `value` between guards."""
@@ -90,6 +102,9 @@ def guarded(draw: random.Random) -> Iterator[Guards]:
         patch.object(stack, "torch", _Torch(guards)),
         patch.object(stream, "torch", _Torch(guards)),
         patch.object(linear, "torch", _Torch(guards)),
+        patch.object(stack, "function", guards.counted),
+        patch.object(stream, "function", guards.counted),
+        patch.object(linear, "function", guards.counted),
         patch.object(Layout, "packed", packed),
         patch.object(Tensor, "new_empty", lambda own, *size, **more: guards.around(new_empty(own, *size, **more))),
     ):
@@ -353,16 +368,16 @@ def choice(layout: str) -> costs.Choice:
 
 
 @torch.no_grad()
-def check(seed: int) -> None:
-    """Run the case of `seed` and judge it; an AssertionError names the seed and the case."""
+def check(seed: int) -> int:
+    """Run the case of `seed` and judge it, and count the calls of kernels; an AssertionError names seed and case."""
     case = make(seed)
     try:
-        _check(case, random.Random(seed))
+        return _check(case, random.Random(seed))
     except Exception as error:
         raise AssertionError(f"case {seed}, {case}: {type(error).__name__}: {error}") from error
 
 
-def _check(case: Case, draw: random.Random) -> None:
+def _check(case: Case, draw: random.Random) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # no int8 here; projections without oneDNN
         fast = accelerate(case.model, case.precision)
@@ -381,6 +396,7 @@ def _check(case: Case, draw: random.Random) -> None:
     assert all(torch.equal(a, b) for a, b in zip(kept, flat(got))), "a later call changed an earlier result"
     if case.form not in ("stream", "gated") and draw.random() < 0.1:
         _nothing(fast, case)
+    return guards.calls
 
 
 def _same_bits_in_threads(run: Callable[[Any], Any], case: Case, kept: list[Tensor]) -> None:
@@ -432,7 +448,6 @@ def _nothing(fast: Any, case: Case) -> None:
         raise AssertionError("a sequence without steps was taken")
 
 
-def check_many(first: int, last: int) -> None:
-    """The cases of the numbers from `first` to `last` - 1."""
-    for seed in range(first, last):
-        check(seed)
+def check_many(first: int, last: int) -> int:
+    """The cases of the numbers from `first` to `last` - 1: how many calls of kernels they made."""
+    return sum(check(seed) for seed in range(first, last))

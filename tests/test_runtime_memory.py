@@ -6,7 +6,7 @@ import copy
 import gc
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,14 @@ def loaded(model: Any, precision: Any, folder: Path) -> Any:
     return srn.load(empty, folder / "m")
 
 
+@pytest.fixture
+def only_new_objects() -> Iterator[None]:
+    """What other tests have left is not looked through."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def alive() -> dict[int, int]:
     """Address and bytes of the memory of every tensor that there is."""
     gc.collect()
@@ -81,6 +89,7 @@ def packed_bytes(model: Any, rows: int, steps: int) -> int:
     return total
 
 
+@pytest.mark.usefixtures("only_new_objects")
 @pytest.mark.parametrize("make", [without, loaded])
 @pytest.mark.parametrize("precision", PRECISIONS, ids=str)
 @pytest.mark.parametrize("how", ["dense", "single", "blocks"])

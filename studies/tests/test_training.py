@@ -3,11 +3,13 @@
 import itertools
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -117,49 +119,61 @@ def test_trains_outside_the_main_thread(whole):
     assert equal_bits(models[0], whole)
 
 
-def test_kill_9_and_resume_to_the_bit(whole, tmp_path):
-    killed(whole, tmp_path, 2, seed=0)
+def test_kill_9_and_resume_to_the_bit(whole, trains, tmp_path):
+    killed(whole, trains, tmp_path / "run", 2, seed=0)
 
 
 @pytest.mark.nightly
 @pytest.mark.counts("kill_9", 4)
 @pytest.mark.parametrize("seed", range(1, 51))
-def test_two_hundred_kills_and_resume_to_the_bit(whole, tmp_path, seed):
-    killed(whole, tmp_path, 4, seed)
+def test_two_hundred_kills_and_resume_to_the_bit(whole, trains, tmp_path, seed):
+    killed(whole, trains, tmp_path / "run", 4, seed)
 
 
-def killed(whole, tmp_path, count, seed):
-    script = tmp_path / "work.py"
-    script.write_text(
-        "import sys, time, torch\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from pathlib import Path\n"
-        "import test_training as t\n"
-        "torch.set_num_threads(1)\n"
-        "print('ready', flush=True)\n"
-        "class Slow(t.LanguageModelling):\n"
-        "    def batch(self, step, rank=0, world=1):\n"
-        "        time.sleep(0.01)\n"
-        "        return super().batch(step, rank, world)\n"
-        "t.run_training(Path(sys.argv[1]), objective=Slow(t.objective().streams))\n"
-    )
-    folder = tmp_path / "run"
-    source = random.Random(seed)
+# Imports once, and forks a process that trains in each folder whose name it is sent.
+TRAINS = """
+import os, sys, time, torch
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import test_training as t
+torch.set_num_threads(1)
+class Slow(t.LanguageModelling):
+    def batch(self, step, rank=0, world=1):
+        time.sleep(0.01)
+        return super().batch(step, rank, world)
+t.run_training(None)  # for what a first training imports
+for line in sys.stdin:
+    process = os.fork()
+    if not process:
+        t.run_training(Path(line.rstrip()), objective=Slow(t.objective().streams))
+        os._exit(0)
+    print(process, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def trains():
+    command = [sys.executable, "-c", TRAINS.format(tests=str(Path(__file__).parent))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.stdin.close()
+
+
+def killed(whole, trains, folder, count, seed):
+    file, source = folder / "checkpoint.safetensors", random.Random(seed)
     for _ in range(count):
-        process = subprocess.Popen([sys.executable, str(script), str(folder)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        waited = time.monotonic()
-        file = folder / "checkpoint.safetensors"
         last = file.stat().st_mtime_ns if file.exists() else 0
-        # Killed at some instant after this process has made progress of its own.
-        while process.poll() is None and time.monotonic() - waited < 60:
-            if file.exists() and file.stat().st_mtime_ns != last:
-                break
-            time.sleep(0.002)
+        print(folder, file=trains.stdin, flush=True)
+        process = int(trains.stdout.readline())
+        # Killed at some instant after this process has made progress of its own, if it has not ended by then.
+        ended = False
+        while not ended and not (file.exists() and file.stat().st_mtime_ns != last):
+            ended = bool(select.select([trains.stdout], [], [], 0.002)[0])
         time.sleep(source.random() * 0.05)
-        process.kill()
-        process.wait()
-        process.stdout.close()
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+        assert int(trains.stdout.readline()) in (-signal.SIGKILL, 0)
         checkpoint.read(file)
     assert equal_bits(run_training(folder), whole)
 
