@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import time
@@ -61,10 +62,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.loadscopereorder = False  # pytest-xdist's own order goes by the number of tests in a module
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The modules with the longest tests begin first, so that no process is left alone with one of them at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The modules with the longest tests begin first, so that no process is left alone with one of them at the end.
+    What this commit has on record is not counted again."""
     order = {name: n for n, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
+    if (folder := config.getoption("--record")) is not None:
+        tests = functools.cache(lambda figure: _recorded(Path(folder, f"{figure}.json"))["tests"])
+        marks = [(item, item.get_closest_marker("counts")) for item in items]
+        done = {item for item, mark in marks if mark and tests(mark.args[0]).get(item.nodeid, {}).get("passed")}
+        items[:] = [item for item in items if item not in done]
+        config.hook.pytest_deselected(items=list(done))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -110,16 +118,23 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
             note(Path(folder) / f"{mark.args[0]}.json", item.nodeid, cases, passed, time.monotonic() - began)
 
 
+def _recorded(path: Path) -> dict[str, Any]:
+    """The record of a figure; what another commit counted is forgotten."""
+    from sparsernn_studies.results import surroundings
+
+    if path.exists():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["commit"] == surroundings()["commit"]:
+            return content
+    return {"name": path.stem, "tests": {}}
+
+
 def note(path: Path, test: str, cases: int, passed: bool, seconds: float) -> None:
-    """Add a test to the record of its figure; what another commit counted is forgotten."""
+    """Add a test to the record of its figure."""
     from sparsernn.files import write_atomically
     from sparsernn_studies.results import surroundings
 
-    around = surroundings()
-    content: dict[str, Any] = {"name": path.stem, "tests": {}}
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        content = before if before["commit"] == around["commit"] else content
+    content = _recorded(path)
     content["tests"][test] = {"cases": cases, "passed": passed, "seconds": round(seconds, 1)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps({**content, **around}, indent=1) + "\n")
+    write_atomically(path, json.dumps({**content, **surroundings()}, indent=1) + "\n")

@@ -12,7 +12,7 @@ import copy
 import dis
 import functools
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, cast
@@ -20,6 +20,8 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 _PLAIN = (str, bytes, int, float, complex, type(None), type, Tensor, ModuleType)
+_BARE = frozenset((str, bytes, int, float, bool, type(None), Tensor, nn.Parameter))
+_EMPTY = frozenset((dict, OrderedDict, list, tuple, set))
 _WALKED = (FunctionType, MethodType, functools.partial, dict, list, tuple)
 _COLLECTIONS = (list, tuple, set, frozenset, deque)
 _CACHED = type(functools.cache(len))
@@ -37,6 +39,8 @@ def refuse_proxies(model: nn.Module) -> None:
     own = {id(module) for module in model.modules()}
     for path, module in model.named_modules():
         for name, value in vars(module).items():
+            if _holds_nothing(value):
+                continue
             if any(type(v) in weakref.ProxyTypes and isinstance(v, nn.Module) for v in (value, *_parts(value))):
                 raise _refusal(path, name, "a weakref.proxy")
             if isinstance(value, _WEAK_DICTS) and any(id(part) in own for part in _parts(value)):
@@ -49,6 +53,8 @@ def rebind(other: nn.Module, memo: dict[int, Any]) -> None:
     work = _Rebinding(other, memo)
     for path, module in other.named_modules():
         for name, value in list(vars(module).items()):
+            if _holds_nothing(value):
+                continue
             try:
                 new = work.settled(value)
             except _Stuck as stuck:
@@ -58,6 +64,11 @@ def rebind(other: nn.Module, memo: dict[int, Any]) -> None:
         for name, method in _methods(type(module)):  # of a class made in a function, whose variables it writes
             if name not in vars(module) and work.keeps(method):
                 module.__dict__[name] = MethodType(work.counterpart(method), module)
+
+
+def _holds_nothing(value: Any) -> bool:
+    """Seen at once, of most of what a module has: its flags, tensors and empty tables of hooks."""
+    return type(value) in _BARE or (type(value) in _EMPTY and not value)
 
 
 def _methods(cls: type) -> Iterator[tuple[str, FunctionType]]:
