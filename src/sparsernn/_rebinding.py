@@ -38,9 +38,7 @@ def refuse_proxies(model: nn.Module) -> None:
     deepcopy would make a second copy of the one, and leaves the original in the other."""
     own = {id(module) for module in model.modules()}
     for path, module in model.named_modules():
-        for name, value in vars(module).items():
-            if _holds_nothing(value):
-                continue
+        for name, value in _held(module):
             if any(type(v) in weakref.ProxyTypes and isinstance(v, nn.Module) for v in (value, *_parts(value))):
                 raise _refusal(path, name, "a weakref.proxy")
             if isinstance(value, _WEAK_DICTS) and any(id(part) in own for part in _parts(value)):
@@ -52,9 +50,7 @@ def rebind(other: nn.Module, memo: dict[int, Any]) -> None:
     deepcopy made it. TypeError with the attribute's path where that can't be."""
     work = _Rebinding(other, memo)
     for path, module in other.named_modules():
-        for name, value in list(vars(module).items()):
-            if _holds_nothing(value):
-                continue
+        for name, value in _held(module):
             try:
                 new = work.settled(value)
             except _Stuck as stuck:
@@ -66,9 +62,9 @@ def rebind(other: nn.Module, memo: dict[int, Any]) -> None:
                 module.__dict__[name] = MethodType(work.counterpart(method), module)
 
 
-def _holds_nothing(value: Any) -> bool:
-    """Seen at once, of most of what a module has: its flags, tensors and empty tables of hooks."""
-    return type(value) in _BARE or (type(value) in _EMPTY and not value)
+def _held(module: nn.Module) -> list[tuple[str, Any]]:
+    """Attributes that may lead somewhere: most are flags, tensors and empty tables of hooks."""
+    return [(k, v) for k, v in vars(module).items() if type(v) not in _BARE and (type(v) not in _EMPTY or v)]
 
 
 def _methods(cls: type) -> Iterator[tuple[str, FunctionType]]:
