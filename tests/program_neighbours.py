@@ -1,5 +1,4 @@
-"""Causal models of papers and of everyday use: recurrences written out, gated stacks, experts, filters, other rates;
-and what is refused of them."""
+"""Causal models of papers and of everyday use: recurrences written out, gated stacks, experts, filters, other rates."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from program_models import Function
+from program_networks import Function
 from program_strangers import Weights
 
 R, L = torch.randn, nn.Linear
@@ -208,16 +207,6 @@ def _looks(m: Any, x: Tensor) -> Any:
     return torch.outer(m.w.a, m.w.b), torch.stack([variance, mean], -1), odd
 
 
-def _end(write: Any) -> Any:
-    return lambda: Function(lambda m, x: write(x), l=L(1, 1)), lambda: R(2, 9, 4), {}
-
-
-def _written_but_the_last(x: Tensor) -> Tensor:
-    y = torch.zeros_like(x)
-    y[:, :-1] = x[:, :-1]
-    return y
-
-
 def _over_itself(m: Any, x: Tensor) -> Tensor:
     """In place, from copies of other places of the same tensor and from places that nothing is written to."""
     y = m.l(x)
@@ -225,27 +214,6 @@ def _over_itself(m: Any, x: Tensor) -> Tensor:
     y[..., 2:] = y[..., :-2] * 0.5
     y[..., :2] *= y[..., 2:]
     return y
-
-
-def _smeared(x: Tensor) -> Tensor:
-    y = x * 2
-    y[..., 1:] = y[..., :-1]
-    return y
-
-
-def _each_hundredth(x: Tensor) -> Tensor:
-    h, out = torch.zeros_like(x[:, 0]), []
-    for t in range(x.shape[1]):
-        if t % 100 == 0:
-            h = torch.zeros_like(h)
-        h = 0.9 * h + x[:, t]
-        out.append(h)
-    return torch.stack(out, 1)
-
-
-def _autocast(m: Any, x: Tensor) -> Tensor:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        return m.l(x)
 
 
 def _many(make: Any, count: int = 3) -> nn.ModuleList:
@@ -257,6 +225,7 @@ def _gru(i: int, o: int) -> nn.GRU:
 
 
 X = lambda: R(2, 9, 4)  # noqa: E731
+
 NEIGHBOURS: dict[str, tuple[Any, ...]] = {
     "gated skips": (gated_skips, lambda: R(2, 2, 9), {"time": 2}),
     "linear recurrent unit": (
@@ -293,26 +262,4 @@ NEIGHBOURS: dict[str, tuple[Any, ...]] = {
         lambda: R(2, 4, 9),
         {"time": 2},
     ),
-}
-NOT_NEIGHBOURS: dict[str, tuple[Any, ...]] = {
-    "zeros behind the last but one": (
-        *_end(lambda x: torch.cat([x[:, :-1], torch.zeros_like(x[:, :1])], 1)),
-        "in the place of the last steps.*fill in front",
-    ),
-    "padded where it was cut": (
-        *_end(lambda x: F.pad(x[:, :-2], (0, 0, 0, 2))),
-        "in the place of the last steps.*fill in front",
-    ),
-    "written but for the last": (*_end(_written_but_the_last), "leaves out the last steps"),
-    "the first steps": (*_end(lambda x: x.narrow(1, 0, 3)), "fixed steps of the sequence"),
-    "smeared": (*_end(_smeared), "writes in place over what it reads.*clone"),
-    "each hundredth step in Python": (
-        lambda: Function(lambda m, x: _each_hundredth(x)),
-        lambda: torch.zeros(2, 9, 4),  # an example that shows nothing
-        {},
-        "step 100 gives another",
-    ),
-    "autocast": (lambda: Function(_autocast, l=L(4, 4)), X, {}, "switches autocast on"),
-    "complex numbers": (*_end(lambda x: torch.complex(x, x).abs()), "complex"),
-    "bits": (*_end(lambda x: (x > 0).int() & 1), "works on the bits"),
 }

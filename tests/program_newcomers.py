@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from program_models import CausalConv, Function
+from program_networks import CausalConv, Function
 from program_strangers import Weights
 
 R, L = torch.randn, nn.Linear

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from program_models import CausalConv, Function
+from program_networks import CausalConv, Function
 
 Frame = namedtuple("Frame", "mel pitch")
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 import sparsernn as srn
 from export_programs import compiled, needs_compiler
-from program_models import STEPS, STREAMS
+from program_models import STREAMS
+from program_steps import STEPS
 from sparsernn.export.integers import pack_int8
 from sparsernn.export.places import row_major
 from sparsernn.export.products import Dense, Tables, pack

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from program_cases import error, inputs_for
-from program_models import STEPS, STREAMS
+from program_models import STREAMS
+from program_steps import STEPS
 from sparsernn.runtime.program.compiled import Compiled
 from sparsernn.runtime.program.folding import folded
 from sparsernn.runtime.program.interpreter import Interpreter

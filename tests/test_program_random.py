@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from program_models import CausalConv, Loop
+from program_networks import CausalConv, Loop
 from sparsernn.runtime.program.capture import NotAProgram
 from sparsernn.runtime.program.check import BEYOND
 from sparsernn.runtime.program.compiled import Compiled

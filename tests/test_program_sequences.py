@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from program_models import REFUSED, STREAMS
-from program_neighbours import NOT_NEIGHBOURS
+from program_models import STREAMS
 from program_newcomers import NOT_NEWCOMERS
+from program_refused import NOT_NEIGHBOURS, REFUSED
 from program_strangers import STRANGE, Record
 from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.program.capture import NotAProgram
@@ -76,4 +76,4 @@ def test_look_ahead_that_is_allowed_is_waited_for() -> None:
 def test_the_explanation_names_clock_and_line() -> None:
     _, _, found = made(STREAMS["stride 2"])
     text = found.program.explain()
-    assert "every 2 steps" in text and "lstm.h" in text and "program_models.py:" in text
+    assert "every 2 steps" in text and "lstm.h" in text and "program_networks.py:" in text

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
-from program_models import STEPS, STREAMS, Function
+from program_models import STREAMS
+from program_networks import Function
+from program_steps import STEPS
 from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.program.stream import ProgramStream
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from program_cases import inputs_for
-from program_models import STEPS, STREAMS, Policy
+from program_models import STREAMS
 from program_neighbours import NEIGHBOURS
 from program_newcomers import NEWCOMERS
 from program_runs import apart, equal, furthest, inputs_of, stepped, whole_call
+from program_steps import STEPS, Policy
 from program_strangers import STRANGERS
 from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.layouts import multiplied
