@@ -45,7 +45,7 @@ FIGURES = (
         "malformed_files",
         "damaged and forged files are refused, or load the same model",
         5_000,
-        _pytest("tests/test_checkpoint_damage.py tests/test_checkpoint_coded.py"),
+        _pytest("tests/test_checkpoint_damage.py tests/test_checkpoint_coded_damage.py"),
     ),
     Figure(
         "faults_of_writes",

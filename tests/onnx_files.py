@@ -38,3 +38,19 @@ def saved(path, *args, **kwargs):
     file = path / "file.onnx"
     file.write_bytes(model(*args, **kwargs).SerializeToString())
     return file
+
+
+def rnn_file(path, op: str, shapes, inputs="x w r b", rows=None, outputs="y h_n", **attributes):
+    """A file of one recurrent node, I = 4, H = 3."""
+    random = np.random.default_rng(1)
+    count = 2 if attributes.get("direction") == "bidirectional" else 1
+    rows = {"LSTM": 12, "GRU": 9, "RNN": 3}[op]
+    constants = {
+        "w": random.standard_normal((count, rows, 4)), "r": random.standard_normal((count, rows, 3)),
+        "b": random.standard_normal((count, 2 * rows)), "p": random.standard_normal((count, 9)),
+    }  # fmt: skip
+    constants = {name: array.astype(np.float32) for name, array in constants.items() if name in inputs.split()}
+    given = {"x": ["t", "n", 4], "h": [count, "n", 3], "c": [count, "n", 3], "lens": (INT32, ["n"])}
+    given = {name: shape for name, shape in given.items() if name in inputs.split()}
+    made = [node(op, inputs, outputs, hidden_size=3, **attributes)]
+    return saved(path, made, given | shapes, outputs.replace("-", ""), constants)

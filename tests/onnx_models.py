@@ -1,8 +1,16 @@
-"""Models that the tests of both ways of ONNX share."""
+"""Models that the tests of both ways of ONNX share, and how onnxruntime runs a file."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
 from torch import Tensor, nn
+
+pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
 
 
 class Tagger(nn.Module):
@@ -21,3 +29,32 @@ class Tagger(nn.Module):
 
 def flat(value) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else [part for item in value for part in flat(item)]
+
+
+def session(path) -> Any:
+    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def inputs_of(path) -> list[str]:
+    return [given.name for given in session(path).get_inputs()]
+
+
+def shapes(path) -> dict[str, list]:
+    return {given.name: given.shape for given in session(path).get_inputs()}
+
+
+def check(path, model: Callable[..., Any], *inputs: Tensor, share: float | None = None) -> None:
+    """onnxruntime gives the model's outputs, in the order of the results: within 2e-5, or a `share` of the largest."""
+    run = session(path)
+    names = [given.name for given in run.get_inputs()]
+    got = run.run(None, {name: value.numpy() for name, value in zip(names, inputs, strict=True)})
+    with torch.no_grad():
+        want = flat(model(*inputs))
+    for a, b in zip(got, want, strict=True):
+        within = 2e-5 if share is None else share * b.abs().max().item()
+        torch.testing.assert_close(torch.from_numpy(a), b, rtol=0, atol=within)
+
+
+def agree(got, want, tolerance: float = 1e-12) -> None:
+    for a, b in zip(flat(got), flat(want), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from contracts.architecture import difference, run
 from contracts.architectures import ARCHITECTURES
-from contracts.test_compact import kill, quiet_compact
+from contracts.compacted import kill, quiet_compact
 from golden import make_v1 as golden
 from sparsernn.nn.gated import GatedLSTM
 from sparsernn.nn.ragged import RaggedLSTM

@@ -12,11 +12,11 @@ import torch
 
 import sparsernn as srn
 from sparsernn.reading import opening
-from test_from_onnx import rnn_file
 
 onnx = pytest.importorskip("onnx")
 onnx_files = pytest.importorskip("onnx_files")
 node, saved, graph, model = onnx_files.node, onnx_files.saved, onnx_files.graph, onnx_files.model
+rnn_file = onnx_files.rnn_file
 X = {"x": ["n", 4]}
 INTS = {"i": np.array([1 << 40, 1 << 40])}
 

@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from contracts.architectures import ARCHITECTURES
-from contracts.test_compact import kill, quiet_compact
-from onnx_models import Tagger, flat
+from contracts.compacted import kill, quiet_compact
+from onnx_models import Tagger, check
 from sparsernn.nn.gated import GatedGRU, GatedLSTM, GatedRNN
 from sparsernn.nn.ragged import RaggedGRU, RaggedLSTM, RaggedRNN
 from sparsernn.surgery.onnx import export_onnx
 
 onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
 
 
 class PackedTagger(Tagger):
@@ -62,18 +61,6 @@ STACKS = {
 
 def nodes(path) -> collections.Counter:
     return collections.Counter(node.op_type for node in onnx.load(path).graph.node)
-
-
-def check(path, model: nn.Module, *inputs: Tensor) -> None:
-    """onnxruntime gives the model's outputs, in the order of the results."""
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [given.name for given in session.get_inputs()]
-    got = session.run(None, {name: value.numpy() for name, value in zip(names, inputs, strict=True)})
-    with torch.no_grad():
-        want = flat(model(*inputs))
-    assert len(got) == len(want)
-    for a, b in zip(got, want):
-        torch.testing.assert_close(torch.from_numpy(a), b, rtol=0, atol=2e-5)
 
 
 def dynamic_axes(path) -> dict[str, list]:
@@ -141,13 +128,7 @@ def test_states_go_in_and_out_and_nests_are_flattened(proj_size, tmp_path):
         found = model(x, (h, c), 2.0)
         return found["y"], found["states"]
 
-    session_inputs = (torch.randn(2, 5, 4), torch.randn(2, 5, proj_size or 5), torch.randn(2, 5, 5))
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    got = session.run(None, {n: v.numpy() for n, v in zip(("x", "states_0", "states_1"), session_inputs)})
-    with torch.no_grad():
-        want = flat(scaled(*session_inputs))
-    for a, b in zip(got, want):
-        torch.testing.assert_close(torch.from_numpy(a), b, rtol=0, atol=1e-4)
+    check(path, scaled, torch.randn(2, 5, 4), torch.randn(2, 5, proj_size or 5), torch.randn(2, 5, 5))
 
 
 class Attentive(nn.Module):

@@ -13,7 +13,7 @@ from sparsernn.surgery.compact import compact
 
 from .architecture import Architecture, difference, leaves
 from .architectures import ARCHITECTURES
-from .test_compact import kill, quiet_compact, widths
+from .compacted import kill, quiet_compact, widths
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
 

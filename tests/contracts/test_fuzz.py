@@ -14,8 +14,8 @@ from sparsernn.structure.trace import trace
 from sparsernn.surgery.compact import compact
 
 from .architecture import difference, renew, run, set_slices
+from .compacted import floor, widths
 from .compose import INPUT, Composer
-from .test_compact import floor, widths
 from .test_readers import found_slices
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")

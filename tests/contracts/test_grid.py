@@ -15,7 +15,7 @@ from sparsernn.nn import RHN
 from sparsernn.surgery.compact import compact
 
 from .architecture import difference, inside, inside_rhn, lengths_of, merge, reads, renew, run, set_slices
-from .test_compact import floor, quiet_compact, widths
+from .compacted import floor, quiet_compact, widths
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
 

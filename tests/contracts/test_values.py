@@ -12,7 +12,7 @@ from sparsernn.structure.trace import trace
 from sparsernn.surgery.compact import compact
 
 from .architecture import difference, renew, run
-from .test_compact import quiet_compact, widths
+from .compacted import quiet_compact, widths
 
 HIDDEN, INPUT = 5, 3
 GATES = {"LSTM": "ifgo", "GRU": "rzn", "RNN": "h"}
