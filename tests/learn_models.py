@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsernn.structure.groups import Member, SliceGroups
+from sparsernn.structure.trace import trace
 
 SYMBOLS = 11
 
@@ -30,6 +31,13 @@ class Tagger(nn.Module):
 def tagger(seed: int = 0, kind: str = "LSTM", hidden: int = 20, **options: object) -> Tagger:
     torch.manual_seed(seed)
     return Tagger(kind, hidden, **options)
+
+
+HIDDEN = 6
+
+
+def double_tagger(**options: object) -> Tagger:
+    return tagger(hidden=HIDDEN, num_layers=2, **options).double()
 
 
 def tokens(seed: int = 1, batch: int = 4, time: int = 7) -> Tensor:
@@ -133,3 +141,13 @@ def trained_recall() -> Recall:
 def loss_of_recall(model: nn.Module) -> float:
     x = torch.cat(inputs_of_recall(10, seed=3), 1)
     return float(nn.functional.cross_entropy(model(x)[2:].flatten(0, 1), x[:-2].flatten()))
+
+
+def widths_left(model: nn.Module) -> dict[str, int]:
+    """Units that are not dead, by layer and direction."""
+    dead = trace(model, tokens()).dead(dict(model.named_parameters()))
+    return {name: int((~gone).sum()) for name, gone in dead.items()}
+
+
+def lstm_weights(inputs: int, units: int) -> int:
+    return 4 * units * (inputs + units)

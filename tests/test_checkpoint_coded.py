@@ -155,8 +155,7 @@ def test_an_accelerated_model_comes_back_to_the_bit(kind, precision, tmp_path):
         assert contents(tmp_path / "m") == contents(tmp_path / "n")
         values = again.state_dict()
         assert values.keys() == fast.state_dict().keys() and not any(value.is_meta for value in values.values())
-        twin = copy.deepcopy(again)
-        assert torch.equal(twin(x), fast(x))
+        assert torch.equal(copy.deepcopy(again)(x), fast(x))
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8", {"layer": "int8", "head": "bfloat16"}])
@@ -166,15 +165,14 @@ def test_its_streams_are_those_of_the_saved_model(precision, tmp_path):
     srn.save(fast, tmp_path / "m")
     streams = [model.stream() for model in (fast, srn.load(MODELS["LSTM"](), tmp_path / "m"))]
     for x in torch.randn(5, 1, 8):
-        a, b = (stream.step(x) for stream in streams)
-        assert torch.equal(a, b)
+        assert torch.equal(*(stream.step(x) for stream in streams))
 
 
 def test_int8_files_are_a_quarter_and_sparse_ones_less(tmp_path):
     torch.manual_seed(0)
     sizes = {}
     for how in ("dense", "single", "blocks"):
-        model = pruned(Layered(nn.LSTM(64, 128, batch_first=True)), "dense" if how == "dense" else how)
+        model = pruned(Layered(nn.LSTM(64, 128, batch_first=True)), how)
         model.head = nn.Linear(128, 65)
         srn.save(model.eval(), tmp_path / "plain")
         for precision in ("float32", "bfloat16", "int8"):
@@ -199,8 +197,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("how", ["dense", "blocks"])
 def test_loading_and_running_never_makes_a_dense_matrix(how, tmp_path):
     torch.manual_seed(0)
-    model = pruned(nn.LSTM(128, 256), how)
-    fast = srn.accelerate(model, "int8")
+    fast = srn.accelerate(pruned(nn.LSTM(128, 256), how), "int8")
     srn.save(fast, tmp_path / "m")
     x, dense = torch.randn(3, 2, 128), 4 * 4 * 256 * 256
     with torch.device("meta"):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import sparsernn as srn
+from fold_models import batches, made
 from learn_models import inputs_of_recall, loss_of_recall, trained_recall
 from sparsernn.learn.supports import least_lost, solved_on
 
@@ -25,19 +26,6 @@ class Tagger(nn.Module):
 
     def forward(self, x_TB):
         return self.head(self.rnn(self.embedding(x_TB))[0])
-
-
-def made(model: nn.Module, seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.uniform_(-1, 1)
-    return model.double().eval()
-
-
-def batches(number: int = 6, steps: int = 10, batch: int = 8) -> list[Tensor]:
-    source = torch.Generator().manual_seed(1)
-    return [torch.randint(9, (steps, batch), generator=source) for _ in range(number)]
 
 
 @torch.no_grad()

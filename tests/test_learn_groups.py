@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from learn_models import lstm_unit_groups, tagger
+from learn_models import HIDDEN, double_tagger, lstm_unit_groups, tagger, tokens
 from sparsernn.learn.levels import Slices
 from sparsernn.learn.parts import SlicePart, TilePart
 from sparsernn.learn.select import lowest, protected
@@ -16,6 +16,7 @@ from sparsernn.learn.units import restricted
 from sparsernn.structure.blocks import gate_groups, tiles
 from sparsernn.structure.cells import recurrent_layers
 from sparsernn.structure.groups import Member
+from sparsernn.structure.trace import trace
 
 
 @given(st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0, float("-inf")]), max_size=40), st.data())
@@ -144,3 +145,35 @@ def test_a_slice_that_is_narrowed_on_another_axis_changes_nothing_beside_it():
         change(changed, factor)
         torch.testing.assert_close(changed[[1, 3]], wanted[[1, 3]])
         assert torch.equal(changed[[0, 2, 4]], value[[0, 2, 4]])
+
+
+def test_published_group_sizes():
+    """24000 and 28000 for the 2 x 1500 Penn Treebank net (arXiv 1709.05027, appendix A); 4 fewer as a union."""
+
+    class LanguageModel(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(1500, 1500, 2)
+            self.head = nn.Linear(1500, 10000)
+
+        def forward(self, x):
+            return self.head(self.lstm(x)[0])
+
+    with torch.random.fork_rng():
+        model = LanguageModel()
+    groups = trace(model, torch.zeros(1, 1, 1500), check=False).groups("unit")
+    parameters = dict(model.named_parameters())
+    for count, sizes in (("twice", (24000, 28000)), ("once", (23996, 27996))):
+        found = groups.sizes(parameters, self_weights=count)
+        for layer, size in enumerate(sizes):
+            assert (found[groups.units[f"lstm.l{layer}"]] == size).all()
+
+
+def test_the_traced_groups_are_those_written_by_hand():
+    model = double_tagger()
+    by_hand, traced = lstm_unit_groups(HIDDEN, 2), trace(model, tokens()).groups("unit")
+    values = {n: torch.rand_like(p) for n, p in model.named_parameters()}
+    for roles in (("incoming",), ("outgoing",), ("bias",)):
+        a, b = by_hand.squares(values, roles), traced.squares(values, roles)
+        for name in by_hand.units:
+            torch.testing.assert_close(a[by_hand.units[name]], b[traced.units[name]])

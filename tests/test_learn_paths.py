@@ -1,9 +1,8 @@
-"""Sizes counted otherwise, reached otherwise, and bounded by a loss."""
+"""Sizes counted otherwise, and reached otherwise."""
 
 from __future__ import annotations
 
 import copy
-import math
 import re
 
 import pytest
@@ -11,25 +10,15 @@ import torch
 from torch import nn
 
 import sparsernn as srn
-from learn_models import OPTIMIZERS, loss_of, tagger, tokens, train
+from learn_models import OPTIMIZERS, loss_of, lstm_weights, tagger, tokens, train, widths_left
 from sparsernn.learn.paths.fade import Fade
 from sparsernn.learn.paths.hard_concrete import BETA, GAMMA, ZETA, Gates, HardConcrete
 from sparsernn.learn.paths.top_k import TopK
 from sparsernn.learn.shrink import Shrink
 from sparsernn.nn.ragged import RaggedLSTM
 from sparsernn.nn.rhn import RHN
-from sparsernn.structure.trace import trace
 
 PATHS = (TopK(), Fade(), HardConcrete())
-
-
-def widths(model: nn.Module) -> dict[str, int]:
-    dead = trace(model, tokens()).dead(dict(model.named_parameters()))
-    return {name: int((~gone).sum()) for name, gone in dead.items()}
-
-
-def lstm_weights(inputs: int, units: int) -> int:
-    return 4 * units * (inputs + units)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: type(path).__name__)
@@ -39,7 +28,7 @@ def test_every_path_ends_at_the_largest_width_within_the_budget(path, optimizer)
     made = OPTIMIZERS[optimizer](model)
     sparsifier = Shrink(model, tokens(), to=0.25, steps=60, path=path).attach(made)
     train(model, made, 60)
-    width = widths(model)["rnn.l0"]
+    width = widths_left(model)["rnn.l0"]
     assert lstm_weights(9, width) <= 0.25 * lstm_weights(9, 40) < lstm_weights(9, width + 1)
     assert sparsifier.density() == lstm_weights(9, width) / lstm_weights(9, 40)
     sparsifier.finish()
@@ -57,7 +46,7 @@ def test_multiply_adds_count_the_readers_and_no_table(path):
     def mult_adds(one: int, two: int) -> int:
         return lstm_weights(9, one) + lstm_weights(one, two) + 11 * two
 
-    left = widths(model)
+    left = widths_left(model)
     found = mult_adds(left["rnn.l0"], left["rnn.l1"])
     assert found <= 0.3 * mult_adds(20, 20) < found + lstm_weights(20, 20) / 10
 
@@ -74,7 +63,7 @@ def test_a_cost_of_the_widths_is_met_in_its_own_unit():
     Shrink(model, tokens(), to=17.0, steps=30, cost=cost).attach(optimizer)
     train(model, optimizer, 30)
     assert asked[0] == {"rnn.l0": 20, "rnn.l1": 20}
-    left = widths(model)
+    left = widths_left(model)
     assert 16.0 < cost(left) <= 17.0
     with pytest.raises(ValueError, match=r"to=4\.0 cannot be reached: 4\.5 stays in any case"):
         Shrink(model, tokens(), to=4.0, steps=30, cost=cost)
@@ -97,7 +86,7 @@ def test_milliseconds_are_those_that_accelerate_predicts():
     optimizer = OPTIMIZERS["sgd with momentum"](model.train())
     Shrink(model, tokens(), to=target, cost=cost, steps=20).attach(optimizer)
     train(model, optimizer, 20)
-    assert 0.8 * target < cost(widths(model)) <= target
+    assert 0.8 * target < cost(widths_left(model)) <= target
 
 
 class Headed(nn.Module):
@@ -234,78 +223,6 @@ def test_a_run_of_gates_that_ends_early_leaves_no_sample_behind():
         sparsifier.finish()
     outputs = model(tokens())
     assert torch.equal(outputs, model(tokens())) and bool(outputs.isfinite().all())
-
-
-@pytest.mark.parametrize("stop", [None, 25])
-def test_the_loss_bounds_the_size_and_the_last_good_net_comes_back(stop):
-    """A loss that rises with what is gone: the last stage that keeps within it is found, and its weights."""
-
-    def make():
-        model = tagger(hidden=30)
-        optimizer = torch.optim.SGD(model.parameters(), 0.0)
-
-        def validate() -> float:
-            return 1.0 + 0.01 * int((model.head.weight == 0).all(0).sum())
-
-        sparsifier = Shrink(model, tokens(), max_loss=0.1, validate=validate, steps=100).attach(optimizer)
-        return model, optimizer, sparsifier
-
-    model, optimizer, sparsifier = make()
-    train(model, optimizer, stop or 100)
-    if stop:
-        kept = copy.deepcopy((model.state_dict(), sparsifier.state_dict()))
-        model, optimizer, sparsifier = make()
-        model.load_state_dict(kept[0])
-        sparsifier.load_state_dict(kept[1])
-        train(model, optimizer, 100 - stop, first=stop)
-    sparsifier.finish()
-    assert 7 <= 30 - widths(model)["rnn.l0"] <= 10
-    alive = ~(model.head.weight == 0).all(0)
-    first = tagger(hidden=30)
-    assert torch.equal(model.head.weight[:, alive], first.head.weight[:, alive])
-
-
-def test_a_loss_that_never_rises_leaves_little_and_one_that_rises_at_once_leaves_all():
-    for validate, low, high in ((lambda: 1.0, 0.0, 0.06), (iter([1.0, 2.0]).__next__, 1.0, 1.0)):
-        model = tagger(hidden=30)
-        optimizer = torch.optim.SGD(model.parameters(), 0.01)
-        sparsifier = Shrink(model, tokens(), max_loss=0.01, validate=validate, steps=100).attach(optimizer)
-        train(model, optimizer, 100)
-        sparsifier.finish()
-        assert low <= sparsifier.density() <= high
-
-
-@pytest.mark.parametrize("start", [-20.0, -0.5, 0.5, 20.0])
-def test_a_negative_loss_may_rise_by_its_share_too(start):
-    """Log densities and negated signal-to-noise ratios: less is better, and the bound lies above the first value."""
-    model = tagger(hidden=30)
-    optimizer = torch.optim.SGD(model.parameters(), 0.0)
-
-    def validate() -> float:
-        return start + 0.01 * abs(start) * int((model.head.weight == 0).all(0).sum())
-
-    sparsifier = Shrink(model, tokens(), max_loss=0.101, validate=validate, steps=100).attach(optimizer)
-    train(model, optimizer, 100)
-    sparsifier.finish()
-    assert 7 <= 30 - widths(model)["rnn.l0"] <= 10
-
-
-@pytest.mark.parametrize("least", [0.5, 0.05])
-def test_the_smallest_share_that_a_loss_allows_is_an_option(least):
-    model = tagger(hidden=30)
-    optimizer = torch.optim.SGD(model.parameters(), 0.01)
-    sparsifier = Shrink(model, tokens(), max_loss=0.1, validate=lambda: 1.0, least=least, steps=60).attach(optimizer)
-    train(model, optimizer, 60)
-    assert 0.5 * least < sparsifier.density() <= least
-
-
-@pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
-def test_a_first_loss_that_bounds_nothing_is_named(value):
-    model = tagger(hidden=30)
-    optimizer = torch.optim.SGD(model.parameters(), 0.01)
-    Shrink(model, tokens(), max_loss=0.1, validate=lambda: value, steps=60).attach(optimizer)
-    with pytest.raises(ValueError, match=r"validate\(\) gave (0|nan|inf) before anything went"):
-        train(model, optimizer, 1)
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from learn_models import OPTIMIZERS, tagger, tokens, train
+from learn_models import OPTIMIZERS, lstm_weights, tagger, tokens, train
 from sparsernn.learn.paths.top_k import TopK
 from sparsernn.learn.prune import Prune
 from sparsernn.learn.scores import Magnitude
 from sparsernn.learn.shrink import Shrink
 from sparsernn.structure.trace import trace
-
-
-def lstm_weights(inputs: int, units: int) -> int:
-    return 4 * units * (inputs + units)
 
 
 @pytest.mark.smoke
