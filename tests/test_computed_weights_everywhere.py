@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, parametrize, prune
+from torch.nn.utils import parametrizations, prune
 
 import sparsernn as srn
+from low_rank import lora
 
 
 class WeightDrop(nn.Module):
@@ -42,19 +43,6 @@ class Scaled(nn.LSTM):
         return 0.5 * y, state
 
 
-class LoRA(nn.Module):
-    def __init__(self, rows: int, columns: int) -> None:
-        super().__init__()
-        self.down, self.up = nn.Parameter(torch.randn(2, columns) / 4), nn.Parameter(torch.randn(rows, 2) / 4)
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight + self.up @ self.down
-
-
-def _lora(lstm: nn.LSTM, name: str) -> None:
-    parametrize.register_parametrization(lstm, name, LoRA(*getattr(lstm, name).shape))
-
-
 ATTACH: dict[str, Callable[[nn.LSTM, str], Any]] = {
     "weight_norm": parametrizations.weight_norm,
     "old weight_norm": nn.utils.weight_norm,
@@ -62,7 +50,7 @@ ATTACH: dict[str, Callable[[nn.LSTM, str], Any]] = {
     "old spectral_norm": nn.utils.spectral_norm,
     "orthogonal": parametrizations.orthogonal,
     "mask": lambda lstm, name: prune.l1_unstructured(lstm, name, 0.5),
-    "lora": _lora,
+    "lora": lora,
 }
 KINDS = ["plain", *ATTACH, "weight drop", "derived"]
 

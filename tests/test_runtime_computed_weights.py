@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import networkx as nx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.nn.utils.rnn import pack_sequence
 
 import sparsernn as srn
+from low_rank import lora
 from sparsernn.nn.gated import GatedGRU, GatedLSTM
 from sparsernn.nn.graph import GraphGRU
 from sparsernn.nn.ragged import RaggedLSTM
@@ -23,19 +25,6 @@ from sparsernn.nn.rhn import RHN
 from sparsernn.nn.split import SplitLSTM
 from sparsernn.runtime.modules import Accelerated
 from sparsernn.structure.examples import leaves_in
-
-
-class LoRA(nn.Module):
-    def __init__(self, shape: torch.Size, rank: int = 2) -> None:
-        super().__init__()
-        self.down, self.up = nn.Parameter(torch.randn(rank, shape[-1])), nn.Parameter(torch.randn(shape[0], rank) / 8)
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight + self.up @ self.down if weight.dim() == 2 else weight + self.up.sum(1)
-
-
-def lora(module: nn.Module, name: str) -> None:
-    parametrize.register_parametrization(module, name, LoRA(getattr(module, name).shape))
 
 
 def twice(module: nn.Module, name: str) -> None:
@@ -69,12 +58,6 @@ def gated(kind: type[Any], layer: nn.Module) -> nn.Module:
     return kind.from_dense(layer)
 
 
-def graph() -> nn.Module:
-    import networkx as nx
-
-    return GraphGRU(6, nx.gnp_random_graph(9, 0.4, seed=1))
-
-
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "LSTM": lambda: nn.LSTM(6, 8, 2, bidirectional=True, proj_size=5),
     "GRU": lambda: nn.GRU(6, 8, 2, bidirectional=True),
@@ -86,7 +69,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "GatedLSTM": lambda: gated(GatedLSTM, nn.LSTM(6, 8)),
     "GatedGRU": lambda: gated(GatedGRU, nn.GRU(6, 8, bidirectional=True)),
     "SplitLSTM": lambda: SplitLSTM(6, 8, blocks=2),
-    "Graph": graph,
+    "Graph": lambda: GraphGRU(6, nx.gnp_random_graph(9, 0.4, seed=1)),
     "RHN": lambda: RHN(6, 8, depth=2, num_layers=2),
     "Linear": lambda: nn.Linear(6, 8),
 }

@@ -14,8 +14,10 @@ import pytest
 import torch
 from torch import nn
 
-import runtime_cases
-from runtime_cases import Guards, check, check_many, make
+import runtime_checks
+from runtime_cases import Chain, make
+from runtime_checks import check, check_many
+from runtime_guards import Guards
 from sparsernn.nn import RHN
 from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.processor import WIDTHS, processor
@@ -50,7 +52,7 @@ ROUND = """
 import sys, warnings; warnings.simplefilter("ignore"); sys.path.insert(0, {tests!r})
 import torch
 from sparsernn.runtime.pack import WIDTH
-from runtime_cases import check_many
+from runtime_checks import check_many
 assert WIDTH == {width}
 torch.set_num_threads(1)
 print(check_many({first}, {last}))
@@ -90,7 +92,7 @@ def test_the_cases_are_of_all_kinds() -> None:
     assert {case.precision for case in cases} == {"float32", "bfloat16", "int8"}
     kinds = {type(m).__name__ for case in cases for m in case.model.modules()}
     assert kinds >= {"LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell", "RaggedLSTM", "GatedGRU", "Embedding"}
-    assert any(isinstance(case.model, runtime_cases.Chain) and isinstance(case.model.rnn, RHN) for case in cases)
+    assert any(isinstance(case.model, Chain) and isinstance(case.model.rnn, RHN) for case in cases)
     assert any(case.packed for case in cases) and any(case.batch_axis is None for case in cases)
     assert any(case.full for case in cases) and any(len(case.arguments) == 2 for case in cases)
     assert {getattr(case.model, "proj_size", 0) > 0 for case in cases} == {False, True}
@@ -115,7 +117,7 @@ def test_a_wrong_weight_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         return fast
 
     seen = [seed for seed in range(100) if make(seed).full and make(seed).precision == "float32"][:4]
-    monkeypatch.setattr(runtime_cases, "accelerate", wrong)
+    monkeypatch.setattr(runtime_checks, "accelerate", wrong)
     for seed in seen:
         with pytest.raises(AssertionError, match=f"(?s)case {seed}, .*off by"):
             check(seed)

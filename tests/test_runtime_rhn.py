@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from runtime_cases import forced
+from runtime_checks import forced
 from sparsernn.nn import RHN
 from sparsernn.runtime import threads
 from sparsernn.runtime.held import Precision
