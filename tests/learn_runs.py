@@ -31,6 +31,10 @@ def lasso(**options):
     return lambda m: GroupLasso(m, tokens(), strength=0.02, **options)
 
 
+def bayes(size):
+    return lambda m: Bayes(m, train_size=size, level="weight")
+
+
 RUNS = {
     "prune": lambda m: Prune(m, None, 0.8, schedule=Gradual(end=14, every=3)),
     "prune units by taylor": lambda m: Prune(m, tokens(), 0.5, level="unit", score=Taylor()),

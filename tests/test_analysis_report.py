@@ -1,9 +1,8 @@
-"""Figures and the one-file report: they exist, they say what was given, and nothing in them can do harm."""
+"""The one-file report: it says what was given, and nothing in it can do harm."""
 
 import io
 import math
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -11,44 +10,11 @@ import torch
 from torch import nn
 
 from analysis_models import TOKENS, kill_units, make_constant, tagger
+from report_pages import EXTRAS, Page
 from sparsernn.analysis import plots
-from sparsernn.analysis.columns import label, show
-from sparsernn.analysis.extras import merge_seeds
 from sparsernn.analysis.sparsity import inspect
 
 EVIL = "<script>alert('1')</script> & $\\frac{1}$ \"quoted\""
-VOID = {"meta", "link", "br", "img", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Parses a page; keeps tags, attributes, text, and what was left open or closed without being open."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.wrong, self.tags, self.text, self.attributes = [], [], [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, *a) for a in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, *a) for a in attrs]
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(tag)
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
-            self.text.append(data)
-
-    def values(self, name):
-        return [value for _, key, value in self.attributes if key == name]
 
 
 @pytest.fixture(scope="module")
@@ -57,26 +23,6 @@ def report():
     kill_units(model, [1, 4])
     make_constant(model, 0, [0])
     return inspect(model, TOKENS)
-
-
-EXTRAS = {
-    "command": "sparsernn run shakespeare --seed 0",
-    "runs": [
-        {
-            "row": "dense",
-            "seed": 0,
-            "measured": {"test_bpc": 2.2, "weights": 900, "ms": 5.0},
-            "paper": {"test_bpc": 2.1},
-        },
-        {"row": "equal size", "seed": 0, "measured": {"test_bpc": 2.4, "weights": 300, "ms": 2.0}},
-        {"row": "sparse", "seed": 0, "measured": {"test_bpc": 2.25, "weights": 300, "ms": 0.5, "units": [3, 4]}},
-        {"row": "sparse", "seed": 1, "measured": {"test_bpc": 2.35, "weights": 300, "ms": 0.5, "units": [3, 4]}},
-    ],
-    "layer_times": {"rnn.l0": {"before": 2.0, "after": 0.3}, "head": {"before": 0.5, "after": 0.4}},
-    "history": {"step": [0, 10, 20], "loss": [3.0, None, 2.0], "kept": [1.0, 0.5, 0.4], "target": [0.4] * 3},
-    "benchmark": [{"work": "one step", "against": "torch", "ratio": 14.2, "spread": 0.05, "max_error": 3e-7}],
-    "checks": {"same outputs": "3.1e-7 at most", "seeds": 2},
-}
 
 
 def written(report, folder, **extras):
@@ -291,54 +237,6 @@ def test_weights_figure_draws_each_weight_in_its_place(report):
     assert torch.equal(moved[5:], drawn[5:, columns][order])
 
 
-@pytest.mark.filterwarnings("ignore:LSTM with projections")
-@pytest.mark.parametrize("projection", [0, 3])
-def test_dead_units_are_white_strips_whatever_their_own_rows_hold(projection):
-    model = tagger(proj_size=projection)
-    with torch.no_grad():
-        if projection:
-            model.rnn.weight_hr_l0[:, [1, 4]] = 0
-        else:
-            model.head.weight[:, [1, 4]] = 0
-            model.rnn.weight_hh_l0[:, [1, 4]] = 0
-    found = inspect(model, TOKENS).snapshot
-    drawn = plots._matrix_of(found.recurrent[0], found, torch.arange(6), sort=False)
-    expected = torch.ones(5 + (projection or 6), 24, dtype=torch.bool)
-    expected[:, [gate * 6 + unit for gate in range(4) for unit in (1, 4)]] = False
-    if not projection:
-        expected[[5 + 1, 5 + 4]] = False
-    assert torch.equal(drawn, expected)
-
-
-@pytest.mark.parametrize("size", [10, 97, 400])
-def test_reduced_images_keep_the_share_of_weights(size):
-    mask = np.random.default_rng(0).random((400, 333)) < 0.1
-    shares = plots._shares(mask, size)
-    assert max(shares.shape) <= size and shares.min() >= 0 and shares.max() <= 1
-    # Pixels differ in area by at most one row and column.
-    assert shares.mean() == pytest.approx(mask.mean(), rel=0.15)
-    assert (plots._shares(np.ones((400, 333), bool), size) == 1).all()
-
-
-def test_a_single_dead_unit_stays_visible_in_a_large_layer():
-    dead = np.zeros((1, 6000), bool)
-    dead[0, 1234] = True
-    marks = plots._shares(dead, 900) > 0
-    assert marks.sum() == 1
-    assert abs(int(np.flatnonzero(marks[0])[0]) - 1234 * 900 / 6000) <= 1
-
-
-def test_seeds_of_one_row_are_averaged():
-    rows = merge_seeds(EXTRAS["runs"])
-    assert [(row["number"], row["row"], row["seeds"]) for row in rows] == [
-        (1, "dense", 1), (2, "equal size", 1), (3, "sparse", 2),
-    ]  # fmt: skip
-    assert rows[2]["measured"]["test_bpc"] == pytest.approx(2.3)
-    assert rows[2]["spread"]["test_bpc"] == pytest.approx(0.1 / math.sqrt(2))
-    assert rows[2]["measured"]["units"] == [3, 4]
-    assert rows[0]["paper"] == {"test_bpc": 2.1}
-
-
 @pytest.mark.parametrize("weights", [0, "many", None, [3, 4]])
 def test_rows_without_a_place_are_left_out_of_the_chart(report, tmp_path, weights):
     rows = [{"row": str(n), "measured": {"test_bpc": 2.0 + n, "weights": w}} for n, w in enumerate((10, 20, weights))]
@@ -354,17 +252,6 @@ def test_speed_and_spread_stand_under_their_time(report, tmp_path):
     text = written(report, tmp_path, runs=rows)
     assert "0.04<small>10.0x, spread 3.0%</small>" in text
     assert "Speedup" not in text
-
-
-def test_values_are_written_by_their_names():
-    assert show("test_accuracy", 0.8387) == "83.9%"
-    assert show("max_error", 3.1e-7) == "3.1e-07"
-    assert show("weights", 66_034_000) == "66.0M"
-    assert show("weights", 9_999) == "9,999"
-    assert show("speedup", 10.59) == "10.6x"
-    assert show("file_size", 1_500_000) == "1.50 MB"
-    assert (show("ok", True), show("ok", None), show("test_bpc", float("nan"))) == ("yes", "–", "nan")
-    assert (label("test_bpc"), label("ms_fast"), label("f1")) == ("Test bits per character", "ms, fast", "F1")
 
 
 def test_a_long_history_is_thinned_without_moving_its_mean(report, tmp_path):

@@ -14,7 +14,7 @@ from torch import nn
 
 import sparsernn as srn
 from learn_models import OPTIMIZERS, batches, loss_of, tagger, tokens, train
-from learn_runs import EARLY, RUNS, each_run, early, lasso, shrink, start
+from learn_runs import EARLY, RUNS, bayes, each_run, early, lasso, shrink, start
 from sparsernn.learn.bayes import Bayes
 from sparsernn.learn.l1 import L1
 from sparsernn.learn.lasso import GroupLasso
@@ -26,10 +26,6 @@ from sparsernn.learn.rewire import Rewire
 from sparsernn.learn.schedules import Gradual
 from sparsernn.learn.scores import Taylor
 from sparsernn.learn.shrink import Shrink
-
-
-def bayes(size):
-    return lambda m: Bayes(m, train_size=size, level="weight")
 
 
 def same(a: Any, b: Any) -> bool:

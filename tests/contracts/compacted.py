@@ -15,6 +15,7 @@ from .architecture import Architecture, Slice, set_slices
 from .test_declarations import sizes
 
 Units = dict[str, set[int]]
+DEAD = [1, 2, 5]
 
 
 def removable(architecture: Architecture, model: nn.Module) -> Units:
@@ -60,3 +61,10 @@ def widths(model: nn.Module) -> dict[str, int]:
 def floor(after: dict[str, int], unit_set: str) -> int:
     """The least width of a unit set: one; for cells with a projection more than projected units (torch's own rule)."""
     return after.get(f"{unit_set}.projected", 0) + 1
+
+
+def dead_units(model: nn.Module, *readers: str) -> None:
+    """Units DEAD of a layer are read by none of `readers`."""
+    with torch.no_grad():
+        for name in readers:
+            model.get_parameter(name)[:, DEAD] = 0.0

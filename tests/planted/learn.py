@@ -16,8 +16,6 @@ TIES = "test_learn_prune.py::test_ties_go_by_index"
 FOLDS = "test_learn_fold_path.py::test_what_was_folded_away_stays_at_zero_under_every_optimizer"
 SECOND = "test_learn_fold_path.py::test_a_second_fold_is_that_of_the_compacted_net"
 UNITS = "test_learn_shrink.py"
-MOVES = "test_learn_rewire.py::test_a_move_is_what_the_papers_say_group_by_group"
-REWOUND = "test_learn_rewind.py::test_with_a_sparsifier_it_is_the_run_of_the_masked_net"
 
 BUGS = (
     Bug(
@@ -231,48 +229,6 @@ BUGS = (
         ("test_learn_prune.py::test_units_go_by_what_reads_them",),
     ),
     Bug(
-        "the largest weights go where places move",
-        "learn: _moved",
-        "lowest(size.masked_fill(gone, torch.inf), number)",
-        "lowest(-size.masked_fill(gone, -torch.inf), number)",
-        (MOVES,),
-    ),
-    Bug(
-        "weights grow where the gradient is smallest",
-        "learn: _moved",
-        "lowest(-growth.masked_fill(~empty, -torch.inf), number)",
-        "lowest(growth.masked_fill(~empty, torch.inf), number)",
-        (MOVES,),
-    ),
-    Bug(
-        "gradients of the places that are empty are not seen",
-        "learn: Rewire._watch",
-        "self._moves(self.steps_done + 1)",
-        "self._moves(self.steps_done)",
-        (MOVES,),
-    ),
-    Bug(
-        "the first forward pass is dense",
-        "learn: Rewire.attach",
-        "            self._hold(self._masks())\n",
-        "            pass\n",
-        ("test_learn_rewire.py::test_exactly_the_share_is_gone_after_every_step_and_places_move",),
-    ),
-    Bug(
-        "a resumed run loses the weights that were zeroed before its state came",
-        "learn: Rewire.load_state_dict",
-        "                    parameter.copy_(value)\n",
-        "                    pass\n",
-        ("test_learn_rewire.py::test_a_resumed_run_has_the_weights_of_the_saved_one_in_every_order",),
-    ),
-    Bug(
-        "random growth alike at every step",
-        "learn: Rewire._draw",
-        "{self._seed} {self.steps_done}",
-        "{self._seed}",
-        ("test_learn_rewire.py::test_the_share_that_moves_falls_on_a_cosine_and_ends",),
-    ),
-    Bug(
         "the other sign of GraSP",
         "learn: GraSP._score",
         "(w * p).detach()",
@@ -285,20 +241,6 @@ BUGS = (
         ".sum(0)",
         "[0]",
         ("test_learn_at_start.py::test_synflow_is_the_sum_over_all_paths",),
-    ),
-    Bug(
-        "momentum of what is gone comes back with an earlier step",
-        "learn: Rewind._mask",
-        "                mask_state(optimizer, parameters[name], mask)\n",
-        "                pass\n",
-        (REWOUND,),
-    ),
-    Bug(
-        "the second return goes to what the first became",
-        "learn: Rewind.rewind",
-        "copy.deepcopy(self._kept)",
-        "self._kept",
-        ("test_learn_rewind.py::test_the_run_from_there_on_is_the_same_to_the_bit_as_often_as_wanted",),
     ),
     Bug(
         "the last word of a row leaves out its columns",

@@ -4,9 +4,7 @@ from .bug import Bug, compacted, kept, readers
 
 ALWAYS_ZERO = "contracts/test_values.py::test_a_unit_without_a_candidate_is_always_zero"
 ARRIVES = "contracts/test_values.py::test_zero_has_to_arrive_as_zero"
-BRANCHES = "test_bad_input.py::test_a_module_that_no_example_reached_is_named"
 CARRIED = "contracts/test_carried.py"
-CHECK = "contracts/test_check.py"
 CONSTANT = "contracts/test_values.py::test_gates_that_read_nothing_are_constant"
 FIRST_STATE = "contracts/test_values.py::test_a_first_state_of_the_callers_is_no_zero"
 FIXED_POINT = "contracts/test_values.py::test_what_only_dead_units_read_is_dead_as_well"
@@ -211,20 +209,6 @@ BUGS = (
         (CARRIED,),
     ),
     Bug(
-        "only the first example is run",
-        "structure: _record",
-        "for number, call in enumerate(calls, start=1):",
-        "for number, call in enumerate(calls[:1], start=1):",
-        (BRANCHES,),
-    ),
-    Bug(
-        "the numeric check leaves half of the units out",
-        "structure: find_unknown_readers",
-        "for half in (chosen, rest) if len(half)",
-        "for half in (chosen,) if len(half)",
-        (CHECK,),
-    ),
-    Bug(
         "gates start at multiples of the input size",
         "structure: _one_layer",
         "Rows(gate, name, n * hidden_size, kind)",
@@ -301,33 +285,5 @@ BUGS = (
         "        reasons.setdefault(c, []).append(reason)\n        free[c] = False\n",
         "        pass\n",
         (NORMS,),
-    ),
-    Bug(
-        "NaN taken for equal",
-        "structure: difference",
-        "        if bool(values.isnan().any()):\n",
-        "        a, b = a.nan_to_num(), b.nan_to_num()\n        if False:\n",
-        ("contracts/test_finite.py::test_what_differs",),
-    ),
-    Bug(
-        "runs of a check go on from one another's states",
-        "structure: outcomes",
-        "        twin = copied(model)\n",
-        "        twin = model\n",
-        ("contracts/test_kept_on_self.py",),
-    ),
-    Bug(
-        "a kept state is not looked at in a second call",
-        "structure: results",
-        "    if _changed(before, _held(model)):\n",
-        "    if False:\n",
-        ("contracts/test_kept_on_self.py::test_readers_of_a_kept_state_are_found_at_the_second_call",),
-    ),
-    Bug(
-        "weights of the numeric check not put back after an error",
-        "structure: _Checker._holds",
-        "                parameters[name].data.copy_(value)\n",
-        "                pass\n",
-        ("contracts/test_finite.py::test_a_forward_that_raises_in_between_spoils_no_later_comparison",),
     ),
 )

@@ -179,28 +179,6 @@ class LayerNormCell(nn.Module):
         return self.fc(h)
 
 
-class HandHighway(nn.Module):
-    """A recurrent highway layer of depth two, written by hand (arXiv 1607.03474, equations 6 to 9)."""
-
-    def __init__(self, hidden=6):
-        super().__init__()
-        self.x_h, self.x_t = nn.Linear(5, hidden, bias=False), nn.Linear(5, hidden, bias=False)
-        self.r_h = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(2))
-        self.r_t = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(2))
-        self.fc = nn.Linear(hidden, 3)
-
-    def forward(self, x):
-        s = x.new_zeros(x.size(0), 6)
-        for t in range(x.size(1)):
-            for depth, (r_h, r_t) in enumerate(zip(self.r_h, self.r_t)):
-                h, gate = r_h(s), r_t(s)
-                if depth == 0:
-                    h, gate = h + self.x_h(x[:, t]), gate + self.x_t(x[:, t])
-                gate = torch.sigmoid(gate)
-                s = torch.tanh(h) * gate + s * (1 - gate)
-        return self.fc(s)
-
-
 class ConvLSTM(nn.Module):
     """Units are channels of feature maps."""
 
@@ -300,19 +278,6 @@ ARCHITECTURES = [
         features,
         merge({"first.l0": [reads("first.weight_hh_l0"), reads("x2h.weight")]}),
         kept={HAND: "layer_?norm"},
-    ),
-    Architecture(
-        "hand_highway",
-        HandHighway,
-        features,
-        {HAND: [*(reads(f"r_{side}.{n}.weight") for side in "ht" for n in (0, 1)), reads("fc.weight")]},
-        owns={
-            HAND: [
-                reads("x_h.weight", 0),
-                reads("x_t.weight", 0),
-                *(reads(f"r_{side}.{n}.{p}", 0) for side in "ht" for n in (0, 1) for p in ("weight", "bias")),
-            ]
-        },
     ),
     Architecture(
         "conv_lstm",
