@@ -44,6 +44,11 @@ def reads(parameter: str, axis: int = 1, *offsets: int, stride: int = 1, units: 
     return Read(parameter, axis, at)
 
 
+def gate_rows(parameter: str, hidden: int, gates: int, axis: int = 0) -> Read:
+    """Unit k at its row of each gate."""
+    return reads(parameter, axis, *(hidden * gate for gate in range(gates)))
+
+
 Readers = Mapping[str, Sequence[Read]]
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..architecture import HAND, Architecture, Read, features, reads
+from ..architecture import HAND, Architecture, features, gate_rows, reads
 
 
 class SimpleRecurrentUnit(nn.Module):
@@ -160,24 +160,20 @@ class GraphGRU(nn.Module):
         return self.fc(h).squeeze(-1)
 
 
-def _rows(parameter: str, count: int, axis: int = 0) -> Read:
-    return reads(parameter, axis, *(6 * n for n in range(count)))
-
-
 ARCHITECTURES = [
     Architecture(
         "simple_recurrent_unit",
         SimpleRecurrentUnit,
         features,
         {HAND: [reads("fc.weight")]},
-        owns={HAND: [_rows("W.weight", 4), *(reads(p, 0) for p in ("v_f", "v_r", "b_f", "b_r"))]},
+        owns={HAND: [gate_rows("W.weight", 6, 4), *(reads(p, 0) for p in ("v_f", "v_r", "b_f", "b_r"))]},
     ),
     Architecture(
         "quasi_recurrent",
         QuasiRecurrent,
         features,
         {HAND: [reads("fc.weight")]},
-        owns={HAND: [_rows("conv.weight", 3), _rows("conv.bias", 3)]},
+        owns={HAND: [gate_rows("conv.weight", 6, 3), gate_rows("conv.bias", 6, 3)]},
     ),
     Architecture(
         "independent_rnn",
@@ -191,7 +187,7 @@ ARCHITECTURES = [
         MultiplicativeLSTM,
         features,
         {HAND: [reads("w_mh.weight"), reads("fc.weight")]},
-        owns={HAND: [_rows(f"{w}.{p}", 4) for w in ("w_x", "w_m") for p in ("weight", "bias")]},
+        owns={HAND: [gate_rows(f"{w}.{p}", 6, 4) for w in ("w_x", "w_m") for p in ("weight", "bias")]},
     ),
     Architecture(
         "clockwork_rnn",
@@ -214,7 +210,7 @@ ARCHITECTURES = [
         {HAND: [*(reads(f"{p}.weight", 1, 2, 10) for p in ("gates", "candidate")), reads("fc.weight")]},
         owns={
             HAND: [
-                *(_rows(f"gates.{p}", 2) for p in ("weight", "bias")),
+                *(gate_rows(f"gates.{p}", 6, 2) for p in ("weight", "bias")),
                 reads("candidate.weight", 0),
                 reads("candidate.bias", 0),
             ]

@@ -77,29 +77,6 @@ class HighwayByHand(nn.Module):
 _hand_deep = [f"{name}.{n}" for name in ("deep_h", "deep_t") for n in range(3)]
 _hand_rows = [f"{name}.{p}" for name in ("to_h", "to_t", *_hand_deep) for p in ("weight", "bias")]
 
-
-class HandHighway(nn.Module):
-    """A recurrent highway layer of depth two, written by hand (arXiv 1607.03474, equations 6 to 9)."""
-
-    def __init__(self, hidden=6):
-        super().__init__()
-        self.x_h, self.x_t = nn.Linear(5, hidden, bias=False), nn.Linear(5, hidden, bias=False)
-        self.r_h = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(2))
-        self.r_t = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(2))
-        self.fc = nn.Linear(hidden, 3)
-
-    def forward(self, x):
-        s = x.new_zeros(x.size(0), 6)
-        for t in range(x.size(1)):
-            for depth, (r_h, r_t) in enumerate(zip(self.r_h, self.r_t)):
-                h, gate = r_h(s), r_t(s)
-                if depth == 0:
-                    h, gate = h + self.x_h(x[:, t]), gate + self.x_t(x[:, t])
-                gate = torch.sigmoid(gate)
-                s = torch.tanh(h) * gate + s * (1 - gate)
-        return self.fc(s)
-
-
 ARCHITECTURES = [
     Architecture(
         "highway_tied",
@@ -130,18 +107,5 @@ ARCHITECTURES = [
         features,
         {HAND: [*(reads(f"{name}.weight") for name in _hand_deep), reads("fc.weight")]},
         owns={HAND: [reads(name, 0) for name in _hand_rows]},
-    ),
-    Architecture(
-        "hand_highway",
-        HandHighway,
-        features,
-        {HAND: [*(reads(f"r_{side}.{n}.weight") for side in "ht" for n in (0, 1)), reads("fc.weight")]},
-        owns={
-            HAND: [
-                reads("x_h.weight", 0),
-                reads("x_t.weight", 0),
-                *(reads(f"r_{side}.{n}.{p}", 0) for side in "ht" for n in (0, 1) for p in ("weight", "bias")),
-            ]
-        },
     ),
 ]
