@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+@contextmanager
+def exchanged(parameters: Iterable[Tensor], value: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """The value of each parameter in its place; afterwards what was there before."""
+    kept = {p: p.detach().clone() for p in parameters}
+    with torch.no_grad():
+        for p in kept:
+            p.copy_(value(p))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for p, before in kept.items():
+                p.copy_(before)
 
 
 class SNTASGD(torch.optim.SGD):
@@ -91,16 +106,7 @@ class SNTASGD(torch.optim.SGD):
             state["counted"].add_(1).mul_(there)
             state["average"].add_((p - state["average"]) / state["counted"].clamp(min=1)).mul_(there)
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> AbstractContextManager[None]:
         """The averages in the weights' place; weights that have none are as they are."""
-        kept = {p: p.detach().clone() for p in self._parameters() if "average" in self.state.get(p, {})}
-        with torch.no_grad():
-            for p in kept:
-                p.copy_(torch.where(self.state[p]["counted"] > 0, self.state[p]["average"], p))
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for p, value in kept.items():
-                    p.copy_(value)
+        own = (p for p in self._parameters() if "average" in self.state.get(p, {}))
+        return exchanged(own, lambda p: torch.where(self.state[p]["counted"] > 0, self.state[p]["average"], p))

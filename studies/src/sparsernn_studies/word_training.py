@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from sparsernn.learn.averaged import SNTASGD
+from sparsernn.learn.averaged import SNTASGD, exchanged
 from sparsernn.learn.sparsifier import Sparsifier
 
 from . import checkpoint
@@ -139,26 +139,12 @@ class WordTrainer(Loop):
         if self.best.is_file() and self.epoch >= self.settings.epochs and self._held() == self.held:
             self.model.load_state_dict(checkpoint.read(self.best)["model"])
 
-    @contextmanager
-    def averaged_weights(self):
+    def averaged_weights(self) -> AbstractContextManager[None]:
         """The averaged weights in the model's place, if averaging has begun."""
         if isinstance(self.optimizer, SNTASGD):
-            with self.optimizer.averaged():
-                yield
-            return
-        if not self.averaging:
-            yield
-            return
-        kept = {p: p.detach().clone() for p in self.model.parameters()}
-        with torch.no_grad():
-            for p in kept:
-                p.copy_(self.optimizer.state[p].get("ax", p))
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for p, value in kept.items():
-                    p.copy_(value)
+            return self.optimizer.averaged()
+        state = self.optimizer.state
+        return exchanged(self.model.parameters() if self.averaging else (), lambda p: state[p].get("ax", p))
 
     def new_optimizer(self) -> torch.optim.Optimizer:
         s, parameters = self.settings, self.model.parameters()
