@@ -47,6 +47,13 @@ PLANTED = """## Planted bugs
 
 A test suite is worth what it catches. Each line is a mistake that is easy to make, planted in the source alone; the
 tests that are named for it pass without it, and the one shown fails with it."""
+ELSEWHERE = """## Other machines
+
+Tests of kernels, contracts, files, streams and C on other processors and with narrower vectors. aarch64 is emulated:
+NEON kernels really run, but times would mean nothing. "1 in 12" is every twelfth test.
+
+| machine | floats in a vector | Python, torch | tests | passed | failed | skipped | when, at | again |
+| --- | ---: | --- | ---: | ---: | ---: | ---: | --- | --- |"""
 PAPER_STEPS = """## The papers' sizes, 200 steps
 
 The recipes at paper scale want a GPU and hours. What can be shown anywhere: each command trains for 200 steps, is
@@ -70,6 +77,9 @@ def checks_page(results: Path, target: Path) -> None:
     for name, section in sections:
         if (folder / f"{name}.json").exists():
             parts.append(section(json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))))
+    others = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("elsewhere-*.json"))]
+    if others:
+        parts.append("\n".join([ELSEWHERE, *map(_elsewhere, others), ""]))
     if len(parts) > 2:
         write_atomically(target / "checks.md", "\n".join(parts))
 
@@ -118,6 +128,21 @@ def _planted(content: dict[str, Any]) -> str:
     again = f"Again: `python tests/planted_bugs.py --record FILE`; {_where(content)}."
     note = f"{caught} of {len(rows)} caught{left}. {again}"
     return "\n".join([PLANTED, "", note, "", *lines, ""])
+
+
+def _elsewhere(content: dict[str, Any]) -> str:
+    files, versions, share = content["files"], content["versions"], content["share"]
+    passed, failed, skipped = (sum(file[of] for file in files.values()) for of in ("passed", "failed", "skipped"))
+    again = "python tests/elsewhere.py --record FOLDER"
+    if content["machine"] == "aarch64":
+        again = "sudo tools/aarch64.sh FOLDER"
+    elif content["machine"] == "x86_64":
+        again = f"SPARSERNN_VECTOR_WIDTH={content['width']} {again}"
+    again += f" --share {share}" if share > 1 else ""
+    of = "all" if share == 1 else f"1 in {share}"
+    cells = [content["machine"], content["width"], f"{versions['python']}, {versions['torch']}"]
+    cells += [f"{of} of {len(files)} files", f"{passed:,}", failed, skipped]
+    return f"| {' | '.join(map(str, cells))} | {content['date']}, {content['commit'][:7]} | `{again}` |"
 
 
 def _paper_steps(content: dict[str, Any]) -> str:
