@@ -34,6 +34,6 @@ mkdir -p "$root/project"
 mountpoint -q "$root/project" || mount --bind "$top" "$root/project"
 mountpoint -q "$root/proc" || mount -t proc proc "$root/proc"
 trap 'umount "$root/project" "$root/proc"' EXIT
-chroot "$root" env HOME=/root PYTHONPATH=/site:/project/src:/project/studies/src OMP_NUM_THREADS=1 \
+chroot "$root" env HOME=/tmp PYTHONPATH=/site:/project/src:/project/studies/src OMP_NUM_THREADS=1 \
   PYTHONDONTWRITEBYTECODE=1 SPARSERNN_CACHE=/kernels GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory \
   GIT_CONFIG_VALUE_0='*' sh -c 'cd /project && exec python3 tests/elsewhere.py --record results/checks "$@"' elsewhere "$@"
