@@ -96,9 +96,8 @@ def current() -> Costs:
 def tuned_file() -> Path | None:
     """Where measured costs are kept; None without a cache folder."""
     folder = cache_folder()
-    return (
-        None if folder is None else folder / f"costs-2-{processor().width}.json"
-    )  # 2: rows count what each begins with
+    # 2: rows count what each begins with.
+    return None if folder is None else folder / f"costs-2-{processor().width}.json"
 
 
 def as_json(costs: Costs) -> str:
