@@ -114,7 +114,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         raise
     finally:
         if mark is not None:
-            cases = dict(item.user_properties).get("cases") or mark.args[1]
+            cases = dict(item.user_properties).get("cases", mark.args[1])
             note(Path(folder) / f"{mark.args[0]}.json", item.nodeid, cases, passed, time.monotonic() - began)
 
 
