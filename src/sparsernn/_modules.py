@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, cast
@@ -85,8 +86,7 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     refuse_proxies(model)
     memo = {} if memo is None else memo
     try:
-        with torch.inference_mode(False), _WithoutHistory():
-            other = copy.deepcopy(model, memo)
+        other = _deep_copy(model, memo)
     except Exception as error:
         raise TypeError(
             f"{type(model).__name__} can't be copied ({type(error).__name__}: {error}); sparsernn works on a copy.\n"
@@ -110,6 +110,21 @@ def kept_by_functions(model: nn.Module) -> list[Any]:
     for one in every:
         found += [*(one.__defaults__ or ()), *(one.__kwdefaults__ or {}).values()]
     return found
+
+
+def _deep_copy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    # Most of what modules hold are empty tables of hooks, which deepcopy is slow with.
+    memo |= {
+        id(v): type(v)() for m in model.modules() for v in vars(m).values() if type(v) in (dict, OrderedDict) and not v
+    }
+    before = dict(memo)
+    with torch.inference_mode(False):
+        try:
+            return copy.deepcopy(model, memo)
+        except RuntimeError:  # as of a tensor with a history; the mode takes time at every tensor
+            memo.clear(), memo.update(before)
+            with _WithoutHistory():
+                return copy.deepcopy(model, memo)
 
 
 class _WithoutHistory(TorchFunctionMode):

@@ -5,7 +5,7 @@ Models keep states from call to call in buffers, in attributes of any kind (`sel
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from .._modules import copied, kept_by_functions, set_seed
 from . import examples
+
+_BARE = frozenset((int, float, str, bool, type(None)))
 
 
 def outcomes(
@@ -64,7 +66,10 @@ def _held(model: nn.Module) -> list[Any]:
         for name, value in vars(module).items():
             if name not in ("_parameters", "_modules"):
                 found.append(name)
-                _collect(value, found, 0)
+                if type(value) in _BARE:
+                    found.append(value)
+                elif type(value) is not OrderedDict or value:  # most are tables of hooks, and empty
+                    _collect(value, found, 0)
     _collect(kept_by_functions(model), found, 0)
     return found
 
@@ -87,7 +92,6 @@ def _collect(value: Any, found: list[Any], depth: int) -> None:
 
 
 def _changed(before: list[Any], after: list[Any]) -> bool:
-    plain = (int, float, str, bool, type(None))
     return len(before) != len(after) or any(
-        a is not b and not (isinstance(a, plain) and type(a) is type(b) and a == b) for a, b in zip(before, after)
+        a is not b and not (type(a) in _BARE and type(a) is type(b) and a == b) for a, b in zip(before, after)
     )
