@@ -116,5 +116,6 @@ def subject(number: int, net: Net, made: Tensor, validation: Tensor, test: Tenso
         f"DTLN-{number}", PACKAGE, file, "MIT", numbers, net, difference, list(made[:20].split(1)),
         training, judge, validation, test, Bar("SNR, dB", 25.0),
         {"example": test[:1, :8], "time": 1}, test[0, 20:], lambda model: [torch.zeros(2, 1, UNITS)] * 2,
-        own, data, NOTE, steps=80 * number, shares={"unit": (0.7,), "weight": (0.6, 0.53, 0.46, 0.35)}, hidden={"lstm": "lstm.l1"},
+        own, data, NOTE, steps=80 * number, hidden={"lstm": "lstm.l1"},
+        shares={"unit": (0.7,), "weight": (0.6, 0.53, 0.46, 0.35)},
     )  # fmt: skip
