@@ -122,7 +122,8 @@ def _deep_copy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
         try:
             return copy.deepcopy(model, memo)
         except RuntimeError:  # as of a tensor with a history; the mode takes time at every tensor
-            memo.clear(), memo.update(before)
+            memo.clear()
+            memo.update(before)
             with _WithoutHistory():
                 return copy.deepcopy(model, memo)
 

@@ -15,7 +15,6 @@ from .terminal import change
 if TYPE_CHECKING:
     from .snapshot import Snapshot
 
-Section = dict[str, Any]
 Draw = Callable[..., dict[str, Any]]  # (figure, description, *, wide=False) -> what the template shows
 
 _LARGE = 6  # recurrent layers; more of them share the page in smaller images

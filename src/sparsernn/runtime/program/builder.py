@@ -77,10 +77,6 @@ class Builder:
             self._constants[id(data)] = (data, tensor)
         return self._constants[id(data)][1]
 
-    def is_ours(self, tensor: Tensor) -> bool:
-        """Whether the tensor's storage is a buffer, not a copy that torch would have made."""
-        return tensor.untyped_storage()._cdata in self._names
-
     def kind(self, tensor: Tensor) -> str:
         return self.buffers[self._names[tensor.untyped_storage()._cdata]].kind
 

@@ -134,10 +134,6 @@ class Program:
         """Steps from one output to the next, of the output that is due most often."""
         return min((port.clock.every for port in self.outputs), default=1)
 
-    def read_from(self, name: str) -> Iterator[Operation]:
-        """The operations that read buffer `name`."""
-        return (o for o in self.operations if any(isinstance(v, View) and v.buffer == name for v in o.inputs))
-
     def explain(self) -> str:
         """A line for each operation: its clock, what it computes of which buffers, and where the model asked for it."""
         lines = [f"{len(self.operations)} operations, {self._bytes(STATE)} bytes of state in float32"]

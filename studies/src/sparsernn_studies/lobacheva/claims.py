@@ -30,11 +30,6 @@ def fewer(rows: Measured, what: str, row: str, other: str) -> float:
     return 100 * (1 - sum(rows[row][what]) / before)
 
 
-def share_alive(rows: Measured, row: str, gate: str, layer: int = 0) -> float:
-    """Percent of the units of `row` whose `gate` lives."""
-    return _of(rows[row][f"gates_{gate}"][layer], rows[row]["units"][layer])
-
-
 def _of(part: int, whole: int) -> float:
     if not whole:
         raise KeyError("nothing to take a share of")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...compiled import address
 from ...held import Precision
-from ..program import BOOL, CONSTANT, INT, Buffer, Clock, Program, View
+from ..program import CONSTANT, INT, Buffer, Clock, Program, View
 from .axes import side_by_side
 
 TAIL = 64  # floats behind each piece of memory: kernels read whole vectors past its end
@@ -186,10 +186,6 @@ def memory_of(buffer: Buffer, copies: int = 1) -> Tensor:
         for n in range(copies):
             memory[n * buffer.size : (n + 1) * buffer.size] = buffer.value.reshape(-1)
     return memory
-
-
-def is_truth(operand: Operand) -> bool:
-    return operand.dtype == BOOL
 
 
 class Linked:
