@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,8 +76,10 @@ def claim_lines(verdicts: Sequence[Verdict], seeds: int) -> list[str]:
     lines = [line(["claim", "mean", "95% interval", "in", "verdict"]), line(["---", "---:", "---:", "---", "---"])]
     reasons = [reason for reason, often in Counter(v.why for v in verdicts if v.why).items() if often > 2]
     for v in verdicts:
-        mean = f"{v.mean:.2f}" + (f" ({v.seeds} seed{'s' if v.seeds > 1 else ''})" if v.seeds < seeds else "")
-        between = f"{v.interval[0]:.2f} to {v.interval[1]:.2f}" if v.interval else "-"
+        size = max(map(abs, (v.mean, *(v.interval or ()))))
+        places = max(2, 1 - math.floor(math.log10(size))) if size else 2  # two digits of the largest
+        mean = f"{v.mean:.{places}f}" + (f" ({v.seeds} seed{'s' if v.seeds > 1 else ''})" if v.seeds < seeds else "")
+        between = " to ".join(f"{end:.{places}f}" for end in v.interval) if v.interval else "-"
         said = f"{v.answer} ({reasons.index(v.why) + 1})" if v.why in reasons else v.said
         lines.append(line([v.claim.text, mean, between, v.claim.unit, said.replace("refuted", "**refuted**")]))
     return [*lines, *(f"\n({n}) {reason[0].upper()}{reason[1:]}." for n, reason in enumerate(reasons, 1))]

@@ -180,7 +180,7 @@ def test_the_page_on_intrinsic_structures_has_the_table_of_the_results():
 
 def test_the_page_of_claims_is_that_of_the_results(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
-    pages = {"claims_page": "claims.md", "fold_page": "fold-study.md"}
+    pages = {"claims_page": "claims.md", "fold_page": "fold-study.md", "methods_page": "which-method.md"}
     modules = [runpy.run_path(str(ROOT / "docs" / name)) for name in ("claim_pages.py", "methods_page.py")]
     for write, name in pages.items():
         {**modules[0], **modules[1]}[write](ROOT / "results", tmp_path)

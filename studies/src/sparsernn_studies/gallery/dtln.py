@@ -114,8 +114,7 @@ def subject(number: int, net: Net, made: Tensor, validation: Tensor, test: Tenso
     own: dict[str, Callable[[], Any]] = {"its own: onnxruntime": lambda: their(test[0, 20:21], zero)}
     return Subject(
         f"DTLN-{number}", PACKAGE, file, "MIT", numbers, net, difference, list(made[:20].split(1)),
-        training, judge, validation, test, Bar("SNR, dB", 25.0),
-        {"example": test[:1, :8], "time": 1}, test[0, 20:], lambda model: [torch.zeros(2, 1, UNITS)] * 2,
-        own, data, NOTE, steps=80 * number, hidden={"lstm": "lstm.l1"},
+        training, judge, validation, test, Bar("SNR, dB", 25.0), {"example": test[:1, :8], "time": 1}, test[0, 20:],
+        lambda model: [torch.zeros(2, 1, UNITS)] * 2, own, data, NOTE, steps=80 * number, hidden={"lstm": "lstm.l1"},
         shares={"unit": (0.7,), "weight": (0.6, 0.53, 0.46, 0.35)},
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,15 @@ def balanced(made: reber.Strings, longest: int, seed: int, letters: str = reber.
     random.Random(seed).shuffle(chosen)
     x_TN, lengths_N = padded([s for s, _ in chosen], letters)
     return Data(x_TN, lengths_N, torch.tensor([c for _, c in chosen]))
+
+
+def length_alone(data: Data) -> float:
+    """Test accuracy of one who sees no letter, only how long a string is, and knows the training set."""
+    n = data.train
+    seen = Counter(zip(data.lengths_N[:n].tolist(), data.classes_N[:n].tolist()))
+    _, lengths_N, classes_N = data.test()
+    right = [(seen[k, 1] > seen[k, 0]) == bool(c) for k, c in zip(lengths_N.tolist(), classes_N.tolist())]
+    return sum(right) / len(right)
 
 
 def chunks(graphs: Sequence[nx.Graph], size: int) -> list[list[int]]:
