@@ -53,8 +53,12 @@ def no_handlers() -> Iterator[None]:
     logging.getLogger().handlers.clear()
 
 
+def _folder(name: str) -> Path:
+    return Path(name).resolve()  # a test may work in a folder of its own
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--record", type=Path, help="a folder: what tests with the marker `counts` counted, by figure")
+    parser.addoption("--record", type=_folder, help="a folder: what tests with the marker `counts` counted, by figure")
 
 
 def pytest_configure(config: pytest.Config) -> None:
