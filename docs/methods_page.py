@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -15,7 +16,7 @@ from sparsernn_studies.claims import SEEDS, judged
 from sparsernn_studies.results import collect
 from sparsernn_studies.stories.methods.settings import NETS, Settings
 from sparsernn_studies.stories.methods.study import Methods, row_name
-from sparsernn_studies.stories.methods.ways import WAYS
+from sparsernn_studies.stories.methods.ways import GRADUAL, WAYS
 from sparsernn_studies.tables import file_size
 
 LEVELS = {
@@ -36,15 +37,19 @@ gives in bytes, time and training.
 Four tasks, every way at the same shares of the recurrent weights. *Dense* is trained once; ways that begin with it
 (pruning, `Shrink`, `fold`, `factorise`, rounding) have {{further:,}} further steps, ways that begin from chance (SET,
 RigL, Selfish-RNN, SNIP, GraSP, SynFlow, dense nets of that size) as many steps as both together, {{total:,}}. *As much
-compute*: a dense net of that size with as many multiply-adds as {{total:,}} steps of the large one. *Longer* is the
-dense net with the further steps. Each way has its own defaults, and one learning rate for all that begin with the same
-net; none was tuned. *Rewound* weights train all again that came after the {{early:,}}th step, {{again:,}} steps, so
-nearly twice as long as the others. What goes is chosen over all matrices together. Whole units, blocks, words and ranks
-come only near a share. The trainings are short, so small nets that are trained from the start are strong rivals: what
-is said here is said of such trainings.
+compute*: a dense net of that size with as many multiply-adds as {{total:,}} steps of the large one, so many more steps
+and far more seconds. *Longer* is the dense net with the further steps. One learning rate serves all ways that begin
+with the same net, and none was tuned. Gradual ways have their size after {{gradual:.0%}} of their steps, `fold` at
+once, and train on for the rest. *Rewound* weights train all again that came after the {{early:,}}th step,
+{{again:,}} steps at the first rate, so 1.6 times as long as the others. What goes is chosen over all matrices together;
+Selfish-RNN is published with a choice in each. Ways from the dense net see their batches from the beginning again.
+Whole units, blocks, words and ranks come only near a share. Equal are shares of the recurrent weights, not bytes. The
+trainings are short, so small nets that are trained from the start are strong rivals, and what anneals slowly
+(HardConcrete) is at a loss: what is said here is said of such trainings. ± is the deviation over the seeds.
 
 `Bayes` learns sparsity in many passes over the data and is on [a page of its own](gates.md). What is left by a penalty
-follows from its strength. A net whose loss is that of what needs no net, or more, has lost its input.
+follows from its strength. What needs no net is a linear model of the last 20 inputs for the series, and a smoothed
+bigram for characters; a comparison in which one side does no better is not answered, even where the other does.
 """
 
 
@@ -55,7 +60,13 @@ def methods_page(results: Path, folder: Path) -> None:
         return
     seeds, s = by_seed(found), Settings()
     parts = [
-        PAGE.format(further=s.further, total=s.steps + s.further, early=s.early, again=s.steps - s.early + s.further)
+        PAGE.format(
+            further=s.further,
+            total=s.steps + s.further,
+            early=s.early,
+            again=s.steps - s.early + s.further,
+            gradual=GRADUAL,
+        )
     ]
     parts += [source(found, "sparsernn run methods --scale cpu --seed N"), ""]
     complete = {net: sum(_complete(net, rows, s) for rows in seeds) for net in NETS}
@@ -66,8 +77,11 @@ def methods_page(results: Path, folder: Path) -> None:
         parts += [f"Owed, by the same command, which resumes: {'; '.join(owed)}.", ""]
     verdicts = judged(Methods.claims, seeds)
     said = [text for text in summary(verdicts) if "holds" in text or "refuted" in text]
-    open_ = sum(v.answer == "not answered" for v in verdicts)
-    parts += ["## In short", "", *(f"- {text}" for text in said)]
+    answered = Counter(v.claim.text.partition(":")[0] for v in verdicts if v.answer != "not answered")
+    open_ = len(verdicts) - answered.total()
+    where = ", ".join(f"{place} ({often})" for place, often in answered.items())
+    parts += ["## In short", "", f"Answered are {answered.total()} comparisons: {where}.", ""]
+    parts += [f"- {text}" for text in said]
     parts += [f"- {open_} of {len(verdicts)} comparisons are not answered; [what holds](claims.md) says why.", ""]
     for net, label in NETS.items():
         rows = [each for each in seeds if _complete(net, each, s)]
@@ -91,7 +105,8 @@ def _net(net: str, seeds: Sequence[Any], s: Settings, folder: Path) -> list[str]
 
     file = methods_figure(net, seeds, s, folder)
     text = f"Loss against the bytes of the file, every way at every size, {NETS[net].partition(' (')[0]}. "
-    text += "The line joins those that nothing smaller beats; the mark is the dense net."
+    text += "The line joins those that nothing smaller beats; the stars are the dense net, and longer. "
+    text += "Losses above three times the dense net's are left out."
     lines = [
         f"Seeds: {len(seeds)}. "
         + ", ".join(
@@ -135,8 +150,10 @@ def _net(net: str, seeds: Sequence[Any], s: Settings, folder: Path) -> list[str]
     lines += [
         "",
         "A step: of 256 in a call, batch 1, one thread, on sparsernn's kernels, processor time of a machine that had "
-        "other work too. Training: processor seconds, that of the dense net included where a way begins with it, and "
-        "what a way does before. Held: weights, gradients, states of optimizer and sparsifier, activations apart.",
+        "other work too, mean of the seeds; single steps differ by half. Eight bits gain nothing on a processor without "
+        "int8 products. Training: processor seconds, that of the dense net included where a way begins with it, and "
+        "what a way does before; differences below some 40% are noise. Held: weights, gradients, states of optimizer "
+        "and sparsifier, activations apart.",
     ]
     return lines
 

@@ -13,7 +13,7 @@ LEVELS = {"weight": "weights", "block": "blocks", "word": "words", "unit": "unit
 COMPARED = (  # at a level: a way, the one that it is to be better than, and how both are called
     ("weight", "fold", "prune", "fold, trained on, is better than gradual magnitude"),
     ("weight", "movement", "prune", "movement is better than gradual magnitude"),
-    ("weight", "rewind", "prune", "rewound weights, trained nearly twice, are better than gradual magnitude"),
+    ("weight", "rewind", "prune", "rewound weights, trained 1.6 times as long, are better than gradual magnitude"),
     ("weight", "rigl", "prune", "RigL from chance is better than gradual magnitude"),
     ("weight", "selfish", "set", "Selfish-RNN is better than SET"),
     ("weight", "rigl", "set", "RigL is better than SET"),
