@@ -45,8 +45,9 @@ and chooses sizes and precisions, one is tested on and gives all figures. The pe
 parts. Fine-tuning is 60 to 300 steps, minutes of one core, and is left out where it did not help on validation. In
 int8 matrices are rounded by `fold(..., to=1, bits=8)`; where that is too much for the bar, the layer that suffers most
 stays in bfloat16, then the next. On a processor without int8 products ours multiplies such weights in float32; C does
-not. Instructions are of a step on an emulated Cortex-M4, its flash and RAM in bytes; whether that part has as much is another matter. The bars
-are of files and streams; C stores single zeros, so its flash is that of the whole net where weights went one by one.
+not. Instructions are of a step on an emulated Cortex-M4, its flash and RAM in bytes; whether that part has as much is
+another matter. The bars are of files and streams; C stores single zeros, so its flash is that of the whole net where
+weights went one by one.
 
 Speed is mostly the kernels': *ours, whole* is the net as it came. What folding adds is the smaller file. Resemblyzer's
 package calls its net for 160 frames at a time; its time is of one frame in a call, which its own runtime is not made
