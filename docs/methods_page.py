@@ -151,7 +151,7 @@ def _net(net: str, seeds: Sequence[Any], s: Settings, folder: Path) -> list[str]
         "",
         "A step: of 256 in a call, batch 1, one thread, on sparsernn's kernels, processor time of a machine that had "
         "other work too, mean of the seeds; single steps differ by half. Eight bits gain nothing on a processor "
-        "without int8 products. Training: processor seconds, that of the dense net included where a way begins with it, "
+        "without int8 products. Training: processor seconds, the dense net's included where a way begins with it, "
         "and what a way does before; differences below some 40% are noise. Held: weights, gradients, states of "
         "optimizer and sparsifier, activations apart.",
     ]
