@@ -74,9 +74,8 @@ WHY = {
     "of digits spoken by six people is all that it learned from here.",
     "DTLN-2": "Where it falls short: four numbers of ten are the two matrices of a learned basis of 512 samples. "
     "Every sample passes through the second of them, so that what it loses is heard as it is. With 46% of its weights "
-    "it is two decibels under the bar after its 160 steps. In trials, on validation, five times as many steps gave a "
-    "third of a decibel; folds to 70, 57 and 46% with a training after each ended lower, and so did weights that went "
-    "by their size in the course of a training.",
+    "it is two decibels under the bar after its 160 steps. More steps, several folds with a training after each, and "
+    "weights that go by their size in the course of a training were tried by hand, and did not close that.",
     "arabic-diacritizer": "Where it falls short: the net has no step, and about half of our call is its attention, a "
     "tanh for each pair of letters and each of 512 numbers, which torch works out as before. Half of the recurrent "
     "weights left, one here and one there, are read no faster than all: a smaller file, not a faster call.",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .._modules import copied, kept_by_functions, set_seed
 from . import examples
 
-_BARE = frozenset((int, float, str, bool, type(None)))
+_PLAIN = (int, float, str, bool, type(None))
 
 
 def outcomes(
@@ -66,7 +66,7 @@ def _held(model: nn.Module) -> list[Any]:
         for name, value in vars(module).items():
             if name not in ("_parameters", "_modules"):
                 found.append(name)
-                if type(value) in _BARE:
+                if type(value) in _PLAIN:
                     found.append(value)
                 elif type(value) is not OrderedDict or value:  # most are tables of hooks, and empty
                     _collect(value, found, 0)
@@ -93,5 +93,5 @@ def _collect(value: Any, found: list[Any], depth: int) -> None:
 
 def _changed(before: list[Any], after: list[Any]) -> bool:
     return len(before) != len(after) or any(
-        a is not b and not (type(a) in _BARE and type(a) is type(b) and a == b) for a, b in zip(before, after)
+        a is not b and not (isinstance(a, _PLAIN) and type(a) is type(b) and a == b) for a, b in zip(before, after)
     )
