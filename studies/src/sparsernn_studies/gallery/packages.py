@@ -12,6 +12,7 @@ NAMES = {
     "DTLN": "dtln",
     "Resemblyzer": "speaker",
     "arabic-diacritizer": "diacritics",
+    "ddddocr": "characters",
 }
 
 

@@ -47,7 +47,8 @@ class Subject(NamedTuple):
     shares: of the recurrent layers' weights that stay as whole units go, and of those of the matrices `thinned` ("all",
     or patterns of parameter names) as single ones do.
     hidden: path of a layer that imitates the whole net's -> set of its units.
-    call: what is timed: a step, or of a net that hears a whole sequence before it answers, what that one is called.
+    call: what is timed: a step, or of a net that its package calls with whole sequences, what one of them is called.
+    stepwise: of such a net that can take steps as well: what is other in a subject whose steps are timed.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Subject(NamedTuple):
     hidden: Mapping[str, str] = {}
     online: Callable[[Any], nn.Module] = itself
     call: str = STEP
+    stepwise: Mapping[str, Any] = {}
 
     @property
     def frame(self) -> Tensor:
