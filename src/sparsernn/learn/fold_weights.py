@@ -43,7 +43,7 @@ def fold_weights(
     recording = record((name, axis) for name in weights for axis in (0, 1))
     most = max((site.moments.size for site in recording.recorder.sites.values()), default=0)
     warn_of_few(recording.recorder, most, "inputs of a matrix")
-    work = Thinning(recording, weights, level, ridge)
+    work = Thinning(recording, weights, level, ridge, any(share < 1 for share in shares))
     made = []
     for share in shares:
         masks, left, predicted, rows = work.run(share)
@@ -133,6 +133,7 @@ class Thinning:
         weights: Sequence[str],
         level: str,
         ridge: float,
+        some_go: bool,
     ) -> None:
         self.model, self.outputs = recording.model, recording.outputs
         height, width = SHAPES[level]
@@ -150,7 +151,7 @@ class Thinning:
                 self.kept[name] = "its rows are inputs, so that blocks of rows have no support of their own"
             else:
                 self.matrices.append(Matrix(site, parameters, tile, ridge, width))
-        measured = self._scales(layers)
+        measured = self._scales(layers) if some_go else [1.0] * len(self.matrices)  # nothing to choose by them
         # A change in shares of what the matrix gives: dear to a layer whose input is little beside its state.
         own = [1 / power if (power := m.power()) > 0 else scale for m, scale in zip(self.matrices, measured)]
         self.scalings = [[(s ** (1 - part)) * (o**part) for s, o in zip(measured, own)] for part in PARTS]
