@@ -275,9 +275,16 @@ def test_no_room_has_the_name_of_a_public_function():
     assert rooms & {name for name, _ in PUBLIC} == set()
 
 
-def test_the_package_imports_with_its_core_dependencies_alone():
-    """Neither the extras nor the studies are loaded by `import sparsernn`."""
+def test_what_is_imported_when():
+    """`import sparsernn` loads no extra, a command and a benchmark nothing of the studies, and packing for kernels that
+    lie in the cache no numba, which takes half a second."""
     extras = "accelerate tyro optuna datasets matplotlib sklearn onnx onnxscript onnxruntime ray sparsernn_studies"
-    code = f"import sys, sparsernn; print(sorted(set({extras.split()!r}) & set(sys.modules)))"
+    code = f"""
+import sys, sparsernn
+print(sorted(set({extras.split()!r}) & set(sys.modules)))
+import sparsernn.cli, sparsernn.timing
+from sparsernn.runtime import costs, matrices
+print([name in sys.modules for name in ("sparsernn_studies", "numba")])
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.splitlines() == ["[]", "[False, False]"]
