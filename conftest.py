@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import logging
 import time
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 try:
     import fcntl
@@ -28,16 +28,12 @@ test_reber_pruning test_spoken_digits test_runtime_products test_export_c test_b
 test_program_kernels test_export_gates test_declarations test_from_onnx test_export_calibrate test_learn_paths
 """.split()
 
-# Where there is no accelerator, torch.manual_seed formats a stack for each kind that may come later: of the deep ones
-# of a test that takes four times as long as all else.
-if not torch.accelerator.is_available():
-    for kind in (torch.cuda, torch.xpu, torch.mtia):
-        setattr(kind, "manual_seed_all", lambda seed: None)  # noqa: B010
-
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """A test with torch on one thread; torch's random numbers and default dtype are afterwards as they were."""
+    import torch
+
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(1)
     with torch.random.fork_rng():
@@ -64,6 +60,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False  # pytest-xdist's own order goes by the number of tests in a module
+
+
+def pytest_collection_finish() -> None:
+    """What is there now, modules and the tests themselves, stays to the end: collecting garbage need not look at it."""
+    gc.collect()
+    gc.freeze()
+    # Not above: the process that hands out tests and runs none would load it first.
+    import torch
+
+    # Where there is no accelerator, torch.manual_seed formats a stack for each kind that may come later: of the deep
+    # ones of a test that takes four times as long as all else.
+    if not torch.accelerator.is_available():
+        for kind in (torch.cuda, torch.xpu, torch.mtia):
+            setattr(kind, "manual_seed_all", lambda seed: None)  # noqa: B010
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

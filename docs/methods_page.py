@@ -105,8 +105,8 @@ def _net(net: str, seeds: Sequence[Any], s: Settings, folder: Path) -> list[str]
 
     file = methods_figure(net, seeds, s, folder)
     text = f"Loss against the bytes of the file, every way at every size, {NETS[net].partition(' (')[0]}. "
-    text += "The line joins those that nothing smaller beats; the stars are the dense net, and longer. "
-    text += "Losses above three times the dense net's are left out."
+    text += "The line joins those that nothing smaller beats; the stars are the dense net, and longer. Both scales "
+    text += "are logarithmic."
     lines = [
         f"Seeds: {len(seeds)}. "
         + ", ".join(
@@ -176,6 +176,7 @@ def _shown(net: str, s: Settings) -> list[tuple[str, str]]:
 def methods_figure(net: str, seeds: Sequence[Any], s: Settings, folder: Path) -> str:
     """Loss against bytes of each way and size, means over the seeds; the name of the SVG file."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     figure = Figure(figsize=(7.5, 4), layout="constrained")
     axes = figure.subplots()
@@ -194,12 +195,13 @@ def methods_figure(net: str, seeds: Sequence[Any], s: Settings, folder: Path) ->
         axes.scatter([], [], color=color, label=level)
     axes.scatter([], [], color="0.3", marker="x", label="from chance")
     axes.scatter([], [], color="black", marker="*", label="dense")
-    low = min(loss for _, loss in points)
-    dense = fmean(rows[row_name(net, "dense")]["test_loss"] for rows in seeds)
-    axes.set_ylim(low - 0.1 * (dense - low) - 0.02 * dense, min(max(loss for _, loss in points), 3 * dense) * 1.02)
     axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
     axes.set_xlabel("file, kB")
     axes.set_ylabel(NETS[net].partition(" (")[2].rstrip(")"))
-    axes.legend(frameon=False, fontsize=8, ncols=2)
+    figure.legend(frameon=False, fontsize=8, loc="outside right upper")
     svg(figure, folder / "figures" / f"methods-{net}.svg")
     return f"methods-{net}.svg"

@@ -127,18 +127,29 @@ def thinned(model: nn.Module, share: float) -> nn.Module:
     return model
 
 
-def compiled(folder: Path, names: Iterable[str], flags: Iterable[str], compiler: str = "cc") -> ctypes.CDLL:
-    """The sources of these names as a library, compiled as one file: by itself each is no other, and takes longer."""
+def compiled(
+    folder: Path, names: Iterable[str], flags: Iterable[str], compiler: str = "cc", vectors: Path | None = None
+) -> ctypes.CDLL:
+    """The sources of these names as a library, compiled as one file: by itself each is no other, and takes longer.
+
+    vectors: their tests, where those are compiled.
+    """
     flags = list(flags)
     names = list(names)
     if "-DPORTABLE" in flags:  # no vectors: what a compiler without GNU's extensions sees
         flags = [f for f in flags if f != "-DPORTABLE"] + [f"-D{name}_W=1" for name in names]
     library = folder / f"{abs(hash((tuple(flags), compiler)))}.so"
-    source = folder / "all.c"
-    source.write_text("".join(f'#include "{name}{end}"\n' for name in names for end in (".c", "_test.c")))
     strict = STRICT if compiler == "cc" else ["-x", "c++", *STRICT[1:]]
-    subprocess.run([compiler, *strict, *flags, "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    sources = [_together(folder, names, (".c",) if vectors else (".c", "_test.c")), *([vectors] if vectors else [])]
+    made = [compiler, *strict, *flags, "-shared", "-fPIC", "-o", str(library), *map(str, sources)]
+    subprocess.run(made, check=True)
     return ctypes.CDLL(str(library))
+
+
+def _together(folder: Path, names: Iterable[str], ends: Iterable[str]) -> Path:
+    source = folder / f"all{''.join(ends)}"
+    source.write_text("".join(f'#include "{name}{end}"\n' for name in names for end in ends))
+    return source
 
 
 def differing(
@@ -147,9 +158,11 @@ def differing(
     """Export the programs, compile them as the flags say; of those that differ somewhere the first such step."""
     for name, program in programs.items():
         export_program(program, folder, name, **options)
-    found = {}
+    vectors, found = folder / "vectors.o", {}  # numbers, which take longer than code, and once is enough
+    tests = _together(folder, programs, ("_test.c",))
+    subprocess.run(["cc", *STRICT, "-O0", "-fPIC", "-c", "-o", str(vectors), str(tests)], check=True)
     for one in flags:
-        library = compiled(folder, programs, one)
+        library = compiled(folder, programs, one, vectors=vectors)
         steps = {f"{name} {' '.join(one)}": getattr(library, f"{name}_test")() for name in programs}
         found.update({name: step for name, step in steps.items() if step})
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import subprocess
 import sys
@@ -37,8 +38,25 @@ PUBLIC = [(name, thing) for name, thing in vars(sparsernn).items() if not name.s
 PUBLIC += [(f"nn.{name}", getattr(sparsernn.nn, name)) for name in vars(sparsernn.nn) if name[0].isupper()]
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def nodes_of(tree: ast.Module) -> list[ast.AST]:
+    return [*ast.walk(tree)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trees_are_read_once() -> Iterator[None]:
+    yield
+    tree_of.cache_clear()
+    nodes_of.cache_clear()
+
+
 def trees() -> Iterator[tuple[Path, ast.Module]]:
-    return ((path, ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
+    return ((path, tree_of(path)) for path in FILES)
 
 
 def room_of(path: Path) -> str:
@@ -48,7 +66,7 @@ def room_of(path: Path) -> str:
 def imported(path: Path, tree: ast.Module, top: Path = SOURCE) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of all that a file imports, inside functions as well; relative names made absolute."""
     package = (top.name, *path.relative_to(top).parent.parts)
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -75,7 +93,7 @@ def unsafe(path: Path, tree: ast.Module) -> list[str]:
     """Imports of modules that execute what they read, calls of eval and its kin, torch.load without weights_only."""
     where = path.relative_to(SOURCE)
     found = [f"{where}:{n} imports {name}" for n, name in imported(path, tree) if name.split(".")[0] in UNSAFE_MODULES]
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
@@ -123,7 +141,7 @@ def files_that_import() -> nx.DiGraph:
     graph = nx.DiGraph()
     for name, path in places.items():
         top = SOURCE if name.split(".")[0] == "sparsernn" else STUDIES
-        for _, dotted in imported(path, ast.parse(path.read_text(encoding="utf-8")), top):
+        for _, dotted in imported(path, tree_of(path), top):
             found = dotted if dotted in places else dotted.rpartition(".")[0]
             if found in places and found != name:
                 graph.add_edge(name, found)
@@ -141,8 +159,8 @@ WIDTHS = {"hidden", "hidden_size", "width", "units", "k", "H"}
 
 def knows_the_gates_of_an_lstm(tree: ast.Module, widths: set[str] = WIDTHS) -> Iterator[int]:
     """Lines with the number or the names of its gates: {"LSTM": 4}, gates = 4, 4 * width, chunk(4), ("i", "f", ...)."""
-    above = {id(child): node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
-    for node in ast.walk(tree):
+    above = {id(child): node for node in nodes_of(tree) for child in ast.iter_child_nodes(node)}
+    for node in nodes_of(tree):
         if isinstance(node, ast.Tuple) and [getattr(part, "value", None) for part in node.elts] == ["i", "f", "g", "o"]:
             yield node.lineno
         if not isinstance(node, ast.Constant) or node.value != 4:
@@ -202,7 +220,7 @@ def private_imports(path: Path, tree: ast.Module, top: Path = SOURCE) -> list[st
 def test_no_private_name_crosses_rooms_or_distributions():
     wrong = [line for path, tree in trees() for line in private_imports(path, tree)]
     for path in STUDIES.rglob("*.py"):
-        wrong += private_imports(path, ast.parse(path.read_text(encoding="utf-8")), STUDIES)
+        wrong += private_imports(path, tree_of(path), STUDIES)
     assert wrong == []
 
 
@@ -257,9 +275,16 @@ def test_no_room_has_the_name_of_a_public_function():
     assert rooms & {name for name, _ in PUBLIC} == set()
 
 
-def test_the_package_imports_with_its_core_dependencies_alone():
-    """Neither the extras nor the studies are loaded by `import sparsernn`."""
+def test_what_is_imported_when():
+    """`import sparsernn` loads no extra, a command and a benchmark nothing of the studies, and packing for kernels that
+    lie in the cache no numba, which takes half a second."""
     extras = "accelerate tyro optuna datasets matplotlib sklearn onnx onnxscript onnxruntime ray sparsernn_studies"
-    code = f"import sys, sparsernn; print(sorted(set({extras.split()!r}) & set(sys.modules)))"
+    code = f"""
+import sys, sparsernn
+print(sorted(set({extras.split()!r}) & set(sys.modules)))
+import sparsernn.cli, sparsernn.timing
+from sparsernn.runtime import costs, matrices
+print([name in sys.modules for name in ("sparsernn_studies", "numba")])
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.splitlines() == ["[]", "[False, False]"]

@@ -1,8 +1,5 @@
 """The command of the library alone: `tune`, and where the commands of the studies are to be had."""
 
-import subprocess
-import sys
-
 import pytest
 
 from sparsernn import cli
@@ -13,11 +10,6 @@ def test_without_the_studies_their_commands_say_what_to_install(capsys, monkeypa
     monkeypatch.setattr(cli, "entry_points", lambda group: ())
     assert cli.main([command, "shakespeare"]) == 1
     assert "pip install sparsernn-studies" in capsys.readouterr().err
-
-
-def test_the_library_never_imports_the_studies():
-    code = "import sys, sparsernn.cli, sparsernn.timing; print('sparsernn_studies' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
 def test_an_error_with_an_exit_code_ends_the_command_with_it(capsys, monkeypatch):

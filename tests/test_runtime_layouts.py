@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import get_args
@@ -31,13 +30,6 @@ def test_every_file_of_the_folder_brings_layouts_under_names_of_their_own() -> N
 def test_one_layout_of_each_precision_takes_all_matrices_and_comes_first(precision: Precision) -> None:
     known = offered(precision)
     assert [LAYOUTS[name].surest for name in known] == [True] + [False] * (len(known) - 1)
-
-
-def test_packing_and_choosing_are_done_without_numba() -> None:
-    """A process that finds its kernels in the cache never imports it: half a second."""
-    code = "import sys; from sparsernn.runtime import costs, matrices; print('numba' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -160,11 +160,16 @@ def test_retraining_ends_when_good_or_hopeless():
     assert [hopeless(step) for step in (10, 20)] == [False, True]
 
 
-def test_a_smoke_run_has_all_rows_holds_its_masks_and_resumes(tmp_path, capsys):
-    run = make_run(tmp_path)
-    recipe = RECIPES["darji-prune"]
-    recipe(run).complete()
-    assert "right after pruning" in capsys.readouterr().out
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Run:
+    """All rows of a smoke run, kept as results of the scale that the page shows."""
+    run = make_run(tmp_path_factory.mktemp("finished"), scale="cpu")
+    RECIPES["darji-prune"](run).complete()
+    return run
+
+
+def test_a_smoke_run_has_all_rows_holds_its_masks_and_resumes(finished, capsys):
+    run, recipe = finished, RECIPES["darji-prune"]
     rows = {r.row: r for r in collect(run.results)}
     assert set(rows) == {row.name for row in rows_of(run.settings)} and len(rows) == 9
     dense, both = rows["gru-strings-dense"].measured, rows["gru-strings-both"].measured
@@ -181,16 +186,16 @@ def test_a_smoke_run_has_all_rows_holds_its_masks_and_resumes(tmp_path, capsys):
     assert rows["gru-wide-threshold"].measured["pruned_0.05"] > 0
     assert {"share_valid", "share_new"} <= set(rows["gru-sentences-dense"].measured)
     assert rows["gru-all-dense"].paper == {"test_accuracy": 1.0} and rows["gru-sentences-both"].paper == {}
-    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "Weights that are not zero" in page and "points lost" in page
     # One row's file gone: it alone is made again, and to the same figures but for the seconds.
-    (run.results / "darji-prune" / "smoke" / "gru-strings-head-seed0.json").unlink()
+    (run.results / "darji-prune" / "cpu" / "gru-strings-head-seed0.json").unlink()
     recipe(run).complete()
+    assert "right after pruning" in capsys.readouterr().out
     again = {r.row: r for r in collect(run.results)}["gru-strings-head"].measured
     old = rows["gru-strings-head"].measured
-    assert {k: v for k, v in again.items() if "seconds" not in k} == {
-        k: v for k, v in old.items() if "seconds" not in k
-    }
+    one, two = ({k: v for k, v in each.items() if "seconds" not in k} for each in (again, old))
+    assert one == two
 
 
 def test_each_flaw_is_what_its_name_says(tmp_path):
@@ -279,14 +284,13 @@ def test_curves_are_means_over_those_seeds():
     assert distributions([{}]) == ({}, [])
 
 
-def test_the_page_is_made_from_the_results(tmp_path, monkeypatch):
+def test_the_page_is_made_from_the_results(finished, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     import reber_study
 
     with pytest.raises(LookupError, match="darji-prune"):
         reber_study.darji_page(tmp_path / "results", tmp_path / "one")
-    RECIPES["darji-prune"](make_run(tmp_path, scale="cpu")).complete()
-    pages = [reber_study.darji_page(tmp_path / "results", tmp_path / name) for name in ("one", "two")]
+    pages = [reber_study.darji_page(finished.results, tmp_path / name) for name in ("one", "two")]
     assert pages[0] == pages[1] and "## Beside the original" in pages[0] and "all three flaws" in pages[0]
     for drawn in ("accuracy", "generation", "weights"):
         name = f"figures/darji-prune-{drawn}.svg"

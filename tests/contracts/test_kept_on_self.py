@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import sparsernn as srn
+from sparsernn._modules import copied
 
 from .architecture import difference, run
 from .compacted import dead_units
@@ -195,4 +196,23 @@ def test_what_cannot_be_copied_is_named():
     model = Keeper("list")
     model.inner.stream = (n for n in range(3))
     with pytest.raises(TypeError, match=r"inner\.stream"):
+        srn.trace(model, torch.randn(2, 4, 3))
+
+
+def test_an_empty_table_that_two_modules_share_is_one_in_the_copy():
+    model = Keeper("list")
+    model.table = model.inner.table = {}
+    other = copied(model)
+    assert other.table is other.inner.table is not model.table and other.table == {}
+
+
+class NoCopies:
+    def __deepcopy__(self, memo: dict) -> None:
+        raise RuntimeError("there is only one of these")
+
+
+def test_an_object_that_refuses_to_be_copied_says_why():
+    model = Keeper("list")
+    model.inner.own = NoCopies()
+    with pytest.raises(TypeError, match=r"there is only one of these(.|\n)*inner\.own"):
         srn.trace(model, torch.randn(2, 4, 3))

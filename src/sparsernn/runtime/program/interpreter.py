@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,8 +25,9 @@ class Interpreter:
             kind = kinds.get(buffer.dtype, torch.bool)
             start = torch.zeros(buffer.size, dtype=kind, device=device) if buffer.value is None else buffer.value
             self._flat[name] = start.to(device=device, dtype=kind, copy=True)
-        self._operations = [(o, [self._operand(v) for v in o.inputs], [*map(self.at, o.outputs)])
-                            for o in program.operations]  # fmt: skip
+        self._inputs = [self.at(port.view) for port in program.inputs]
+        self._outputs = [(port.clock, self.at(port.view)) for port in program.outputs]
+        self._operations = [(o.clock, *self._prepared(o)) for o in program.operations]
 
     def at(self, view: View) -> Tensor:
         """The memory that `view` shows; writing to it changes the run."""
@@ -33,18 +35,22 @@ class Interpreter:
 
     def step(self, *inputs: Tensor) -> tuple[Tensor | None, ...]:
         """The outputs of one time step, in the order of the program's ports; None where one is not due."""
-        for port, value in zip(self.program.inputs, inputs, strict=True):
-            self.at(port.view).copy_(value)
+        for memory, value in zip(self._inputs, inputs, strict=True):
+            memory.copy_(value)
         self.run(self.number)
         now, self.number = self.number, self.number + 1
-        return tuple(self.at(p.view).clone() if p.clock.due(now) else None for p in self.program.outputs)
+        return tuple(memory.clone() if clock.due(now) else None for clock, memory in self._outputs)
 
     def run(self, number: int) -> None:
         """All operations that are due at step `number`; below 0 those that need no input."""
         with torch.no_grad():
-            for operation, inputs, outputs in self._operations:
-                if operation.clock.due(number):
-                    self._apply(operation, inputs, outputs, number)
+            for clock, compute, outputs in self._operations:
+                if clock.due(number):
+                    results = compute(number)
+                    if isinstance(results, Tensor):
+                        results = (results,)
+                    for output, result in zip(outputs, results, strict=True):
+                        output.copy_(result)
 
     def reset(self) -> None:
         """Back to the start of a sequence."""
@@ -58,24 +64,30 @@ class Interpreter:
         """The memory of a buffer."""
         return self._flat[name]
 
-    def _operand(self, value: View | float | None) -> Tensor | float | None:
-        return self.at(value) if isinstance(value, View) else value
-
-    def _apply(self, o: Operation, inputs: Sequence[Any], outputs: Sequence[Tensor], number: int) -> None:
+    def _prepared(self, o: Operation) -> tuple[Callable[[int], Any], list[Tensor]]:
+        """What computes the operation's results, by the number of the step, and the memory for them."""
+        inputs: list[Any] = [self.at(v) if isinstance(v, View) else v for v in o.inputs]
+        outputs, rule = [*map(self.at, o.outputs)], OPERATIONS[o.kind]
+        if o.kind == "before":
+            return partial(_before, o, inputs, outputs[0]), outputs
         if o.kind == "push":
-            results: Any = OPERATIONS["push"](*inputs, outputs[0])
-        elif o.kind == "before" and number < o.options["until"]:
-            start = inputs[1]
-            row = (number - o.clock.first) // o.clock.every
-            results = start[row] if isinstance(start, Tensor) else torch.full_like(outputs[0], start)
-        elif o.kind == "where" or (o.kind in _NUMBERS_FIRST and not isinstance(inputs[0], Tensor)):
+            return lambda _: rule(*inputs, outputs[0]), outputs
+        if o.kind == "where" or (o.kind in _NUMBERS_FIRST and not isinstance(inputs[0], Tensor)):
             # Numbers as they are: torch would round two of them to its default, float32.
             like: Any = {"dtype": outputs[0].dtype, "device": outputs[0].device}
-            results = OPERATIONS[o.kind](*(v if isinstance(v, Tensor) else torch.as_tensor(v, **like) for v in inputs))
-        else:
-            results = OPERATIONS[o.kind](*inputs, **o.options)
-        for output, result in zip(outputs, (results,) if isinstance(results, Tensor) else results, strict=True):
-            output.copy_(result)
+            inputs = [v if isinstance(v, Tensor) else torch.as_tensor(v, **like) for v in inputs]
+        return lambda _: rule(*inputs, **o.options), outputs
+
+
+def _before(o: Operation, inputs: Sequence[Any], output: Tensor, number: int) -> Tensor:
+    x, start = inputs
+    if number >= o.options["until"]:
+        return x
+    return (
+        start[(number - o.clock.first) // o.clock.every]
+        if isinstance(start, Tensor)
+        else torch.full_like(output, start)
+    )
 
 
 _NUMBERS_FIRST = ("add", "sub", "mul", "div", "pow", "maximum", "minimum")

@@ -85,7 +85,7 @@ def subjects(folder: Path | None) -> list[Subject]:
         with torch.no_grad():
             return [spectra.abs(), torch.fft.irfft(spectra * one(spectra.abs()))]
 
-    given = zip(frames(4, 120), frames(10, 10, "validation"), frames(10, 10, "test"))
+    given = zip(frames(4, 240), frames(10, 30, "validation"), frames(10, 30, "test"))
     return [subject(n, net, *each, talk.data) for n, (net, each) in enumerate(zip((one, two), given), 1)]
 
 
