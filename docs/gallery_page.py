@@ -79,8 +79,8 @@ WHY = {
     "tanh for each pair of letters and each of 512 numbers, which torch works out as before. Half of the recurrent "
     "weights left, one here and one there, are read no faster than all: a smaller file, not a faster call.",
     "ddddocr": "Where it falls short: half of the bytes in float32 would take 42% of the recurrent weights, which "
-    "miss the bar on validation. The bar is tight for so few pictures: one wrong letter of the 1,000 is 0.05 points of the "
-    "mean, and what held on validation misses by three letters on the test in int8. Two thirds of the "
+    "miss the bar on validation. The bar is tight for so few pictures: one wrong letter of the 1,000 is 0.05 points "
+    "of the mean, and what held on validation misses by three letters on the test in int8. Two thirds of the "
     "multiplications of a call are the scores of 8,210 characters at each place of the picture, one plain "
     "product: a call is shorter by little more than what went. All was read in captchas of one package and print "
     "of one font, of which fine-tuning saw most of the Chinese characters once or not at all.",
