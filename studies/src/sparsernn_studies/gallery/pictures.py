@@ -86,7 +86,7 @@ def errors(
     wrong, total = defaultdict[str, int](int), defaultdict[str, int](int)
     for items, x in batches:
         for item, best in zip(items, model(x).argmax(-1).tolist()):
-            read = "".join(characters[n] for n, _ in groupby(best) if n).lower()
+            read = "".join(characters[int(n)] for n, _ in groupby(best) if n).lower()
             wrong[item.kind] += distance(list(map(ord, item.text.lower())), list(map(ord, read)))
             total[item.kind] += len(item.text)
     return {kind: wrong[kind] / total[kind] for kind in total}
