@@ -208,7 +208,7 @@ def test_the_page_names_what_was_reached_and_what_was_missed(made, tmp_path, mon
     assert "## stand-in" in text and "A note." in text and (tmp_path / "figures" / "gallery-stand-in.svg").is_file()
     assert page["reached"](content | {"chosen": {"float32": None, "int8": None}})["int8"] == 1
     strict = content | {"bar": content["bar"] | {"bound": -1.0}}
-    assert "x faster, a sentence" in page["_summary"](content | {"call": "sentence"})[-2]
+    assert "x faster, a sentence" in page["_summary"](content | {"call": "sentence"})[-3]
     assert "agreement in float32 on the test, agreement in int8 on the test" in page["_summary"](strict)[-1]
 
 
