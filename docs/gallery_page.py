@@ -102,7 +102,7 @@ LIMITS = {
     "All was read in captchas of one package and print of one font, of which fine-tuning saw most of the Chinese "
     "characters once or not at all.",
     "g2p_en": "a step is one phoneme of the decoder; the encoder, a step for each letter, is neither timed nor in "
-    "the C, so that the C has no phoneme error. 40% of the numbers go without folding.",
+    "the C, so that the C has no phoneme error.",
     "silero-vad": "in C in int8 0.8% of the decisions are others, where 0.5% are allowed; C in float32 and our files "
     "hold the bar. All of that was heard on digits by six people, recorded at 8 kHz: less than what the net was "
     "trained on.",

@@ -20,6 +20,8 @@ from sparsernn.runtime.precision import precisions
 from sparsernn.structure.grids import integers
 from sparsernn_studies import gallery
 from sparsernn_studies.commands import make_gallery
+from sparsernn_studies.data import DataError
+from sparsernn_studies.gallery import pictures
 from sparsernn_studies.gallery.engines import steps
 from sparsernn_studies.gallery.frame import GalleryError, in_forms, result, show, smallest
 from sparsernn_studies.gallery.in_c import InC, compared
@@ -227,8 +229,12 @@ def test_an_unknown_name_and_a_missing_package_are_said(monkeypatch, tmp_path):
     with pytest.raises(SettingsError, match=r"There is no nothing in the gallery; name one of silero-vad, "):
         make_gallery("nothing", results=tmp_path)
     monkeypatch.setitem(sys.modules, "silero_vad", None)
-    with pytest.raises(ImportError, match="silero_vad"):
+    with pytest.raises(SettingsError, match=r"silero_vad.*requirements\.txt says how to install what silero-vad needs"):
         make_gallery("silero-vad", results=tmp_path)
+    pytest.importorskip("PIL")
+    monkeypatch.setattr(pictures, "FONT", str(tmp_path / "none.ttc"))
+    with pytest.raises(DataError, match=r"none\.ttc is not there; it comes with .*fonts-wqy-microhei"):
+        pictures.printed("\u5b57")
     assert not list(tmp_path.iterdir())
 
 

@@ -208,7 +208,12 @@ def make_gallery(name: str, /, data: Path | None = None, results: Path = Path("r
     if name not in NAMES:
         raise SettingsError(f"There is no {name[:40]} in the gallery; name one of {', '.join(NAMES)}.")
     made = import_module(f"{__package__}.gallery.{NAMES[name]}")
-    show(name, made.subjects(data_folder(data)), results / "gallery")
+    try:
+        subjects = made.subjects(data_folder(data))
+    except ImportError as error:
+        how = Path(__file__).with_name("gallery") / "requirements.txt"
+        raise SettingsError(f"{error}: {how} says how to install what {name} needs.") from error
+    show(name, subjects, results / "gallery")
 
 
 def _open(name: str) -> tuple[Any, Run]:

@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data import DataError
 from .sound import part_of
 from .words import distance
 
@@ -51,9 +53,11 @@ def captcha(text: str) -> Any:
 
 
 def printed(text: str) -> Any:
-    """A line, black on white."""
+    """A line, black on white. DataError without the font."""
     from PIL import Image, ImageDraw, ImageFont
 
+    if not Path(FONT).is_file():
+        raise DataError(f"The font {FONT} is not there; it comes with Debian's package fonts-wqy-microhei.")
     font = ImageFont.truetype(FONT, random.Random(text).randrange(24, 41))
     left, top, right, bottom = map(int, font.getbbox(text))
     picture = Image.new("L", (right - left + 12, bottom - top + 12), 255)
