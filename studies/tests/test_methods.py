@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,6 +65,27 @@ def test_rewound_weights_begin_with_those_of_the_early_step_and_hold_what_the_tr
         gone = rewound.get_parameter(name) == 0
         assert trained[gone].abs().max() <= trained[~gone].abs().min()
         assert not torch.equal(early.get_parameter(name), trained)
+
+
+def test_further_steps_read_what_comes_after_that_of_the_dense_net(study):
+    task, s = study.tasks["series"].objective(), study.settings
+    first = {"prune": s.steps, "rewind": s.early, "rigl": 0, "dense": 0}
+    for way, step in first.items():
+        name = row_name("series", way) if way == "dense" else row_name("series", way, "weight", 30)
+        seen = study.objective(study.named(name)).batch(0)
+        assert all(torch.equal(a, b) for a, b in zip(seen, task.batch(step)))
+
+
+def test_characters_have_twice_the_steps():
+    twice, once = Settings(), Settings(characters=1)
+    found = {}
+    for s in (twice, once):
+        study = Methods(Run("methods", "cpu", 0, s, Path("runs"), Path("results")))
+        for net in ("lstm", "series"):
+            names = (row_name(net, "dense"), row_name(net, "rigl", "weight", 50), row_name(net, "rewind", "weight", 50))
+            found[net, s.characters] = [study.training(study.named(name)).steps for name in names]
+    assert found["series", 1] == found["series", 2] == found["lstm", 1] == [500, 750, 700]
+    assert found["lstm", 2] == [1000, 1500, 1400]
 
 
 def test_penalties_leave_what_their_strength_does(study):

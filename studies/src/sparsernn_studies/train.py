@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
@@ -17,6 +18,20 @@ class Objective(Protocol):
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Any: ...
 
     def loss(self, model: nn.Module, batch: Any, state: Any) -> tuple[Tensor, Any]: ...
+
+
+@dataclass(frozen=True)
+class Later:
+    """The same objective as it is `by` steps on: a second training reads what the first has not read."""
+
+    objective: Objective
+    by: int
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Any:
+        return self.objective.batch(self.by + step, rank, world)
+
+    def loss(self, model: nn.Module, batch: Any, state: Any) -> tuple[Tensor, Any]:
+        return self.objective.loss(model, batch, state)
 
 
 @settings

@@ -19,7 +19,8 @@ NETS: dict[NetName, str] = {
 @settings
 class Settings:
     """`left`: shares of the recurrent weights; `steps` of the dense training, at `learning_rate`; `further` ones of
-    ways that begin with it, at `further_rate`; `early`: the step to which weights are rewound. `strengths`: of the
+    ways that begin with it, at `further_rate`; `early`: the step to which weights are rewound; `characters`: how many
+    times as many of each there are for characters, which take longer to beat their bigram. `strengths`: of the
     penalties. `ways`: which are tried. `hidden`: units of a layer. `symbols`, `texts`: of the data to train on, 0 for
     all; `made`: tones in the place of recordings.
     """
@@ -27,10 +28,11 @@ class Settings:
     nets: Some[NetName] = tuple(NETS)
     ways: Some[str] = tuple(WAYS)
     left: Some[Part] = (0.5, 0.2, 0.1, 0.05)
-    strengths: Some[Positive] = (1e-4, 1e-3)
+    strengths: Some[Positive] = (1e-4, 1e-3, 1e-2, 5e-2)
     steps: Count = 500
     further: Count = 250
     early: Count = 50
+    characters: Count = 2
     hidden: Count = 64
     embedding: Count = 48
     batch: Count = 16
@@ -45,6 +47,10 @@ class Settings:
     texts: Whole = 0
     variants: Whole = 2
     made: bool = False
+
+    def times(self, net: NetName) -> int:
+        """How many times as many steps `net` has as are set."""
+        return self.characters if net == "lstm" else 1
 
     def check(self) -> None:
         unknown = [way for way in self.ways if way not in WAYS]

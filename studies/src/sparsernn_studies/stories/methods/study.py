@@ -29,7 +29,7 @@ from ...loop import History
 from ...results import Result, sizes
 from ...study import Judge, Row, Study
 from ...tables import Column, figure, file_size
-from ...train import Objective, Training
+from ...train import Later, Objective, Training
 from ..folding.nets import Characters, Narma, Task
 from .claims import claims_of
 from .settings import SMOKE, NetName, Settings
@@ -179,33 +179,42 @@ class Methods(Study[Settings, Made]):
         dense = self.dense(row.net)
         return dense if way is None else begun(row.way, row.level, row.left, dense, list(task.seen()), task.example)
 
+    def first(self, row: Made) -> int:
+        """The step of the dense training after which that of `row` begins."""
+        if self.from_chance(row):
+            return 0
+        s, way = self.settings, self.way(row)
+        return s.times(row.net) * (s.early if way is not None and way.begin == "early" else s.steps)
+
     def objective(self, row: Made) -> Objective:
-        return self.tasks[row.net].objective()
+        return Later(self.tasks[row.net].objective(), self.first(row))
 
     def training(self, row: Made) -> Training:
         s = self.settings
+        times = s.times(row.net)
+        steps, total = times * s.steps, times * (s.steps + s.further)
         if row.way == "dense":
-            return Training(s.steps, s.learning_rate, s.warm_up)
-        if self.from_chance(row):
-            steps = s.steps + s.further
-            if row.way == "direct-longer":
-                steps = round(steps * multiply_adds(self.of_width(row.net)) / multiply_adds(self.model(row)))
             return Training(steps, s.learning_rate, s.warm_up)
+        if self.from_chance(row):
+            if row.way == "direct-longer":
+                total = round(total * multiply_adds(self.of_width(row.net)) / multiply_adds(self.model(row)))
+            return Training(total, s.learning_rate, s.warm_up)
         if row.way == "rewind":  # all that came after the early step, anew
-            return Training(s.steps - s.early + s.further, s.learning_rate, s.warm_up)
-        return Training(s.further, s.further_rate, s.further_warm_up)
+            return Training(total - self.first(row), s.learning_rate, s.warm_up)
+        return Training(times * s.further, s.further_rate, s.further_warm_up)
 
     def train(self, name: str, model: nn.Module, *others: Any, **more: Any) -> History:
         row = self.named(name)
         if row.way == "dense":
-            more["milestones"] = {self.settings.early: self.early(row.net)}
+            early = self.settings.times(row.net) * self.settings.early
+            more["milestones"] = {early: self.early(row.net)}
         return super().train(name, model, *others, **more)
 
     def sparsifier(self, row: Made) -> Callable[[nn.Module], Sparsifier] | None:
-        way, task = self.way(row), self.tasks[row.net]
+        way, task, objective = self.way(row), self.tasks[row.net], self.objective(row)
         if way is None or way.attach is None or (way.begin == "folded" and row.level == "unit"):
             return None
-        attach, objective = way.attach, task.objective()
+        attach = way.attach
         trained = self.matrices(row.net) if way.begin in ("early", "folded") else {}
 
         def loss(model: nn.Module, batch: Any) -> torch.Tensor:
@@ -250,6 +259,7 @@ class Methods(Study[Settings, Made]):
 
     def measure(self, row: Made, model: nn.Module) -> Mapping[str, Any]:
         task, whole = self.tasks[row.net], recurrent_weights(self.of_width(row.net))
+        dense = self.named(row_name(row.net, "dense"))
         with torch.no_grad():
             loss = task.loss(model)
         others = {"embedding.weight", "head.weight"}
@@ -263,7 +273,7 @@ class Methods(Study[Settings, Made]):
             "test_loss": loss,
             "share": sum(int(p.count_nonzero()) for p in matrices) / whole,
             "file_bytes": size,
-            "steps": self.training(row).steps + (0 if self.from_chance(row) else self.settings.steps),
+            "steps": self.training(row).steps + (0 if self.from_chance(row) else self.training(dense).steps),
             **sizes(model),
         }
 

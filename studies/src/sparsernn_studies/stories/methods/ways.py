@@ -1,6 +1,7 @@
 """The ways to a small net: what each begins with, and what is attached to its training.
 
-What goes is chosen over all matrices together; all else is each way's own default.
+What goes is chosen over all matrices together, but for Selfish-RNN, which is published with a choice in each; all else
+is each way's own default.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ def _holding(g: Given) -> Sparsifier:
 
 def _rewire(g: Given, **options: Any) -> Sparsifier:
     every = max(1, min(100, g.steps // 20))
-    return srn.Rewire(g.model, None, 1 - g.left, steps=g.steps, level=g.level, every=every, scope="model", **options)
+    options = {"scope": "model", **options}
+    return srn.Rewire(g.model, None, 1 - g.left, steps=g.steps, level=g.level, every=every, **options)
 
 
 def _shrink(path: Callable[[Given], Any]) -> Callable[[Given], Sparsifier]:
@@ -105,7 +107,7 @@ WAYS: dict[str, Way] = {
     "fold": Way("fold, trained on", (*ZEROS, "unit"), "folded", _holding),
     "rewind": Way("rewound", ("weight",), "early", lambda g: _at_once(g, _Trained(g.trained))),
     "set": Way("SET", ("weight",), "chance", lambda g: _rewire(g, decay="constant", end=1.0)),
-    "selfish": Way("Selfish-RNN", ("weight",), "chance", _rewire),
+    "selfish": Way("Selfish-RNN", ("weight",), "chance", lambda g: _rewire(g, scope="matrix")),
     "rigl": Way("RigL", ZEROS, "chance", lambda g: _rewire(g, grow="gradient")),
     "snip": Way("SNIP", ("weight",), "chance", lambda g: _at_once(g, srn.SNIP(g.batches, g.loss))),
     "grasp": Way("GraSP", ("weight",), "chance", lambda g: _at_once(g, srn.GraSP(g.batches, g.loss))),
