@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from program_networks import CausalConv, Loop
-from sparsernn.runtime.program.capture import NotAProgram
+from sparsernn.runtime.program.calls import NotAProgram
 from sparsernn.runtime.program.check import BEYOND
 from sparsernn.runtime.program.compiled import Compiled
 from sparsernn.runtime.program.interpreter import Interpreter

@@ -15,7 +15,7 @@ from program_newcomers import NOT_NEWCOMERS
 from program_refused import NOT_NEIGHBOURS, REFUSED
 from program_strangers import STRANGE, Record
 from sparsernn.runtime.layers import accelerate
-from sparsernn.runtime.program.capture import NotAProgram
+from sparsernn.runtime.program.calls import NotAProgram
 from sparsernn.runtime.program.interpreter import Interpreter
 from sparsernn.runtime.program.make import make_program
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from ..runtime.program.capture import NotAProgram
+from ..runtime.program.calls import NotAProgram
 from ..runtime.program.examples import inputs_of, of_kind, of_length
 from ..runtime.program.made import Made
 from ..runtime.program.make import check_options, make_program

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from .._modules import unwrap
-from ..runtime.program.capture import NotAProgram
+from ..runtime.program.calls import NotAProgram
 from ..runtime.program.program import CONSTANT, Operation, Program, View
 from .examples import made_of
 from .refusals import check_model, check_numbers

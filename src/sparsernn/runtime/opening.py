@@ -15,7 +15,7 @@ from .classes import on_torch
 from .delta import Found, Wanted, thresholds_of
 from .modules import Accelerated
 from .precision import precisions
-from .program.capture import NotAProgram
+from .program.calls import NotAProgram
 from .program.lowering.code import CannotCompile
 from .program.make import check_options, make_program
 from .program.stream import ProgramStream

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .capture import NotAProgram
+from .calls import NotAProgram
 from .operations import BINARY, UNARY
 from .program import BOOL, CONSTANT, FLOAT, INPUT, INT, STATE, WORK, Buffer, Clock, Operation, Port, Program, View
 

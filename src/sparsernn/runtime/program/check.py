@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from ..._modules import copied
-from .capture import NotAProgram
+from .calls import NotAProgram
 from .examples import Inputs, of_kind, of_length
 from .interpreter import Interpreter
 from .lengths import numbers

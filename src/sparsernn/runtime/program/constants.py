@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from .builder import Builder
-from .capture import Call, Capture, NotAProgram, Ref
+from .calls import Call, NotAProgram, Ref
+from .capture import Capture
 from .program import FLOAT, INT, Clock
 from .values import SEQUENCE, Value
 

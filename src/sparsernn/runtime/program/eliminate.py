@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from .builder import Builder
-from .capture import Call, Capture, NotAProgram, Ref
+from .calls import Call, NotAProgram, Ref
+from .capture import Capture
 from .constants import OF_A_SHAPE, WRITE_NOTHING, asked, clock_for, counted, moving, written
 from .program import INPUT, STATE, Clock
 from .values import CONST, GONE, HELD, NOW, SEQUENCE, Value

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .capture import Call, NotAProgram, Ref
+from .calls import Call, NotAProgram, Ref
 from .eliminate import Elimination
 from .patterns import Leaf, patterns
 from .program import EACH_STEP, INPUT, Clock

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..._modules import copied, set_eval, set_precision
-from .capture import NotAProgram, capture, kept_tensors
+from .calls import NotAProgram
+from .capture import capture, kept_tensors
 from .check import check_sequence, check_steps
 from .examples import Inputs, axes_of, inputs_of
 from .made import Made

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from .capture import Call, Capture, Ref
+from .calls import Call, Ref
+from .capture import Capture
 from .constants import OF_A_SHAPE, written_calls
 
 _MADE = ("zeros", "ones", "full", *OF_A_SHAPE)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .capture import Call, Ref
+from .calls import Call, Ref
 
 
 @dataclass(frozen=True)

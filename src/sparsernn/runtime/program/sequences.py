@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ..._modules import copied
 from .builder import Builder
-from .capture import Capture, NotAProgram, Ref, capture, where
+from .calls import NotAProgram, Ref
+from .capture import Capture, capture, where
 from .eliminate import Elimination
 from .examples import Inputs, of_length
 from .loops import eliminate

@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from ..._modules import copied
 from .builder import Builder
-from .capture import Capture, NotAProgram, Ref, capture
+from .calls import NotAProgram, Ref
+from .capture import Capture, capture
 from .constants import shown
 from .eliminate import Elimination
 from .examples import Inputs

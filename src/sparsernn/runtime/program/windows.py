@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .builder import Builder
-from .capture import NotAProgram
+from .calls import NotAProgram
 from .program import Clock
 from .values import HELD, Value
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..capture import Call
+from ..calls import Call
 from ..constants import WRITE_NOTHING
 from ..eliminate import Rule, Step, differing
 from ..program import Clock

@@ -1,0 +1,153 @@
+"""Notes every operation that torch is given, as its callers gave it, while it works out the results.
+
+Operations are seen before autograd and before torch takes them apart (its `PreDispatch` key), so that an LSTM, a
+convolution or a norm is one call each. Torch leaves that place to its own tracers' modes, of which this is a subclass.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dispatch.python import enable_python_dispatcher
+from torch.fx.experimental.proxy_tensor import PreDispatchTorchFunctionMode, ProxyTorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from .calls import Call, NotAProgram, Ref, by_name
+
+TORCH = os.path.dirname(torch.__file__)
+_PACKAGES = os.path.dirname(TORCH)
+# Operations that torch makes of others, which have rules where these have none.
+_COMPOSED = ("diff", "outer", "inner", "tensordot")
+_AUTOCAST = torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast
+_READ = torch.Tag.data_dependent_output
+_RANDOM = torch.Tag.nondeterministic_seeded
+
+
+class Recorder(ProxyTorchDispatchMode):
+    """While entered, `calls` grows. Tensors are known by identity: those of `inputs` and what calls gave are the
+    run's, all others constants."""
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        super().__init__(None, "real", pre_dispatch=True)  # type: ignore[arg-type]
+        self.calls: list[Call] = []
+        # Weak, since torch copies a tensor that it has just made (zeros, say) if somebody else holds it.
+        self._refs = WeakTensorKeyDictionary({value: Ref(n, input=True) for n, value in enumerate(inputs)})
+        self._numbers: set[Ref] = set()  # results that are single numbers, made of numbers in the code alone
+
+    def ref(self, value: Any) -> Any:
+        """`value` with a `Ref` in the place of each tensor of the run."""
+        if isinstance(value, Tensor):
+            return self._refs.get(value, value)
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(self.ref, value))
+        return value
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        """What `function` gives, its operations noted."""
+        switches = _Switches()
+        try:
+            with enable_python_dispatcher(), switches, self:
+                return function()
+        finally:  # not at once: what has been switched on is then switched off again
+            if switches.refused:
+                raise NotAProgram(switches.refused)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensors = [value for value in _flat((*args, *kwargs.values())) if isinstance(value, Tensor)]
+        if any(type(value) not in (Tensor, nn.Parameter, nn.Buffer) for value in tensors):
+            return NotImplemented
+        if func.overloadpacket.__name__ in _COMPOSED and func._can_decompose():
+            with self:
+                return func.decompose(*args, **kwargs)
+        made = [ref for ref in map(self.ref, tensors) if isinstance(ref, Ref)]
+        fixed = self._numbers.issuperset(made)
+        with torch._C._DisablePythonDispatcher():
+            if _READ in func.tags or func is torch.ops.aten.is_nonzero.default:
+                if not fixed:
+                    raise NotAProgram(_reads(sys._getframe(1)))
+                return func(*args, **kwargs)
+            if func is torch.ops.aten.lift_fresh.default:  # of a tensor made of numbers in the code
+                func = torch.ops.aten.lift_fresh_copy.default
+                fixed, made = True, [Ref(-1)]
+            noted = by_name(func, self.ref(args), {name: self.ref(value) for name, value in kwargs.items()})
+            result = func(*args, **kwargs)
+            self.calls.append(Call(func, noted, _snapshot(result), innermost(sys._getframe(1))))
+        several = isinstance(result, (list, tuple))
+        for part, value in enumerate(result if several else (result,)):
+            if isinstance(value, Tensor):
+                ref = self._refs[value] = Ref(len(self.calls) - 1, part if several else None)
+                if made and fixed and value.numel() <= 1 and _RANDOM not in func.tags:
+                    self._numbers.add(ref)
+        return result
+
+
+class _Switches(PreDispatchTorchFunctionMode):
+    """Notes what is no operation and changes those that come after it, in `refused`; gradients may be switched."""
+
+    def __init__(self) -> None:
+        super().__init__(None)  # type: ignore[arg-type]
+        self.refused = ""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, autocast = getattr(func, "__name__", ""), func in _AUTOCAST
+        if not self.refused and (autocast or getattr(func, "__module__", "") == "torch._functorch.predispatch"):
+            where = f" ({line})" if (line := innermost(sys._getframe(1))) else ""
+            self.refused = f"{name}{where} is not among the operations that a step program has."
+            if autocast:
+                self.refused = f"forward switches autocast on{where}: a step computes in float32, without it."
+        return None if autocast else func(*args, **(kwargs or {}))  # torch has switched it already
+
+
+def _flat(values: Any) -> list[Any]:
+    found = []
+    for value in values:
+        found += _flat(value) if isinstance(value, (list, tuple)) else [value]
+    return found
+
+
+def _snapshot(result: Any) -> Any:
+    """The result's values at this moment: later operations may change them in place."""
+    if isinstance(result, (list, tuple)):
+        return type(result)(map(_snapshot, result))
+    return result.clone() if isinstance(result, Tensor) else result
+
+
+def _reads(frame: FrameType | None) -> str:
+    where = f" ({line})" if (line := innermost(frame)) else ""
+    if _inside(frame, "rnn.py"):
+        return (
+            f"it packs its sequences{where}, whose rows end at different steps: a stream has one step of each row, so "
+            "give it a forward without packing."
+        )
+    return (
+        f"forward reads a tensor's value into Python{where}, as one that branches on a tensor's value does: use "
+        "torch.where, or stream the parts."
+    )
+
+
+def _inside(frame: FrameType | None, name: str) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.endswith(name):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def innermost(frame: FrameType | None) -> str:
+    """The innermost line that is neither torch's nor of this file; of a package that the model uses, the model's."""
+    found = ""
+    while frame is not None and frame.f_code is not Recorder.run.__code__:
+        path = frame.f_code.co_filename
+        if not path.startswith(TORCH) and path != __file__:
+            found = found or f"{os.path.basename(path)}:{frame.f_lineno}"
+            if not path.startswith(_PACKAGES):
+                return f"{os.path.basename(path)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return found
