@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch.fx.experimental.proxy_tensor import PreDispatchTorchFunctionMode, ProxyTorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .calls import Call, NotAProgram, Ref, by_name
@@ -34,11 +35,18 @@ class Recorder(ProxyTorchDispatchMode):
     run's, all others constants."""
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
-        super().__init__(None, "real", pre_dispatch=True)  # type: ignore[arg-type]
+        # Not what its own class does, which loads torch's compiler: two seconds.
+        TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
+        self._mode_key = torch._C._TorchDispatchModeKey.PROXY
+        self.enter_stack = []
         self.calls: list[Call] = []
         # Weak, since torch copies a tensor that it has just made (zeros, say) if somebody else holds it.
         self._refs = WeakTensorKeyDictionary({value: Ref(n, input=True) for n, value in enumerate(inputs)})
         self._numbers: set[Ref] = set()  # results that are single numbers, made of numbers in the code alone
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch's compiler is loaded to be told so
 
     def ref(self, value: Any) -> Any:
         """`value` with a `Ref` in the place of each tensor of the run."""
