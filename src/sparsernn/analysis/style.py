@@ -79,6 +79,9 @@ def inline_svg(figure: Figure, description: str, name: str) -> str:
     out = io.StringIO()
     settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "image.composite_image": False}
     with mpl.rc_context(settings):
+        if (layout := figure.get_layout_engine()) is not None:  # here, since savefig would draw all twice for it
+            layout.execute(figure)
+            figure.set_layout_engine("none")
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = out.getvalue()
     svg = svg[svg.index("<svg") :]
