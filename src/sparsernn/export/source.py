@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .kernels import KERNELS
-from .terms import function_text, literal
+from .terms import function_text, literals
 
 
 class Source:
@@ -64,10 +64,9 @@ def loops(sizes: Sequence[int], statements: Sequence[str], first: int = 0) -> li
 
 def numbers(array: np.ndarray) -> list[str]:
     """The numbers of a table, in lines of at most 120 characters."""
-    kind = "floats" if array.dtype == np.float32 else "ints"
     lines, line = [], "   "
-    for value in array.ravel():
-        text = f" {literal(value, kind)},"
+    for value in literals(array):
+        text = f" {value},"
         if len(line) + len(text) > 120:
             lines.append(line)
             line = "   "

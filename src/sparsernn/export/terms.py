@@ -124,12 +124,22 @@ def literal(value: Any, kind: str = FLOATS) -> str:
     """A number as C writes it; a float32 reads back as itself."""
     if kind != FLOATS:
         return str(int(value))
-    if np.isnan(value):
-        return "$NAN"
-    if np.isinf(np.float32(value)):
-        return "$INF" if value > 0 else "-$INF"
-    text = f"{float(np.float32(value)):.9g}"
-    return f"{text}f" if any(c in text for c in ".e") else f"{text}.0f"
+    return _LIMITS.get(text := f"{float(np.float32(value)):.9g}") or _with_point(text)
+
+
+_LIMITS = {"nan": "$NAN", "inf": "$INF", "-inf": "-$INF"}
+
+
+def _with_point(text: str) -> str:
+    return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
+
+
+def literals(array: np.ndarray) -> list[str]:
+    """`literal` of each number of an array, at a tenth of its time."""
+    if array.dtype != np.float32:
+        return [str(int(value)) for value in array.ravel().tolist()]
+    texts = [f"{value:.9g}" for value in array.ravel().tolist()]
+    return [_LIMITS.get(text) or _with_point(text) for text in texts]
 
 
 def _trace_of(*operands: Any) -> Trace | None:

@@ -100,6 +100,7 @@ def _compare(
         port, axis = made.program.outputs[leaf], made.output_axes[leaf]
         lengths.append(-1)
         if axis is not None:
+            pairs = []
             for t in range(steps):
                 y = given[t][leaf]
                 if y is None:
@@ -108,7 +109,8 @@ def _compare(
                 i = (t - port.clock.first) // port.clock.every
                 if i * _size(whole[place], axis, y) >= whole[place].shape[axis]:
                     break
-                _same(port.name, y, _element(whole[place], axis, i, y), near, t)
+                pairs.append((t, y, _element(whole[place], axis, i, y)))
+            _all_same(port.name, pairs, near)
             continue
         for t in prefixes:
             y = given[t - 1][leaf]
@@ -150,16 +152,29 @@ def _outputs(model: nn.Module, inputs: Inputs, leaves: Sequence[Tensor]) -> list
         return tree_flatten(copied(model)(*args, **kwargs))[0]
 
 
+def _all_same(name: str, pairs: Sequence[tuple[int, Tensor, Tensor]], near: float) -> None:
+    """`_same` of each step, all at once where nothing is wrong."""
+    if len({y.shape for _, *both in pairs for y in both}) == 1:
+        got, want = (torch.stack([pair[k] for pair in pairs]).unsqueeze(-1).flatten(1) for k in (1, 2))
+        if not _differs(got, want, near):
+            return
+    for step, got, want in pairs:
+        _same(name, got, want, near, step)
+
+
+def _differs(got: Tensor, want: Tensor, near: float) -> bool:
+    """Whether any number differs by more than `near` of its row's largest, or of 1; of tensors (rows, numbers)."""
+    if not got.numel() or not got.is_floating_point():
+        return bool((got != want).any())
+    scale = want.nan_to_num().abs().amax(1, keepdim=True).clamp(min=1.0)
+    close = ((got - want).abs() <= near * scale).logical_or(got == want)
+    return not bool(close.all()) and not bool(close.logical_or(got.isnan() & want.isnan()).all())
+
+
 def _same(name: str, got: Tensor, want: Tensor, near: float, step: int, one: bool = False) -> None:
     if got.shape != want.shape:
         raise NotAProgram(f"{name} has shape {tuple(got.shape)} in a step and {tuple(want.shape)} in the whole call.")
-    if not got.numel() or not got.is_floating_point():
-        wrong = bool((got != want).any())
-    else:
-        scale = max(1.0, float(want.nan_to_num().abs().max()))
-        wrong = not bool(
-            ((got - want).abs() <= near * scale).logical_or(got.isnan() & want.isnan()).logical_or(got == want).all()
-        )
+    wrong = _differs(got.reshape(1, -1), want.reshape(1, -1), near)
     if wrong and one:
         raise NotAProgram(
             f"step {step} gives another {name} than the model, called step by step: it does something that its "
