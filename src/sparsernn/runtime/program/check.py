@@ -155,7 +155,7 @@ def _outputs(model: nn.Module, inputs: Inputs, leaves: Sequence[Tensor]) -> list
 def _all_same(name: str, pairs: Sequence[tuple[int, Tensor, Tensor]], near: float) -> None:
     """`_same` of each step, all at once where nothing is wrong."""
     if len({y.shape for _, *both in pairs for y in both}) == 1:
-        got, want = (torch.stack([pair[k] for pair in pairs]).unsqueeze(-1).flatten(1) for k in (1, 2))
+        got, want = (torch.stack(list(rows)).unsqueeze(-1).flatten(1) for rows in list(zip(*pairs))[1:])
         if not _differs(got, want, near):
             return
     for step, got, want in pairs:
