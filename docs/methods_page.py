@@ -35,21 +35,23 @@ gives in bytes, time and training.
 {NOTE}
 
 Four tasks, every way at the same shares of the recurrent weights. *Dense* is trained once; ways that begin with it
-(pruning, `Shrink`, `fold`, `factorise`, rounding) have {{further:,}} further steps, ways that begin from chance (SET,
-RigL, Selfish-RNN, SNIP, GraSP, SynFlow, dense nets of that size) as many steps as both together, {{total:,}}. *As much
-compute*: a dense net of that size with as many multiply-adds as {{total:,}} steps of the large one, so many more steps
-and far more seconds. *Longer* is the dense net with the further steps. One learning rate serves all ways that begin
-with the same net, and none was tuned. Gradual ways have their size after {{gradual:.0%}} of their steps, `fold` at
-once, and train on for the rest. *Rewound* weights train all again that came after the {{early:,}}th step,
-{{again:,}} steps at the first rate, so 1.6 times as long as the others. What goes is chosen over all matrices together;
-Selfish-RNN is published with a choice in each. Ways from the dense net see their batches from the beginning again.
+(pruning, `Shrink`, `fold`, `factorise`, rounding) have {{further:,}} further steps, in which they read what comes after,
+ways that begin from chance (SET, RigL, Selfish-RNN, SNIP, GraSP, SynFlow, dense nets of that size) as many steps as
+both together, {{total:,}}; characters have {{times}} times as many of each. *As much compute*: a dense net of that size
+with as many multiply-adds as the steps of the large one, so many more steps and far more seconds. *Longer* is the dense
+net with the further steps. One learning rate serves all ways that begin with the same net, and none was tuned. Gradual
+ways have their size after {{gradual:.0%}} of their steps, `fold` at once, and train on for the rest. *Rewound* weights
+train all again that came after the {{early:,}}th step, {{again:,}} steps at the first rate, so 1.6 times as long as the
+others. What goes is chosen over all matrices together, but for Selfish-RNN, which is published with a choice in each.
 Whole units, blocks, words and ranks come only near a share. Equal are shares of the recurrent weights, not bytes. The
 trainings are short, so small nets that are trained from the start are strong rivals, and what anneals slowly
-(HardConcrete) is at a loss: what is said here is said of such trainings. ± is the deviation over the seeds.
+(HardConcrete) or drives weights to zero by a penalty is at a loss: what is said here is said of such trainings. ± is
+the deviation over the seeds.
 
 `Bayes` learns sparsity in many passes over the data and is on [a page of its own](gates.md). What is left by a penalty
-follows from its strength. What needs no net is a linear model of the last 20 inputs for the series, and a smoothed
-bigram for characters; a comparison in which one side does no better is not answered, even where the other does.
+follows from its strength. What needs no net is a linear model of the last 20 inputs for the series, a smoothed bigram
+for characters, the commonest word for digits, and a linear bag of words for reviews. Where neither side of a comparison
+does better than that, it is not answered; a side that no longer learns is worse than one that does.
 """
 
 
@@ -62,6 +64,7 @@ def methods_page(results: Path, folder: Path) -> None:
     parts = [
         PAGE.format(
             further=s.further,
+            times=s.characters,
             total=s.steps + s.further,
             early=s.early,
             again=s.steps - s.early + s.further,
@@ -129,8 +132,8 @@ def _net(net: str, seeds: Sequence[Any], s: Settings, folder: Path) -> list[str]
                 lines.append(line([kind.said, *map(cell, names)]))
         lines.append("")
     lines += ["### Bytes, time and training", ""]
-    lines += [line(["", "loss", "share", "file", "a step, against dense", "training", "held in training"])]
-    lines += [line(["---"] + ["---:"] * 6)]
+    lines += [line(["", "loss", "share", "file", "a step, against dense", "steps", "training", "held in training"])]
+    lines += [line(["---"] + ["---:"] * 7)]
     for name, said in _shown(net, s):
         speed, took = middle("speedup_step", name), middle("cpu_seconds", name)
         kept, size = middle("held_bytes", name), middle("file_bytes", name)
@@ -142,6 +145,7 @@ def _net(net: str, seeds: Sequence[Any], s: Settings, folder: Path) -> list[str]
                     f"{middle('share', name):.2f}",
                     file_size(round(size or 0)),
                     "-" if speed is None else f"{speed:.1f}x",
+                    f"{middle('steps', name) or 0:,.0f}",
                     f"{took:.0f} s",
                     file_size(round(kept or 0)),
                 ]
@@ -149,9 +153,9 @@ def _net(net: str, seeds: Sequence[Any], s: Settings, folder: Path) -> list[str]
         )
     lines += [
         "",
-        "A step: of 256 in a call, batch 1, one thread, on sparsernn's kernels, processor time of a machine that had "
+        "Share: of the recurrent weights, what is left in fact. A step: of 256 in a call, batch 1, one thread, on sparsernn's kernels, processor time of a machine that had "
         "other work too, mean of the seeds; single steps differ by half. Eight bits gain nothing on a processor "
-        "without int8 products. Training: processor seconds, the dense net's included where a way begins with it, "
+        "without int8 products. Steps: of the training, the dense net's included where a way begins with it. Training: processor seconds, the dense net's included where a way begins with it, "
         "and what a way does before; differences below some 40% are noise. Held: weights, gradients, states of "
         "optimizer and sparsifier, activations apart.",
     ]

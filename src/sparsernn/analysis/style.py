@@ -75,14 +75,17 @@ def inline_svg(figure: Figure, description: str, name: str) -> str:
     from html import escape
 
     import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     out = io.StringIO()
     settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "image.composite_image": False}
     with mpl.rc_context(settings):
+        canvas = FigureCanvasSVG(figure)
+        figure.set_dpi(72)  # of every SVG
         if (layout := figure.get_layout_engine()) is not None:  # here, since savefig would draw all twice for it
             layout.execute(figure)
             figure.set_layout_engine("none")
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        canvas.print_svg(out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = out.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
