@@ -35,8 +35,8 @@ gives in bytes, time and training.
 {NOTE}
 
 Four tasks, every way at the same shares of the recurrent weights. *Dense* is trained once; ways that begin with it
-(pruning, `Shrink`, `fold`, `factorise`, rounding) have {{further:,}} further steps, in which they read what comes after,
-ways that begin from chance (SET, RigL, Selfish-RNN, SNIP, GraSP, SynFlow, dense nets of that size) as many steps as
+(pruning, `Shrink`, `fold`, `factorise`, rounding) have {{further:,}} further steps, which read what comes after; ways
+that begin from chance (SET, RigL, Selfish-RNN, SNIP, GraSP, SynFlow, dense nets of that size) as many steps as
 both together, {{total:,}}; characters have {{times}} times as many of each. *As much compute*: a dense net of that size
 with as many multiply-adds as the steps of the large one, so many more steps and far more seconds. *Longer* is the dense
 net with the further steps. One learning rate serves all ways that begin with the same net, and none was tuned. Gradual
@@ -153,11 +153,12 @@ def _net(net: str, seeds: Sequence[Any], s: Settings, folder: Path) -> list[str]
         )
     lines += [
         "",
-        "Share: of the recurrent weights, what is left in fact. A step: of 256 in a call, batch 1, one thread, on sparsernn's kernels, processor time of a machine that had "
-        "other work too, mean of the seeds; single steps differ by half. Eight bits gain nothing on a processor "
-        "without int8 products. Steps: of the training, the dense net's included where a way begins with it. Training: processor seconds, the dense net's included where a way begins with it, "
-        "and what a way does before; differences below some 40% are noise. Held: weights, gradients, states of "
-        "optimizer and sparsifier, activations apart.",
+        "Share: of the recurrent weights, what is left in fact. A step: of 256 in a call, batch 1, one thread, on "
+        "sparsernn's kernels, processor time of a machine that had other work too, mean of the seeds; single steps "
+        "differ by half. Eight bits gain nothing on a processor without int8 products. Steps: the dense net's included "
+        "where a way begins with it, as are its processor seconds, the training, and what a way does before; "
+        "differences of seconds below some 40% are noise. Held: weights, gradients, states of optimizer and "
+        "sparsifier, activations apart.",
     ]
     return lines
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsernn.structure.structure import Structure
 from sparsernn.structure.trace import trace
 
 
