@@ -25,7 +25,8 @@ from .trial import Outcome, Show, SweepError, Trial, perform, read_outcome
 ATTEMPTS = 5  # a trial whose process dies so often will not end well on this machine
 LOOK = 0.2  # seconds between two looks for a signal
 PATIENCE = 30.0  # seconds that a process without a sweep has to write its checkpoint
-PRELOADED = ["sparsernn_studies.recipes", "accelerate", "matplotlib.figure", "jinja2"]
+# What trials import, or make torch import: its optimizers load its compiler at their first step.
+PRELOADED = ["sparsernn_studies.recipes", "accelerate", "matplotlib.backends.backend_svg", "jinja2", "torch._dynamo"]
 
 
 class Interrupted(BaseException):
