@@ -276,8 +276,8 @@ def test_no_room_has_the_name_of_a_public_function():
 
 
 def test_what_is_imported_when():
-    """`import sparsernn` loads no extra, a command and a benchmark nothing of the studies, and packing for kernels that
-    lie in the cache no numba, which takes half a second."""
+    """`import sparsernn` loads no extra, a command and a benchmark nothing of the studies, packing for kernels that lie
+    in the cache no numba, which takes half a second, and making a program not torch's compiler, which takes two."""
     extras = "accelerate tyro optuna datasets matplotlib sklearn onnx onnxscript onnxruntime ray sparsernn_studies"
     code = f"""
 import sys, sparsernn
@@ -285,6 +285,10 @@ print(sorted(set({extras.split()!r}) & set(sys.modules)))
 import sparsernn.cli, sparsernn.timing
 from sparsernn.runtime import costs, matrices
 print([name in sys.modules for name in ("sparsernn_studies", "numba")])
+import torch
+from sparsernn.runtime.program.make import make_program
+make_program(torch.nn.Linear(3, 2).eval(), torch.randn(1, 9, 3))
+print([name in sys.modules for name in ("torch._dynamo", "torch._inductor")])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[]", "[False, False]"]
+    assert done.stdout.splitlines() == ["[]", "[False, False]", "[False, False]"]

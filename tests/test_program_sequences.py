@@ -45,6 +45,7 @@ def test_what_needs_the_whole_sequence_is_refused_by_a_sentence(name: str) -> No
         made(case)
     assert ": " in str(caught.value).rstrip(".") or ". " in str(caught.value)  # what to do follows
     assert re.search(r" \(\w+\.py:\d+\)", str(caught.value)) or name in WITHOUT_LINE
+    assert not torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()  # whatever forward had switched
 
 
 def test_an_example_whose_tensors_are_hidden_is_refused() -> None:
