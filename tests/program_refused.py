@@ -240,6 +240,21 @@ def _autocast(m: Any, x: Tensor) -> Tensor:
         return m.l(x)
 
 
+class Flag(nn.Module):
+    """One that goes another way once a flag of its own is set, which `read` takes into Python."""
+
+    def __init__(self, read: Any) -> None:
+        super().__init__()
+        self.l, self.read = L(4, 4), read
+        self.register_buffer("full", torch.tensor(False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.l(x).tanh()
+        y = 2 * y if self.read(self.full) else y
+        self.full = (x.sum() > 400) | self.full
+        return y
+
+
 NOT_NEIGHBOURS: dict[str, tuple[Any, ...]] = {
     "zeros behind the last but one": (
         *_end(lambda x: torch.cat([x[:, :-1], torch.zeros_like(x[:, :1])], 1)),
@@ -259,6 +274,17 @@ NOT_NEIGHBOURS: dict[str, tuple[Any, ...]] = {
         "step 100 gives another",
     ),
     "autocast": (lambda: Function(_autocast, l=L(4, 4)), lambda: R(2, 9, 4), {}, "switches autocast on"),
+    "a flag that is kept": (lambda: Flag(bool), lambda: R(2, 9, 4), {}, "reads a tensor.s value into Python"),
+    "a flag that is kept, as a number": (
+        lambda: Flag(lambda full: full.item()),
+        lambda: R(2, 9, 4),
+        {},
+        "reads a tensor.s value into Python",
+    ),
+    "cond": (
+        *_end(lambda x: torch.cond(x.sum() > 0, lambda z: z * 2, lambda z: z * 3, (x,))),
+        "cond.*is not among the operations",
+    ),
     "complex numbers": (*_end(lambda x: torch.complex(x, x).abs()), "complex"),
     "bits": (*_end(lambda x: (x > 0).int() & 1), "works on the bits"),
 }

@@ -31,6 +31,7 @@ class Capture:
     before: dict[int, Tensor]
 
 
+_PLAIN = (Tensor, bool, int, float, complex, str, type(None), torch.device, range, slice)
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -42,19 +43,20 @@ def capture(model: nn.Module, leaves: Sequence[Tensor], arguments: Callable[[Seq
     before = {id(value): value.clone() for value in kept.values()}
     inputs = [leaf.clone() for leaf in leaves]
     args, kwargs = arguments(inputs)
-    recorder = Recorder(inputs)
+    recorder = Recorder(inputs, map(id, kept.values()))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         given = recorder.run(lambda: model(*args, **kwargs))
     flat, structure = tree_flatten(given)
     for value in flat:
-        if not isinstance(value, (Tensor, bool, int, float, complex, str, type(None))):
-            name = type(value).__name__
+        if not isinstance(value, _PLAIN):
             raise NotAProgram(
-                f"its output is of class {name}: return tensors, tuples, named tuples or dicts, or make the class "
-                f"known by torch.export.register_dataclass({name})."
+                f"its output is of class {type(value).__name__}: return tensors, numbers, tuples, named tuples or "
+                "dicts; a dataclass is made known by torch.export.register_dataclass."
             )
-    changed = {path: value for path, value in kept_tensors(model).items() if value is not kept.get(path)}
+    after = kept_tensors(model)
+    recorder.refuse_reads({id(value) for path, value in after.items() if value is kept.get(path)})
+    changed = {path: value for path, value in after.items() if value is not kept.get(path)}
     given = [recorder.ref(value) for value in (*flat, *changed.values())]
     outputs, others = given[: len(flat)], given[len(flat) :]
     return Capture(model, recorder.calls, list(leaves), outputs, structure, dict(zip(changed, others)), names, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from .sequences import MULTIPLE, sequence_program
 from .simplify import reach
 from .steps import States, is_step, step_program
 
+_ALONE = threading.RLock()  # the default dtype and the place of torch's tracers are of the whole process
 _STEPS = 40  # of the check, beyond what the program reaches back to twice
 _MORE = 480  # or, where that is far, once and so many steps more
 
@@ -40,6 +42,11 @@ def make_program(
     states begin. delay: so many steps of look-ahead are allowed.
     Raises NotAProgram with the reason where the model can't run step by step.
     """
+    with _ALONE:
+        return _make(model, example, time, states, delay)
+
+
+def _make(model: nn.Module, example: Any, time: Any, states: Any, delay: int) -> Made:
     twin = copied(model)
     set_eval(twin)
     exact = _in_double(twin)

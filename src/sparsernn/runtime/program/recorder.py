@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._dispatch.python import enable_python_dispatcher
+from torch._ops import HigherOrderOperator
 from torch.fx.experimental.proxy_tensor import PreDispatchTorchFunctionMode, ProxyTorchDispatchMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -22,27 +23,31 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .calls import Call, NotAProgram, Ref, by_name
 
 TORCH = os.path.dirname(torch.__file__)
+_HERE = os.path.dirname(__file__)
 _PACKAGES = os.path.dirname(TORCH)
 # Operations that torch makes of others, which have rules where these have none.
 _COMPOSED = ("diff", "outer", "inner", "tensordot")
 _AUTOCAST = torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast
+_FUNCTORCH = "torch._functorch.predispatch"
 _READ = torch.Tag.data_dependent_output
 _RANDOM = torch.Tag.nondeterministic_seeded
 
 
 class Recorder(ProxyTorchDispatchMode):
     """While entered, `calls` grows. Tensors are known by identity: those of `inputs` and what calls gave are the
-    run's, all others constants."""
+    run's, all others constants. `kept`: ids of those that the model keeps in buffers and attributes."""
 
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, inputs: Sequence[Tensor], kept: Iterable[int] = ()) -> None:
         # Not what its own class does, which loads torch's compiler: two seconds.
         TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
         self._mode_key = torch._C._TorchDispatchModeKey.PROXY
         self.enter_stack = []
         self.calls: list[Call] = []
+        self._before = set(kept)
         # Weak, since torch copies a tensor that it has just made (zeros, say) if somebody else holds it.
         self._refs = WeakTensorKeyDictionary({value: Ref(n, input=True) for n, value in enumerate(inputs)})
         self._numbers: set[Ref] = set()  # results that are single numbers, made of numbers in the code alone
+        self._read: list[tuple[Tensor, Tensor, str]] = []  # constants whose values Python has: with these, and where
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -66,6 +71,13 @@ class Recorder(ProxyTorchDispatchMode):
             if switches.refused:
                 raise NotAProgram(switches.refused)
 
+    def refuse_reads(self, kept: Container[int]) -> None:
+        """Raises NotAProgram where a value went into Python that the run has changed since, or that the model no longer
+        keeps, though it did; `kept`: ids of the tensors that it keeps before and after the run."""
+        for value, then, why in self._read:
+            if (id(value) in self._before and id(value) not in kept) or not torch.equal(value, then):
+                raise NotAProgram(why)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         tensors = [value for value in _flat((*args, *kwargs.values())) if isinstance(value, Tensor)]
@@ -80,12 +92,15 @@ class Recorder(ProxyTorchDispatchMode):
             if _READ in func.tags or func is torch.ops.aten.is_nonzero.default:
                 if not fixed:
                     raise NotAProgram(_reads(sys._getframe(1)))
+                self._read += [(value, value.clone(), _reads(sys._getframe(1))) for value in tensors]
                 return func(*args, **kwargs)
             if func is torch.ops.aten.lift_fresh.default:  # of a tensor made of numbers in the code
                 func = torch.ops.aten.lift_fresh_copy.default
                 fixed, made = True, [Ref(-1)]
             noted = by_name(func, self.ref(args), {name: self.ref(value) for name, value in kwargs.items()})
             result = func(*args, **kwargs)
+            if func._schema.is_mutable and not fixed:
+                self._numbers.clear()  # whatever may show the memory that was written to
             self.calls.append(Call(func, noted, _snapshot(result), innermost(sys._getframe(1))))
         several = isinstance(result, (list, tuple))
         for part, value in enumerate(result if several else (result,)):
@@ -105,9 +120,13 @@ class _Switches(PreDispatchTorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, autocast = getattr(func, "__name__", ""), func in _AUTOCAST
-        if not self.refused and (autocast or getattr(func, "__module__", "") == "torch._functorch.predispatch"):
+        foreign = isinstance(func, HigherOrderOperator) or getattr(func, "__module__", "") == _FUNCTORCH
+        if not self.refused and (autocast or foreign):
             where = f" ({line})" if (line := innermost(sys._getframe(1))) else ""
-            self.refused = f"{name}{where} is not among the operations that a step program has."
+            self.refused = (
+                f"{name}{where} is not among the operations that a step program has: write it with others, or stream "
+                "the parts."
+            )
             if autocast:
                 self.refused = f"forward switches autocast on{where}: a step computes in float32, without it."
         return None if autocast else func(*args, **(kwargs or {}))  # torch has switched it already
@@ -149,11 +168,11 @@ def _inside(frame: FrameType | None, name: str) -> bool:
 
 
 def innermost(frame: FrameType | None) -> str:
-    """The innermost line that is neither torch's nor of this file; of a package that the model uses, the model's."""
+    """The innermost line that is neither torch's nor of this folder; of a package that the model uses, the model's."""
     found = ""
     while frame is not None and frame.f_code is not Recorder.run.__code__:
         path = frame.f_code.co_filename
-        if not path.startswith(TORCH) and path != __file__:
+        if not path.startswith((TORCH, _HERE, "<eval_with_key>")):  # the last is code that torch has made
             found = found or f"{os.path.basename(path)}:{frame.f_lineno}"
             if not path.startswith(_PACKAGES):
                 return f"{os.path.basename(path)}:{frame.f_lineno}"
