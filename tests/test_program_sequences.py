@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from program_models import STREAMS
+from program_networks import Function
 from program_newcomers import NOT_NEWCOMERS
 from program_refused import NOT_NEIGHBOURS, REFUSED
 from program_strangers import STRANGE, Record
@@ -46,6 +47,13 @@ def test_what_needs_the_whole_sequence_is_refused_by_a_sentence(name: str) -> No
     assert ": " in str(caught.value).rstrip(".") or ". " in str(caught.value)  # what to do follows
     assert re.search(r" \(\w+\.py:\d+\)", str(caught.value)) or name in WITHOUT_LINE
     assert not torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()  # whatever forward had switched
+
+
+def test_a_branch_in_a_file_that_is_called_as_torchs_is_no_packing() -> None:
+    space: dict[str, Any] = {}
+    exec(compile("def go(m, x):\n    return m.l(x) if x.sum() > 0 else x\n", "mine/rnn.py", "exec"), space)
+    with pytest.raises(NotAProgram, match=r"reads a tensor's value into Python \(rnn.py:2\)"):
+        make_program(Function(space["go"], l=nn.Linear(4, 4)).eval(), torch.randn(2, 9, 4))
 
 
 def test_an_example_whose_tensors_are_hidden_is_refused() -> None:

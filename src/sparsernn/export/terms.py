@@ -124,22 +124,21 @@ def literal(value: Any, kind: str = FLOATS) -> str:
     """A number as C writes it; a float32 reads back as itself."""
     if kind != FLOATS:
         return str(int(value))
-    return _LIMITS.get(text := f"{float(np.float32(value)):.9g}") or _with_point(text)
+    return _float(float(np.float32(value)))
+
+
+def literals(array: np.ndarray) -> list[str]:
+    """`literal` of each number of an array, without one of numpy's for each."""
+    values = array.ravel().tolist()
+    return [_float(value) for value in values] if array.dtype == np.float32 else [str(int(value)) for value in values]
 
 
 _LIMITS = {"nan": "$NAN", "inf": "$INF", "-inf": "-$INF"}
 
 
-def _with_point(text: str) -> str:
-    return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
-
-
-def literals(array: np.ndarray) -> list[str]:
-    """`literal` of each number of an array, at a tenth of its time."""
-    if array.dtype != np.float32:
-        return [str(int(value)) for value in array.ravel().tolist()]
-    texts = [f"{value:.9g}" for value in array.ravel().tolist()]
-    return [_LIMITS.get(text) or _with_point(text) for text in texts]
+def _float(value: float) -> str:
+    text = f"{value:.9g}"
+    return _LIMITS.get(text) or (f"{text}f" if "." in text or "e" in text else f"{text}.0f")
 
 
 def _trace_of(*operands: Any) -> Trace | None:

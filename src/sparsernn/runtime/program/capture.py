@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten
 
-from .recorder import TORCH, Call, NotAProgram, Recorder
+from .calls import Call, NotAProgram
+from .recorder import TORCH, Recorder
 
 
 @dataclass

@@ -37,7 +37,7 @@ class Recorder(ProxyTorchDispatchMode):
     """While entered, `calls` grows. Tensors are known by identity: those of `inputs` and what calls gave are the
     run's, all others constants. `kept`: ids of those that the model keeps in buffers and attributes."""
 
-    def __init__(self, inputs: Sequence[Tensor], kept: Iterable[int] = ()) -> None:
+    def __init__(self, inputs: Sequence[Tensor], kept: Iterable[int]) -> None:
         # Not what its own class does, which loads torch's compiler: two seconds.
         TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
         self._mode_key = torch._C._TorchDispatchModeKey.PROXY
@@ -148,7 +148,7 @@ def _snapshot(result: Any) -> Any:
 
 def _reads(frame: FrameType | None) -> str:
     where = f" ({line})" if (line := innermost(frame)) else ""
-    if _inside(frame, "rnn.py"):
+    if _packs(frame):
         return (
             f"it packs its sequences{where}, whose rows end at different steps: a stream has one step of each row, so "
             "give it a forward without packing."
@@ -159,9 +159,10 @@ def _reads(frame: FrameType | None) -> str:
     )
 
 
-def _inside(frame: FrameType | None, name: str) -> bool:
+def _packs(frame: FrameType | None) -> bool:
+    """Whether it is torch's recurrent layers or their packing that read: a user's file may have the same name."""
     while frame is not None:
-        if frame.f_code.co_filename.endswith(name):
+        if frame.f_code.co_filename.startswith(TORCH) and frame.f_code.co_filename.endswith("rnn.py"):
             return True
         frame = frame.f_back
     return False
