@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .operations import OPERATIONS
-from .program import EACH_STEP, FLOAT, INT, STATE, Operation, Program, View
+from .program import FLOAT, INT, STATE, Operation, Program, View
 
 
 class Interpreter:
@@ -27,12 +27,7 @@ class Interpreter:
             self._flat[name] = start.to(device=device, dtype=kind, copy=True)
         self._inputs = [self.at(port.view) for port in program.inputs]
         self._outputs = [(port.clock, self.at(port.view)) for port in program.outputs]
-        prepared = [(o.clock, *self._prepared(o)) for o in program.operations]
-        # What gives one result is written at once; these lines run for every operation of every step.
-        self._operations = [
-            (None if clock == EACH_STEP else clock, compute, outputs[0] if len(outputs) == 1 else None, outputs)
-            for clock, compute, outputs in prepared
-        ]
+        self._operations = [(o.clock, *self._prepared(o)) for o in program.operations]
 
     def at(self, view: View) -> Tensor:
         """The memory that `view` shows; writing to it changes the run."""
@@ -49,14 +44,13 @@ class Interpreter:
     def run(self, number: int) -> None:
         """All operations that are due at step `number`; below 0 those that need no input."""
         with torch.no_grad():
-            for clock, compute, output, outputs in self._operations:
-                if number >= 0 if clock is None else clock.due(number):
+            for clock, compute, outputs in self._operations:
+                if clock.due(number):
                     results = compute(number)
-                    if output is not None and isinstance(results, Tensor):
-                        output.copy_(results)
-                        continue
-                    for one, result in zip(outputs, results, strict=True):
-                        one.copy_(result)
+                    if isinstance(results, Tensor):
+                        results = (results,)
+                    for output, result in zip(outputs, results, strict=True):
+                        output.copy_(result)
 
     def reset(self) -> None:
         """Back to the start of a sequence."""
