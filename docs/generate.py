@@ -194,7 +194,8 @@ def ptb_section(found: Sequence[Result]) -> str:
         _, _, _, again, *table = recipe_section("wen-ptb", scale, rows).splitlines()
         said = verdict({r.row: r.measured for r in rows}).splitlines()
         parts += [f"## What comes out, {scale} scale", "", again, *table, "", *(f"- {each}" for each in said), ""]
-        labels, courses = RECIPES["wen-ptb"].labels, {r.row: r.measured["valid_course"] for r in rows}
+        labels = RECIPES["wen-ptb"].labels
+        courses = {r.row: r.measured["valid_course"] for r in rows if "valid_course" in r.measured}
         epochs = range(1, max(map(len, courses.values())) + 1)
         parts += ["Validation perplexity after each epoch:", "", line(["", *map(str, epochs)])]
         parts += [line(["---"] + ["---:"] * len(epochs))]

@@ -46,6 +46,23 @@ OF_WORDS = (
         for row, said in (("iss", "ISS"), ("blocks-20", "Blocks at 20%"), ("blocks-40", "Blocks at 40%"))
     ),
 )
+_BIGRAM = (beats("test_perplexity", "dense", "bigram", "a smoothed bigram", more=False, by=0.1),)
+OF_SELFISH = (  # Liu et al. (arXiv 2101.09048)
+    Claim(
+        "Selfish-RNN: no more perplexity than the dense net, as many steps",
+        "% more",
+        percent_more("test_perplexity", "rewired", "dense"),
+        at_most=0.0,
+        guards=_BIGRAM,
+    ),
+    Claim(
+        "Selfish-RNN: less perplexity than gradual pruning to as many weights, as many steps",
+        "less perplexity",
+        more("test_perplexity", "gradual", "rewired"),
+        at_least=0.0,
+        guards=_BIGRAM,
+    ),
+)
 _SPAN = (beats("f1", "dense", "baseline", "the commonest span", more=True, by=0.1, best=100.0),)
 OF_QUESTIONS = (
     Claim(

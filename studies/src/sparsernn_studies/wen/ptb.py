@@ -3,7 +3,8 @@
 Rows: the dense net; the same with the sparse rows' weaker dropout and no penalty, which over-fits; ISS (group lasso on
 units, subgradient and threshold) from scratch and from the dense net; units to a target; L1 on single weights (appendix
 A); a dense net of the sizes that ISS found, trained directly; and what ISS left, with most of its 16x1 blocks taken out
-as well.
+as well. Beside them, for as many steps as the dense net: single weights that are sparse from the first step and move
+(Selfish-RNN, Liu et al., arXiv 2101.09048), and as many that are pruned in the course.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from torch import nn
 from sparsernn.analysis.sparsity import inspect
 from sparsernn.learn.l1 import L1
 from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.prune import Prune
+from sparsernn.learn.rewire import Rewire
+from sparsernn.learn.schedules import Gradual
 from sparsernn.learn.shrink import Shrink
 from sparsernn.learn.sparsifier import Sparsifier
 
@@ -25,7 +29,7 @@ from ..results import Result
 from ..scores import as_recorded
 from ..study import Judge
 from ..word_model import StackedLSTM
-from .claims import OF_WORDS
+from .claims import OF_SELFISH, OF_WORDS
 from .ptb_settings import ROWS, Settings
 from .words import Net, WordStudy
 
@@ -69,7 +73,7 @@ class Ptb(WordStudy[Settings]):
     }
     labels: ClassVar = {row.name: row.label for row in ROWS.values()}
     judge = Judge("valid_perplexity", more=False, rows="iss")
-    claims = OF_WORDS
+    claims = (*OF_WORDS, *OF_SELFISH)
 
     @classmethod
     def rows_of(cls, settings: Settings) -> list[Net]:
@@ -103,6 +107,11 @@ class Ptb(WordStudy[Settings]):
                     return L1(model, x, **both, update="subgradient", include=part)
                 case "lines":  # Wen's matrix has the rows of all four gates as its columns
                     return GroupLasso(model, None, strength=s.lines_strength, level=("gate", "column"), **lasso)
+                case "rewired":
+                    return Rewire(model, None, 1 - s.left, steps=steps, share=0.8, every=max(1, steps // s.moves))
+                case "gradual":  # as sparse after six tenths of the steps
+                    ramp = Gradual(end=max(2, round(0.6 * steps)), every=max(1, steps // s.moves))
+                    return Prune(model, None, 1 - s.left, schedule=ramp)
                 case "target":
                     return Shrink(model, x, to=s.target, steps=steps, score=as_recorded())
                 case _:

@@ -26,6 +26,9 @@ ROWS = {
         Net("blocks-40", "ISS, then 40% of the 16x1 blocks", "blocks", "iss", 0.4),
         Net("blocks-20", "ISS, then 20% of the 16x1 blocks", "blocks", "iss", 0.2),
         Net("blocks-10", "ISS, then 10% of the 16x1 blocks", "blocks", "iss", 0.1),
+        Net("rewired", "sparse from the start, weights move (Selfish-RNN)", "rewired"),
+        Net("gradual", "as sparse, pruned in the course", "gradual"),
+        Net("bigram", "smoothed bigram, no net", "bigram"),
     )
 }
 Name = Annotated[str, Is(f"some of {', '.join(ROWS)}", ROWS.__contains__)]
@@ -70,6 +73,8 @@ class Settings:
     `strength` and `threshold`: of ISS, for a loss summed over time; `l1_strength` and `l1_threshold`: of L1;
     `lines_strength`: of the lasso on rows and columns of each layer's matrix, at the threshold of ISS. `target`: share
     of the recurrent weights that its row keeps. `widths`: of the row direct, where it shall not be those of ISS.
+    `left`: share of the recurrent weights that the rows rewired and gradual keep, published for a net of 67% sparsity
+    (Liu et al., arXiv 2101.09048); `moves`: how often weights move, published once in each of 100 epochs.
     The rows of blocks train for `block_epochs` at the rate `block_rate`, halved with each of the last half, with
     `block_weight_decay` in the place of ISS's penalty.
 
@@ -89,6 +94,8 @@ class Settings:
     l1_threshold: NotNegative = 2e-4
     lines_strength: NotNegative = 0.003
     target: Part = 0.25
+    left: Part = 0.33
+    moves: Count = 100
     widths: tuple[Count, ...] = ()
     block_epochs: Count = 4
     block_rate: Positive = 0.5

@@ -18,6 +18,7 @@ from sparsernn.surgery.checkpoint import save
 from sparsernn.surgery.compact import compact
 from sparsernn.timing import benchmark
 
+from ..baselines import bigram_bits
 from ..results import Result, sizes
 from ..study import Row, Study
 from ..tables import Column, figure
@@ -31,8 +32,8 @@ LONG = 256  # words of one stream that are read at once where nothing is learnt
 
 @dataclass(frozen=True)
 class Net(Row):
-    """`kind`: what is learnt to go, or that nothing is. `begins`: the row whose net it begins with: the dense one's
-    weights, or what is left of a sparse one."""
+    """`kind`: what is learnt to go, or that nothing is; "bigram" for what needs no net. `begins`: the row whose net it
+    begins with: the dense one's weights, or what is left of a sparse one."""
 
     label: str
     kind: str
@@ -77,6 +78,14 @@ class WordStudy(Study[S, Net]):
     def example_inputs(self) -> Tensor:
         return self.text.train[: STEPS * BATCH].view(STEPS, BATCH)
 
+    @property
+    def saved(self) -> list[Net]:
+        return [row for row in self.rows if row.kind != "bigram"]
+
+    @property
+    def timed_rows(self) -> list[Net]:
+        return self.saved
+
     def training(self, row: Net) -> Any:
         return self.settings.training(row)
 
@@ -90,7 +99,11 @@ class WordStudy(Study[S, Net]):
 
     def make(self, row: Net) -> Mapping[str, Any]:
         """Train `row` (or go on with it), take out what can go, save both nets and measure."""
-        training, text, model = self.training(row), self.text, self.start(row)
+        text = self.text
+        if row.kind == "bigram":
+            parts = {"valid": text.valid, "test": text.test}
+            return {f"{n}_perplexity": 2 ** bigram_bits(text.train, p, len(text.symbols)) for n, p in parts.items()}
+        training, model = self.training(row), self.start(row)
         folder = self.run.folder / row.name
         sparsify: Any = self.sparsifier(row)
         trainer = WordTrainer(model, text.train, text.valid, training, self.run.seed, folder, sparsify)
@@ -132,8 +145,8 @@ class WordStudy(Study[S, Net]):
         torch.set_num_threads(1)
         dense = next((row for row in self.rows if row.kind == "dense"), None)
         full = self.load(dense) if dense else self.model(Net("dense", "", "dense")).eval()
-        found = {}
-        for row in self.rows:
+        found = dict(rows)
+        for row in self.timed_rows:
             small = self.load(row, "-compact")
             forms: dict[str, nn.Module] = {"compact": small, "fast": accelerate(small), "int8": in_int8(small)}
             table = benchmark(
