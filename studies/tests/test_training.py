@@ -17,12 +17,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from sparsernn.learn.quantise_aware import quantise_aware
 from sparsernn.learn.shrink import Shrink
 from sparsernn_studies import checkpoint
 from sparsernn_studies.loop import Diverged
 from sparsernn_studies.models import CharacterLSTM
 from sparsernn_studies.signals import Stopped
 from sparsernn_studies.tasks.text import LanguageModelling, Streams
+from sparsernn_studies.together import Together
 from sparsernn_studies.train import Training, train
 
 STEPS = 40
@@ -45,8 +47,7 @@ def sparsify(model: nn.Module) -> Shrink:
 
 def run_training(folder: Path | None, settings: Training = SETTINGS, **more) -> CharacterLSTM:
     model = make_model()
-    more.setdefault("objective", objective())
-    train(model, settings=settings, seed=3, sparsify=sparsify, folder=folder, **more)
+    train(model, settings=settings, seed=3, folder=folder, **{"objective": objective(), "sparsify": sparsify, **more})
     return model
 
 
@@ -98,6 +99,25 @@ def test_resumed_after_an_error_is_equal_to_the_bit(whole, tmp_path, step):
         run_training(tmp_path, objective=stop_at(step, fail))
     assert equal_bits(run_training(tmp_path), whole)
     assert equal_bits(run_training(tmp_path), whole)  # one that is done is only read
+
+
+def test_several_sparsifiers_go_on_to_the_same_bits_and_all_finish(tmp_path):
+    def fail():
+        raise OSError("the power went")
+
+    def both(model: nn.Module) -> Together:
+        return Together(sparsify(model), quantise_aware(model))
+
+    whole = run_training(None, sparsify=both)
+    with pytest.raises(OSError, match="power"):
+        run_training(tmp_path, objective=stop_at(17, fail), sparsify=both)
+    with pytest.raises(ValueError, match="not the state of a sparsifier"):  # but of two
+        run_training(tmp_path)
+    assert equal_bits(run_training(tmp_path, sparsify=both), whole)
+    for row in whole.lstm.weight_hh_l0.detach().double():  # whole numbers of one step a row, half of them zeros
+        numbers = 127 * row / row.abs().max().clamp(min=1e-30)
+        torch.testing.assert_close(numbers, numbers.round(), rtol=0, atol=1e-3)
+    assert float((whole.lstm.weight_hh_l0 != 0).double().mean()) < 0.6
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

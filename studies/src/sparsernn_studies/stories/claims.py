@@ -77,6 +77,19 @@ OF_DIGITS = (
         guards=(_CHANCE,),
     ),
     Claim(
+        "Words in int8, trained so: at most half a point worse than the dense net, trained on with the same teacher",
+        "points worse",
+        lambda rows: 100 * (rows[_LONGEST]["test_accuracy"] - rows["words"]["test_accuracy_int8"]),
+        at_most=0.5,
+        guards=(_CHANCE, _TAUGHT),
+    ),
+    Claim(
+        "Words in int8: a file of at most a tenth of the dense net's bytes",
+        "% of the dense net's",
+        lambda rows: 100 * rows["words"]["file_bytes"] / rows["dense"]["file_bytes"],
+        at_most=10.0,
+    ),
+    Claim(
         "20% of the weights: better than a dense net of that size",
         "points better",
         more("test_accuracy", "blocks", "direct", 100),

@@ -10,11 +10,12 @@ from ..study import Row
 from ..tables import Column, figure, file_size
 
 # Each row after those that it needs.
-ORDER = ("dense", "dense-longer", "sparse", "compact", "fast", "blocks", "bfloat16", "int8", "direct")
+ORDER = ("dense", "dense-longer", "sparse", "compact", "fast", "blocks", "bfloat16", "int8", "words", "direct")
 COLUMNS = (
     figure("accuracy", "test_accuracy", "{:.1%}"),
     figure("units", "units"),
     figure("weights", "nonzero", "{:,}"),
+    Column("file", lambda m: file_size(m["file_bytes"])),
     Column("a step reads", lambda m: file_size(m["step_bytes"])),
     figure("step", "us_step", "{:.1f} µs"),
     figure("p99", "us_step_p99", "{:.1f} µs"),
@@ -32,6 +33,7 @@ LABELS = {
     "blocks": "and 16x1 blocks (sparsernn)",
     "bfloat16": "and blocks in bfloat16",
     "int8": "and blocks in int8",
+    "words": "and 16x4 words, trained in int8",
 }
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sparsernn.learn.quantise_aware import quantise_aware
 from sparsernn.runtime.linear import AcceleratedLinear
 from sparsernn.runtime.modules import Accelerated
+from sparsernn.surgery.checkpoint import save
 
 from ..models import FrameClassifier
-from ..tasks.frames import Sequences, labels
+from ..tasks.frames import Sequences, accuracy, labels
 from ..tasks.log_mel import HOP, RATE, Ear, Floats, Scale
 
 HOP_SECONDS = HOP / RATE
@@ -94,6 +99,20 @@ def step_bytes(model: nn.Module) -> int:
                 chosen = layer.choices(1, 1).items()
                 total += sum(layer.matrices[name].packed(choice.layout).bytes for name, choice in chosen)
     return total or sum(4 * p.numel() for p in model.parameters() if p.dim() > 1)
+
+
+def file_bytes(model: nn.Module) -> int:
+    """Bytes of the file of the model as it runs."""
+    with TemporaryDirectory() as folder:
+        save(model, file := Path(folder) / "model.safetensors")
+        return file.stat().st_size
+
+
+def accuracy_in_int8(model: FrameClassifier, sequences: Sequences, example_inputs: Tensor) -> float:
+    """Of the model with weights and inputs of its products rounded to int8, as int8 kernels have them."""
+    rounded = copy.deepcopy(model)
+    quantise_aware(rounded, example_inputs).attach(torch.optim.SGD(rounded.parameters(), 0.0))
+    return accuracy(rounded, sequences)
 
 
 def stepping_layers(model: FrameClassifier) -> Start:

@@ -1,10 +1,11 @@
 """Spoken digits: from a dense GRU to a small one that listens frame by frame, tested on speakers it never heard.
 
-Nine rows: *dense*, two GRU layers on log-mel features; *dense-longer*, that net trained on with itself as teacher for
+Ten rows: *dense*, two GRU layers on log-mel features; *dense-longer*, that net trained on with itself as teacher for
 as many steps as *sparse* and *blocks* have; *direct*, a dense net of as many weights as the blocks leave, trained
 directly; *sparse*, the dense net shrunk to a target, not compacted; *compact*, the same function as smaller GRUs;
 *fast*, that on sparsernn's kernels; *blocks*, that with a share of its 16x1 blocks pruned in some more steps;
-*bfloat16* and *int8*, those blocks in that precision. The label is the class of the mean of the frames' logits,
+*bfloat16* and *int8*, those blocks in that precision; *words*, as many words of 16x4 weights pruned instead, in a
+training that sees the rounding of int8, and run in it. The label is the class of the mean of the frames' logits,
 which a stream knows at every frame.
 """
 
@@ -15,13 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from sparsernn.learn.paths.top_k import TopK
 from sparsernn.learn.prune import Prune
+from sparsernn.learn.quantise_aware import quantise_aware
 from sparsernn.learn.schedules import Gradual
 from sparsernn.learn.shrink import Shrink
 from sparsernn.learn.sparsifier import Sparsifier
@@ -41,12 +43,24 @@ from ..tasks.frames import Distillation, FrameClassification, Sequences, accurac
 from ..tasks.log_mel import MELS, RATE, WINDOW
 from ..tasks.spoken_digits import WORDS
 from ..tasks.wav import read_wav_file, resampled
+from ..together import Together
 from ..train import Training
 from .claims import OF_DIGITS
 from .digit_rows import COLUMNS, LABELS, ORDER, Net
 from .digit_settings import SMOKE, Settings
-from .listening import HOP_SECONDS, Listener, same_labels, settling, step_bytes, time_frames
+from .listening import (
+    HOP_SECONDS,
+    Listener,
+    accuracy_in_int8,
+    file_bytes,
+    same_labels,
+    settling,
+    step_bytes,
+    time_frames,
+)
 from .sounds import Sounds, scale_in
+
+PRUNED: Mapping[str, Literal["block", "word"]] = {"blocks": "block", "words": "word"}  # rows -> what goes
 
 
 class SpokenDigits(Study[Settings, Net]):
@@ -69,7 +83,7 @@ class SpokenDigits(Study[Settings, Net]):
     def rows_of(cls, settings: Settings) -> list[Net]:
         torchs = [Net(name) for name in ("dense", "dense-longer", "direct", "sparse", "compact")]
         fast = [Net("blocks", "blocks"), Net("bfloat16", "blocks", "bfloat16"), Net("int8", "blocks", "int8")]
-        return [*torchs, Net("fast", "compact"), *fast]
+        return [*torchs, Net("fast", "compact"), *fast, Net("words", "words", "int8")]
 
     @property
     def order(self) -> list[Net]:
@@ -100,7 +114,7 @@ class SpokenDigits(Study[Settings, Net]):
         return FrameClassifier(MELS, widths, len(WORDS), s.dropout if row.name == "dense" else s.small_dropout)
 
     def start(self, row: Net) -> FrameClassifier:
-        if row.name == "blocks":
+        if row.name in PRUNED:
             return self.stored("compact")
         model = self.model(row)
         if row == self.shown or row.name == "dense-longer":
@@ -126,7 +140,7 @@ class SpokenDigits(Study[Settings, Net]):
 
     def training(self, row: Net) -> Training:
         s = self.settings
-        if row.name == "blocks":  # a short training with a rate of its own
+        if row.name in PRUNED:  # a short training with a rate of its own
             return Training(s.block_steps, s.block_rate, min(s.warm_up, s.block_steps // 10))
         plain = Training(s.steps, s.learning_rate, s.warm_up, weight_decay=s.weight_decay)
         if row == self.shown:
@@ -141,16 +155,21 @@ class SpokenDigits(Study[Settings, Net]):
         if row == self.shown:
             path = TopK(begin=s.ramp_begin, end=s.ramp_end, freeze=s.freeze)
             return lambda model: Shrink(model, x, to=s.target, steps=s.steps, path=path, score=as_recorded())
-        if row.name == "blocks":
+        if level := PRUNED.get(row.name):
             end = max(2, s.block_steps // 2)
             gradual = Gradual(begin=1, end=end, every=max(1, end // 20))
-            return lambda model: Prune(model, x, s.block_sparsity, level="block", schedule=gradual)
+
+            def prune(model: nn.Module) -> Sparsifier:
+                pruned = Prune(model, x, s.block_sparsity, level=level, schedule=gradual)
+                return pruned if level == "block" else Together(pruned, quantise_aware(model, x))
+
+            return prune
         return None
 
     def make(self, row: Net) -> Mapping[str, Any]:
         if row.name == "compact":
             save(compact(self.load(self.shown), self.example_inputs), self.file(row))
-        elif not row.stored or row.name == "blocks":
+        elif not row.stored or row.name in PRUNED:
             return super().make(row)
         return self.measure(row, None)
 
@@ -165,7 +184,10 @@ class SpokenDigits(Study[Settings, Net]):
             "units": [layer.hidden_size for layer in stored.layers],
             **sizes(stored),
             "step_bytes": step_bytes(model),
+            "file_bytes": file_bytes(model),
         }
+        if row.precision == "int8":  # inputs rounded as well, whatever this processor can multiply
+            found["test_accuracy_int8"] = accuracy_in_int8(stored, self.sounds.test, self.example_inputs)
         if row.stored:
             every = self.sounds.all
             found |= {"stream_recordings": len(every.frames), "stream_same_labels": same_labels(model, every)}
