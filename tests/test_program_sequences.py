@@ -17,6 +17,7 @@ from program_refused import NOT_NEIGHBOURS, REFUSED
 from program_strangers import STRANGE, Record
 from sparsernn.runtime.layers import accelerate
 from sparsernn.runtime.program.calls import NotAProgram
+from sparsernn.runtime.program.check import _all_same
 from sparsernn.runtime.program.interpreter import Interpreter
 from sparsernn.runtime.program.make import make_program
 
@@ -54,6 +55,31 @@ def test_a_branch_in_a_file_that_is_called_as_torchs_is_no_packing() -> None:
     exec(compile("def go(m, x):\n    return m.l(x) if x.sum() > 0 else x\n", "mine/rnn.py", "exec"), space)
     with pytest.raises(NotAProgram, match=r"reads a tensor's value into Python \(rnn.py:2\)"):
         make_program(Function(space["go"], l=nn.Linear(4, 4)).eval(), torch.randn(2, 9, 4))
+
+
+def test_a_value_that_is_read_in_python_and_stays_may_be_nan() -> None:
+    class Limited(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(4, 5, batch_first=True)
+            self.register_buffer("limit", torch.tensor(torch.nan))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y, most = self.gru(x)[0], self.limit.item()
+            return y if most != most else y.clamp(max=most)
+
+    assert make_program(Limited().eval(), torch.randn(2, 9, 4)).program.states
+
+
+@pytest.mark.parametrize("other", [1.0, torch.inf, torch.nan])
+def test_beside_an_infinity_other_numbers_still_have_to_be_the_same(other: float) -> None:
+    want = torch.tensor([[-torch.inf, 1.0], [2.0, other]])
+    _all_same("y", [(0, want, want.clone())], 1e-4)
+    for place in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        got = want.clone()
+        got[place] = 5.0
+        with pytest.raises(NotAProgram, match="step 0 gives another y"):
+            _all_same("y", [(0, got, want)], 1e-4)
 
 
 def test_an_example_whose_tensors_are_hidden_is_refused() -> None:

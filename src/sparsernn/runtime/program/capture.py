@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten
 
 from .calls import Call, NotAProgram
-from .recorder import TORCH, Recorder
+from .recorder import Recorder, line_among
 
 
 @dataclass
@@ -87,7 +86,6 @@ def _tensors(value: Any, end: str = "", depth: int = 0) -> Iterator[tuple[str, T
 
 
 def where(error: BaseException) -> str:
-    """The last line of the traceback that is neither torch's nor of this folder, as " (net.py:14)"."""
-    ours = TORCH, os.path.dirname(__file__)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
-    return f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    """The line of the model that raised it, as " (net.py:14)"."""
+    line = line_among(reversed(list(walk_tb(error.__traceback__))))
+    return f" ({line})" if line else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Container, Iterable, Sequence
+from traceback import walk_stack
 from types import FrameType
 from typing import Any
 
@@ -22,9 +23,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .calls import Call, NotAProgram, Ref, by_name
 
-TORCH = os.path.dirname(torch.__file__)
+_TORCH = os.path.dirname(torch.__file__)
 _HERE = os.path.dirname(__file__)
-_PACKAGES = os.path.dirname(TORCH)
+_PACKAGES = os.path.dirname(_TORCH)
 # Operations that torch makes of others, which have rules where these have none.
 _COMPOSED = ("diff", "outer", "inner", "tensordot")
 _AUTOCAST = torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast
@@ -75,7 +76,7 @@ class Recorder(ProxyTorchDispatchMode):
         """Raises NotAProgram where a value went into Python that the run has changed since, or that the model no longer
         keeps, though it did; `kept`: ids of the tensors that it keeps before and after the run."""
         for value, then, why in self._read:
-            if (id(value) in self._before and id(value) not in kept) or not torch.equal(value, then):
+            if (id(value) in self._before and id(value) not in kept) or not _equal(value, then):
                 raise NotAProgram(why)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -101,7 +102,7 @@ class Recorder(ProxyTorchDispatchMode):
             result = func(*args, **kwargs)
             if func._schema.is_mutable and not fixed:
                 self._numbers.clear()  # whatever may show the memory that was written to
-            self.calls.append(Call(func, noted, _snapshot(result), innermost(sys._getframe(1))))
+            self.calls.append(Call(func, noted, _snapshot(result), line_among(walk_stack(sys._getframe(1)))))
         several = isinstance(result, (list, tuple))
         for part, value in enumerate(result if several else (result,)):
             if isinstance(value, Tensor):
@@ -122,7 +123,7 @@ class _Switches(PreDispatchTorchFunctionMode):
         name, autocast = getattr(func, "__name__", ""), func in _AUTOCAST
         foreign = isinstance(func, HigherOrderOperator) or getattr(func, "__module__", "") == _FUNCTORCH
         if not self.refused and (autocast or foreign):
-            where = f" ({line})" if (line := innermost(sys._getframe(1))) else ""
+            where = f" ({line})" if (line := line_among(walk_stack(sys._getframe(1)))) else ""
             self.refused = (
                 f"{name}{where} is not among the operations that a step program has: write it with others, or stream "
                 "the parts."
@@ -139,6 +140,11 @@ def _flat(values: Any) -> list[Any]:
     return found
 
 
+def _equal(value: Tensor, then: Tensor) -> bool:
+    """Also where both are NaN."""
+    return value.shape == then.shape and bool(((value == then) | (value.isnan() & then.isnan())).all())
+
+
 def _snapshot(result: Any) -> Any:
     """The result's values at this moment: later operations may change them in place."""
     if isinstance(result, (list, tuple)):
@@ -146,8 +152,8 @@ def _snapshot(result: Any) -> Any:
     return result.clone() if isinstance(result, Tensor) else result
 
 
-def _reads(frame: FrameType | None) -> str:
-    where = f" ({line})" if (line := innermost(frame)) else ""
+def _reads(frame: FrameType) -> str:
+    where = f" ({line})" if (line := line_among(walk_stack(frame))) else ""
     if _packs(frame):
         return (
             f"it packs its sequences{where}, whose rows end at different steps: a stream has one step of each row, so "
@@ -162,20 +168,22 @@ def _reads(frame: FrameType | None) -> str:
 def _packs(frame: FrameType | None) -> bool:
     """Whether it is torch's recurrent layers or their packing that read: a user's file may have the same name."""
     while frame is not None:
-        if frame.f_code.co_filename.startswith(TORCH) and frame.f_code.co_filename.endswith("rnn.py"):
+        if frame.f_code.co_filename.startswith(_TORCH) and frame.f_code.co_filename.endswith("rnn.py"):
             return True
         frame = frame.f_back
     return False
 
 
-def innermost(frame: FrameType | None) -> str:
-    """The innermost line that is neither torch's nor of this folder; of a package that the model uses, the model's."""
+def line_among(frames: Iterable[tuple[FrameType, int]]) -> str:
+    """The first line that is neither torch's nor of this folder, "net.py:14"; of a package that the model uses, the
+    model's. frames: each with the line that it is at, from within, as `traceback.walk_stack` gives them."""
     found = ""
-    while frame is not None and frame.f_code is not Recorder.run.__code__:
+    for frame, number in frames:
         path = frame.f_code.co_filename
-        if not path.startswith((TORCH, _HERE, "<eval_with_key>")):  # the last is code that torch has made
-            found = found or f"{os.path.basename(path)}:{frame.f_lineno}"
+        if frame.f_code is Recorder.run.__code__:
+            break
+        if not path.startswith((_TORCH, _HERE, "<eval_with_key>")):  # the last is code that torch has made
+            found = found or f"{os.path.basename(path)}:{number}"
             if not path.startswith(_PACKAGES):
-                return f"{os.path.basename(path)}:{frame.f_lineno}"
-        frame = frame.f_back
+                return f"{os.path.basename(path)}:{number}"
     return found
