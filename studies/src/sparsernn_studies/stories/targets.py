@@ -32,7 +32,7 @@ from ..settings import Count, Part, Positive, Some, Whole, settings
 from ..study import Judge, Row, Study
 from ..tables import figure
 from ..tasks import reber, shakespeare
-from ..tasks.sequences import Classification, padded
+from ..tasks.sequences import Classification, in_parts, padded
 from ..tasks.text import LanguageModelling, Streams, bits_per_symbol
 from ..train import Objective, Training
 from .claims import of_targets
@@ -216,12 +216,9 @@ class Targets(Study[Settings, Way]):
         if net != "gru":
             return bits_per_symbol(model, self.text.test)
         x_TN, lengths_N, classes_N = (part[..., self.settings.test :] for part in self.strings)
-        total = 0.0
-        for begin in range(0, len(classes_N), 256):
-            at = slice(begin, begin + 256)
-            logits = model(x_TN[: int(lengths_N[at].max()), at], lengths_N[at])
-            total += float(nn.functional.cross_entropy(logits, classes_N[at], reduction="sum"))
-        return total / len(classes_N)
+        parts = zip(in_parts(x_TN, lengths_N, 256), classes_N.split(256))
+        losses = (nn.functional.cross_entropy(model(*part), classes_B, reduction="sum") for part, classes_B in parts)
+        return sum(map(float, losses)) / len(classes_N)
 
     def direct_width(self, net: Net) -> int:
         """Units a layer of the dense net whose recurrent weights are nearest to those that the target left."""

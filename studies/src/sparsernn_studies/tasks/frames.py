@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .evaluation import evaluating
 from .text import wide
 
 JITTER = 10  # frames: how far apart in length the sequences of a batch may be, about
@@ -105,19 +106,14 @@ class Distillation(FrameClassification):
         return (1 - self.share) * right + self.share * self.temperature**2 * apart, None
 
 
-@torch.no_grad()
 def labels(model: nn.Module, sequences: Sequences, *, batch: int = 1) -> Tensor:
     """The class of each sequence (N,), `batch` of them in a call. The model's training mode is left as it was."""
-    was_training = model.training
-    model.eval()
-    try:
-        found = []
+    found = []
+    with evaluating(model):
         for begin in range(0, len(sequences.frames), batch):
             chosen = range(begin, min(begin + batch, len(sequences.frames)))
             x_TBF, lengths_B, _ = sequences.batch(chosen)
             found.append(mean_logits(model(x_TBF), lengths_B).argmax(1))
-    finally:
-        model.train(was_training)
     return torch.cat(found)
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .evaluation import share_right
 from .text import wide
 
 PADDING, START, UNKNOWN = 0, 1, 2  # numbers that are no words
@@ -131,19 +132,9 @@ class TextClassification:
         return nn.functional.cross_entropy(wide(model(x_TB)), classes_B), None
 
 
-@torch.no_grad()
 def accuracy(model: nn.Module, texts: LabelledTexts, *, batch: int = 500) -> float:
     """Share of texts whose class is right. The model's training mode is left as it was."""
-    was_training = model.training
-    model.eval()
     device = next(iter(model.parameters())).device
-    try:
-        right = 0
-        order = sorted(range(len(texts)), key=lambda n: len(texts.words[n]))
-        for begin in range(0, len(order), batch):
-            chosen = order[begin : begin + batch]
-            found = model(padded(texts, chosen).to(device)).argmax(1).cpu()
-            right += int((found == texts.classes_N[chosen]).sum())
-    finally:
-        model.train(was_training)
-    return right / max(1, len(texts))
+    order = sorted(range(len(texts)), key=lambda n: len(texts.words[n]))
+    parts = (order[begin : begin + batch] for begin in range(0, len(order), batch))
+    return share_right(model, (((padded(texts, part).to(device),), texts.classes_N[part]) for part in parts))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import DataError, DataFile, read
+from .evaluation import share_right
 from .text import wide
 
 _ADDRESS = "https://storage.googleapis.com/cvdf-datasets/mnist/{}.gz"
@@ -121,16 +122,7 @@ class ImageClassification:
         return nn.functional.cross_entropy(wide(model(x_TBI)), classes_B), None
 
 
-@torch.no_grad()
 def image_accuracy(model: nn.Module, images: Images, *, batch: int = 500) -> float:
     """Share of images whose class is right. The model's training mode is left as it was."""
-    was_training = model.training
-    model.eval()
-    try:
-        right = sum(
-            int((model(grey(x_TBI)).argmax(1) == classes_B).sum())
-            for x_TBI, classes_B in zip(images.x_TNI.split(batch, 1), images.classes_N.split(batch))
-        )
-    finally:
-        model.train(was_training)
-    return right / len(images.classes_N)
+    parts = zip(images.x_TNI.split(batch, 1), images.classes_N.split(batch))
+    return share_right(model, (((grey(x_TBI),), classes_B) for x_TBI, classes_B in parts))

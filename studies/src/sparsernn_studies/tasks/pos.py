@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import DataError, DataFile, read
+from .evaluation import evaluating
 from .text import wide
 
 CorpusName = Literal["conll2000", "treebank"]
@@ -203,24 +204,19 @@ def padded(sentences: Sentences, chosen: Sequence[int], padding: int) -> tuple[T
     return x_TB, torch.tensor([len(w) for w in words]), nn.utils.rnn.pad_sequence(tags, padding_value=IGNORED)
 
 
-@torch.no_grad()
 def accuracy(model: nn.Module, corpus: Corpus, sentences: Sentences, *, batch: int = 256) -> dict[str, float]:
     """Share of tokens whose tag is right: of all ("all"), and of the words that training never saw ("unknown").
 
     The model's training mode is left as it was.
     """
-    was_training = model.training
-    model.eval()
     right = {"all": 0, "unknown": 0}
     total = {"all": 0, "unknown": 0}
     order = sorted(range(len(sentences.words)), key=lambda n: len(sentences.words[n]))
-    try:
+    with evaluating(model):
         for begin in range(0, len(order), batch):
             x_TB, lengths_B, tags_TB = padded(sentences, order[begin : begin + batch], corpus.padding)
             hits = model(x_TB, lengths_B).argmax(-1) == tags_TB
             for kind, counted in (("all", tags_TB != IGNORED), ("unknown", x_TB == corpus.unknown)):
                 right[kind] += int((hits & counted).sum())
                 total[kind] += int(counted.sum())
-    finally:
-        model.train(was_training)
     return {kind: right[kind] / max(1, total[kind]) for kind in right}

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from sparsernn.files import write_atomically
 
 from ..runs import RunError
+from .evaluation import evaluating
 from .passages import exact_match, f1
 from .squad import Question
 
@@ -168,25 +169,20 @@ def best_spans(start_BT: Tensor, end_BT: Tensor, longest: int = LONGEST) -> tupl
     return first_B, first_B + place_B % longest, score_B.exp()
 
 
-@torch.no_grad()
 def answers(
     model: nn.Module, vocabulary: Vocabulary, questions: Sequence[Question], *, batch: int = 64
 ) -> list[tuple[int, int, float]]:
     """First word, last word and probability of the answer to each question. The training mode is left as it was."""
-    was_training = model.training
-    model.eval()
     device = next(iter(model.parameters())).device
     found: list[tuple[int, int, float]] = [(0, 0, 0.0)] * len(questions)
     order = sorted(range(len(questions)), key=lambda n: len(questions[n].passage))
-    try:
+    with evaluating(model):
         for begin in range(0, len(order), batch):
             chosen = order[begin : begin + batch]
             inputs = vocabulary.inputs([(questions[n].passage.words, questions[n].words) for n in chosen])
             first_B, last_B, share_B = best_spans(*model(*(each.to(device) for each in inputs)))
             for n, first, last, share in zip(chosen, first_B.tolist(), last_B.tolist(), share_B.tolist()):
                 found[n] = (first, last, share)
-    finally:
-        model.train(was_training)
     return found
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .evaluation import share_right
 from .text import wide
 
 PADDING = 0  # symbol number of padding; letters count from 1
@@ -55,17 +56,12 @@ class Classification:
         return nn.functional.cross_entropy(wide(model(x_TB, lengths_B)), classes_B), None
 
 
-@torch.no_grad()
+def in_parts(x_TN: Tensor, lengths_N: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """x_TB cut to its longest sequence, and lengths_B, of so many sequences after the other."""
+    for x_TB, lengths_B in zip(x_TN.split(batch, 1), lengths_N.split(batch)):
+        yield x_TB[: int(lengths_B.max())], lengths_B
+
+
 def accuracy(model: nn.Module, x_TN: Tensor, lengths_N: Tensor, classes_N: Tensor, *, batch: int = 256) -> float:
     """Share of sequences whose class is right. The model's training mode is left as it was."""
-    was_training = model.training
-    model.eval()
-    try:
-        right = 0
-        for begin in range(0, len(classes_N), batch):
-            lengths_B = lengths_N[begin : begin + batch]
-            logits_BC = model(x_TN[: int(lengths_B.max()), begin : begin + batch], lengths_B)
-            right += int((logits_BC.argmax(1) == classes_N[begin : begin + batch]).sum())
-    finally:
-        model.train(was_training)
-    return right / len(classes_N)
+    return share_right(model, zip(in_parts(x_TN, lengths_N, batch), classes_N.split(batch)))

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .evaluation import evaluating
+
 
 @dataclass(frozen=True)
 class Text:
@@ -54,9 +56,12 @@ class Streams:
         """Input x_TB, target y_TB (the next symbols) and whether the streams begin anew, at training step `step`."""
         windows = self.length // self.steps
         begin = (step % windows) * self.steps
-        starts_B = torch.arange(self.batch) * self.length
-        places_TB = starts_B[None, :] + (begin + torch.arange(self.steps))[:, None]
-        return self.text_N[places_TB], self.text_N[places_TB + 1], begin == 0
+        return *self.between(begin, begin + self.steps), begin == 0
+
+    def between(self, begin: int, end: int) -> tuple[Tensor, Tensor]:
+        """Symbols begin..end (without the end) of every stream as x_TB, and y_TB, those that follow them."""
+        places_TB = (torch.arange(self.batch) * self.length)[None, :] + torch.arange(begin, end)[:, None]
+        return self.text_N[places_TB], self.text_N[places_TB + 1]
 
 
 def wide(logits: Tensor) -> Tensor:
@@ -98,25 +103,19 @@ def zero_state(model: nn.Module, batch: int) -> Any:
     return inner.zero_state(batch)  # type: ignore[operator]
 
 
-@torch.no_grad()
 def bits_per_symbol(model: nn.Module, text_N: Tensor, *, streams: int = 16, window: int = 256) -> float:
     """Mean -log2 p(symbol) of `text_N` under `model`, read as `streams` contiguous streams with the state carried.
 
     The model's training mode is left as it was.
     """
     reader = Streams(text_N, streams, min(window, (len(text_N) - 1) // streams))
-    was_training = model.training
-    model.eval()
-    try:
-        nats, count, state = 0.0, 0, zero_state(model, streams)
-        device = next(iter(model.parameters())).device
+    device = next(iter(model.parameters())).device
+    nats, count, state = 0.0, 0, zero_state(model, streams)
+    with evaluating(model):
         for begin in range(0, reader.length, reader.steps):
-            end = min(begin + reader.steps, reader.length)
-            places_TB = (torch.arange(streams) * reader.length)[None, :] + torch.arange(begin, end)[:, None]
-            x_TB, y_TB = text_N[places_TB].to(device), text_N[places_TB + 1].to(device)
-            logits_TBV, state = model(x_TB, state)
-            nats += nn.functional.cross_entropy(wide(logits_TBV).flatten(0, 1), y_TB.flatten(), reduction="sum").item()
+            x_TB, y_TB = reader.between(begin, min(begin + reader.steps, reader.length))
+            logits_TBV, state = model(x_TB.to(device), state)
+            target_N = y_TB.flatten().to(device)
+            nats += nn.functional.cross_entropy(wide(logits_TBV).flatten(0, 1), target_N, reduction="sum").item()
             count += y_TB.numel()
-    finally:
-        model.train(was_training)
     return nats / count / math.log(2)
