@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import sparsernn as srn
 
+from ..tasks.sequences import shuffled
 from .packages import installed, session
 from .pictures import Item, alike, errors, pixels, texts
 from .sound import PARTS
@@ -68,8 +69,7 @@ def subjects(folder: Path | None) -> list[Subject]:
         (features,) = front.run(None, {front.get_inputs()[0].name: pixels(picture)})
         parts[part].append(Item(text, kind, torch.from_numpy(features[:, 0])))
     validation, test = (alike(parts[part], 50) for part in ("validation", "test"))
-    training = [x for _, x in alike(parts["training"], ROWS)]
-    training = [training[n] for n in torch.randperm(len(training), generator=torch.Generator().manual_seed(0))]
+    training = shuffled([x for _, x in alike(parts["training"], ROWS)])
     one = next(x[:1] for items, x in test if items[0].kind == "letters")
 
     def own(x: Tensor) -> Tensor:

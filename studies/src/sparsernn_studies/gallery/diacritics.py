@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..tasks.sequences import of_one_length, shuffled
 from .packages import installed
 from .sound import PARTS, part_of
 from .subject import Bar, Subject
@@ -81,11 +81,8 @@ def sentences() -> Iterator[tuple[str, list[int], list[int]]]:
 
 def alike(found: Sequence[Any], rows: int) -> list[tuple[Tensor, Tensor]]:
     """Letters and marks, (rows, T) each or fewer rows, of sentences that are equally long."""
-    groups = defaultdict[int, list[Any]](list)
-    for _, *own in found:
-        groups[len(own[0])].append(own)
-    batches = [group[n : n + rows] for group in groups.values() for n in range(0, len(group), rows)]
-    return [(torch.tensor([g[0] for g in batch]), torch.tensor([g[1] for g in batch])) for batch in batches]
+    batches = of_one_length(found, lambda sentence: len(sentence[1]), rows)
+    return [(torch.tensor([s[1] for s in batch]), torch.tensor([s[2] for s in batch])) for batch in batches]
 
 
 def subjects(folder: Path | None) -> list[Subject]:
@@ -96,8 +93,7 @@ def subjects(folder: Path | None) -> list[Subject]:
     for each in sentences():
         parts[part_of(each[0])].append(each)  # sentences that begin alike are of one part
     validation, test = (alike(parts[part][:TESTED], 64) for part in ("validation", "test"))
-    training = [letters for letters, _ in alike(parts["training"], ROWS)]
-    training = [training[n] for n in torch.randperm(len(training), generator=torch.Generator().manual_seed(0))]
+    training = shuffled([letters for letters, _ in alike(parts["training"], ROWS)])
     sentence = next(letters[:1] for letters, _ in test if letters.shape[1] == 60)
 
     def difference() -> float:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data import DataError
+from ..tasks.sequences import of_one_length
 from .sound import part_of
 from .words import distance
 
@@ -76,10 +77,7 @@ def pixels(picture: Any) -> Any:
 
 def alike(items: Sequence[Item], rows: int) -> list[tuple[list[Item], Tensor]]:
     """Items, and their features (rows, T, F) or fewer rows, of pictures that are equally wide."""
-    groups = defaultdict[int, list[Item]](list)
-    for item in items:
-        groups[len(item.features)].append(item)
-    batches = [group[n : n + rows] for group in groups.values() for n in range(0, len(group), rows)]
+    batches = of_one_length(items, lambda item: len(item.features), rows)
     return [(batch, torch.stack([item.features for item in batch])) for batch in batches]
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..tasks.sequences import of_one_length
+
 BEGIN, END = 2, 3
 Word = tuple[str, list[int], list[list[int]]]  # spelling, its letters, its pronunciations
 
@@ -43,10 +45,8 @@ def batches(found: Sequence[Word], rows: int, number: int) -> list[tuple[Tensor,
 
 def errors(spell: Callable[[Tensor], Tensor], found: Sequence[Word]) -> tuple[int, int]:
     """Of what gives phonemes (B, P) for letters (B, L): wrong ones, against the nearest pronunciation, and all."""
-    alike, wrong, total = defaultdict[int, list[Word]](list), 0, 0
-    for word in found:
-        alike[len(word[1])].append(word)
-    for group in alike.values():
+    wrong, total = 0, 0
+    for group in of_one_length(found, lambda word: len(word[1]), len(found)):
         for (_, _, right), spelled in zip(group, spell(torch.tensor([w[1] for w in group])).tolist()):
             said = spelled[: spelled.index(END)] if END in spelled else spelled
             nearest = min(right, key=lambda each: distance(said, each))

@@ -11,7 +11,8 @@ import io
 from pathlib import Path
 
 from ..data import DataError, DataFile, read
-from .labelled import Labelled, Parsed, labelled, shuffled, words_of
+from .labelled import Labelled, Parsed, labelled, words_of
+from .sequences import shuffled
 
 _ADDRESS = "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/master/data/ag_news_csv/{}.csv"
 TRAIN = DataFile(

@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 
 from ..data import DataError, DataFile, read
-from .labelled import Labelled, Parsed, labelled, shuffled, words_of
+from .labelled import Labelled, Parsed, labelled, words_of
+from .sequences import shuffled
 
 _ADDRESS = "https://ai.stanford.edu/~amaas/data/sentiment/ (as JSON lines: label, id, rating, text)"
 FILES = {

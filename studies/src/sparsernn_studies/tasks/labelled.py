@@ -7,19 +7,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .evaluation import share_right
+from .sequences import shuffled
 from .text import wide
 
 PADDING, START, UNKNOWN = 0, 1, 2  # numbers that are no words
 NUMBERS = 3  # of them
 _WORD = re.compile(r"[a-z0-9']+")
 
-T = TypeVar("T")
 Parsed = list[tuple[list[str], int]]  # words and class of each text
 
 
@@ -55,12 +55,6 @@ class Labelled:
 def words_of(text: str) -> list[str]:
     """Lower-case words, without markup and punctuation."""
     return _WORD.findall(text.replace("<br />", " ").lower())
-
-
-def shuffled(texts: Sequence[T]) -> list[T]:
-    """The texts in an order of their own, always the same."""
-    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0)).tolist()
-    return [texts[n] for n in order]
 
 
 def labelled(train: Parsed, test: Parsed, words: int, length: int, valid: float) -> Labelled:
@@ -119,12 +113,12 @@ class TextClassification:
 
     def _batches(self, epoch: int) -> list[list[int]]:
         source = torch.Generator().manual_seed(self.seed * 7919 + epoch)
-        order = torch.randperm(len(self.texts), generator=source).tolist()
+        order = shuffled(range(len(self.texts)), source)
         size, found = self.batch_size, []
         for begin in range(0, len(order), 50 * size):
             some = sorted(order[begin : begin + 50 * size], key=lambda n: len(self.texts.words[n]))
             found += [some[b : b + size] for b in range(0, len(some) - size + 1, size)] or [some]
-        return [found[n] for n in torch.randperm(len(found), generator=source).tolist()][: self.steps_an_epoch]
+        return shuffled(found, source)[: self.steps_an_epoch]
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor], state: Any) -> tuple[Tensor, Any]:
         """Mean loss of the batch, a scalar; no state is carried on."""

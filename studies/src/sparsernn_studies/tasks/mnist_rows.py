@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..data import DataError, DataFile, read
 from .evaluation import share_right
+from .sequences import batches
 from .text import wide
 
 _ADDRESS = "https://storage.googleapis.com/cvdf-datasets/mnist/{}.gz"
@@ -110,10 +111,7 @@ class ImageClassification:
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]:
         """The batch of `step`: x_TBI, classes_B."""
-        epoch, within = divmod(step, self.epoch)
-        generator = torch.Generator().manual_seed(self.seed * 7919 + epoch)
-        order = torch.randperm(len(self.images.classes_N), generator=generator)
-        chosen = order[within * self.batch_size : (within + 1) * self.batch_size][rank::world]
+        chosen = batches(len(self.images.classes_N), self.batch_size, self.seed, step)[rank::world]
         return grey(self.images.x_TNI[:, chosen]), self.images.classes_N[chosen]
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor], state: Any) -> tuple[Tensor, Any]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..data import DataError, DataFile, read
 from .evaluation import evaluating
+from .sequences import epoch_of_one_length
 from .text import wide
 
 CorpusName = Literal["conll2000", "treebank"]
@@ -173,22 +174,13 @@ class Tagging:
         epoch, within = divmod(step, self.steps_an_epoch)
         if epoch not in self._epochs:
             self._epochs.clear()
-            self._epochs[epoch] = self._batches(epoch)
+            lengths = [len(words) for words in self.corpus.train.words]
+            self._epochs[epoch] = epoch_of_one_length(lengths, self.batch_size, self.seed, epoch)
         chosen = self._epochs[epoch][within][rank::world]
         x_TB, lengths_B, tags_TB = padded(self.corpus.train, chosen, self.corpus.padding)
         source = torch.Generator().manual_seed(self.seed * 7919 + 1_000_003 * (step + 1))
         rare = (self.corpus.counts[x_TB] == 1) & (torch.rand(x_TB.shape, generator=source) < REPLACED)
         return torch.where(rare, self.corpus.unknown, x_TB), lengths_B, tags_TB
-
-    def _batches(self, epoch: int) -> list[list[int]]:
-        """Sentence numbers of each batch of an epoch."""
-        source = torch.Generator().manual_seed(self.seed * 7919 + epoch)
-        by_length: dict[int, list[int]] = {}
-        for n in torch.randperm(len(self.corpus.train.words), generator=source).tolist():
-            by_length.setdefault(len(self.corpus.train.words[n]), []).append(n)
-        size = self.batch_size
-        found = [group[b : b + size] for group in by_length.values() for b in range(0, len(group), size)]
-        return [found[n] for n in torch.randperm(len(found), generator=source).tolist()]
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor], state: Any) -> tuple[Tensor, Any]:
         """Mean loss of the batch, a scalar; no state is carried on."""

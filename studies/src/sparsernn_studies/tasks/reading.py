@@ -21,6 +21,7 @@ from sparsernn.files import write_atomically
 from ..runs import RunError
 from .evaluation import evaluating
 from .passages import exact_match, f1
+from .sequences import epoch_of_one_length
 from .squad import Question
 
 SPELLING = 16  # letters of a word that are looked at
@@ -137,20 +138,12 @@ class Answering:
         epoch, within = divmod(step, self.steps_an_epoch)
         if epoch not in self._epochs:
             self._epochs.clear()
-            self._epochs[epoch] = self._batches(epoch)
+            lengths = [len(question.passage) for question in self.questions]
+            self._epochs[epoch] = epoch_of_one_length(lengths, self.batch_size, self.seed, epoch)
         whole = self._epochs[epoch][within]
         chosen = [self.questions[n] for n in whole[rank::world] or whole]
         spans_B2 = torch.tensor([question.span for question in chosen])
         return (*self.vocabulary.inputs([(q.passage.words, q.words) for q in chosen]), *spans_B2.unbind(1))
-
-    def _batches(self, epoch: int) -> list[list[int]]:
-        source = torch.Generator().manual_seed(self.seed * 7919 + epoch)
-        by_length: dict[int, list[int]] = {}
-        for n in torch.randperm(len(self.questions), generator=source).tolist():
-            by_length.setdefault(len(self.questions[n].passage), []).append(n)
-        size = self.batch_size
-        found = [same[b : b + size] for same in by_length.values() for b in range(0, len(same), size)]
-        return [found[n] for n in torch.randperm(len(found), generator=source).tolist()]
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, ...], state: Any) -> tuple[Tensor, Any]:
         """Mean loss of the batch, a scalar; no state is carried on."""

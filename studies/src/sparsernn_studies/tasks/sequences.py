@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from .evaluation import share_right
 from .text import wide
 
 PADDING = 0  # symbol number of padding; letters count from 1
+T = TypeVar("T")
 
 
 def padded(strings: Sequence[str], letters: str) -> tuple[Tensor, Tensor]:
@@ -27,6 +29,26 @@ def batches(count: int, size: int, seed: int, step: int) -> Tensor:
     epoch, within = divmod(step, max(1, count // size))
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 7919 + epoch))
     return order[within * size : (within + 1) * size]
+
+
+def of_one_length(items: Iterable[T], length: Callable[[T], Any], size: int) -> list[list[T]]:
+    """Batches of at most `size` items that are equally long, in the order in which they come."""
+    groups = defaultdict[Any, list[T]](list)
+    for item in items:
+        groups[length(item)].append(item)
+    return [group[n : n + size] for group in groups.values() for n in range(0, len(group), size)]
+
+
+def shuffled(items: Sequence[T], random: torch.Generator | None = None) -> list[T]:
+    """The items in random order, without `random` always the same."""
+    random = random or torch.Generator().manual_seed(0)
+    return [items[n] for n in torch.randperm(len(items), generator=random).tolist()]
+
+
+def epoch_of_one_length(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The batches of an epoch through all examples: each of one length, so that nothing is padding."""
+    random = torch.Generator().manual_seed(seed * 7919 + epoch)
+    return shuffled(of_one_length(shuffled(range(len(lengths)), random), lengths.__getitem__, size), random)
 
 
 @dataclass(frozen=True)
