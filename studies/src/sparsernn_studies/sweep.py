@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from .settings import with_changes
 from .sweeps.cluster import carry_out_on_ray, require_ray
 from .sweeps.local import carry_out
 from .sweeps.plan import Plan, Sampler, Sweep, is_grid, noted
-from .sweeps.space import SpaceError, read_over
+from .sweeps.space import Axis, SpaceError, read_over
 from .sweeps.trial import Outcome, SweepError
 
 TRIALS = 20
@@ -63,8 +64,21 @@ def sweep(
     folder of another sweep or when a trial cannot go on, SweepStopped after SIGTERM or Ctrl-C, ImportError if an extra
     is missing. Nothing is written before all arguments were checked.
     """
-    plan, count, jobs = planned(recipe, over, scale, set, seed, trials, jobs, sampler, ray, folder, runs)
-    made = Sweep(plan, place(plan, folder, runs), data_folder(data))
+    axes = read_over(with_changes(find(recipe).at(scale), set), over)
+    for name, value, least in (("trials", trials, 1), ("jobs", jobs, 1), ("seed", seed, 0)):
+        if value is not None and value < least:
+            raise SpaceError(f"{name} is {value}, expected a whole number from {least} on.")
+    if seed > MOST_SEED:
+        raise SpaceError(f"seed is {str(seed)[:40]}, expected a whole number from 0 to {MOST_SEED}.")
+    one_by_one = ray is None and (jobs or 1) == 1
+    usual: Sampler = "grid" if is_grid(axes) else "tpe" if one_by_one else "random"
+    plan = Plan(recipe, scale, seed, tuple(set), tuple(over), usual)
+    where = place(plan, folder, runs)
+    before = noted(where)
+    plan = replace(plan, sampler=sampler or (before.sampler if before else usual))
+    check_sampler(plan.sampler, axes, one_by_one)
+    count = min(trials or plan.points or TRIALS, plan.points or 10**9)
+    made = Sweep(plan, where, data_folder(data))
     if ray is None:
         with made.begun():
             carry_out(made, count, jobs or 1)
@@ -75,31 +89,8 @@ def sweep(
     return made, made.outcomes()
 
 
-def planned(
-    recipe: str,
-    over: Sequence[str],
-    scale: str,
-    set: Sequence[str],
-    seed: int,
-    trials: int | None,
-    jobs: int | None,
-    sampler: Sampler | None,
-    ray: str | None,
-    folder: str | Path | None,
-    runs: str | Path,
-) -> tuple[Plan, int, int | None]:
-    """The plan, how many trials, how many at a time (None: as many as there are CPUs)."""
-    axes = read_over(with_changes(find(recipe).at(scale), set), over)
-    for name, value, least in (("trials", trials, 1), ("jobs", jobs, 1), ("seed", seed, 0)):
-        if value is not None and value < least:
-            raise SpaceError(f"{name} is {value}, expected a whole number from {least} on.")
-    if seed > MOST_SEED:
-        raise SpaceError(f"seed is {str(seed)[:40]}, expected a whole number from 0 to {MOST_SEED}.")
-    one_by_one = ray is None and (jobs or 1) == 1
-    usual: Sampler = "grid" if is_grid(axes) else "tpe" if one_by_one else "random"
-    draft = Plan(recipe, scale, seed, tuple(set), tuple(over), usual)
-    before = noted(place(draft, folder, runs))
-    chosen = sampler or (before.sampler if before else usual)
+def check_sampler(chosen: Sampler, axes: tuple[Axis, ...], one_by_one: bool) -> None:
+    """Raises SpaceError for a sampler that cannot draw from these axes, or not for trials side by side."""
     if (chosen == "grid") != is_grid(axes):
         expected = "grid, since there are only lists" if is_grid(axes) else "tpe or random, since there is a range"
         raise SpaceError(f"sampler is {chosen}, expected {expected}.")
@@ -108,8 +99,6 @@ def planned(
             "sampler is tpe, which learns from the trials before: with several jobs its points would depend on who "
             "ends first.\nTake jobs=1, or sampler random (in another folder, if the sweep has begun)."
         )
-    plan = Plan(recipe, scale, seed, tuple(set), tuple(over), chosen)
-    return plan, min(trials or plan.points or TRIALS, plan.points or 10**9), jobs
 
 
 def place(plan: Plan, folder: str | Path | None, runs: str | Path) -> Path:
