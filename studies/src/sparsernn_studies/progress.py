@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +25,18 @@ def make_console() -> Console:
     plain = Console(quiet=int(os.environ.get("RANK", "0")) > 0)  # of several processes only the first speaks
     # A table that a pipe cuts to 80 columns could not be read.
     return plain if plain.is_terminal else Console(width=140, quiet=plain.quiet)
+
+
+@contextmanager
+def quiet(name: str = "") -> Iterator[None]:
+    """Context in which only errors of the logger `name`, usually all loggers, are shown."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 class TrainingProgress:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from sparsernn.files import write_atomically
 from sparsernn.surgery.onnx import export_onnx
 
 from ..models import CharacterLSTM
+from ..progress import quiet
 
 
 def _fold(path: Path) -> None:
@@ -29,18 +27,6 @@ def _fold(path: Path) -> None:
     options.optimized_model_filepath = str(folded)
     ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     folded.replace(path)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without onnxruntime's advice to run a preparation, which has been done."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(before)
 
 
 class OnnxCharacters(nn.Module):
@@ -65,7 +51,7 @@ class OnnxCharacters(nn.Module):
             example = (torch.zeros(3, 2, dtype=torch.long), dense.zero_state(2))
             export_onnx(dense, whole, example)
             _fold(whole)
-            with _quiet():
+            with quiet():  # it advises to run a preparation, which has been done
                 quantization.quantize_dynamic(whole, small, weight_type=quantization.QuantType.QInt8)
             write_atomically(path, small.read_bytes())
 

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..progress import quiet
 from ..signals import Stopped, StopSignals
 from .plan import Sweep
 from .progress import SweepProgress
-from .sampling import ask, quiet, sampler
+from .sampling import ask, sampler
 from .trial import read_outcome
 from .worker import Interrupted, in_a_process, processes
 

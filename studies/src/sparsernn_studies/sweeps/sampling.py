@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..progress import quiet
 from .plan import Sampler
 from .space import Axis, Choice, as_text
 
@@ -74,15 +73,3 @@ def points(name: Sampler, axes: Sequence[Axis], seed: int, trials: int) -> list[
     with quiet("optuna"):
         study = optuna.create_study(sampler=sampler(name, axes, seed))
         return [ask(study.ask(), axes) for _ in range(trials)]
-
-
-@contextmanager
-def quiet(name: str) -> Iterator[None]:
-    """Context in which only errors of the logger `name` are shown."""
-    log = logging.getLogger(name)
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
