@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from ...claims import Claim, Measured, beats, more
 
-Named = Callable[..., str]
 FIFTH = 0.2
 COMPARED = (  # a way, the one that it is to be better than, and how that is said
     ("fold", "ramp", "fold + {n} steps is better than the ramp + {n} steps"),
@@ -17,7 +16,12 @@ COMPARED = (  # a way, the one that it is to be better than, and how that is sai
 )
 
 
-def claims_of(named: Named, nets: Sequence[str], shares: Sequence[float], further: Sequence[int]) -> list[Claim]:
+def row_name(net: str, way: str, share: float = 1.0, steps: int | None = None) -> str:
+    """What a row is called in results."""
+    return "-".join([net, way, *([f"{100 * share:g}"] if share < 1 else []), *([] if steps is None else [str(steps)])])
+
+
+def claims_of(nets: Sequence[str], shares: Sequence[float], further: Sequence[int]) -> list[Claim]:
     """For each net and share: a fifth of magnitude's loss; better than the ramp; better than a dense net."""
     found = []
     for net in nets:
@@ -28,7 +32,7 @@ def claims_of(named: Named, nets: Sequence[str], shares: Sequence[float], furthe
                 Claim(
                     f"{at}: without training, fold loses at most a fifth of what magnitude loses",
                     "of its loss",
-                    partial(_of_magnitude, named, net, share),
+                    partial(_of_magnitude, net, share),
                     at_most=FIFTH,
                     guards=guards,
                 )
@@ -38,7 +42,7 @@ def claims_of(named: Named, nets: Sequence[str], shares: Sequence[float], furthe
                     Claim(
                         f"{at}: {said.format(n=n)}",
                         "less loss",
-                        more("test_loss", named(net, than, share, n), named(net, way, share, n)),
+                        more("test_loss", row_name(net, than, share, n), row_name(net, way, share, n)),
                         at_least=0.0,
                         guards=guards,
                     )
@@ -49,7 +53,7 @@ def claims_of(named: Named, nets: Sequence[str], shares: Sequence[float], furthe
                 Claim(
                     f"{at}: fold + {longest} steps is better than a dense net of that size and as much compute",
                     "less loss",
-                    more("test_loss", named(net, "direct", share, longest), named(net, "fold", share, longest)),
+                    more("test_loss", row_name(net, "direct", share, longest), row_name(net, "fold", share, longest)),
                     at_least=0.0,
                     guards=guards,
                 )
@@ -57,20 +61,18 @@ def claims_of(named: Named, nets: Sequence[str], shares: Sequence[float], furthe
     return found
 
 
-def _of_magnitude(named: Named, net: str, share: float, rows: Measured) -> float:
-    dense = rows[named(net, "dense")]["test_loss"]
-    fold, magnitude = (rows[named(net, way, share, 0)]["test_loss"] - dense for way in ("fold", "magnitude"))
+def _of_magnitude(net: str, share: float, rows: Measured) -> float:
+    dense = rows[row_name(net, "dense")]["test_loss"]
+    fold, magnitude = (rows[row_name(net, way, share, 0)]["test_loss"] - dense for way in ("fold", "magnitude"))
     return fold / magnitude
 
 
-def verdict(
-    measured: Mapping[str, Mapping[str, Any]], nets: Sequence[str], shares: Sequence[float], named: Named
-) -> str:
+def verdict(measured: Mapping[str, Mapping[str, Any]], nets: Sequence[str], shares: Sequence[float]) -> str:
     """One line a net: dense, folded and by magnitude at the middle share, all without training."""
     share = shares[len(shares) // 2]
     lines = []
     for net in nets:
-        names = named(net, "dense"), named(net, "fold", share, 0), named(net, "magnitude", share, 0)
+        names = row_name(net, "dense"), row_name(net, "fold", share, 0), row_name(net, "magnitude", share, 0)
         dense, fold, magnitude = (measured[name]["test_loss"] for name in names)
         lines.append(f"{net}: {dense:.4f}; {share:.0%} without training: fold {fold:.4f}, magnitude {magnitude:.4f}.")
     return "\n".join(lines)

@@ -27,7 +27,7 @@ from ...settings import Count, Part, Positive, Some, Whole, settings
 from ...study import Judge, Row, Study
 from ...tables import figure
 from ...train import Objective, Training
-from .claims import claims_of, verdict
+from .claims import claims_of, row_name, verdict
 from .nets import NETS, Characters, Kind, Narma, NetName, Tags, Task
 
 GRADUAL = ("ramp", "folding")  # the net keeps its size until the end of the training
@@ -68,11 +68,6 @@ class Small(Row):
     steps: int = 0
 
 
-def row_name(net: str, way: str, share: float = 1.0, steps: int | None = None) -> str:
-    """What a row is called in results."""
-    return "-".join([net, way, *([f"{100 * share:g}"] if share < 1 else []), *([] if steps is None else [str(steps)])])
-
-
 class Fold(Study[Settings, Small]):
     name = "fold"
     summary = "Five trained nets folded: without training and with some, beside magnitude, a ramp and dense nets."
@@ -107,7 +102,7 @@ class Fold(Study[Settings, Small]):
         figure("change of outputs", "change", "{:.3f}"),
     )
     judge = Judge("test_loss", more=False, rows="*-fold-*")
-    claims: ClassVar = claims_of(row_name, tuple(NETS), scales["cpu"].shares, scales["cpu"].further)
+    claims: ClassVar = claims_of(tuple(NETS), scales["cpu"].shares, scales["cpu"].further)
     threads = 1
 
     @classmethod
@@ -250,7 +245,7 @@ class Fold(Study[Settings, Small]):
         return multiply_adds(self.of_width(net))
 
     def verdict(self, measured: Mapping[str, Mapping[str, Any]]) -> str:
-        return verdict(measured, self.settings.nets, self.settings.shares, row_name)
+        return verdict(measured, self.settings.nets, self.settings.shares)
 
     def forms(self) -> Mapping[str, nn.Module]:
         dense = self.named(row_name(self.shown.net, "dense"))
