@@ -58,10 +58,7 @@ class Passage:
         """(first word, word behind the last) of each sentence."""
         found, first = [], 0
         for n in range(len(self)):
-            if n >= first and self._ends(n):
-                end = n + 1
-                while end < len(self) and self._touch(end - 1) and self.words[end] in _CLOSING:
-                    end += 1
+            if n >= first and (end := self._end(n)):
                 found.append((first, end))
                 first = end
         return (*found, (first, len(self))) if first < len(self) else tuple(found)
@@ -75,19 +72,21 @@ class Passage:
         """Whether nothing stands between word n and the next one."""
         return n + 1 < len(self) and self.places[n][1] == self.places[n + 1][0]
 
-    def _ends(self, n: int) -> bool:
-        """Whether word n ends a sentence: a full stop, but not that of an initial or an abbreviation."""
+    def _end(self, n: int) -> int:
+        """The word behind the sentence that word n ends: a full stop, but not that of an initial or an abbreviation,
+        with what closes behind it; 0 if it ends none."""
         if self.words[n] not in _ENDS:
-            return False
+            return 0
         after = n + 1
         while after < len(self) and self._touch(after - 1) and self.words[after] in _CLOSING:
             after += 1
         if after == len(self):
-            return True
+            return after
         if self._touch(after - 1) or self.words[after][0].islower():
-            return False
+            return 0
         before = self.words[n - 1] if n and self._touch(n - 1) else ""
-        return self.words[n] != "." or not ((len(before) == 1 and before.isalpha()) or before.lower() in _SHORT)
+        short = (len(before) == 1 and before.isalpha()) or before.lower() in _SHORT
+        return 0 if short and self.words[n] == "." else after
 
 
 def normalised(answer: str) -> str:
