@@ -37,9 +37,10 @@ R = TypeVar("R", bound=Row)
 class Study(Generic[S, R]):
     """`scales` maps smoke, cpu and paper (where there is one) to settings, all of one class; `minutes` says what a
     scale takes on two cores. `labels`: what rows are called in tables, in their order. `title` and `caption` may name
-    settings in braces. `papers`: the published figures by row. `hidden`: patterns of figures that the report leaves
-    out. `timing`: the figure that says that a row's times were taken, where a study takes times by `timed`. `threads`:
-    at most so many, 0 all that torch finds; a setting of that name goes before it.
+    settings in braces. `papers`: the published figures by row. `made_in_order`: rows that are made first, each after
+    those that it needs. `hidden`: patterns of figures that the report leaves out. `timing`: the figure that says that a
+    row's times were taken, where a study takes times by `timed`. `threads`: at most so many, 0 all that torch finds; a
+    setting of that name goes before it.
     """
 
     name: ClassVar[str]
@@ -53,6 +54,7 @@ class Study(Generic[S, R]):
     papers: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     claims: ClassVar[Sequence[Claim]] = ()
     judge: ClassVar[Judge | None] = None
+    made_in_order: ClassVar[tuple[str, ...]] = ()
     hidden: ClassVar[tuple[str, ...]] = ()
     timing: ClassVar[str] = ""
     threads: ClassVar[int] = 0
@@ -110,7 +112,8 @@ class Study(Generic[S, R]):
     @property
     def order(self) -> Sequence[R]:
         """The rows as they are made: each after those that it needs."""
-        return self.rows
+        first = self.made_in_order
+        return sorted(self.rows, key=lambda row: first.index(row.name) if row.name in first else len(first))
 
     @property
     def saved(self) -> Sequence[R]:

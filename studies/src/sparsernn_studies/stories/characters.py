@@ -24,7 +24,7 @@ from ..tables import Column, figure, file_size
 from ..tasks import shakespeare
 from ..tasks.text import LanguageModelling, Streams, Text, bits_per_symbol
 from ..train import Training
-from .stepping import time_batches, time_steps
+from .stepping import time_steps, timed
 
 
 @settings
@@ -77,12 +77,9 @@ class Net(Row):
 
 
 class Characters(Study[Any, Net]):
-    """`precisions`: the accelerated rows and their precision. `made_in_order`: the rows that are trained or cut, each
-    after those that it needs; `exact`: the row whose outputs the accelerated ones are compared with.
-    """
+    """`precisions`: the accelerated rows and their precision; `exact`: the row that their outputs are compared with."""
 
     precisions: ClassVar[Mapping[str, Precision]]
-    made_in_order: ClassVar[tuple[str, ...]]
     exact: ClassVar[str]
     caption = (
         "One thread; batch {bench_batch} x {bench_steps}; step: batch 1, torch's the faster of LSTM and LSTMCell; "
@@ -104,11 +101,6 @@ class Characters(Study[Any, Net]):
     @classmethod
     def rows_of(cls, settings: Any) -> list[Net]:
         return [Net(name, cls.precisions.get(name)) for name in cls.labels]
-
-    @property
-    def order(self) -> list[Net]:
-        first = self.made_in_order
-        return sorted(self.rows, key=lambda row: first.index(row.name) if row.name in first else len(first))
 
     @property
     def streamed(self) -> list[str]:
@@ -171,12 +163,12 @@ class Characters(Study[Any, Net]):
         models: dict[str, nn.Module] = {row.name: self.load(row) for row in self.rows}
         x_TB, _, _ = Streams(self.text.test, s.bench_batch, s.bench_steps).at(0)
         took = {
-            "batch": time_batches(models, x_TB, s.bench_rounds),
+            "batch": timed(models, x_TB, s.bench_rounds),
             "step": time_steps(models, self.streamed, s.bench_rounds),
         }
         # These compute the same; how closely, is a figure of the table.
         same = dict.fromkeys((self.exact, "compact", *self.precisions))
-        exact = time_batches({name: models[name] for name in same if name in models}, x_TB, 1)
+        exact = timed({name: models[name] for name in same if name in models}, x_TB, 1)
         done = {}
         for name, result in rows.items():
             figures: dict[str, Any] = {}

@@ -77,6 +77,7 @@ class SpokenDigits(Study[Settings, Net]):
     labels = LABELS
     judge = Judge("test_accuracy", more=True, rows="blocks")
     timing = "us_step"
+    made_in_order = ORDER
     claims = OF_DIGITS
 
     @classmethod
@@ -84,10 +85,6 @@ class SpokenDigits(Study[Settings, Net]):
         torchs = [Net(name) for name in ("dense", "dense-longer", "direct", "sparse", "compact")]
         fast = [Net("blocks", "blocks"), Net("bfloat16", "blocks", "bfloat16"), Net("int8", "blocks", "int8")]
         return [*torchs, Net("fast", "compact"), *fast, Net("words", "words", "int8")]
-
-    @property
-    def order(self) -> list[Net]:
-        return sorted(self.rows, key=lambda row: ORDER.index(row.name))
 
     @property
     def shown(self) -> Net:

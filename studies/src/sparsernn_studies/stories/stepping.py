@@ -43,11 +43,6 @@ def step_cell(model: Any) -> Step:
     return step
 
 
-def time_batches(models: Mapping[str, nn.Module], x_TB: Tensor, rounds: int) -> dict[str, Row]:
-    """Time one batch of each model, one thread; ratios are against the first."""
-    return _timed(models, x_TB, rounds)
-
-
 def time_steps(models: Mapping[str, nn.Module], fast: Sequence[str], rounds: int) -> dict[str, Row]:
     """Time one step of each model, one thread; torch's rows are the faster of nn.LSTM and nn.LSTMCell.
 
@@ -60,12 +55,13 @@ def time_steps(models: Mapping[str, nn.Module], fast: Sequence[str], rounds: int
             ways[name] = model.stream(batch=1).step  # type: ignore[operator, union-attr]
             continue
         pair: dict[str, Step] = {"lstm": step_lstm(model), "cell": step_cell(model)}
-        ways[name] = pair[min(_timed(pair, x_B, rounds).values(), key=lambda row: row.milliseconds).name]
+        ways[name] = pair[min(timed(pair, x_B, rounds).values(), key=lambda row: row.milliseconds).name]
     # Once more, all of them side by side, since a ratio is worked out round by round.
-    return _timed(ways, x_B, rounds)
+    return timed(ways, x_B, rounds)
 
 
-def _timed(works: Mapping[str, Callable[..., Any]], x: Tensor, rounds: int) -> dict[str, Row]:
+def timed(works: Mapping[str, Callable[..., Any]], x: Tensor, rounds: int) -> dict[str, Row]:
+    """Time each of `works` on `x`, one thread; ratios are against the first."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
