@@ -100,6 +100,7 @@ def check_rewiring(
     scope: str,
     initial: str,
     seed: int,
+    storage: str,
 ) -> None:
     """How a network is sparse from the start, and how its places move."""
     for name, value, example in (
@@ -120,6 +121,7 @@ def check_rewiring(
         ("decay", decay, ("cosine", "constant")),
         ("scope", scope, ("matrix", "layer", "model")),
         ("initial", initial, ("uniform", "erdos-renyi")),
+        ("storage", storage, ("dense", "sparse")),
     ):
         if value not in names:
             raise ValueError(f"Rewire: {name} is {value!r}, expected one of {', '.join(map(repr, names))}.")

@@ -15,8 +15,9 @@ from ..structure.groups import Level as LevelName
 from .distribution import Initial, erdos_renyi, uniform
 from .governed import Include
 from .options import check_rewiring
-from .saved import described, like
+from .saved import described
 from .select import check_scores, lowest
+from .sparse_storage import SparseStorage, check_elementwise, check_storable
 from .sparsifier import Sparsifier
 from .units import make_level
 
@@ -48,10 +49,20 @@ class Rewire(Sparsifier):
             a share proportional to (rows + columns) / (rows columns), so that sparsity holds for the whole model.
         seed: of the places at the start and of random growth; all processes of a parallel training need the same.
         include: "recurrent", "all" or patterns of parameter names: whose weights are governed.
+        storage: "dense", with zeros, or "sparse": weights, gradients and the optimizer's state as the values that are
+            there alone, beside their places.
 
     `attach` draws places and zeroes the rest, so the very first forward pass is sparse. What grows starts at zero, with
     an optimizer's state of zero; what goes and grows at the same moment has not moved and keeps both. Selfish-RNN is
     `grow="random"`, RigL `grow="gradient"` with share=0.3, SET `grow="random", decay="constant", end=1`.
+
+    With storage="sparse", from `attach` to `finish`, a governed parameter is the vector of its values, and the forward
+    of the module that owns it sees the dense matrix, which is made for that call and once more in the backward pass.
+    `state_dict`, copies and saved files of the model have dense matrices. The run is the same to the last bit or so,
+    but for what looks at whole gradients: `clip_grad_norm_` sees those of the weights that are there, while in dense
+    storage it sees the others too. Optimizers have to treat each weight by itself (SGD, Adam, ...), the model has to be
+    neither wrapped nor compiled, without weights in two places, and code other than a module's own forward must not
+    read its weights. Where weights grow by gradients, a step that moves holds the dense gradients.
 
     Raises ValueError for a value out of its range and for an `include` that selects nothing.
     """
@@ -73,8 +84,9 @@ class Rewire(Sparsifier):
         initial: Initial = "uniform",
         seed: int = 0,
         include: Include = "recurrent",
+        storage: Literal["dense", "sparse"] = "dense",
     ) -> None:
-        check_rewiring(sparsity, steps, level, grow, share, decay, every, end, scope, initial, seed)
+        check_rewiring(sparsity, steps, level, grow, share, decay, every, end, scope, initial, seed, storage)
         assert steps is not None
         super().__init__(model, include)
         self.level = make_level(level, self._root, example_inputs, self._governed, include)
@@ -85,7 +97,11 @@ class Rewire(Sparsifier):
         places = {"level": level, "scope": scope, "initial": initial, "seed": seed}
         moves = {"grow": grow, "share": share, "decay": decay, "every": every, "end": end}
         self._given = described({"sparsity": self.sparsity, "steps": steps, **places, **moves})
-        self._gone = self._first(initial)
+        self.storage = storage
+        if storage == "sparse":
+            self._given["storage"] = storage  # the optimizer's state is another one
+        self._stored: SparseStorage | None = None
+        self._gone = self._first(initial)  # empty while stored: places say it
         self._dense: dict[str, Tensor] = {}  # until the first step: the weights before `attach` zeroed some of them
         self._gradients: Tensor | None = None  # at a step that moves: how large the gradient of each group is
 
@@ -134,18 +150,37 @@ class Rewire(Sparsifier):
                 f"Rewire: {fixed} takes no gradient (requires_grad is False), so what grows there would stay at zero.\n"
                 "Leave it out by include=, or train it."
             )
+        if self.storage == "sparse":
+            check_elementwise(optimizer)
+
+    def _keeps_weights(self) -> bool:
+        return self.storage == "sparse"
 
     def attach(self, optimizer: Optimizer, *others: Optimizer) -> Self:
-        """As every sparsifier's, and from now on the model is sparse."""
+        """As every sparsifier's, and from now on the model is sparse.
+
+        Raises ValueError where storage="sparse" does not go with the model or the optimizer.
+        """
+        if self.storage == "sparse" and not self._optimizers:
+            check_storable(self.model, self._root, self.level.parameters)
         super().attach(optimizer, *others)
         with torch.no_grad():
+            if self.storage == "sparse":
+                self._stored = SparseStorage(self._root, self._masks(), self._optimizers, self._watches)
+                self._gone = self._gone[:0].clone()
+                return self
             if not self._held:
                 self._dense = {name: self._parameters[name].detach().clone() for name in self.level.parameters}
             self._hold(self._masks())
         return self
 
     def step(self) -> None:
-        """As every sparsifier's. Raises RuntimeError where weights grow by gradients, which an optimizer has."""
+        """As every sparsifier's.
+
+        Raises RuntimeError where weights grow by gradients, which an optimizer has, and for storage="sparse".
+        """
+        if self.storage == "sparse" and not self._optimizers:
+            raise RuntimeError('Rewire: storage="sparse" stores what an optimizer trains: attach it first.')
         if self.grow == "gradient" and not self._optimizers:
             raise RuntimeError(
                 'Rewire: grow="gradient" looks at the gradients of an optimizer\'s step: attach it first.'
@@ -153,7 +188,16 @@ class Rewire(Sparsifier):
         super().step()
 
     def _masks(self) -> dict[str, Tensor]:
-        return self.level.masks(self._gone, self._parameters)
+        return self._stored.masks() if self._stored else self.level.masks(self._gone, self._parameters)
+
+    def _out(self) -> Tensor:
+        """Which groups are gone, bool (count,)."""
+        if self._stored is None:
+            return self._gone
+        return self.level.combine({name: mask.float() for name, mask in self._masks().items()}, "norm") == 0
+
+    def _shapes(self) -> dict[str, torch.Size]:
+        return {n: value.shape for n, value in self._stored.like().items()} if self._stored else super()._shapes()
 
     def _decided(self) -> Mapping[str, Tensor]:
         return self._held or self._masks()
@@ -161,11 +205,17 @@ class Rewire(Sparsifier):
     def _moves(self, step: int) -> bool:
         return step % self._every == 0 and step < self._end
 
+    def _watches(self) -> bool:
+        return self.grow == "gradient" and self._moves(self.steps_done + 1)
+
     def _watch(self, scale: Tensor | float) -> None:
-        if self.grow == "gradient" and self._moves(self.steps_done + 1):
-            self._gradients = self.level.combine(
-                {name: self._gradient(self._parameters[name], scale) for name in self.level.parameters}, "norm"
-            )
+        if not self._watches():
+            return
+        if self._stored:
+            found = {name: gradient.abs_() for name, gradient in self._stored.gradients().items()}
+        else:
+            found = {name: self._gradient(self._parameters[name], scale) for name in self.level.parameters}
+        self._gradients = self.level.combine(found, "norm")
 
     @staticmethod
     def _gradient(parameter: Tensor, scale: Tensor | float) -> Tensor:
@@ -176,7 +226,9 @@ class Rewire(Sparsifier):
 
     def _advance(self) -> None:
         self._dense = {}
-        if not self._held:
+        if self._stored:
+            self._stored.forget()
+        elif not self._held:
             self._hold(self._masks())
         if self._moves(self.steps_done):
             self._move_some()
@@ -185,31 +237,44 @@ class Rewire(Sparsifier):
         share = self._share
         if self._decay == "cosine":
             share *= (1 + math.cos(math.pi * self.steps_done / self._end)) / 2
-        size = self.level.combine({name: self._parameters[name].abs() for name in self.level.parameters}, "norm")
+        whole = self._stored.dense() if self._stored else self._parameters
+        size = self.level.combine({name: whole[name].abs() for name in self.level.parameters}, "norm")
         growth = self._draw().to(size.device)
         if self._gradients is not None:
             # Where there is no gradient at all, chance decides, behind all that has one.
             growth = torch.where(self._gradients > 0, self._gradients, -growth)
         check_scores("Rewire", size, self.steps_done)
         check_scores("Rewire", growth, self.steps_done)
-        gone = self._gone.to(size.device)
+        gone = self._out().to(size.device)
         for scope in self._scopes:
             gone[scope] = _moved(gone[scope], size[scope], growth[scope], share)
-        self._gone, self._gradients = gone, None
+        self._gradients = None
+        if self._stored:
+            self._stored.move(self.level.masks(gone, whole))
+            return
+        self._gone = gone
         self._hold(self._masks())
 
     def _conclude(self) -> None:
-        if not self._held:
+        if not self._held and not self._stored:
             self._hold(self._masks())
+
+    def _detach(self) -> None:
+        super()._detach()
+        if self._stored:
+            with torch.no_grad():
+                self._gone = self._out()
+                self._stored.release()
+            self._stored = None
 
     def _options(self) -> dict[str, Any]:
         return self._given
 
     def _extra_state(self) -> dict[str, Any]:
-        return {"gone": self._gone.cpu().clone()}
+        return {"gone": self._out().cpu().clone()}
 
     def _extra_form(self, state: Any) -> dict[str, Any]:
-        return {"gone": like(self._gone)}
+        return {"gone": torch.empty(self.level.count, dtype=torch.bool, device="meta")}
 
     def _load_extra_state(self, state: Mapping[str, Any]) -> None:
         self._gone = state["gone"].clone()
@@ -222,6 +287,11 @@ class Rewire(Sparsifier):
         """
         first = self._masks() if self._dense else {}
         super().load_state_dict(state)
+        if self._stored:
+            with torch.no_grad():
+                self._stored.load(self.level.masks(self._gone, self._stored.like()))
+                self._gone = self._gone[:0].clone()
+            return
         with torch.no_grad():
             for name, value in self._dense.items():
                 parameter = self._parameters[name]

@@ -15,7 +15,7 @@ from .company import check_company, check_finite, check_one, check_trained, copy
 from .factors import apply, factors
 from .governed import Include, governed
 from .hooks import around_closure, direction, forget_directions, gradient_scale, mask_state, overflowed, unwrapped
-from .saved import FORMAT, Part, check_form, check_head, like
+from .saved import FORMAT, Part, check_form, check_head
 
 LOOK = 100  # steps from one look at whether the parameters are still the model's to the next
 
@@ -52,6 +52,9 @@ class Sparsifier:
 
     def _followed(self) -> dict[str, Tensor]:
         return {name: self._parameters[name] for name in self._touched()}
+
+    def _shapes(self) -> dict[str, torch.Size]:
+        return {name: value.shape for name, value in self._followed().items()}
 
     def _advance(self) -> None:
         """Decide, after an optimizer step (no gradients; `steps_done` counts it already)."""
@@ -163,17 +166,18 @@ class Sparsifier:
     @property
     def masks(self) -> dict[str, Tensor]:
         """Parameter name -> bool tensor of its shape, True where a weight is kept."""
-        ones = {n: torch.ones_like(self._parameters[n], dtype=torch.bool) for n in self._governed.weights}
-        return {**ones, **self._decided()}
+        decided, names = self._decided(), self._governed.weights
+        ones = {n: torch.ones_like(self._parameters[n], dtype=torch.bool) for n in names if n not in decided}
+        return {n: decided[n] if n in decided else ones[n] for n in names} | dict(decided)
 
     def _decided(self) -> Mapping[str, Tensor]:
         return self._held
 
     def density(self) -> float:
         """Share of the governed weights that is kept."""
-        decided, names = self._decided(), self._governed.weights
-        kept = sum(int(decided[n].sum()) if n in decided else self._parameters[n].numel() for n in names)
-        return kept / sum(self._parameters[n].numel() for n in names)
+        masks = self.masks
+        governed = [masks[name] for name in self._governed.weights]
+        return sum(int(mask.sum()) for mask in governed) / sum(mask.numel() for mask in governed)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs beside the model's and the optimizer's own state: tensors and plain values."""
@@ -186,7 +190,7 @@ class Sparsifier:
         }
 
     def _head(self) -> dict[str, Any]:
-        shapes = {name: list(value.shape) for name, value in self._followed().items()}
+        shapes = {name: list(shape) for name, shape in self._shapes().items()}
         return {"format": FORMAT, "kind": type(self).__name__, "options": self._options(), "shapes": shapes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -198,7 +202,7 @@ class Sparsifier:
         kind = type(self).__name__
         head = self._head()
         check_head(kind, state, head)
-        masks = {name: like(value, torch.bool) for name, value in self._followed().items()}
+        masks = {n: torch.empty(shape, dtype=torch.bool, device="meta") for n, shape in self._shapes().items()}
         form = {"steps_done": int, "finished": bool, "masks": Part(masks), "extra": self._extra_form(state["extra"])}
         check_form(kind, "", {key: value for key, value in state.items() if key not in head}, form)
         self._load_extra_state(state["extra"])

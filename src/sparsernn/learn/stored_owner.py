@@ -1,0 +1,141 @@
+"""Dense matrices in place of stored ones: while the forward of their module runs, in state_dicts and in copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from .stored_matrix import MOVED, Made, Matrix
+
+
+class Remade(NamedTuple):
+    """What autograd keeps in place of a matrix, or of a view of it."""
+
+    matrix: Matrix
+    places: Tensor
+    version: int
+    view: tuple[Any, Any, int]
+
+
+class Kept(NamedTuple):
+    """Anything else that autograd keeps, and its version: torch compares no versions where there are hooks."""
+
+    tensor: Tensor
+    version: int
+
+
+def _unpack(kept: Remade | Kept) -> Tensor:
+    if isinstance(kept, Kept):
+        if kept.tensor._version != kept.version:
+            raise RuntimeError(
+                f"A tensor of shape {tuple(kept.tensor.shape)} that the backward pass needs was changed in place after "
+                "the forward pass.\nLeave out the operation in place (x.mul_, x += ...)."
+            )
+        return kept.tensor
+    matrix = kept.matrix
+    if kept.places is not matrix.places or kept.version != matrix.parameter._version:
+        raise RuntimeError(MOVED)
+    return matrix.again().as_strided(*kept.view)
+
+
+class Owner:
+    """A module and its stored matrices: dense ones while its forward runs, and in its state_dict."""
+
+    def __init__(self, module: nn.Module, matrices: list[Matrix]) -> None:
+        self.module, self.matrices = module, matrices
+        self._calls: list[tuple[list[tuple[Matrix, Tensor]], Any, dict[str, Any]]] = []
+        self._handles = [
+            # First and last of the hooks, so that those of the user see the dense matrices.
+            module.register_forward_pre_hook(Hook(self.enter, self), prepend=True),
+            module.register_forward_hook(Hook(self.leave, self), always_call=True),
+            module.register_state_dict_post_hook(Hook(self.save, self)),
+            module.register_load_state_dict_pre_hook(Hook(self.load, self)),
+            *(m.parameter.register_hook(m.arrived) for m in matrices),
+        ]
+
+    def detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def enter(self, module: nn.Module, *_: Any) -> None:
+        there = []
+        for matrix in self.matrices:
+            # Something else in its place is a call on other weights (torch.func.functional_call).
+            if module._parameters[matrix.local] is matrix.parameter:
+                there.append((matrix, Made.apply(matrix.parameter, matrix)))
+        flat = {k: v for k, v in vars(module).items() if k in ("_flat_weights", "_flat_weight_refs")}
+        for matrix, dense in there:
+            module._parameters[matrix.local] = dense  # type: ignore[assignment]
+
+        def pack(tensor: Tensor) -> Remade | Kept:
+            for matrix, dense in there:
+                view = _view(tensor, dense)
+                if view is not None:
+                    return Remade(matrix, matrix.places, matrix.parameter._version, view)
+            return Kept(tensor, tensor._version)
+
+        hooks = saved_tensors_hooks(pack, _unpack)
+        hooks.__enter__()
+        self._calls.append((there, hooks, flat))
+
+    def leave(self, module: nn.Module, *_: Any) -> None:
+        """After the forward, also after one that raised."""
+        if not self._calls:
+            return
+        there, hooks, flat = self._calls.pop()
+        hooks.__exit__()
+        for matrix, _ in there:
+            module._parameters[matrix.local] = matrix.parameter
+        vars(module).update(flat)  # torch's recurrent layers hold their weights a second time
+        there.clear()
+
+    def save(self, module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        for matrix in self.matrices:
+            if prefix + matrix.local in state:
+                state[prefix + matrix.local] = matrix.dense()
+
+    def load(self, module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        for matrix in self.matrices:
+            given = state.get(prefix + matrix.local)
+            if isinstance(given, Tensor) and given.shape == matrix.shape:
+                matrix.given = given.detach().to(matrix.parameter, copy=True)
+                state[prefix + matrix.local] = matrix.at(matrix.given)
+
+
+def _view(tensor: Tensor, dense: Tensor) -> tuple[Any, Any, int] | None:
+    """Size, strides and offset of `tensor` if it is a view of `dense`."""
+    if tensor.layout is not torch.strided or tensor.dtype != dense.dtype or tensor.numel() > dense.numel():
+        return None
+    if tensor.untyped_storage().data_ptr() != dense.untyped_storage().data_ptr():
+        return None
+    offset = tensor.storage_offset() - dense.storage_offset()
+    return (tensor.size(), tensor.stride(), offset) if 0 <= offset < dense.numel() else None
+
+
+class Hook:
+    """A hook that does nothing in copies of the model: there its matrices are plain parameters again."""
+
+    def __init__(self, call: Callable[..., Any] | None = None, owner: Owner | None = None) -> None:
+        self._call, self.owner = call, owner
+
+    def __call__(self, *args: Any) -> Any:
+        return self._call(*args) if self._call is not None else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Both copy and pickle know the parameter by then: it is the one in the copied module.
+        own = self.owner.matrices if self.owner is not None else []
+        return _plain_again, ([(m.parameter, m.places, m.shape) for m in own],)
+
+
+@torch.no_grad()
+def _plain_again(stored: list[tuple[Tensor, Tensor, torch.Size]]) -> Hook:
+    for parameter, places, shape in stored:
+        if parameter.shape != shape:
+            flat = parameter.new_zeros(shape.numel())
+            flat[places] = parameter
+            parameter.data = flat.view(shape)
+    return Hook()
