@@ -22,6 +22,7 @@ from .memory import memory
 from .paper_net import paper_net
 from .programs import programs
 from .split import split
+from .storage import storage
 from .tiny import tiny
 from .training import training
 
@@ -197,5 +198,5 @@ def streaming(ceiling: Ceiling, rounds: int) -> list[Row]:
 _ALL = (compact, compact8, blocks90, blocks95, blocks95int8, single95, product, streaming, tiny, split, graphs)
 WORKS = {
     f.__name__: f
-    for f in (*_ALL, programs, figure1, training, paper_net, bidaf, endurance, start, memory, fold, export_c)
+    for f in (*_ALL, programs, figure1, training, paper_net, bidaf, endurance, start, memory, storage, fold, export_c)
 }

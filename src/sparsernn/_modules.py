@@ -75,6 +75,11 @@ def is_accelerated(module: nn.Module) -> bool:
     return any(base.__module__.startswith(start) for base in type(module).__mro__)
 
 
+def is_stored(module: nn.Module) -> bool:
+    """Whether matrices of `module` are kept as their values alone (`Rewire(storage="sparse")`); copies are plain."""
+    return any(getattr(hook, "stores", False) for hook in module._forward_pre_hooks.values())
+
+
 def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """A deep copy. Tensors with a history (an activation that the model keeps on `self`) are copied without it; what
     torch compiled in place of a call or a forward is left out, since it would run the original. Functions that hold

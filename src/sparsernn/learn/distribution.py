@@ -1,9 +1,15 @@
-"""How many groups of each matrix are gone at the start of a sparse training."""
+"""Which groups are gone at the start of a sparse training, and how many of each matrix."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .levels import Level
+from .select import lowest
 
 Initial = Literal["uniform", "erdos-renyi"]
 
@@ -40,3 +46,30 @@ def apportioned(wanted: Sequence[float], total: int, most: Sequence[int]) -> lis
     for m in order[: total - sum(found)]:
         found[m] += 1
     return found
+
+
+def drawn(
+    level: Level,
+    scopes: Sequence[slice | Tensor],
+    shapes: Sequence[tuple[int, ...]],
+    initial: Initial,
+    sparsity: float,
+    draw: Tensor,
+) -> Tensor:
+    """The groups, bool (count,), with the lowest of `draw`: as many of each matrix as `initial` says."""
+    matrices = [scope for scope in level.scopes("matrix") if isinstance(scope, slice)]
+    if initial == "uniform":
+        sets = []
+        for scope in scopes:
+            inside = torch.zeros(level.count, dtype=torch.bool)
+            inside[scope] = True
+            sets.append([matrix for matrix in matrices if bool(inside[matrix.start])])
+    else:
+        sets = [matrices]
+    gone = torch.zeros(level.count, dtype=torch.bool)
+    for own in sets:
+        counts = [matrix.stop - matrix.start for matrix in own]
+        numbers = uniform(counts, sparsity) if initial == "uniform" else erdos_renyi(shapes, counts, sparsity)
+        for matrix, number in zip(own, numbers):
+            gone[matrix] = lowest(draw[matrix], number)
+    return gone

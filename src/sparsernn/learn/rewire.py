@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..structure.groups import Level as LevelName
-from .distribution import Initial, erdos_renyi, uniform
+from .distribution import Initial, drawn
 from .governed import Include
 from .options import check_rewiring
 from .saved import described
@@ -58,11 +58,12 @@ class Rewire(Sparsifier):
 
     With storage="sparse", from `attach` to `finish`, a governed parameter is the vector of its values, and the forward
     of the module that owns it sees the dense matrix, which is made for that call and once more in the backward pass.
-    `state_dict`, copies and saved files of the model have dense matrices. The run is the same to the last bit or so,
-    but for what looks at whole gradients: `clip_grad_norm_` sees those of the weights that are there, while in dense
-    storage it sees the others too. Optimizers have to treat each weight by itself (SGD, Adam, ...), the model has to be
-    neither wrapped nor compiled, without weights in two places, and code other than a module's own forward must not
-    read its weights. Where weights grow by gradients, a step that moves holds the dense gradients.
+    `state_dict`, copies and saved files of the model have dense matrices. The run is that of dense storage, to the bit
+    with torch's optimizers (but for fused ones, which round by the place in memory), and but for what sees whole
+    gradients before the step: `clip_grad_norm_` counts those of the weights that are there, in dense storage the others
+    too. Optimizers have to treat each weight by itself (SGD, Adam, ...). The model must not be wrapped, have one weight
+    in two places, or read a module's weights outside of that module's forward. A step that moves holds dense matrices
+    for a moment, and where weights grow by gradients those too.
 
     Raises ValueError for a value out of its range and for an `include` that selects nothing.
     """
@@ -101,32 +102,11 @@ class Rewire(Sparsifier):
         if storage == "sparse":
             self._given["storage"] = storage  # the optimizer's state is another one
         self._stored: SparseStorage | None = None
-        self._gone = self._first(initial)  # empty while stored: places say it
+        shapes = [self._parameters[name].shape for name in self.level.parameters]
+        # Empty while weights are stored as values: their places say it.
+        self._gone = drawn(self.level, self._scopes, shapes, initial, self.sparsity, self._draw())
         self._dense: dict[str, Tensor] = {}  # until the first step: the weights before `attach` zeroed some of them
         self._gradients: Tensor | None = None  # at a step that moves: how large the gradient of each group is
-
-    def _first(self, initial: Initial) -> Tensor:
-        """Random groups, bool (count,): as many of each matrix as `initial` says."""
-        matrices = [scope for scope in self.level.scopes("matrix") if isinstance(scope, slice)]
-        if initial == "uniform":
-            sets = []
-            for scope in self._scopes:
-                inside = torch.zeros(self.level.count, dtype=torch.bool)
-                inside[scope] = True
-                sets.append([matrix for matrix in matrices if bool(inside[matrix.start])])
-        else:
-            sets = [matrices]
-        draw, gone = self._draw(), torch.zeros(self.level.count, dtype=torch.bool)
-        for own in sets:
-            counts = [matrix.stop - matrix.start for matrix in own]
-            if initial == "uniform":
-                numbers = uniform(counts, self.sparsity)
-            else:
-                shapes = [self._parameters[name].shape for name in self.level.parameters]
-                numbers = erdos_renyi(shapes, counts, self.sparsity)
-            for matrix, number in zip(own, numbers):
-                gone[matrix] = lowest(draw[matrix], number)
-        return gone
 
     def _draw(self) -> Tensor:
         """A random number for each group, (count,), by the seed and the step alone.
@@ -166,8 +146,9 @@ class Rewire(Sparsifier):
         super().attach(optimizer, *others)
         with torch.no_grad():
             if self.storage == "sparse":
+                self._set_held({})
                 self._stored = SparseStorage(self._root, self._masks(), self._optimizers, self._watches)
-                self._gone = self._gone[:0].clone()
+                self._gone = torch.empty(0, dtype=torch.bool)
                 return self
             if not self._held:
                 self._dense = {name: self._parameters[name].detach().clone() for name in self.level.parameters}
@@ -196,8 +177,9 @@ class Rewire(Sparsifier):
             return self._gone
         return self.level.combine({name: mask.float() for name, mask in self._masks().items()}, "norm") == 0
 
-    def _shapes(self) -> dict[str, torch.Size]:
-        return {n: value.shape for n, value in self._stored.like().items()} if self._stored else super()._shapes()
+    def _head(self) -> dict[str, Any]:
+        whole = self._stored.like() if self._stored else self._followed()
+        return super()._head() | {"shapes": {name: list(value.shape) for name, value in whole.items()}}
 
     def _decided(self) -> Mapping[str, Tensor]:
         return self._held or self._masks()
@@ -290,7 +272,7 @@ class Rewire(Sparsifier):
         if self._stored:
             with torch.no_grad():
                 self._stored.load(self.level.masks(self._gone, self._stored.like()))
-                self._gone = self._gone[:0].clone()
+                self._gone = torch.empty(0, dtype=torch.bool)
             return
         with torch.no_grad():
             for name, value in self._dense.items():

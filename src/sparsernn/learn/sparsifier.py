@@ -53,9 +53,6 @@ class Sparsifier:
     def _followed(self) -> dict[str, Tensor]:
         return {name: self._parameters[name] for name in self._touched()}
 
-    def _shapes(self) -> dict[str, torch.Size]:
-        return {name: value.shape for name, value in self._followed().items()}
-
     def _advance(self) -> None:
         """Decide, after an optimizer step (no gradients; `steps_done` counts it already)."""
 
@@ -166,9 +163,8 @@ class Sparsifier:
     @property
     def masks(self) -> dict[str, Tensor]:
         """Parameter name -> bool tensor of its shape, True where a weight is kept."""
-        decided, names = self._decided(), self._governed.weights
-        ones = {n: torch.ones_like(self._parameters[n], dtype=torch.bool) for n in names if n not in decided}
-        return {n: decided[n] if n in decided else ones[n] for n in names} | dict(decided)
+        ones = {n: torch.ones_like(self._parameters[n], dtype=torch.bool) for n in self._governed.weights}
+        return {**ones, **self._decided()}
 
     def _decided(self) -> Mapping[str, Tensor]:
         return self._held
@@ -190,7 +186,7 @@ class Sparsifier:
         }
 
     def _head(self) -> dict[str, Any]:
-        shapes = {name: list(shape) for name, shape in self._shapes().items()}
+        shapes = {name: list(value.shape) for name, value in self._followed().items()}
         return {"format": FORMAT, "kind": type(self).__name__, "options": self._options(), "shapes": shapes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -202,7 +198,7 @@ class Sparsifier:
         kind = type(self).__name__
         head = self._head()
         check_head(kind, state, head)
-        masks = {n: torch.empty(shape, dtype=torch.bool, device="meta") for n, shape in self._shapes().items()}
+        masks = {n: torch.empty(shape, dtype=torch.bool, device="meta") for n, shape in head["shapes"].items()}
         form = {"steps_done": int, "finished": bool, "masks": Part(masks), "extra": self._extra_form(state["extra"])}
         check_form(kind, "", {key: value for key, value in state.items() if key not in head}, form)
         self._load_extra_state(state["extra"])

@@ -123,6 +123,7 @@ class Made(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, matrix: Matrix) -> Tensor:
         ctx.matrix, ctx.places = matrix, matrix.places
+        matrix._again = None  # of a backward pass that did not come to this matrix
         return matrix.spread(values)
 
     @staticmethod

@@ -122,6 +122,10 @@ class Hook:
     def __init__(self, call: Callable[..., Any] | None = None, owner: Owner | None = None) -> None:
         self._call, self.owner = call, owner
 
+    @property
+    def stores(self) -> bool:
+        return self.owner is not None
+
     def __call__(self, *args: Any) -> Any:
         return self._call(*args) if self._call is not None else None
 

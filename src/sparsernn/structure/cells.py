@@ -17,6 +17,8 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from .._modules import is_stored
+
 Kind = Literal["ih", "hh", "bias"]
 
 
@@ -163,6 +165,11 @@ def recurrent_layers(model: nn.Module) -> tuple[RecurrentLayer, ...]:
     Layers whose weights are not plain parameters (parametrized or weight-dropped modules) are left out;
     `unmanaged_modules` names them.
     """
+    if any(map(is_stored, model.modules())):
+        raise ValueError(
+            'Rewire(storage="sparse") is training this model and keeps its matrices as their values alone.\n'
+            "Call finish() first, or give a copy, which is plain: copy.deepcopy(model)."
+        )
     names = plain_parameters(model)
     return tuple(layer for path, module in model.named_modules() for layer in _layers_of(path, module, names))
 

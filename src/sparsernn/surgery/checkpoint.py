@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .._modules import places, unwrap
+from .._modules import copied, is_stored, places, unwrap
 from .._version import __version__
 from ..structure.held_weights import HeldWeight
 from ._coded import form_of, in_few_bytes, parts_of
@@ -49,6 +49,8 @@ def save(model: nn.Module, path: str | Path) -> None:
     state, attachments of an unknown class.
     """
     model = unwrap(model)
+    if any(map(is_stored, model.modules())):
+        model = copied(model)
     refuse_what_is_elsewhere(model)
     owners: dict[int, str] = {}
     values: dict[str, Tensor] = {}
