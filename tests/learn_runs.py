@@ -49,6 +49,7 @@ RUNS = {
     "bayes": lambda m: Bayes(m, tokens(), train_size=1000),
     "rewire": lambda m: Rewire(m, None, 0.8, steps=24, every=2),
     "rewire by gradient": lambda m: Rewire(m, None, 0.8, steps=24, every=2, grow="gradient"),
+    "rewire stored": lambda m: Rewire(m, None, 0.8, steps=24, every=2, storage="sparse"),
     "quantise": lambda m: srn.quantise_aware(m, tokens()),
 }
 each_run = pytest.mark.parametrize("name", list(RUNS))

@@ -137,6 +137,22 @@ def test_a_layer_of_this_package():
     assert_equal(runs[0][0], runs[1][0])
 
 
+def test_averages_of_weights_that_come_and_go():
+    runs = []
+    for storage in ("dense", "sparse"):
+        model = double_tagger()
+        optimizer = srn.SNTASGD(model.parameters(), 0.5, patience=1)
+        sparsifier = Rewire(model, None, 0.8, steps=16, every=2, storage=storage).attach(optimizer)
+        for loss in (1.0, 2.0, 3.0, 4.0):
+            train(model, optimizer, 4, first=sparsifier.steps_done)
+            optimizer.look(loss)
+        with optimizer.averaged():
+            runs.append(model.state_dict())
+    assert optimizer.averaging
+    for a, b in zip(runs[0].values(), runs[1].values()):
+        assert torch.equal(a, b)
+
+
 def held_by(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Bytes of parameters, gradients and the optimizer's state."""
     found = [t for p in model.parameters() for t in (p, p.grad, *optimizer.state[p].values())]
@@ -315,6 +331,10 @@ def test_second_derivatives_recomputed_layers_and_other_weights():
     halves = {name: p.detach() / 2 for name, p in plain.named_parameters()}
     calls = [torch.func.functional_call(each, halves, (tokens(),)) for each in (model, plain)]
     assert torch.equal(*calls)
+    torch.func.grad(lambda values: torch.func.functional_call(model, values, (tokens(),)).sum())(halves)
+    with pytest.raises(RuntimeError, match="hooks"):
+        torch.func.grad(lambda bias: (model(tokens()) * bias).sum())(torch.ones((), dtype=torch.float64))
+    assert model.get_parameter(MATRIX).dim() == 1 and torch.equal(model(tokens()), plain(tokens()))
 
 
 def test_half_precision_and_a_scaler():

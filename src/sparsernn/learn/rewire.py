@@ -175,7 +175,7 @@ class Rewire(Sparsifier):
         """Which groups are gone, bool (count,)."""
         if self._stored is None:
             return self._gone
-        return self.level.combine({name: mask.float() for name, mask in self._masks().items()}, "norm") == 0
+        return self.level.combine({name: mask.byte() for name, mask in self._masks().items()}, "norm") == 0
 
     def _head(self) -> dict[str, Any]:
         whole = self._stored.like() if self._stored else self._followed()
@@ -219,8 +219,12 @@ class Rewire(Sparsifier):
         share = self._share
         if self._decay == "cosine":
             share *= (1 + math.cos(math.pi * self.steps_done / self._end)) / 2
-        whole = self._stored.dense() if self._stored else self._parameters
-        size = self.level.combine({name: whole[name].abs() for name in self.level.parameters}, "norm")
+        if self._stored:
+            whole = {name: matrix.abs_() for name, matrix in self._stored.dense().items()}
+        else:
+            whole = {name: self._parameters[name].abs() for name in self.level.parameters}
+        size = self.level.combine(whole, "norm")
+        del whole
         growth = self._draw().to(size.device)
         if self._gradients is not None:
             # Where there is no gradient at all, chance decides, behind all that has one.
@@ -232,7 +236,7 @@ class Rewire(Sparsifier):
             gone[scope] = _moved(gone[scope], size[scope], growth[scope], share)
         self._gradients = None
         if self._stored:
-            self._stored.move(self.level.masks(gone, whole))
+            self._stored.move(self.level.masks(gone, self._stored.like()))
             return
         self._gone = gone
         self._hold(self._masks())

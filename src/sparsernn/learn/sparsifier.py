@@ -24,7 +24,8 @@ class Sparsifier:
     """Base of `Prune`, `Rewire`, `Shrink`, `GroupLasso`, `Bayes`: what is done around each optimizer step.
 
     The model is never changed but for the values of its parameters: its class, parameter names, `state_dict` keys,
-    `deepcopy`, pickling and export stay as they are. All state lives here, and hooks live on the optimizer.
+    `deepcopy`, pickling and export stay as they are. All state lives here, and hooks live on the optimizer. (Matrices
+    under `Rewire(storage="sparse")` are the exception until it is finished; what is saved and copied is plain.)
 
     A subclass decides in `_advance` (after each step; it calls `_hold` when masks are settled), may add a penalty's
     gradient in `_add_gradient`, and names in `_touched` what it may change.
@@ -171,8 +172,7 @@ class Sparsifier:
 
     def density(self) -> float:
         """Share of the governed weights that is kept."""
-        masks = self.masks
-        governed = [masks[name] for name in self._governed.weights]
+        governed = [mask for name, mask in self.masks.items() if name in self._governed.weights]
         return sum(int(mask.sum()) for mask in governed) / sum(mask.numel() for mask in governed)
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -67,10 +68,6 @@ class Owner:
             # Something else in its place is a call on other weights (torch.func.functional_call).
             if module._parameters[matrix.local] is matrix.parameter:
                 there.append((matrix, Made.apply(matrix.parameter, matrix)))
-        flat = {k: v for k, v in vars(module).items() if k in ("_flat_weights", "_flat_weight_refs")}
-        for matrix, dense in there:
-            module._parameters[matrix.local] = dense  # type: ignore[assignment]
-
         def pack(tensor: Tensor) -> Remade | Kept:
             for matrix, dense in there:
                 view = _view(tensor, dense)
@@ -78,8 +75,11 @@ class Owner:
                     return Remade(matrix, matrix.places, matrix.parameter._version, view)
             return Kept(tensor, tensor._version)
 
-        hooks = saved_tensors_hooks(pack, _unpack)
-        hooks.__enter__()
+        hooks = saved_tensors_hooks(pack, _unpack) if there else nullcontext()
+        hooks.__enter__()  # raises under transforms of torch.func, before anything is changed
+        flat = {k: v for k, v in vars(module).items() if k in ("_flat_weights", "_flat_weight_refs")}
+        for matrix, dense in there:
+            module._parameters[matrix.local] = dense  # type: ignore[assignment]
         self._calls.append((there, hooks, flat))
 
     def leave(self, module: nn.Module, *_: Any) -> None:
@@ -87,7 +87,7 @@ class Owner:
         if not self._calls:
             return
         there, hooks, flat = self._calls.pop()
-        hooks.__exit__()
+        hooks.__exit__(None, None, None)
         for matrix, _ in there:
             module._parameters[matrix.local] = matrix.parameter
         vars(module).update(flat)  # torch's recurrent layers hold their weights a second time
