@@ -53,7 +53,7 @@ BUGS = (
         "learn: _unpack",
         "kept.tensor._version != kept.version",
         "False",
-        ("test_learn_storage.py::test_what_changes_between_forward_and_backward_is_noticed",),
+        ("test_learn_storage_use.py::test_what_changes_between_forward_and_backward_is_noticed",),
     ),
     Bug(
         "a resumed sparse storage takes the values of its own start",

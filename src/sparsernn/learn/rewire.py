@@ -97,10 +97,9 @@ class Rewire(Sparsifier):
         self._scopes = self.level.scopes(scope)
         places = {"level": level, "scope": scope, "initial": initial, "seed": seed}
         moves = {"grow": grow, "share": share, "decay": decay, "every": every, "end": end}
-        self._given = described({"sparsity": self.sparsity, "steps": steps, **places, **moves})
-        self.storage = storage
-        if storage == "sparse":
-            self._given["storage"] = storage  # the optimizer's state is another one
+        given = described({"sparsity": self.sparsity, "steps": steps, **places, **moves})
+        # Sparse storage has an optimizer's state of its own.
+        self.storage, self._given = storage, given | ({"storage": storage} if storage == "sparse" else {})
         self._stored: SparseStorage | None = None
         shapes = [self._parameters[name].shape for name in self.level.parameters]
         # Empty while weights are stored as values: their places say it.
@@ -215,16 +214,14 @@ class Rewire(Sparsifier):
         if self._moves(self.steps_done):
             self._move_some()
 
+    def _magnitudes(self) -> dict[str, Tensor]:
+        return self._stored.magnitudes() if self._stored else {n: p.abs() for n, p in self._followed().items()}
+
     def _move_some(self) -> None:
         share = self._share
         if self._decay == "cosine":
             share *= (1 + math.cos(math.pi * self.steps_done / self._end)) / 2
-        if self._stored:
-            whole = {name: matrix.abs_() for name, matrix in self._stored.dense().items()}
-        else:
-            whole = {name: self._parameters[name].abs() for name in self.level.parameters}
-        size = self.level.combine(whole, "norm")
-        del whole
+        size = self.level.combine(self._magnitudes(), "norm")
         growth = self._draw().to(size.device)
         if self._gradients is not None:
             # Where there is no gradient at all, chance decides, behind all that has one.

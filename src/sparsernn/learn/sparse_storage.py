@@ -90,8 +90,8 @@ class SparseStorage:
     def masks(self) -> dict[str, Tensor]:
         return {name: matrix.mask() for name, matrix in self.matrices.items()}
 
-    def dense(self) -> dict[str, Tensor]:
-        return {name: matrix.dense() for name, matrix in self.matrices.items()}
+    def magnitudes(self) -> dict[str, Tensor]:
+        return {name: matrix.dense().abs_() for name, matrix in self.matrices.items()}
 
     def gradients(self) -> dict[str, Tensor]:
         """The gradients of the whole matrices, where they were watched, once."""

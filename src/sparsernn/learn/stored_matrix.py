@@ -117,9 +117,16 @@ class Matrix:
     arrived.__torch_unserializable__ = True  # type: ignore[attr-defined]  # no warning when it's pickled
 
 
-class Made(torch.autograd.Function):
-    """The matrix of its values."""
+def made(matrix: Matrix) -> Tensor:
+    """The matrix of its values, with a gradient."""
+    dense = Made.apply(matrix.parameter, matrix)
+    first = getattr(dense.grad_fn, "_set_sequence_nr", None)
+    if first is not None:  # as soon as a gradient is there, not after those of all that was called later
+        first(2**63)
+    return dense
 
+
+class Made(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, matrix: Matrix) -> Tensor:
         ctx.matrix, ctx.places = matrix, matrix.places

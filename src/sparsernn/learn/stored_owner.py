@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from .stored_matrix import MOVED, Made, Matrix
+from .stored_matrix import MOVED, Matrix, made
 
 
 class Remade(NamedTuple):
@@ -67,7 +67,8 @@ class Owner:
         for matrix in self.matrices:
             # Something else in its place is a call on other weights (torch.func.functional_call).
             if module._parameters[matrix.local] is matrix.parameter:
-                there.append((matrix, Made.apply(matrix.parameter, matrix)))
+                there.append((matrix, made(matrix)))
+
         def pack(tensor: Tensor) -> Remade | Kept:
             for matrix, dense in there:
                 view = _view(tensor, dense)
