@@ -127,6 +127,8 @@ def made(matrix: Matrix) -> Tensor:
 
 
 class Made(torch.autograd.Function):
+    """Values to their matrix; backward, its gradient to theirs."""
+
     @staticmethod
     def forward(ctx: Any, values: Tensor, matrix: Matrix) -> Tensor:
         ctx.matrix, ctx.places = matrix, matrix.places
