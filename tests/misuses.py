@@ -207,6 +207,7 @@ LEARN: list[Misuse] = [
     ("rewire units", lambda b: Rewire(b.model, b.x, steps=9, level="unit"), ("'unit'", "'block'")),  # type: ignore[arg-type]
     ("rewire in percent", lambda b: Rewire(b.model, sparsity=90, steps=9), ("90", "between 0 and 1")),
     ("grow by a score", lambda b: Rewire(b.model, steps=9, grow="taylor"), ("'taylor'", "'gradient'")),  # type: ignore[arg-type]
+    ("rewire in another storage", lambda b: Rewire(b.model, steps=9, storage="csr"), ("'csr'", "'sparse'")),  # type: ignore[arg-type]
     ("rewire every half step", lambda b: Rewire(b.model, steps=9, every=0.5), ("every", "0.5")),  # type: ignore[arg-type]
     ("rewire a frozen layer", _frozen, ("lstm.weight_ih_l0", "include=")),
     ("attach to a model", lambda b: Prune(b.model, b.x).attach(b.model), ("Tagger", "ptimizer")),  # type: ignore[arg-type]
