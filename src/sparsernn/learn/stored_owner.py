@@ -19,7 +19,7 @@ class Remade(NamedTuple):
     matrix: Matrix
     places: Tensor
     version: int
-    view: tuple[Any, Any, int]
+    view: tuple[Any, Any, Any]
 
 
 class Kept(NamedTuple):
@@ -89,7 +89,7 @@ class Owner:
             return
         there, hooks, flat = self._calls.pop()
         hooks.__exit__(None, None, None)
-        for matrix, _ in there:
+        for matrix, _dense in there:
             module._parameters[matrix.local] = matrix.parameter
         vars(module).update(flat)  # torch's recurrent layers hold their weights a second time
         there.clear()
@@ -107,7 +107,7 @@ class Owner:
                 state[prefix + matrix.local] = matrix.at(matrix.given)
 
 
-def _view(tensor: Tensor, dense: Tensor) -> tuple[Any, Any, int] | None:
+def _view(tensor: Tensor, dense: Tensor) -> tuple[Any, Any, Any] | None:
     """Size, strides and offset of `tensor` if it is a view of `dense`."""
     if tensor.layout is not torch.strided or tensor.dtype != dense.dtype or tensor.numel() > dense.numel():
         return None
