@@ -14,6 +14,7 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 Measured = Mapping[str, Mapping[str, Any]]  # row, or what a study groups its rows by -> what was measured at one seed
+Value = Callable[[Measured], float]  # the number of one seed; KeyError where its rows lack it
 Guard = Callable[[Measured], str]  # why the rows of a seed can't answer, "" if they can
 Answer = Literal["holds", "refuted", "not answered"]
 SEEDS = 3
@@ -27,7 +28,7 @@ class Claim:
 
     text: str
     unit: str
-    value: Callable[[Measured], float]
+    value: Value
     at_most: float | None = None
     at_least: float | None = None
     guards: tuple[Guard, ...] = ()
@@ -135,11 +136,21 @@ def needs(row: str, why: str) -> Guard:
     return lambda rows: "" if row in rows else why
 
 
-def more(metric: str, row: str, other: str, scale: float = 1.0) -> Callable[[Measured], float]:
+def more(metric: str, row: str, other: str, scale: float = 1.0) -> Value:
     """By how much `row` has more of `metric` than `other`, times `scale`."""
     return lambda rows: scale * (rows[row][metric] - rows[other][metric])
 
 
-def percent_more(metric: str, row: str, other: str) -> Callable[[Measured], float]:
+def percent_more(metric: str, row: str, other: str) -> Value:
     """By how many percent of `other`'s `row` has more of `metric`."""
     return lambda rows: 100 * (rows[row][metric] / rows[other][metric] - 1)
+
+
+def costs_little(text: str, lost: Value) -> Claim:
+    """The claim that under one point is lost."""
+    return Claim(text, "points lost", lost, at_most=1.0)
+
+
+def greater(text: str, first: Value, second: Value, unit: str = "points lost less") -> Claim:
+    """The claim that the first number is greater than the second, by so many of `unit`."""
+    return Claim(text, unit, lambda rows: first(rows) - second(rows), at_least=0.0)

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product
 from math import log
 from statistics import fmean
 
-from ..claims import Claim, Measured
+from ..claims import Claim, Measured, Value, costs_little, greater
 from .rows import PERCENTAGES
 
-
-def loss(rows: Measured, cell: str, percent: int, layers: int = 1, variant: str = "blind-all") -> float:
-    """Points of accuracy lost after retraining, against the dense net trained for as long."""
-    dense = rows[f"{cell}{layers}-longer"]["test_accuracy"]
-    return 100 * (dense - rows[f"{cell}{layers}-{variant}"][f"test_accuracy_{percent}"])
+CELLS = ("rnn", "lstm", "gru")
 
 
-def loss_at(rows: Measured, cell: str, kept: float) -> float:
+def loss(cell: str, percent: int, layers: int = 1, variant: str = "blind-all", dense: str = "longer") -> Value:
+    """Points of accuracy lost after retraining, against the dense net trained for as long, or ("dense") as it was when
+    it was pruned."""
+    net = f"{cell}{layers}"
+    return lambda rows: (
+        100 * (rows[f"{net}-{dense}"]["test_accuracy"] - rows[f"{net}-{variant}"][f"test_accuracy_{percent}"])
+    )
+
+
+def loss_at(cell: str, kept: float) -> Value:
     """Points lost by one layer with `kept` percent of its weights left, on a straight line over the logarithm between
     the two percentages that were trained."""
     less, more = next((a, b) for a, b in pairwise(PERCENTAGES) if 100 - b <= kept <= 100 - a)[::-1]
     share = (log(kept) - log(100 - less)) / (log(100 - more) - log(100 - less))
-    return (1 - share) * loss(rows, cell, less) + share * loss(rows, cell, more)
+    return lambda rows: (1 - share) * loss(cell, less)(rows) + share * loss(cell, more)(rows)
 
 
 def _size(layers: int) -> float:
@@ -29,132 +34,108 @@ def _size(layers: int) -> float:
     return 1 + (layers - 1) * 2 * 128 / (28 + 128)
 
 
-def lost_from_source(rows: Measured, cell: str, percent: int, variant: str = "blind-all") -> float:
-    """Points of accuracy lost after retraining, against the dense net as it was when it was pruned."""
-    return 100 * (rows[f"{cell}1-dense"]["test_accuracy"] - rows[f"{cell}1-{variant}"][f"test_accuracy_{percent}"])
-
-
-def closed(rows: Measured, cell: str, percent: int) -> float:
+def closed(cell: str, percent: int) -> Value:
     """Share of the gap that pruning tears which retraining closes, in percent."""
-    dense, pruned = rows[f"{cell}1-dense"]["test_accuracy"], rows[f"{cell}1-blind-all"]
-    before, after = pruned[f"before_{percent}"], pruned[f"test_accuracy_{percent}"]
-    return 100 * (after - before) / (dense - before)
+
+    def value(rows: Measured) -> float:
+        dense, pruned = rows[f"{cell}1-dense"]["test_accuracy"], rows[f"{cell}1-blind-all"]
+        before, after = pruned[f"before_{percent}"], pruned[f"test_accuracy_{percent}"]
+        return 100 * (after - before) / (dense - before)
+
+    return value
 
 
-def left(rows: Measured, cell: str, percent: int, block: str) -> float:
-    """Percent of the weights left in the blocks of layer 0 whose name ("ih0_i") begins or ends with `block`."""
-    row = rows[f"{cell}1-blind-all"]
-    blocks = [name for name in row if name.startswith("kept_") and name.endswith(f"_{percent}")]
-    found = [name for name in blocks if f"_{block}0_" in name or f"0_{block}_" in name]
-    return 100 * fmean(row[name] for name in found) if found else row[f"kept_{block}_{percent}"]
+def left(cell: str, block: str) -> Value:
+    """Percent of the weights left at 95% in the blocks of layer 0 whose name ("ih0_i") begins or ends with `block`."""
+
+    def value(rows: Measured) -> float:
+        row = rows[f"{cell}1-blind-all"]
+        blocks = [name for name in row if name.startswith("kept_") and name.endswith("_95")]
+        found = [row[name] for name in blocks if f"_{block}0_" in name or f"0_{block}_" in name]
+        if not found:
+            raise KeyError(f"{cell} was not pruned to 95%")
+        return 100 * fmean(found)
+
+    return value
 
 
-def _lost(cell: str, variant: str) -> tuple[Claim, Claim]:
-    scheme = variant.split("-")[0]
+def _lost(cell: str, scheme: str) -> tuple[Claim, Claim]:
     text = f"{cell.upper()}, one layer: 95% pruned class-{scheme} and retrained costs under 1 point"
+    at_once, longer = (loss(cell, 95, variant=f"{scheme}-all", dense=dense) for dense in ("dense", "longer"))
     return (
-        Claim(
-            f"{text}, against the dense net that was pruned",
-            "points lost",
-            lambda rows: lost_from_source(rows, cell, 95, variant),
-            at_most=1.0,
-        ),
-        Claim(
-            f"{text}, against the dense net trained on for as long",
-            "points lost",
-            lambda rows: loss(rows, cell, 95, variant=variant),
-            at_most=1.0,
-        ),
+        costs_little(f"{text}, against the dense net that was pruned", at_once),
+        costs_little(f"{text}, against the dense net trained on for as long", longer),
     )
 
 
-def _z_against_rest(rows: Measured) -> float:
-    return left(rows, "gru", 95, "z") - fmean(left(rows, "gru", 95, gate) for gate in "rn")
-
-
 CLAIMS: tuple[Claim, ...] = (
-    *(
-        claim
-        for cell in ("rnn", "lstm", "gru")
-        for scheme in ("blind", "uniform")
-        for claim in _lost(cell, f"{scheme}-all")
-    ),
+    *(claim for cell in CELLS for scheme in ("blind", "uniform") for claim in _lost(cell, scheme)),
     *(
         Claim(
             f"{cell.upper()}: retraining closes at least nine tenths of the gap at {percent}%",
             "% of the gap closed",
-            lambda rows, cell=cell, percent=percent: closed(rows, cell, percent),
+            closed(cell, percent),
             at_least=90.0,
         )
-        for cell in ("rnn", "lstm", "gru")
+        for cell in CELLS
         for percent in (90, 95)
     ),
     *(
-        Claim(
-            f"{cell.upper()} keeps more redundancy than the RNN: it loses less at 95%",
-            "points lost less",
-            lambda rows, cell=cell: loss(rows, "rnn", 95) - loss(rows, cell, 95),
-            at_least=0.0,
+        greater(
+            f"{cell.upper()} keeps more redundancy than the RNN: it loses less at 95%", loss("rnn", 95), loss(cell, 95)
         )
         for cell in ("lstm", "gru")
     ),
-    Claim(
+    greater(
         "The same at as many weights left: the LSTM at 95% loses less than the RNN at 80%",
-        "points lost less",
-        lambda rows: loss(rows, "rnn", 80) - loss(rows, "lstm", 95),
-        at_least=0.0,
+        loss("rnn", 80),
+        loss("lstm", 95),
     ),
     *(
-        Claim(
+        greater(
             f"{cell.upper()}: hidden-to-hidden has more redundancy (fewer of its weights survive at 95%)",
+            left(cell, "ih"),
+            left(cell, "hh"),
             "% left, input less hidden",
-            lambda rows, cell=cell: left(rows, cell, 95, "ih") - left(rows, cell, 95, "hh"),
-            at_least=0.0,
         )
-        for cell in ("rnn", "lstm", "gru")
+        for cell in CELLS
     ),
     *(
-        Claim(
+        greater(
             f"{cell.upper()}: the same by the loss when only one of the two is pruned to 95%",
+            loss(cell, 95, variant="blind-ih"),
+            loss(cell, 95, variant="blind-hh"),
             "points lost, input less hidden",
-            lambda rows, cell=cell: loss(rows, cell, 95, variant="blind-ih") - loss(rows, cell, 95, variant="blind-hh"),
-            at_least=0.0,
         )
-        for cell in ("rnn", "lstm", "gru")
+        for cell in CELLS
     ),
-    Claim(
+    greater(
         "GRU's input weights have less redundancy than the LSTM's (more of them survive at 95%)",
+        left("gru", "ih"),
+        left("lstm", "ih"),
         "% left, GRU less LSTM",
-        lambda rows: left(rows, "gru", 95, "ih") - left(rows, "lstm", 95, "ih"),
-        at_least=0.0,
     ),
-    Claim(
+    greater(
         "GRU's z gate has less redundancy than its r and n (more of its weights survive at 95%)",
+        left("gru", "z"),
+        lambda rows: fmean(left("gru", gate)(rows) for gate in "rn"),
         "% left, z less the others",
-        _z_against_rest,
-        at_least=0.0,
     ),
     *(
-        Claim(
+        greater(
             f"{cell.upper()}: {layers} layers lose less than one at 95%, where {_size(layers):.1f} times as many "
             "weights are left",
-            "points lost less",
-            lambda rows, cell=cell, layers=layers: loss(rows, cell, 95) - loss(rows, cell, 95, layers),
-            at_least=0.0,
+            loss(cell, 95),
+            loss(cell, 95, layers),
         )
-        for cell in ("rnn", "lstm", "gru")
-        for layers in (2, 3)
+        for cell, layers in product(CELLS, (2, 3))
     ),
     *(
-        Claim(
+        greater(
             f"{cell.upper()}: {layers} layers at 95% lose less than one with as many weights left",
-            "points lost less",
-            lambda rows, cell=cell, layers=layers: (
-                loss_at(rows, cell, 5 * _size(layers)) - loss(rows, cell, 95, layers)
-            ),
-            at_least=0.0,
+            loss_at(cell, 5 * _size(layers)),
+            loss(cell, 95, layers),
         )
-        for cell in ("rnn", "lstm", "gru")
-        for layers in (2, 3)
+        for cell, layers in product(CELLS, (2, 3))
     ),
 )
