@@ -23,7 +23,9 @@ def text(results: Path = ROOT / "results") -> str:
     if not any(r.row == "graphs" for r in graphs):
         raise LookupError("there are no results of darji-graphs: sparsernn run darji-graphs --scale cpu")
     study = page.Study(graphs)
-    s, count = study.settings, page.counted(study)
+    s, verdicts = study.settings, page.verdicts(study)
+    every = [each for by in verdicts.values() for each in by]
+    plain, controlled = (sum(each[n].startswith("holds") for each in every) for n in (1, 2))
     fitted = page.regressions(study)
     alone = length_alone(strings(s["strings"], s["longest"], s["graph_seed"]))
     nodes, words = s["nodes"], ", ".join(page.CELLS[c] for c in study.cells)
@@ -76,17 +78,17 @@ to .915, GRU .984 to .928).
 
 In brackets 95% intervals (Fisher); bold where they leave out zero.
 
-{page.correlations_table(study)}
+{page.correlations_table(study, "Pearson's r", study.pearson)}
 ## 3. Is it the property, or the size?
 
 The same with the logarithms of the number of weights, of sources and of layers controlled (a property that is itself
 one of them: without it):
 
-{page.controlled_table(study)}
+{page.correlations_table(study, "partial r", study.partial)}
 The original's figures beside ours; "holds" where our interval leaves out zero with the same sign:
 
-{page.table(["", *(page.CELLS[c] for c in study.cells)], page.verdict_rows(study))}
-Of the original's {count["all"]} correlations {count["plain"]} hold; with sizes controlled {count["controlled"]} do.
+{page.verdicts_table(study, verdicts)}
+Of the original's {len(every)} correlations {plain} hold; with sizes controlled {controlled} do.
 
 Null models, trained in the same way, paired with the graphs that they were made from:
 

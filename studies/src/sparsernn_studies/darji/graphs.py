@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..graphs.analysis import pearson
 from ..graphs.families import FAMILIES, NULLS, GraphSpec, specs
+from ..graphs.paper import ACCURACY, CELLS, CORRELATIONS
 from ..graphs.population import GraphCell, GraphClassifier, fit
 from ..graphs.properties import EXTRAS, PROPERTIES, properties
 from ..graphs.study import SYMBOLS, Data, in_order, strings, train_all
@@ -23,15 +24,7 @@ from ..settings import Count, Is, Positive, Some, Whole, settings
 from ..study import Judge, Loaded, Row, Study
 from ..tables import figure
 
-# Test accuracy by family and Pearson's r with it, worked out again from the published measurements (Stier and
-# Granitzer, arXiv 2107.12917); the gated nets' masks were scrambled there.
-_PAPER_FIGURES = ("accuracy_ba", "accuracy_ws", "r_nodes", "r_edges", "r_source_nodes", "r_closeness_var")
-PAPER: dict[str, dict[str, float]] = {
-    "tanh": dict(zip(_PAPER_FIGURES, (0.842, 0.893, 0.40, 0.38, 0.35, -0.46))),
-    "relu": dict(zip(_PAPER_FIGURES, (0.728, 0.829, 0.44, 0.43, 0.47, -0.39))),
-    "lstm": dict(zip(_PAPER_FIGURES, (0.915, 0.976, 0.44, 0.42, 0.57, -0.51))),
-    "gru": dict(zip(_PAPER_FIGURES, (0.928, 0.984, 0.49, 0.49, 0.74, -0.67))),
-}
+SHOWN = {"nodes": "r nodes", "edges": "r edges", "source_nodes": "r sources", "closeness_var": "r var. of closeness"}
 
 
 @settings
@@ -88,13 +81,16 @@ class RandomGraphs(Study[Settings, Row]):
     columns = (
         figure("accuracy", "accuracy", "{:.3f}"),
         *(figure(family.upper(), f"accuracy_{family}", "{:.3f}") for family in FAMILIES),
-        figure("r nodes", "r_nodes", "{:.2f}"),
-        figure("r edges", "r_edges", "{:.2f}"),
-        figure("r sources", "r_source_nodes", "{:.2f}"),
-        figure("r var. of closeness", "r_closeness_var", "{:.2f}"),
+        *(figure(title, f"r_{name}", "{:.2f}") for name, title in SHOWN.items()),
     )
-    labels: ClassVar = {"tanh": "tanh RNN", "relu": "relu RNN", "lstm": "LSTM", "gru": "GRU", "graphs": "graphs"}
-    papers = PAPER
+    labels: ClassVar = {**CELLS, "graphs": "graphs"}
+    papers: ClassVar = {
+        cell: {
+            **{f"accuracy_{family}": figures[n] for family, figures in ACCURACY.items()},
+            **{f"r_{name}": CORRELATIONS[name][n] for name in SHOWN},
+        }
+        for n, cell in enumerate(CELLS)
+    }
     judge = Judge("accuracy", more=True, size="weights")
 
     @classmethod
@@ -177,7 +173,7 @@ def summary(accuracy: list[float], described: Mapping[str, Any]) -> dict[str, fl
         if own:
             found[f"accuracy_{family}"] = fmean(own)
     if len(plain) > 3:
-        for name in ("nodes", "edges", "source_nodes", "closeness_var"):
+        for name in SHOWN:
             values = [described[name][n] for n in plain]
             found[f"r_{name}"] = pearson(values, [accuracy[n] for n in plain]).r
     return {name: round(value, 6) for name, value in found.items()}

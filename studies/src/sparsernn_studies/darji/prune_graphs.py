@@ -20,6 +20,7 @@ from sparsernn.learn.schedules import Gradual
 from sparsernn.surgery.checkpoint import save
 
 from ..graphs.families import FAMILIES, specs
+from ..graphs.paper import CELLS
 from ..graphs.population import GraphCell, GraphClassifier, accuracies, fit
 from ..graphs.study import SYMBOLS, Data, strings
 from ..settings import Count, Is, Part, Positive, Some, settings
@@ -88,9 +89,7 @@ class PrunedGraphs(Study[Settings, Net]):
         figure("weights, mean", "nonzero", "{:,}"),
     )
     labels: ClassVar = {
-        f"{cell}-{method}": f"{name}: {text}"
-        for cell, name in (("tanh", "tanh"), ("relu", "relu"), ("lstm", "LSTM"), ("gru", "GRU"))
-        for method, text in METHODS.items()
+        f"{cell}-{method}": f"{name}: {text}" for cell, name in CELLS.items() for method, text in METHODS.items()
     }
     judge = Judge("test_accuracy", more=True, rows="*-both")
 

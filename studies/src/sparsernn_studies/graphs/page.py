@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -11,28 +11,10 @@ import numpy as np
 from ..results import Result
 from . import analysis
 from .families import FAMILIES, NULLS
+from .paper import CELLS, CORRELATIONS, R2
 from .properties import EXTRAS, PROPERTIES
 
-CELLS = {"tanh": "tanh RNN", "relu": "relu RNN", "lstm": "LSTM", "gru": "GRU"}
 FAMILY_NAMES = {"ba": "Barabási-Albert", "ws": "Watts-Strogatz", "er": "Erdős-Rényi"}
-# Pearson's r with test accuracy, worked out again from the measurements of Stier and Granitzer (arXiv 2107.12917).
-ORIGINAL = {
-    "nodes": (0.40, 0.44, 0.44, 0.49),
-    "edges": (0.38, 0.43, 0.42, 0.49),
-    "source_nodes": (0.35, 0.47, 0.57, 0.74),
-    "degree_var": (-0.28, -0.26, -0.39, -0.58),
-    "closeness_var": (-0.46, -0.39, -0.51, -0.67),
-    "node_betweenness_var": (-0.49, -0.41, -0.56, -0.52),
-    "edge_betweenness_var": (-0.34, -0.30, -0.44, -0.26),
-    "layers": (0.25, 0.30, 0.28, 0.34),
-    "density": (0.29, 0.15, 0.29, 0.34),
-    "average_path": (-0.27, -0.25, -0.36, -0.23),
-}
-ORIGINAL_R2 = {
-    "ridge": (0.479, 0.361, 0.372, 0.672),
-    "forest": (0.432, 0.615, 0.579, 0.876),
-    "adaboost": (0.357, 0.535, 0.595, 0.783),
-}
 CONTROLS = ("weights", "source_nodes", "layers")
 
 
@@ -58,6 +40,15 @@ class Study:
 
     def quality(self, cell: str) -> np.ndarray:
         return self.accuracy[cell][self.plain]
+
+    def pearson(self, name: str, cell: str) -> analysis.Correlation:
+        """A property and quality."""
+        return analysis.pearson(self.of(name, cell), self.quality(cell))
+
+    def partial(self, name: str, cell: str) -> analysis.Correlation:
+        """The same with sizes controlled, but for the one that the property is."""
+        sizes = [np.log(self.of(size, cell)) for size in CONTROLS if size != name]
+        return analysis.partial(self.of(name, cell), self.quality(cell), sizes)
 
     def twins(self, null: str) -> list[tuple[int, int]]:
         """(graph, its twin) by their numbers: twins have their graph's seed."""
@@ -91,42 +82,34 @@ def families_table(study: Study) -> str:
     return table(["", *FAMILY_NAMES.values(), "best graph"], rows)
 
 
-def correlations_table(study: Study) -> str:
-    rows = []
-    for name in PROPERTIES + EXTRAS:
-        cells = [shown(analysis.pearson(study.of(name, c), study.quality(c))) for c in study.cells]
-        rows.append([name.replace("_", " "), *cells])
-    return table(["Pearson's r", *(CELLS[c] for c in study.cells)], rows)
+def by_cell(study: Study, title: str, rows: Sequence[Sequence[str]]) -> str:
+    """A table with a column for each cell."""
+    return table([title, *(CELLS[c] for c in study.cells)], rows)
 
 
-def controls_of(study: Study, cell: str, name: str) -> list[np.ndarray]:
-    return [np.log(study.of(c, cell)) for c in CONTROLS if c != name]
+def correlations_table(study: Study, title: str, found: Callable[[str, str], analysis.Correlation]) -> str:
+    """What `found` says of each property and cell."""
+    names = PROPERTIES + EXTRAS
+    rows = [[name.replace("_", " "), *(shown(found(name, cell)) for cell in study.cells)] for name in names]
+    return by_cell(study, title, rows)
 
 
-def controlled_table(study: Study) -> str:
-    rows = []
-    for name in PROPERTIES + EXTRAS:
-        cells = [
-            shown(analysis.partial(study.of(name, c), study.quality(c), controls_of(study, c, name)))
-            for c in study.cells
+def verdicts(study: Study) -> dict[str, list[tuple[str, str, str]]]:
+    """For each of the original's ten properties, cell by cell: its r; whether its sign holds; whether with sizes
+    controlled."""
+    return {
+        name: [
+            (f"{r:+.2f}", _held(r, study.pearson(name, cell)), _held(r, study.partial(name, cell)))
+            for cell, r in zip(CELLS, published)
+            if cell in study.cells
         ]
-        rows.append([name.replace("_", " "), *cells])
-    return table(["partial r", *(CELLS[c] for c in study.cells)], rows)
+        for name, published in CORRELATIONS.items()
+    }
 
 
-def verdict_rows(study: Study) -> list[list[str]]:
-    """For each of the original's ten properties and cell: does its sign hold, and does it with sizes controlled?"""
-    rows = []
-    for name, published in ORIGINAL.items():
-        cells = [name.replace("_", " ")]
-        for cell, theirs in zip(CELLS, published):
-            if cell not in study.cells:
-                continue
-            plain = analysis.pearson(study.of(name, cell), study.quality(cell))
-            rest = analysis.partial(study.of(name, cell), study.quality(cell), controls_of(study, cell, name))
-            cells.append(f"{theirs:+.2f}: {_held(theirs, plain)}; controlled {_held(theirs, rest)}")
-        rows.append(cells)
-    return rows
+def verdicts_table(study: Study, found: Mapping[str, Sequence[tuple[str, str, str]]]) -> str:
+    cells = {name: [f"{r}: {plain}; controlled {rest}" for r, plain, rest in by] for name, by in found.items()}
+    return by_cell(study, "", [[name.replace("_", " "), *texts] for name, texts in cells.items()])
 
 
 def _held(theirs: float, ours: analysis.Correlation) -> str:
@@ -147,7 +130,7 @@ def nulls_table(study: Study) -> str:
             inside = f"{mean:+.3f} ± {half:.3f}"
             cells.append(f"**{inside}**" if abs(mean) > half else inside)
         rows.append([f"{text} ({len(pairs)} pairs)", *cells])
-    return table(["twin minus graph", *(CELLS[c] for c in study.cells)], rows)
+    return by_cell(study, "twin minus graph", rows)
 
 
 def regressions(study: Study) -> dict[str, dict[str, Any]]:
@@ -179,7 +162,7 @@ def regressions_table(found: Mapping[str, Any]) -> str:
         for kind in ("ridge", "forest", "adaboost"):
             r2 = mine[kind]
             out = ", ".join(f"{FAMILIES[n].upper()} {value:+.2f}" for n, value in r2["held_out"].items())
-            theirs = ORIGINAL_R2[kind][list(CELLS).index(cell)]
+            theirs = R2[kind][list(CELLS).index(cell)]
             rows.append([f"{CELLS[cell]}, {kind}", f"{theirs:.2f}", f"{r2['all']:+.2f}", f"{r2['sizes']:+.2f}", out])
     return table(["R²", "original", "all properties", "sizes alone", "on a family not fitted to"], rows)
 
@@ -197,17 +180,3 @@ def prune_table(results: Sequence[Result], labels: Mapping[str, str]) -> str:
         accuracy, spread = fmean(m["test_accuracy"] for m in mine), fmean(m["deviation"] for m in mine)
         rows.append([labels[row], f"{accuracy:.3f} ± {spread:.3f}", f"{round(fmean(m['nonzero'] for m in mine)):,}"])
     return table(["", "test accuracy", "weights"], rows)
-
-
-def counted(study: Study) -> dict[str, int]:
-    """Over the original's ten properties and the cells: how often its sign holds, with and without controls."""
-    found = {"all": 0, "plain": 0, "controlled": 0}
-    for name, published in ORIGINAL.items():
-        for cell, theirs in zip(CELLS, published):
-            if cell in study.cells:
-                plain = analysis.pearson(study.of(name, cell), study.quality(cell))
-                rest = analysis.partial(study.of(name, cell), study.quality(cell), controls_of(study, cell, name))
-                found["all"] += 1
-                found["plain"] += plain.certain and plain.r * theirs > 0
-                found["controlled"] += rest.certain and rest.r * theirs > 0
-    return found
