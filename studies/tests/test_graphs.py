@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+from dataclasses import replace
 
 import networkx as nx
 import numpy as np
@@ -15,11 +16,13 @@ from hypothesis import strategies as st
 
 from sparsernn.nn import GraphGRU, GraphLSTM, GraphRNN
 from sparsernn.nn.layering import directed, layers_of
+from sparsernn_studies.darji.graphs import RandomGraphs
 from sparsernn_studies.graphs import analysis
 from sparsernn_studies.graphs.families import FAMILIES, GraphSpec, rewired, shuffled, specs
 from sparsernn_studies.graphs.population import CELLS, GraphClassifier, accuracies, clip_each, fit
 from sparsernn_studies.graphs.properties import PROPERTIES, properties
-from sparsernn_studies.graphs.study import SYMBOLS, chunks, in_order, strings, train_all
+from sparsernn_studies.graphs.study import SYMBOLS, chunks, in_order, strings
+from sparsernn_studies.runs import Run
 
 GRAPHS = [GraphSpec("ba", 9, 0.0, 1).make(), GraphSpec("ws", 12, 0.5, 2).make(), GraphSpec("er", 7, 0.0, 3).make()]
 
@@ -163,15 +166,20 @@ def test_strings_are_balanced_and_short():
 
 
 def test_chunks_that_are_done_are_not_trained_again(tmp_path, monkeypatch):
-    data = strings(1600, 12, 0)
-    options = {"chunk": 2, "steps": 2, "batch": 4, "learning_rate": 0.01, "seed": 0, "folder": tmp_path}
-    whole = in_order(list(train_all("tanh", GRAPHS, data, **options)))
+    chosen = replace(RandomGraphs.at("smoke"), chunk=2, steps=2, batch=4, learning_rate=0.01)
+    study = RandomGraphs(Run("darji-graphs", "smoke", 0, chosen, tmp_path, tmp_path / "results"))
+    study.graphs, study.data = GRAPHS, strings(1600, 12, 0)
+
+    def parts() -> list:
+        return [study.part("tanh", number, members) for number, members in enumerate(chunks(GRAPHS, 2))]
+
+    whole = in_order(parts())
     assert len(whole["test_accuracy"]) == len(GRAPHS)
     assert whole["weights"] == [GraphRNN(SYMBOLS, g).edge_weights() for g in GRAPHS]
-    (tmp_path / "tanh-1.json").unlink()
+    (tmp_path / "parts" / "tanh-1.json").unlink()
     trained = []
-    monkeypatch.setattr("sparsernn_studies.graphs.study.fit", lambda *a, **k: (trained.append(1), fit(*a, **k)))
-    assert in_order(list(train_all("tanh", GRAPHS, data, **options))) == whole
+    monkeypatch.setattr("sparsernn_studies.darji.graphs.fit", lambda *a, **k: (trained.append(1), fit(*a, **k)))
+    assert in_order(parts()) == whole
     assert trained == [1]
     assert sorted(itertools.chain(*chunks(GRAPHS, 2))) == [0, 1, 2]
 

@@ -6,7 +6,8 @@ read, strings that only the automaton tells apart, null models, and sizes contro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from statistics import fmean
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,12 +15,14 @@ from typing import Annotated, Any, ClassVar, Literal
 import networkx as nx
 from torch import Tensor, nn
 
+from sparsernn.files import write_atomically
+
 from ..graphs.analysis import pearson
 from ..graphs.families import FAMILIES, NULLS, GraphSpec, specs
 from ..graphs.paper import ACCURACY, CELLS, CORRELATIONS
-from ..graphs.population import GraphCell, GraphClassifier, fit
+from ..graphs.population import GraphCell, GraphClassifier, accuracies, fit
 from ..graphs.properties import EXTRAS, PROPERTIES, properties
-from ..graphs.study import SYMBOLS, Data, in_order, strings, train_all
+from ..graphs.study import SYMBOLS, Data, chunks, in_order, strings
 from ..settings import Count, Is, Positive, Some, Whole, settings
 from ..study import Judge, Loaded, Row, Study
 from ..tables import figure
@@ -121,23 +124,31 @@ class RandomGraphs(Study[Settings, Row]):
     def make(self, row: Row) -> Mapping[str, Any]:
         if row.name == "graphs":
             return self.describe()
-        s, parts = self.settings, []
-        for part in train_all(
-            row.name,
-            self.graphs,
-            self.data,
-            chunk=s.chunk,
-            steps=s.steps,
-            batch=s.batch,
-            learning_rate=s.learning_rate,
-            seed=self.run.seed,
-            folder=self.run.folder / "parts",
-        ):
-            parts.append(part)
-            done = sum(len(p["graph"]) for p in parts)
+        parts = []
+        for number, members in enumerate(chunks(self.graphs, self.settings.chunk)):
+            parts.append(self.part(row.name, number, members))
+            done = sum(len(part["graph"]) for part in parts)
             self.run.console.print(f"{row.name}: {done} of {len(self.graphs)} graphs", highlight=False)
         lists = in_order(parts)
         return {**summary(lists["test_accuracy"], self.result(self.rows[0]).measured), **lists}
+
+    def part(self, cell: str, number: int, members: list[int]) -> dict[str, list[Any]]:
+        """The chunk of these graphs, trained: "graph", "test_accuracy" and "weights", from the run's folder if done."""
+        path = self.run.folder / "parts" / f"{cell}-{number}.json"
+        if not path.is_file():
+            model = self.trained(cell, members, self.run.seed * 10_007 + number)
+            accuracy = accuracies(model, *self.data.test())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            found = {"graph": members, "test_accuracy": accuracy, "weights": model.weights_of_each()}
+            write_atomically(path, json.dumps(found) + "\n")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def trained(self, cell: str, members: Sequence[int], seed: int) -> GraphClassifier:
+        """The nets of these graphs, trained side by side."""
+        s = self.settings
+        model = GraphClassifier(cell, [self.graphs[n] for n in members], SYMBOLS, seed=seed)
+        fit(model, self.data.objective(s.batch, self.run.seed), s.steps, s.learning_rate)
+        return model
 
     def describe(self) -> Mapping[str, Any]:
         """What the graphs are, as lists: family and null model by their numbers, seed, and the properties."""
@@ -152,10 +163,7 @@ class RandomGraphs(Study[Settings, Row]):
 
     def load(self, row: Row, kind: str = "") -> GraphClassifier:
         """The net of the first graph, trained again from its seed (seconds): the run keeps figures only."""
-        s = self.settings
-        model = GraphClassifier(row.name, self.graphs[:1], SYMBOLS, seed=self.run.seed)
-        fit(model, self.data.objective(s.batch, self.run.seed), s.steps, s.learning_rate)
-        return model
+        return self.trained(row.name, [0], self.run.seed)
 
     def forms(self) -> Mapping[str, nn.Module]:
         return {row.name: self.load(row) for row in self.rows[1:]}

@@ -1,25 +1,21 @@
-"""The study's data: strings, graphs in chunks that are trained together, and what each chunk gave."""
+"""The studies' data: strings; and graphs in chunks that are trained together."""
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import networkx as nx
 import torch
 from torch import Tensor
 
-from sparsernn.files import write_atomically
 from sparsernn.nn.layering import layers_of
 
 from ..tasks import reber
 from ..tasks.sequences import Classification, padded
-from .population import GraphClassifier, accuracies, fit
 
 SYMBOLS = len(reber.LETTERS) + 1
 TEST = 1000
@@ -81,37 +77,6 @@ def chunks(graphs: Sequence[nx.Graph], size: int) -> list[list[int]]:
     deepest graph."""
     order = sorted(range(len(graphs)), key=lambda n: (len(layers_of(graphs[n])), n))
     return [order[begin : begin + size] for begin in range(0, len(order), size)]
-
-
-def train_all(
-    cell: str,
-    graphs: Sequence[nx.Graph],
-    data: Data,
-    *,
-    chunk: int,
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    seed: int,
-    folder: Path,
-) -> Iterator[Mapping[str, Any]]:
-    """Train the net of every graph; yields "graph", "test_accuracy" and "weights", lists, for each chunk of them.
-
-    A chunk that is done is kept in `folder`, from where a second call reads it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, members in enumerate(chunks(graphs, chunk)):
-        path = folder / f"{cell}-{number}.json"
-        if not path.is_file():
-            model = GraphClassifier(cell, [graphs[n] for n in members], SYMBOLS, seed=seed * 10_007 + number)
-            fit(model, data.objective(batch, seed), steps, learning_rate)
-            found = {
-                "graph": members,
-                "test_accuracy": accuracies(model, *data.test()),
-                "weights": model.weights_of_each(),
-            }
-            write_atomically(path, json.dumps(found) + "\n")
-        yield json.loads(path.read_text(encoding="utf-8"))
 
 
 def in_order(parts: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
