@@ -14,7 +14,7 @@ from ..tasks import ptb_char
 from . import paper
 from .claims import all_of
 from .gates import BITS, COLUMNS, Gates
-from .settings import SymbolSettings
+from .settings import PAPER, SMOKE, SymbolSettings
 from .tasks import SymbolTask, Task
 
 
@@ -23,19 +23,7 @@ class Characters(Gates):
     summary = "Next characters by an LSTM whose weights, gates and units Bayes and pruning take."
     title = "Characters of Penn Treebank"
     scales: ClassVar = {
-        "smoke": SymbolSettings(
-            hidden=8,
-            batch=4,
-            length=12,
-            dense_epochs=1,
-            rounds=(1.0, 1.0),
-            sigma_rates=(50.0, 50.0),
-            mean_rates=(50.0, 50.0),
-            warm_up=2,
-            symbols=2000,
-            lags=8,
-            bench_rounds=1,
-        ),
+        "smoke": SymbolSettings(**SMOKE, hidden=8, batch=4, length=12, symbols=2000, lags=8),
         "cpu": SymbolSettings(
             rows=("bayes-wgn", "bayes-wn", "bayes-w", "prune-wgn"),
             hidden=200,
@@ -51,16 +39,7 @@ class Characters(Gates):
             symbols=300_000,
         ),
         "paper": SymbolSettings(
-            hidden=1000,
-            batch=64,
-            length=100,
-            dense_epochs=15,
-            final_rate=1.0,
-            rounds=(250.0,),
-            sigma_rates=(1.0,),
-            mean_rates=(1.0,),
-            checkpoint_every=1000,
-            device="any",
+            **PAPER, hidden=1000, batch=64, length=100, dense_epochs=15, final_rate=1.0, rounds=(250.0,)
         ),
     }
     minutes: ClassVar = {"smoke": "seconds", "cpu": "15 minutes, estimated", "paper": "days on a GPU, estimated"}

@@ -102,31 +102,32 @@ class NewsSettings(TextSettings):
     test_part_only: bool = False
 
 
-# Of both sets of texts.
+# Of all recipes, and of both sets of texts.
+SMOKE: Mapping[str, Any] = {
+    "dense_epochs": 1,
+    "rounds": (1.0, 1.0),
+    "sigma_rates": (50.0, 50.0),
+    "mean_rates": (50.0, 50.0),
+    "warm_up": 2,
+    "bench_rounds": 1,
+}
+PAPER: Mapping[str, Any] = {"sigma_rates": (1.0,), "mean_rates": (1.0,), "checkpoint_every": 1000, "device": "any"}
 SMOKE_TEXTS: Mapping[str, Any] = {
+    **SMOKE,
     "words": 300,
     "length": 20,
     "embedding": 8,
     "hidden": 6,
     "batch": 16,
     "score_epochs": 1,
-    "dense_epochs": 1,
-    "rounds": (1.0, 1.0),
-    "sigma_rates": (50.0, 50.0),
-    "mean_rates": (50.0, 50.0),
-    "warm_up": 2,
     "texts": 120,
-    "bench_rounds": 1,
 }
 PAPER_TEXTS: Mapping[str, Any] = {
+    **PAPER,
     "score_epochs": 0,
     "dense_epochs": 20,
     "learning_rate": 5e-4,
     "sparse_rate": 5e-4,
-    "sigma_rates": (1.0,),
-    "mean_rates": (1.0,),
-    "checkpoint_every": 1000,
-    "device": "any",
 }
 
 

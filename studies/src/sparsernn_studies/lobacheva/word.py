@@ -16,7 +16,7 @@ from ..tasks.text import Text
 from . import paper
 from .claims import all_of
 from .gates import COLUMNS, PERPLEXITY, Gates, labels_of
-from .settings import WordSettings
+from .settings import PAPER, SMOKE, WordSettings
 from .tasks import SymbolTask, Task
 
 
@@ -25,21 +25,7 @@ class Words(Gates):
     summary = "Next words by LSTMs whose weights, gates and units Bayes and pruning take; one layer and two."
     title = "Words of Penn Treebank"
     scales: ClassVar = {
-        "smoke": WordSettings(
-            hidden=8,
-            batch=4,
-            length=8,
-            dense_epochs=1,
-            rounds=(1.0, 1.0),
-            sigma_rates=(50.0, 50.0),
-            mean_rates=(50.0, 50.0),
-            warm_up=2,
-            symbols=800,
-            vocabulary=50,
-            two_layers=6,
-            lags=6,
-            bench_rounds=1,
-        ),
+        "smoke": WordSettings(**SMOKE, hidden=8, batch=4, length=8, symbols=800, vocabulary=50, two_layers=6, lags=6),
         "cpu": WordSettings(
             rows=("bayes-wgn", "bayes-wn", "bayes-w", "prune-wgn"),
             hidden=128,
@@ -59,19 +45,16 @@ class Words(Gates):
             lags=34,
         ),
         "paper": WordSettings(
+            **PAPER,
             hidden=256,
             batch=32,
             length=35,
             dense_epochs=15,
             final_rate=1.0,
             rounds=(150.0,),
-            sigma_rates=(1.0,),
-            mean_rates=(1.0,),
             two_layers=200,
             forget=1.0,
             lags=34,
-            checkpoint_every=1000,
-            device="any",
         ),
     }
     minutes: ClassVar = {"smoke": "seconds", "cpu": "20 minutes, estimated", "paper": "days on a GPU, estimated"}
