@@ -6,6 +6,7 @@ the fine-tuning.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 from ..study import Judge
@@ -18,21 +19,7 @@ from .words import Settings, Words
 ROWS = ("dense", "sparse-hidden")
 
 
-def _training(epochs: int, bptt: int, steps: int = 0, device: str = "cpu") -> WordTraining:
-    return WordTraining(
-        epochs,
-        30.0,
-        bptt=bptt,
-        vary=True,
-        weight_decay=1.2e-6,
-        alpha=2.0,
-        beta=1.0,
-        patience=5,
-        steps=steps,
-        device="any" if device == "any" else "cpu",
-    )
-
-
+_training = partial(WordTraining, learning_rate=30.0, vary=True, weight_decay=1.2e-6, alpha=2.0, beta=1.0, patience=5)
 DROP = Drop(words=0.1, input=0.4, hidden=0.25, output=0.4, weights=0.5)
 
 
@@ -41,9 +28,9 @@ class LanguageModel(Words):
     summary = "AWD-LSTM on Penn Treebank, dense beside sparse from the start, first run and fine-tuning."
     title = "Penn Treebank, words: AWD-LSTM, dense and sparse from the start"
     scales: ClassVar = {
-        "smoke": Settings(ROWS, 8, 12, 0.66666, _training(1, 10), DROP, words=1200, fine_tuning=True),
-        "cpu": Settings(ROWS, 100, 200, 0.66666, _training(1, 70, 200), DROP),
-        "paper": Settings(ROWS, 400, 1150, 0.66666, _training(500, 70, device="any"), DROP, fine_tuning=True),
+        "smoke": Settings(ROWS, 8, 12, 0.66666, _training(1, bptt=10), DROP, words=1200, fine_tuning=True),
+        "cpu": Settings(ROWS, 100, 200, 0.66666, _training(1, bptt=70, steps=200), DROP),
+        "paper": Settings(ROWS, 400, 1150, 0.66666, _training(500, bptt=70, device="any"), DROP, fine_tuning=True),
     }
     minutes: ClassVar = {"smoke": "seconds", "cpu": "about 10 minutes for 200 steps", "paper": "days on a GPU"}
     columns = (

@@ -6,6 +6,7 @@ training text itself.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 from ..study import Judge
@@ -15,10 +16,7 @@ from .claims import OF_RECITING
 from .words import Settings, Words
 
 ROWS = ("dense", "sparse-hidden", "sparse-all")
-
-
-def _training(epochs: int, batch: int, bptt: int) -> WordTraining:
-    return WordTraining(epochs, 5.0, batch, bptt, momentum=0.9, decay=0.97)
+_training = partial(WordTraining, learning_rate=5.0, momentum=0.9, decay=0.97)
 
 
 class Recite(Words):
@@ -26,9 +24,9 @@ class Recite(Words):
     summary = "Learning a text by heart: a dense word model beside wider sparse ones of equal size."
     title = "Reciting Penn Treebank: perplexity on the training text"
     scales: ClassVar = {
-        "smoke": Settings(ROWS, 8, 12, 0.5, _training(1, 4, 10), blocks=4, words=400),
-        "cpu": Settings(ROWS, 40, 115, 0.5, _training(40, 20, 35), words=10_000),
-        "paper": Settings(ROWS, 200, 575, 0.5, _training(150, 20, 70)),
+        "smoke": Settings(ROWS, 8, 12, 0.5, _training(1, batch=4, bptt=10), blocks=4, words=400),
+        "cpu": Settings(ROWS, 40, 115, 0.5, _training(40, batch=20, bptt=35), words=10_000),
+        "paper": Settings(ROWS, 200, 575, 0.5, _training(150, batch=20, bptt=70)),
     }
     minutes: ClassVar = {"smoke": "seconds", "cpu": "about 3 minutes", "paper": "about a day on a GPU"}
     columns = (
