@@ -7,7 +7,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,22 +18,6 @@ from sparsernn import __version__
 from sparsernn.files import write_atomically
 
 from .errors import StudyError
-
-FIELDS = (
-    "recipe",
-    "scale",
-    "row",
-    "seed",
-    "settings",
-    "paper",
-    "measured",
-    "versions",
-    "device",
-    "threads",
-    "seconds",
-    "date",
-    "commit",
-)
 
 
 class ResultError(StudyError):
@@ -61,6 +45,9 @@ class Result:
     def to_json(self) -> str:
         content = {name: getattr(self, name) for name in FIELDS}
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+FIELDS = tuple(field.name for field in fields(Result))
 
 
 def place(folder: Path, recipe: str, scale: str, row: str, seed: int) -> Path:
