@@ -49,15 +49,6 @@ def partial(x: Values, y: Values, controls: Sequence[Values]) -> Correlation:
     return pearson(list(rest(x)), list(rest(y)), len(controls))
 
 
-def bootstrap(x: Values, y: Values, seed: int = 0, rounds: int = 2000) -> Correlation:
-    """Pearson's r with the 2.5 and 97.5 percentiles of graphs drawn with replacement."""
-    a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    drawn = np.random.default_rng(seed).integers(0, len(a), (rounds, len(a)))
-    found = [pearson(list(a[i]), list(b[i])).r for i in drawn]
-    low, high = np.percentile(found, [2.5, 97.5])
-    return Correlation(pearson(x, y).r, float(low), float(high))
-
-
 def models(seed: int = 0) -> dict[str, Any]:
     """The regressions: ridge on scaled properties, random forest, AdaBoost."""
     from sklearn.ensemble import AdaBoostRegressor, RandomForestRegressor

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from statistics import fmean, pvariance
+from typing import Any
 
 import networkx as nx
 
 from sparsernn.nn.layering import directed, layers_of
 
 SPREADS = ("mean", "var", "std")
-MEASURES = ("eccentricity", "degree", "closeness", "node_betweenness", "edge_betweenness")
+# Of every node, or of every edge.
+MEASURES: dict[str, Callable[[nx.Graph], dict[Any, float]]] = {
+    "eccentricity": nx.eccentricity,
+    "degree": nx.degree_centrality,
+    "closeness": nx.closeness_centrality,
+    "node_betweenness": nx.betweenness_centrality,
+    "edge_betweenness": nx.edge_betweenness_centrality,
+}
 PROPERTIES = (
     "layers",
     "nodes",
@@ -44,23 +52,12 @@ def properties(graph: nx.Graph) -> dict[str, float]:
         "density": nx.density(plain),
         "average_path": nx.average_shortest_path_length(plain),
     }
-    measured = {
-        "eccentricity": nx.eccentricity(plain),
-        "degree": nx.degree_centrality(plain),
-        "closeness": nx.closeness_centrality(plain),
-        "node_betweenness": nx.betweenness_centrality(plain),
-        "edge_betweenness": nx.edge_betweenness_centrality(plain),
-    }
-    for measure in MEASURES:
-        found |= {f"{measure}_{k}": value for k, value in _spread(measured[measure].values()).items()}
+    for name, measure in MEASURES.items():
+        values = list(measure(plain).values())
+        variance = pvariance(values)
+        found |= {f"{name}_mean": fmean(values), f"{name}_var": variance, f"{name}_std": variance**0.5}
     found["spectral_gap"] = float(sorted(nx.normalized_laplacian_spectrum(plain))[1])
     found["clustering"] = nx.average_clustering(plain)
     found["skip_edges"] = fmean(layer_of[v] - layer_of[u] > 1 for u, v in dag.edges())
     found["widest_layer"] = max(len(layer) for layer in layers)
     return found
-
-
-def _spread(values: Iterable[float]) -> dict[str, float]:
-    values = list(values)
-    variance = pvariance(values)
-    return {"mean": fmean(values), "var": variance, "std": variance**0.5}
