@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import comb
 from typing import Any
 
 GATES = ("i", "f", "g", "o")
@@ -39,12 +38,9 @@ class Overlap:
     @property
     def p_value(self) -> float:
         """Probability that units permuted at random have at least as many in common (hypergeometric, exact)."""
-        most = min(self.first, self.second)
-        ways = sum(
-            comb(self.first, k) * comb(self.population - self.first, self.second - k)
-            for k in range(self.both, most + 1)
-        )
-        return ways / comb(self.population, self.second)
+        from scipy.stats import hypergeom
+
+        return float(hypergeom.sf(self.both - 1, self.population, self.first, self.second))
 
 
 def overlap(first: set[int], second: set[int], among: set[int]) -> Overlap:
