@@ -12,7 +12,7 @@ from sparsernn.nn.layering import directed, layers_of
 
 SPREADS = ("mean", "var", "std")
 # Of every node, or of every edge.
-MEASURES: dict[str, Callable[[nx.Graph], dict[Any, float]]] = {
+MEASURES: dict[str, Callable[[nx.Graph], Any]] = {
     "eccentricity": nx.eccentricity,
     "degree": nx.degree_centrality,
     "closeness": nx.closeness_centrality,
