@@ -62,15 +62,16 @@ def recipe_section(name: str, scale: str, results: Sequence[Result]) -> str:
     recipe = RECIPES[name]
     names = list(dict.fromkeys(r.row for r in results))
     order = sorted(names, key=lambda row: (list(recipe.labels).index(row) if row in recipe.labels else 10**6, row))
+    rows = {row: [r for r in results if r.row == row] for row in order}
+    ours = {row: mean([r.measured for r in same]) for row, same in rows.items()}
+    columns = [column for column in recipe.columns if any(column.cell(each) != "-" for each in ours.values())]
     papers = [column for column in recipe.columns if any(column.cell(r.paper) != "-" for r in results)]
-    titles = ["", *(column.title for column in recipe.columns), *(f"paper: {column.title}" for column in papers)]
+    titles = ["", *(column.title for column in columns), *(f"paper: {column.title}" for column in papers)]
     lines = [line(titles), line(["---"] + ["---:"] * (len(titles) - 1))]
-    for row in order:
-        same = [r for r in results if r.row == row]
-        measured = mean([r.measured for r in same])
-        cells = [column.cell(measured) for column in recipe.columns]
+    for row, measured in ours.items():
+        cells = [column.cell(measured) for column in columns]
         if set(cells) != {"-"}:  # what a recipe measures beside its table
-            paper = [column.cell(same[0].paper) for column in papers]
+            paper = [column.cell(rows[row][0].paper) for column in papers]
             lines.append(line([recipe.labels.get(row, row), *cells, *paper]))
     seeds = ", ".join(str(seed) for seed in sorted({r.seed for r in results}))
     last = max(results, key=lambda r: r.date)
