@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN stacks and linear layers whose matrices are products of two thinner ones.
+"""LSTM, GRU and RNN stacks whose matrices are products of two thinner ones.
 
 A matrix `weight_ih_l0` (rows, columns) of rank r is there as `weight_ih_out_l0` (rows, r) and `weight_ih_in_l0` (r,
 columns); its product with an input is two products of r (rows + columns) weights. Where the rank is 0 the matrix is
@@ -8,34 +8,28 @@ there whole, under its own name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..structure.cells import MODES
+from .factorised_linear import FactorisedLinear, Factors, product
 from .layers import LayeredRecurrent, States, TanhOrRelu
 from .packing import options_of, widths_of
-from .protocol import Kept, Layer, Misfit, check_size, check_table, register_layer
+from .protocol import Kept, Misfit, Packing, check_table, register_layer
 from .ragged import RAGGED
 from .time_loop import flattened, run_cell
 
 MATRICES = ("weight_ih", "weight_hh")
-Factors = tuple[Tensor, Tensor]  # (rows, r), (r, columns)
 
 
 def halves(name: str) -> tuple[str, str]:
     """Names of the two factors of the matrix `name` ("weight_ih_l0_reverse")."""
     kind, end = name[: name.rindex("_l")], name[name.rindex("_l") :]
     return f"{kind}_out{end}", f"{kind}_in{end}"
-
-
-def _product(x: Tensor, weight: Tensor | Factors, bias: Tensor | None) -> Tensor:
-    if isinstance(weight, Tensor):
-        return F.linear(x, weight, bias)
-    return F.linear(F.linear(x, weight[1]), weight[0], bias)
 
 
 class _Factorised(LayeredRecurrent):
@@ -82,8 +76,11 @@ class _Factorised(LayeredRecurrent):
                 found[name] = shape
         return found
 
-    def packing(self) -> None:
-        """None: kernels take what `to_dense` gives."""
+    def packing(self) -> Packing:
+        """What kernels need: the matrices by their own names, and which of them are two."""
+        own = self.shapes()
+        factors = {name: halves(name) for name in super().shapes() if name not in own}
+        return replace(self._stacked(), shapes=own, factors=factors)
 
     def config(self) -> dict[str, Any]:
         return super().config() | {"ranks": self.ranks}
@@ -107,7 +104,7 @@ class _Factorised(LayeredRecurrent):
         others = [self._parameters.get(name + end) for name in ("bias_ih", "bias_hh")]
         others += [getattr(self, "weight_hr" + end)] if self.proj_sizes is not None else []
         weights = [*(self.matrix(name + end) for name in MATRICES), *others]
-        run = partial(run_cell, MODES[self.mode], weights, states=states, product=_product)
+        run = partial(run_cell, MODES[self.mode], weights, states=states, product=product)
         return flattened(run, x, batch_sizes, len(states[0]), self.batch_first)
 
     def narrowed(self, kept: Kept) -> nn.Module:
@@ -180,8 +177,8 @@ class FactorisedLSTM(_Factorised):
     """torch.nn.LSTM whose matrices are products of two thinner ones, made by `factorise`; called like torch's.
 
     `ranks`: for each layer and direction those of weight_ih and weight_hh, 0 where a matrix is whole. Its own time
-    loop multiplies with the factors; the kernels of `accelerate` take the matrices multiplied out. ValueError for ranks
-    that do not fit.
+    loop, the kernels of `accelerate` and a C file of `export_c` multiply with one factor after the other; `to_dense`
+    gives the layer with the matrices multiplied out. ValueError for ranks that do not fit.
     """
 
     cell = MODES["LSTM"]
@@ -202,93 +199,6 @@ class FactorisedRNN(TanhOrRelu, _Factorised):
 FACTORISED: dict[str, type[_Factorised]] = {
     kind.cell.name: kind for kind in (FactorisedLSTM, FactorisedGRU, FactorisedRNN)
 }
-
-
-@register_layer
-class FactorisedLinear(Layer):
-    """torch.nn.Linear, its weight `weight_out` (out, rank) x `weight_in` (rank, in); ValueError for too high a rank."""
-
-    in_features: int
-    out_features: int
-    rank: int
-    weight_out: nn.Parameter
-    weight_in: nn.Parameter
-    bias: nn.Parameter | None
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        rank: int,
-        bias: bool = True,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        if not 1 <= rank <= min(in_features, out_features):
-            most = min(in_features, out_features)
-            raise ValueError(f"rank is {rank!r}; expected a whole number from 1 to {most}, the smaller of both sizes.")
-        self.in_features, self.out_features, self.rank = in_features, out_features, rank
-        for name, shape in self._shapes(bias).items():
-            bound = (in_features if name == "weight_in" else rank if name == "weight_out" else in_features) ** -0.5
-            value = torch.empty(shape, device=device, dtype=dtype).uniform_(-bound, bound)
-            self.register_parameter(name, nn.Parameter(value))
-        if not bias:
-            self.register_parameter("bias", None)
-
-    def _shapes(self, bias: bool) -> dict[str, tuple[int, ...]]:
-        found: dict[str, tuple[int, ...]] = {
-            "weight_out": (self.out_features, self.rank),
-            "weight_in": (self.rank, self.in_features),
-        }
-        return found | ({"bias": (self.out_features,)} if bias else {})
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(..., in_features) -> (..., out_features)."""
-        return _product(input, (self.weight_out, self.weight_in), self.bias)
-
-    @classmethod
-    def from_dense(cls, layer: nn.Linear, factors: Factors) -> Self:
-        """`layer` with these factors in the place of its weight, and the very bias."""
-        new = cls(layer.in_features, layer.out_features, factors[1].shape[0], layer.bias is not None, "meta")
-        for name, value in zip(("weight_out", "weight_in"), factors):
-            new._parameters[name] = nn.Parameter(value.to(layer.weight).contiguous(), layer.weight.requires_grad)
-        new._parameters["bias"] = layer.bias
-        return new.train(layer.training)
-
-    def narrowed(self, kept: Kept) -> nn.Module:
-        """This layer in the sizes of its factors; torch's, where their rank is no longer the smaller."""
-        self.out_features, self.rank = self.weight_out.shape
-        self.in_features = self.weight_in.shape[1]
-        return self if self.rank <= min(self.out_features, self.in_features) else self.to_dense()
-
-    def config(self) -> dict[str, Any]:
-        """Both sizes and the rank."""
-        return {name: getattr(self, name) for name in ("in_features", "out_features", "rank")}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], dense: nn.Module) -> Layer:
-        """A layer of these sizes for the place of `dense`; Misfit for sizes that do not fit."""
-        if not isinstance(dense, nn.Linear | cls):
-            raise Misfit("class", f"{cls.__name__}, but the model has a {type(dense).__name__} there.")
-        sizes = [check_size(n, config.get(n), getattr(dense, n)) for n in ("in_features", "out_features")]
-        rank = check_size("rank", config.get("rank"), min(sizes))
-        weight = next(dense.parameters())
-        return cls(sizes[0], sizes[1], rank, dense.bias is not None, "meta", weight.dtype)
-
-    def to_dense(self) -> nn.Module:
-        """torch's layer, the weight multiplied out."""
-        weight, bias = self.weight_out @ self.weight_in, self.bias
-        dense = nn.Linear(self.in_features, self.out_features, bias is not None, weight.device, weight.dtype)
-        with torch.no_grad():
-            dense.weight.copy_(weight)
-            if bias is not None:
-                dense.bias.copy_(bias)
-        return dense.train(self.training)
-
-    def extra_repr(self) -> str:
-        """Sizes, rank, and whether there is a bias."""
-        return f"{self.in_features}, {self.out_features}, rank={self.rank}, bias={self.bias is not None}"
 
 
 def factorised(layer: nn.Module, factors: Mapping[str, Factors]) -> nn.Module:

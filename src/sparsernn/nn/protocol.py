@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -64,13 +64,15 @@ class Packing:
     """What compiled kernels need of a layer.
 
     `mode`: their cell ("LSTM", "RNN_RELU", "RHN", ...); `shapes` of all parameters that are read; `whole`: each layer
-    reads the one before, so that one call runs all; else the layer's own forward runs one after the other.
+    reads the one before, so that one call runs all; else the layer's own forward runs one after the other. `factors`:
+    a matrix that directions name and that is there as two, (rows, r) and (r, columns) -> the names of these.
     """
 
     mode: str
     shapes: Mapping[str, tuple[int, ...]]
     directions: tuple[Direction, ...]
     whole: bool = True
+    factors: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 class Misfit(ValueError):
@@ -82,7 +84,13 @@ class Misfit(ValueError):
 
 
 class Layer(nn.Module):
-    """Base of the layers of this package: what it offers besides its forward."""
+    """Base of the layers of this package: what it offers besides its forward.
+
+    linear: of a layer that is called like torch.nn.Linear, of the same attributes, the names of the two factors that
+    its weight is there as, (out_features, r) and (r, in_features); else nothing.
+    """
+
+    linear: ClassVar[tuple[str, ...]] = ()
 
     def narrowed(self, kept: Kept) -> nn.Module:
         """This layer, its sizes in line with its tensors, which have been cut.

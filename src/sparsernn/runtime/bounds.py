@@ -18,7 +18,7 @@ from .agreement import accelerated, twin
 from .held import Precision
 from .modules import Accelerated
 from .recording import record
-from .weights import layer_weights, weight_of
+from .weights import layer_weights, linear_names, linear_weight, parts_of
 
 _HALF = 2.0**-8  # largest relative error of a float32 rounded to bfloat16
 _FLOAT = 1e-5  # share of a value that float32 itself may lose, as the runtime promises
@@ -59,10 +59,15 @@ def _after(part: nn.Module | str, size: Tensor, error: Tensor) -> Reach:
     if isinstance(part, nn.Embedding):
         size = part.weight.detach().double().abs().amax(0)
         return size, torch.zeros_like(size)
-    if isinstance(part, nn.Linear):
+    if linear_names(part):
+        assert isinstance(part, nn.Module)
         precision = part._engine.precision if isinstance(part, Accelerated) else "float32"
         bias = None if part.bias is None else part.bias.detach()
-        return _product(dense(weight_of(part, "weight")), bias, size, error, precision)
+        outer, *inner = map(dense, parts_of(linear_weight(part)))
+        for weight in inner:
+            size, error = _product(weight, None, size, error, precision)
+            size = size + error  # the outer one rounds what the inner one gives
+        return _product(outer, bias, size, error, precision)
     assert isinstance(part, Accelerated)
     found = layer_weights(part)  # type: ignore[arg-type]
     last = [weights for weights in found if weights.layer == found[-1].layer]

@@ -19,7 +19,7 @@ from .layouts import multiplied
 from .linear import PackedLinear
 from .matrices import LIKELY, LayerMatrices
 from .precision import Unit, assign
-from .weights import layer_weights, weight_of
+from .weights import layer_weights, linear_names, linear_weight
 
 _ORDER: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
 
@@ -101,9 +101,9 @@ def _cheaper_and_cheaper(unit: Unit) -> list[tuple[Precision, float]]:
 
 
 def _nanoseconds(unit: Unit, precision: Precision) -> float:
-    if isinstance(unit.module, nn.Linear):
+    if linear_names(unit.module):
         bias = unit.module.bias
-        packed = PackedLinear(weight_of(unit.module, "weight"), None if bias is None else bias.detach(), precision)
+        packed = PackedLinear(linear_weight(unit.module), None if bias is None else bias.detach(), precision)
         return sum(packed.nanoseconds(n) for n in LIKELY)
     own = next(w for w in layer_weights(unit.module) if unit.end in ("", w.name))
     return LayerMatrices(own, precision).nanoseconds()

@@ -22,10 +22,12 @@ from .baking import bake, is_computed
 from .engine import Engine
 from .held import thaw
 from .layered import LayerByLayer, WholeLayer
-from .linear import AcceleratedLinear, LinearEngine
+from .linear import AcceleratedLinear, LinearEngine, LinearLayer
 from .modules import CELLS, STACKS, Accelerated
+from .weights import linear_names
 
 TORCH: dict[type[nn.Module], type[nn.Module]] = {**STACKS, **CELLS, nn.Linear: AcceleratedLinear}
+FORMS = (WholeLayer, LayerByLayer, LinearLayer)  # of the layers of this package
 NEAR = 1e-4  # of the largest output: what a layer that computes in another order may differ by
 
 
@@ -54,8 +56,9 @@ def is_split(module: nn.Module) -> bool:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """torch's own Linear, no class derived from it: those are mostly read by other modules, and not called."""
-    return type_before_parametrizations(module) is nn.Linear
+    """A linear layer, no class derived from it: those are mostly read by other modules, and not called."""
+    kind = type_before_parametrizations(module)
+    return kind is nn.Linear or (kind in LAYERS.values() and bool(linear_names(module)))
 
 
 def has_own_forward(module: nn.Module) -> bool:
@@ -94,11 +97,11 @@ def put_on_kernels(module: Any, wrappers: Iterable[nn.Module] = ()) -> str:
     if _is_gated(new):
         into_one(new)
     base = next(base for base in type(new).__mro__ if base in TORCH or base in LAYERS.values())
-    engine = LinearEngine if base is nn.Linear else Engine
+    engine = LinearEngine if linear_names(new) else Engine
     own = type(new) is not base
     if base in LAYERS.values():
         new.check_tensors()  # the kernels take the weights as they stand
-    fast: Any = TORCH.get(base) or _class_for(base, new.packing().whole)
+    fast: Any = TORCH.get(base) or _class_for(base, _form_of(new))
     new.__class__ = made(type(new), fast) if own else fast
     new.__dict__["_engine"] = engine("float32")
     if own or is_computed(module):
@@ -111,9 +114,13 @@ def put_on_kernels(module: Any, wrappers: Iterable[nn.Module] = ()) -> str:
     return wrong
 
 
+def _form_of(layer: Any) -> type[Accelerated]:
+    return LinearLayer if linear_names(layer) else WholeLayer if layer.packing().whole else LayerByLayer
+
+
 @cache
-def _class_for(base: type[nn.Module], whole: bool) -> Any:
-    return made(WholeLayer if whole else LayerByLayer, base)
+def _class_for(base: type[nn.Module], form: type) -> Any:
+    return made(form, base)
 
 
 def on_torch(model: nn.Module) -> nn.Module:
@@ -128,7 +135,7 @@ def on_torch(model: nn.Module) -> nn.Module:
 def _before(kind: type) -> Any:
     """The class that a module had before it was accelerated."""
     first, *others = vars(kind).get("_made_of", (kind,))
-    if first in (WholeLayer, LayerByLayer):
+    if first in FORMS:
         return others[0]
     if first is not kind:
         return _before(first)
@@ -147,8 +154,9 @@ def _differs(before: nn.Module, after: nn.Module, base: str) -> str:
 
     base: torch's class that theirs is derived from, "" if it is that class.
     """
-    size = before.in_features if isinstance(before, nn.Linear) else before.input_size
-    rows = (2,) if isinstance(before, (*CELLS, nn.Linear)) else (3, 2)
+    linear = bool(linear_names(before))
+    size = before.in_features if linear else before.input_size
+    rows = (2,) if linear or isinstance(before, tuple(CELLS)) else (3, 2)
     before, after = copied(before), copied(after)  # a forward may keep what it likes
     with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -183,7 +191,7 @@ def made(*bases: type) -> Any:
         return build, arguments, *rest
 
     first = bases[0]
-    name = f"Accelerated{bases[1].__name__}" if first in (WholeLayer, LayerByLayer) else first.__name__
+    name = f"Accelerated{bases[1].__name__}" if first in FORMS else first.__name__
     names = {"__module__": first.__module__, "__doc__": first.__doc__, "__reduce_ex__": reduce_ex, "_made_of": bases}
     new: Any = type(name, bases, names)
     return new

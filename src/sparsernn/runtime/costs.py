@@ -148,6 +148,11 @@ class Matrix:
         safe = torch.where(scales > 0, scales, 1.0)
         return uncut((values / safe.unsqueeze(1)).round().to(torch.int8), scales)
 
+    @property
+    def parts(self) -> tuple[Matrix, ...]:
+        """The matrices that it is made of: itself alone (thin.py has those of two)."""
+        return (self,)
+
     def choose(self, inputs: int) -> Choice:
         return choose(self.counts, inputs, self.precision)
 

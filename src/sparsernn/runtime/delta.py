@@ -18,7 +18,8 @@ from .costs import Matrix
 from .held import precision_of
 from .pack import WIDTH, Packed, blocks_of, living, starts_of
 from .precision import Unit, units
-from .weights import layer_weights
+from .thin import ThinMatrix, thin_product
+from .weights import layer_weights, linear_names
 
 Threshold = float | Tensor
 Wanted = float | Mapping[str, Threshold | tuple[Threshold, Threshold]]
@@ -98,16 +99,25 @@ class Matrices:
         self.places: list[tuple[str, int]] = []  # whose they are: name of the layer, 0 of its inputs, 1 of its state
         self._whole = self._plain = 0
 
-    def packed(self, module: nn.Module, layer: str, place: int, matrix: Matrix, plain: Packed) -> Packed:
-        """What multiplies with `matrix`, which a plain stream has as `plain`: place 0 with inputs, 1 with the state."""
+    def packed(self, module: nn.Module, layer: str, place: int, matrix: Matrix | ThinMatrix, plain: Packed) -> Packed:
+        """What multiplies with `matrix`, which a plain stream has as `plain`: place 0 with inputs, 1 with the state.
+
+        Of two factors the inner one, which multiplies them, skips columns; the outer one is read whole.
+        """
         found = self._thresholds.get((id(module), layer))
         if found is None:
             return self.whole(plain)
         self._plain += plain.bytes
         name, thresholds = found
         self.places.append((name, place))
-        self.products.append(DeltaProduct(matrix, thresholds[place]))
-        return self.products[-1].packed
+        *outer, inner = matrix.parts
+        own = DeltaProduct(inner, thresholds[place])
+        self.products.append(own)
+        for matrix in outer:
+            rest = matrix.packed(matrix.choose(1).layout)
+            self._whole += rest.bytes
+            return thin_product(own.packed, rest, inner.arrangement.width)
+        return own.packed
 
     def whole(self, packed: Packed, size: int | None = None) -> Packed:
         """Of a matrix that is read in each step, `size` bytes of it (by default all)."""
@@ -156,7 +166,7 @@ def thresholds_of(model: nn.Module, wanted: Wanted) -> Found:
 
 def _columns(unit: Unit) -> tuple[int, ...]:
     """Of the matrices of a layer: of its inputs, and of its state."""
-    if isinstance(unit.module, nn.Linear):
+    if linear_names(unit.module):
         return (unit.module.in_features,)
     weights = next(w for w in layer_weights(unit.module) if not unit.end or w.name == unit.end)
     return weights.input_size, weights.hh.shape[1]

@@ -22,6 +22,7 @@ from .processor import processor
 from .program.stream import ProgramStream
 from .refusals import STREAMS, check_model, nothing
 from .stream import Stream
+from .weights import linear_names
 
 NO_INT8 = (
     "this processor has no AVX-512 VNNI, so products in precision='int8' run in float32, with weights rounded to int8."
@@ -112,7 +113,7 @@ def _packed(model: nn.Module) -> Any:
     for split in [m for m in fast.modules() if is_split(m) and _can_be_one(m)]:
         into_one(split)
         put_on_kernels(split)
-    if not any(not isinstance(m, nn.Linear) for _, m in _engines(fast)):
+    if all(linear_names(m) for _, m in _engines(fast)):
         if any(map(runs_on_kernels, model.modules())):
             raise RuntimeError(nothing(model, left))
         if next(_engines(fast), None) is None:

@@ -25,17 +25,21 @@ from .memory import eager
 from .modules import Accelerated, check_call
 from .pack import BYTES, WIDTH, Arrangement, Packed, unit_rows
 from .stamp import Stamp
-from .weights import Weight, weight_of
-
-TAIL_ROWS = 64  # rows of the last, narrower block that go through the scratch at once
+from .thin import THROUGH, inner_matrix, thin_product
+from .weights import Factors, Weight, linear_weight, parts_of
 
 
 class PackedLinear:
-    """Weight (O, I) and bias of a Linear, packed for outputs without padding: whole blocks and a last one."""
+    """Weight (O, I) and bias of a Linear, packed for outputs without padding: whole blocks and a last one.
 
-    def __init__(self, weight: Weight, bias: Tensor | None, precision: Precision) -> None:
+    Of a weight of two factors the outer one is packed so.
+    """
+
+    def __init__(self, weight: Weight | Factors, bias: Tensor | None, precision: Precision) -> None:
         outputs, self.inputs = weight.shape
-        source = rounded(weight, precision)
+        outer, *inner = parts_of(weight)
+        source = rounded(outer, precision)
+        self._inner = [inner_matrix(each, precision) for each in inner]
         self.outputs = outputs
         bias = torch.zeros(outputs, dtype=torch.float32, device="cpu") if bias is None else bias
         cut = outputs // WIDTH * WIDTH
@@ -50,20 +54,26 @@ class PackedLinear:
         self._whole = cut
         self._products: dict[tuple[str, ...], Packed] = {}
 
-    def take(self, owner: object, held: Held, precision: Precision) -> None:
-        """From now on the packed matrix is where `held` has its numbers."""
-        held.give_to(owner, precision, partial(_together, self.matrices))
+    def take(self, owner: object, weight: Weight | Factors, precision: Precision) -> None:
+        """From now on the packed matrix is where a weight that is held once has its numbers."""
+        for part, matrices in zip(parts_of(weight), (self.matrices, self._inner)):
+            if isinstance(part, Held):
+                part.give_to(owner, precision, partial(_together, matrices))
 
     def nanoseconds(self, count: int) -> float:
         """Predicted time of a product with `count` rows."""
-        return sum(m.choose(count).nanoseconds for m in self.matrices)
+        return sum(m.choose(count).nanoseconds for m in (*self._inner, *self.matrices))
 
     def product(self, count: int) -> Packed:
         """The product for `count` rows, in the layouts that suit it."""
-        layouts = tuple(m.choose(count).layout for m in self.matrices)
+        every = *self._inner, *self.matrices
+        layouts = tuple(m.choose(count).layout for m in every)
         if layouts not in self._products:
-            packed = [m.packed(layout) for m, layout in zip(self.matrices, layouts)]
-            self._products[layouts] = packed[0] if self.outputs == self._whole else self._narrow(packed)
+            packed = [m.packed(layout) for m, layout in zip(every, layouts)]
+            outer = packed[len(self._inner) :]
+            made = outer[0] if self.outputs == self._whole else self._narrow(outer)
+            inner = [thin_product(first, made, m.arrangement.width) for first, m in zip(packed, self._inner)]
+            self._products[layouts] = (inner or [made])[0]
         return self._products[layouts]
 
     def _narrow(self, packed: list[Packed]) -> Packed:
@@ -76,7 +86,7 @@ class PackedLinear:
         kept = (plan, *(t for p in packed for t in p.kept))
         size = sum(p.bytes for p in packed)
         layout = (main or tail).layout
-        return Packed(layout, "products.narrow", plan.data_ptr(), size, scratch + TAIL_ROWS * BYTES, kept)
+        return Packed(layout, "products.narrow", plan.data_ptr(), size, scratch + THROUGH * BYTES, kept)
 
 
 def _together(matrices: Sequence[Matrix]) -> CodedMatrix:
@@ -102,20 +112,19 @@ class LinearEngine(Calls):
         super().forget()
         self._packed, self._products = None, {}
 
-    def packed(self, module: nn.Linear) -> PackedLinear:
+    def packed(self, module: Any) -> PackedLinear:
         stamp = self.stamp(module)
         with self._lock:
             if self._packed is None or self._packed[0] is not stamp:
                 bias = None if module.bias is None else module.bias.detach()
                 with torch.inference_mode(False), torch.no_grad():
-                    weight = weight_of(module, "weight")
+                    weight = linear_weight(module)
                     made = PackedLinear(weight, bias, self.precision)
-                    if isinstance(weight, Held):
-                        made.take(self, weight, self.precision)
+                    made.take(self, weight, self.precision)
                 self._packed, self._products = (stamp, made), {}
             return self._packed[1]
 
-    def product(self, module: nn.Linear, count: int) -> tuple[Packed, float]:
+    def product(self, module: Any, count: int) -> tuple[Packed, float]:
         """The product for `count` rows and its predicted nanoseconds."""
         packed = self.packed(module)
         like = min(count, MANY)
@@ -124,7 +133,7 @@ class LinearEngine(Calls):
         product, took = self._products[like]
         return product, took * count / like
 
-    def explain(self, path: str, module: nn.Linear, rows: int, steps: int) -> list[str]:
+    def explain(self, path: str, module: Any, rows: int, steps: int) -> list[str]:
         count = rows * steps
         product, took = self.product(module, count)
         text = f"{path}: {product.layout}, {product.bytes / 1024:.0f} KiB; about {took / 1e3 / steps:.2f} us a step"
@@ -183,8 +192,11 @@ class LinearJob:
         return fields, ctypes.c_int64(ctypes.addressof(fields)), scratch
 
 
-class AcceleratedLinear(Accelerated, nn.Linear):
-    """torch.nn.Linear on compiled kernels."""
+class LinearLayer(Accelerated):
+    """Forward of a linear layer, torch's or one of this package (`Layer.linear`)."""
+
+    in_features: int
+    out_features: int
 
     @eager
     def forward(self, input: Tensor) -> Tensor:
@@ -196,7 +208,7 @@ class AcceleratedLinear(Accelerated, nn.Linear):
         """A call that is not known."""
         check_call(self, input)
         if self._engine.on_torch(self):
-            return super().forward(input)
+            return super().forward(input)  # type: ignore[misc]
         if input.dim() == 0 or input.shape[-1] != self.in_features:
             raise RuntimeError(
                 f"{type(self).__name__}: expected {self.in_features} features in the last dimension, "
@@ -216,3 +228,7 @@ class AcceleratedLinear(Accelerated, nn.Linear):
                 engine.remember((input,), job, None, _rows)
                 return done
             engine.forget()
+
+
+class AcceleratedLinear(LinearLayer, nn.Linear):
+    """torch.nn.Linear on compiled kernels."""

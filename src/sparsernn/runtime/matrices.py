@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -18,7 +17,10 @@ from .layouts import LAYOUTS, offered
 from .order import patterns, similar_order
 from .pack import WIDTH, Arrangement, slot_row, unit_rows
 from .packed_layer import PackedLayer, places
-from .weights import LayerWeights
+from .thin import ThinMatrix, matrix_of
+from .weights import LayerWeights, parts_of
+
+Matrices = dict[str, Matrix | ThinMatrix]  # by the names that `LayerWeights.matrices` has
 
 
 class LayerMatrices:
@@ -35,9 +37,10 @@ class LayerMatrices:
     def take(self, owner: object) -> None:
         """From now on the packed matrices are where the weights that are held once have their numbers."""
         for name, weight in self.weights.matrices.items():
-            if isinstance(weight, Held):
-                order = self.order if name == "hr" else None
-                weight.give_to(owner, self.precision, partial(_back, self.matrices[name], order))
+            order = self.order if name == "hr" else None
+            for part, matrix in zip(parts_of(weight), self.matrices[name].parts):
+                if isinstance(part, Held):
+                    part.give_to(owner, self.precision, partial(_back, matrix, order))
 
     def nanoseconds(self) -> float:
         """Predicted of its products, summed over the batches that decide."""
@@ -72,11 +75,11 @@ WORTH = 0.95  # units are re-sorted where the products get cheaper by a twentiet
 LIKELY = (1, 10)  # the batches that decide
 
 
-def _cheapest(weights: LayerWeights, precision: Precision) -> tuple[Tensor | None, dict[str, Matrix]]:
+def _cheapest(weights: LayerWeights, precision: Precision) -> tuple[Tensor | None, Matrices]:
     """The matrices, with units in their own order (None) or in one that makes their blocks denser, if that pays."""
     plain = _matrices(weights, precision, None)
     columns = max(LAYOUTS[name].columns for name in offered(precision))
-    gates = [m for name, m in plain.items() if name != "hr"]
+    gates = [m.parts[0] for name, m in plain.items() if name != "hr"]  # of two factors the one that has the rows
     if not any(_could_gain(m) for m in gates):
         return None, plain
     found = similar_order(patterns([numbers_of(m.source) for m in gates], weights.hidden_size, columns))
@@ -99,17 +102,17 @@ def _could_gain(matrix: Matrix) -> bool:
     return any(matrix.choose(n).nanoseconds * WORTH > choose(full, n, matrix.precision).nanoseconds for n in LIKELY)
 
 
-def _nanoseconds(matrices: Mapping[str, Matrix]) -> float:
+def _nanoseconds(matrices: Matrices) -> float:
     return sum(m.choose(n).nanoseconds for n in LIKELY for m in matrices.values())
 
 
-def _matrices(weights: LayerWeights, precision: Precision, order: Tensor | None) -> dict[str, Matrix]:
+def _matrices(weights: LayerWeights, precision: Precision, order: Tensor | None) -> Matrices:
     slots, hidden = weights.slots, weights.hidden_size
     hidden_zeros = torch.zeros(slots.count, hidden, dtype=torch.float32, device="cpu")
     bias = slot_row(weights.bias_slots(), order)
     ih = Arrangement(*unit_rows(hidden, len(slots.ih), slots.ih, slots.count, order), bias, len(bias))
     hh = Arrangement(*unit_rows(hidden, len(slots.hh), slots.hh, slots.count, order), None, len(bias))
-    found = {"ih": Matrix(weights.ih, ih, precision), "hh": Matrix(weights.hh, hh, precision)}
+    found: Matrices = {"ih": matrix_of(weights.ih, ih, precision), "hh": matrix_of(weights.hh, hh, precision)}
     for depth, (weight, own) in enumerate(weights.deeper, 1):
         # Its product begins whole rows of gates anew, from its own bias.
         start = slot_row(hidden_zeros if own is None else own.view(slots.count, -1), order)

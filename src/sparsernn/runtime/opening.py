@@ -21,6 +21,7 @@ from .program.make import check_options, make_program
 from .program.stream import ProgramStream
 from .recording import NotAChain, record
 from .stream import Stream, input_size
+from .weights import linear_names
 
 _STEPS = 5  # of an input that is made up
 
@@ -49,7 +50,7 @@ def make_stream(
         raise RuntimeError(f"stream: {type(model).__name__} can't be copied: {_first_line(error)}") from error
     thresholds = None if delta is None else thresholds_of(own, delta)
     failure: str | None = None
-    recurrent = any(not isinstance(module, nn.Linear) for module in accelerated(own))
+    recurrent = not all(linear_names(module) for module in accelerated(own))
     may_be = example is None or (recurrent and isinstance(_single(example), Tensor))
     if time is None and states is None and not delay and may_be:
         found, example, failure = _chain(own, exact, batch, example, thresholds)
@@ -160,7 +161,7 @@ def _has_stacks(model: nn.Module) -> bool:
 
 def _of(own: nn.Module, exact: nn.Module | None, batch: int, x: Tensor, thresholds: Found | None) -> Stream:
     parts, whole = record(own, x, alone=True)
-    if not any(isinstance(part, Accelerated) and not isinstance(part, nn.Linear) for _, part in parts):
+    if not any(isinstance(part, Accelerated) and not linear_names(part) for _, part in parts):
         raise NotAChain("it has no recurrent layer in its chain")
     judged = stream = Stream(parts, batch)
     if exact is not None:

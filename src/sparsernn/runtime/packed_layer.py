@@ -12,7 +12,7 @@ from .compiled import address
 from .fields import COUNT, Field
 from .held import finite
 from .pack import BYTES, WIDTH, Packed
-from .weights import LayerWeights
+from .weights import LayerWeights, parts_of
 
 GATES_BYTES = 4 << 20  # workspace of the hoisted input product; longer sequences go through it in pieces
 
@@ -101,7 +101,7 @@ class PackedLayer:
         self.deeper_plans = torch.tensor([[p.kernel, p.plan] for p in self.deeper], dtype=torch.int64, device="cpu")
         # What makes the recurrent state of a cell's h: a projection, or units brought back into their own order.
         self.back = packed.get("hr") or (None if order is None else _unsorted(order))
-        self.finite = finite(weights.hh)
+        self.finite = all(map(finite, parts_of(weights.hh)))
         self.cell = address(weights.slots.kernel)
         self.gates_width = -(-weights.hidden_size // WIDTH) * weights.slots.count * WIDTH
 

@@ -40,7 +40,7 @@ def units(model: nn.Module) -> list[Unit]:
 
 
 def _units_of(module: Any, paths: list[str]) -> Iterator[Unit]:
-    if isinstance(module, nn.Linear) or not hasattr(module, "num_layers"):
+    if not hasattr(module, "num_layers"):
         yield Unit(tuple(paths), module, "")
         return
     for _, _, end in ends(module):

@@ -52,6 +52,22 @@ def pick(plan, x, x_stride, count, y, y_stride, scratch):
             put_f32(y + row * y_stride, n, f32(x + row * x_stride, i64(places, n)))
 
 
+def thin(plan, x, x_stride, count, y, y_stride, scratch):
+    """The product with a matrix of two factors: rows of the inner product come to lie behind the scratch of both, where
+    the outer one reads them.
+
+    Plan: kernel and plan of the inner product, kernel and plan of the outer one, bytes of a row between them, bytes of
+    scratch that the two need.
+    """
+    stride, place = i64(plan, 4), scratch + i64(plan, 5)
+    done = 0
+    while done < count:
+        rows = min(64, count - done)
+        call7(i64(plan, 0), i64(plan, 1), x + done * x_stride, x_stride, rows, place, stride, scratch)
+        call7(i64(plan, 2), i64(plan, 3), place, stride, rows, y + done * y_stride, y_stride, scratch)
+        done += rows
+
+
 def narrow(plan, x, x_stride, count, y, y_stride, scratch):
     """Rows of y without padding: whole blocks by one product, the rest of the row by another one through the scratch.
 

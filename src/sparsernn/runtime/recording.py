@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from .classes import has_own_forward
 from .modules import Accelerated
+from .weights import linear_names
 
 ELEMENTWISE: dict[Any, str] = {
     **dict.fromkeys((torch.relu, F.relu, Tensor.relu, torch.relu_, Tensor.relu_), "relu"),
@@ -113,7 +114,7 @@ def record(model: nn.Module, x: Tensor, alone: bool = False) -> tuple[list[tuple
             if isinstance(module, _NOTHING):
                 watch.add(name, None, source, result)
             else:
-                if isinstance(module, Accelerated) and not isinstance(module, nn.Linear):
+                if isinstance(module, Accelerated) and not linear_names(module):
                     if has_own_forward(module):
                         watch.fail(f"{name} is a {type(module).__name__} with a forward of its own")
                     hx = args[1] if len(args) > 1 else kwargs.get("hx")

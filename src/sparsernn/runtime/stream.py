@@ -19,7 +19,8 @@ from .pack import WIDTH, Arrangement, Packed, unit_rows
 from .packed_layer import PackedLayer, Workspace
 from .program.rows import mask_of
 from .recording import NotAChain, Part
-from .weights import layer_weights, weight_of
+from .thin import ThinMatrix, matrix_of
+from .weights import layer_weights, linear_names, linear_weight
 
 TABLE_BYTES = 8 << 20  # an embedding and the product behind it become one table up to this size
 _ELEMENTWISE = {"relu": "chain.relu", "tanh": "chain.hyperbolic", "sigmoid": "chain.logistic"}
@@ -65,7 +66,7 @@ class Stream:
                 operations += self._operation(address(_ELEMENTWISE[part]), fields)
                 self._kept += [buffer, out]
                 buffer = out
-            elif isinstance(part, nn.Linear):
+            elif linear_names(part):
                 packed, out = self._linear(part, waiting)
                 fields = [packed.kernel, packed.plan, *self._source(buffer, waiting), batch, out.data_ptr()]
                 fields += [out.shape[1] * 4, self._scratch(packed)]
@@ -182,13 +183,13 @@ class Stream:
             return buffer.data_ptr(), buffer.stride(0) * 4
         return (0, self.features * 4) if waiting is None else (self._tokens.data_ptr(), 8)
 
-    def _linear(self, part: nn.Linear, waiting: nn.Embedding | None) -> tuple[Packed, Tensor]:
+    def _linear(self, part: Any, waiting: nn.Embedding | None) -> tuple[Packed, Tensor]:
         rows, where = unit_rows(part.out_features, 1, (0,), 1)
         bias = torch.zeros(rows.numel(), dtype=torch.float32, device="cpu")
         if part.bias is not None:
             bias[: part.out_features] = part.bias.detach()
         precision = part._engine.precision if isinstance(part, Accelerated) else "float32"
-        matrix = Matrix(weight_of(part, "weight"), Arrangement(rows, where, bias, len(bias)), precision)
+        matrix = matrix_of(linear_weight(part), Arrangement(rows, where, bias, len(bias)), precision)
         plain = matrix.packed(matrix.choose(self.batch).layout)
         out = torch.zeros(self.batch, len(bias), dtype=torch.float32, device="cpu")
         packed = self._first(part, "l0", matrix, plain, waiting, len(bias))
@@ -196,7 +197,13 @@ class Stream:
         return packed, out
 
     def _first(
-        self, part: nn.Module, layer: str, matrix: Matrix, plain: Packed, waiting: nn.Embedding | None, width: int
+        self,
+        part: nn.Module,
+        layer: str,
+        matrix: Matrix | ThinMatrix,
+        plain: Packed,
+        waiting: nn.Embedding | None,
+        width: int,
     ) -> Packed:
         """What multiplies with the inputs of a layer; behind an embedding a table of its products."""
         if waiting is None:
@@ -204,7 +211,7 @@ class Stream:
         return self._matrices.whole(self._table(waiting, plain, width), 4 * width * self.batch)
 
     def _layer(
-        self, part: nn.Module, layer: PackedLayer, matrices: Mapping[str, Matrix], buffer: Tensor | None,
+        self, part: nn.Module, layer: PackedLayer, matrices: Mapping[str, Matrix | ThinMatrix], buffer: Tensor | None,
         waiting: nn.Embedding | None, operations: list[int],
     ) -> tuple[Tensor, int]:  # fmt: skip
         space = Workspace(layer, self.batch, self.batch)
@@ -248,7 +255,7 @@ class Stream:
 
 
 def _table_fits(embedding: nn.Embedding, following: Part) -> bool:
-    if isinstance(following, nn.Linear):
+    if linear_names(following):
         width = following.out_features
     elif isinstance(following, Accelerated):
         width = 4 * max(weights.hidden_size for weights in layer_weights(cast(nn.Module, following)))
@@ -259,6 +266,6 @@ def _table_fits(embedding: nn.Embedding, following: Part) -> bool:
 
 def input_size(part: Part) -> int:
     """Features that a layer reads; 0 where it does not say."""
-    if isinstance(part, nn.Linear):
+    if linear_names(part):
         return part.in_features
     return int(getattr(part, "input_size", 0))

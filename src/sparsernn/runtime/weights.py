@@ -8,19 +8,35 @@ h, t of one depth for an RHN.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..nn.layers import LayeredRecurrent
 from ..nn.packing import packing_of
-from ..nn.protocol import Packing
+from ..nn.protocol import Layer, Packing
 from ..structure.cells import MODES, Cell
 from ..structure.coded import CodedMatrix
 from ..structure.held_weights import Held, HeldWeight
 
 Weight = Tensor | CodedMatrix | Held
+
+
+class Factors(NamedTuple):
+    """A matrix (rows, columns) that is there as two, (rows, r) and (r, columns)."""
+
+    outer: Weight
+    inner: Weight
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.outer.shape[0], self.inner.shape[1]
+
+
+def parts_of(weight: Weight | Factors) -> tuple[Weight, ...]:
+    """A plain matrix alone, or the outer and the inner factor."""
+    return tuple(weight) if isinstance(weight, Factors) else (weight,)
 
 
 @dataclass(frozen=True)
@@ -48,7 +64,7 @@ SLOTS = {mode: _slots(mode, cell) for mode, cell in MODES.items()}
 @dataclass(frozen=True)
 class LayerWeights:
     """weight_ih (G H, I), weight_hh (G H, P or H), biases (G H,) or None, weight_hr (P, H) or None, all float32 or held
-    in few bytes.
+    in few bytes; weight_ih and weight_hh may be two factors.
 
     `deeper`: weight_hh and bias of the further depths of a time step (RHN).
     """
@@ -56,8 +72,8 @@ class LayerWeights:
     kind: str  # a key of SLOTS
     layer: int
     reverse: bool
-    ih: Weight
-    hh: Weight
+    ih: Weight | Factors
+    hh: Weight | Factors
     bias_ih: Tensor | None
     bias_hh: Tensor | None
     hr: Weight | None
@@ -69,9 +85,9 @@ class LayerWeights:
         return f"l{self.layer}" + ("_reverse" if self.reverse else "")
 
     @property
-    def matrices(self) -> dict[str, Weight]:
+    def matrices(self) -> dict[str, Weight | Factors]:
         """By the names that the runtime has for them: "ih", "hh", "d1", ..., "hr"."""
-        deeper = {f"d{depth}": weight for depth, (weight, _) in enumerate(self.deeper, 1)}
+        deeper: dict[str, Weight | Factors] = {f"d{depth}": weight for depth, (weight, _) in enumerate(self.deeper, 1)}
         return {"ih": self.ih, "hh": self.hh} | deeper | ({} if self.hr is None else {"hr": self.hr})
 
     @property
@@ -112,13 +128,25 @@ def ends(module: Any) -> list[tuple[int, bool, str]]:
     return [(n, back, f"_l{n}" + ("_reverse" if back else "")) for n in range(module.num_layers) for back in directions]
 
 
+def linear_names(module: object) -> tuple[str, ...]:
+    """The names of a linear layer's matrix, or of both its factors; of any other module none."""
+    return ("weight",) if isinstance(module, nn.Linear) else module.linear if isinstance(module, Layer) else ()
+
+
+def linear_weight(module: nn.Module) -> Weight | Factors:
+    """The matrix of a linear layer."""
+    parts = [weight_of(module, name) for name in linear_names(module)]
+    return Factors(*parts) if parts[1:] else parts[0]
+
+
 def weight_shapes(module: Any) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight that a recurrent (also a gated) or linear module of its sizes has."""
     if isinstance(module, nn.Linear):
         biased = module._parameters.get("bias", module) is not None
         shapes: dict[str, tuple[int, ...]] = {"weight": (module.out_features, module.in_features)}
         return shapes | ({"bias": (module.out_features,)} if biased else {})
-    return module.shapes() if isinstance(module, LayeredRecurrent) else dict(_packing(module).shapes)
+    own = isinstance(module, LayeredRecurrent) or linear_names(module)
+    return module.shapes() if own else dict(_packing(module).shapes)
 
 
 def _packing(module: nn.Module) -> Packing:
@@ -135,13 +163,17 @@ def weight_of(module: nn.Module, name: str) -> Weight:
 
 
 def matrix_layers(module: nn.Module) -> dict[str, str]:
-    """Name of each matrix of a module on kernels -> name of its layer and direction ("l0_reverse"; "" of a Linear)."""
-    if isinstance(module, nn.Linear):
-        return {"weight": ""}
-    found = {}
-    for d in _packing(module).directions:
+    """Name of each matrix of a module on kernels -> name of its layer and direction ("l0_reverse"; "" of a Linear).
+
+    A matrix of two factors is two.
+    """
+    if linear := linear_names(module):
+        return dict.fromkeys(linear, "")
+    packing, found = _packing(module), dict[str, str]()
+    for d in packing.directions:
         layer = f"l{d.layer}" + ("_reverse" if d.reverse else "")
-        found |= {name: layer for name in (d.ih, *d.hh, d.hr) if name is not None}
+        for name in (d.ih, *d.hh, d.hr):
+            found |= {} if name is None else dict.fromkeys(packing.factors.get(name, (name,)), layer)
     return found
 
 
@@ -171,6 +203,7 @@ def layer_weights(module: Any) -> list[LayerWeights]:
         )
     packing, found = _packing(module), []
     own: dict[str, Any] = {name: weight_of(module, name) for name in packing.shapes}
+    own |= {name: Factors(own[outer], own[inner]) for name, (outer, inner) in packing.factors.items()}
     for d in packing.directions:
         first, *further = [None if name is None else own[name] for name in d.bias]
         hh, *more = [own[name] for name in d.hh]
