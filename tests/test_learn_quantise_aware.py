@@ -15,7 +15,7 @@ from learn_models import loss_of, tagger, tokens, train
 from sparsernn.export.oracle import Oracle
 from sparsernn.export.plan import lower
 from sparsernn.learn.int8 import Grid, Rounding, rounded_rows
-from sparsernn.nn import RHN, RaggedGRU, RaggedLSTM, RaggedState
+from sparsernn.nn import RHN, FactorisedGRU, FactorisedLinear, FactorisedLSTM, RaggedGRU, RaggedLSTM, RaggedState
 from sparsernn.runtime.processor import processor
 from sparsernn.structure.grids import on_grid
 
@@ -30,13 +30,17 @@ STACKS = {
     "rnn": lambda: nn.RNN(12, 20, nonlinearity="relu", bias=False),
     "projected": lambda: RaggedLSTM(12, [20, 9], proj_sizes=[6, 5]),
     "ragged": lambda: RaggedGRU(12, [20, 9]),
+    "thin": lambda: FactorisedLSTM(12, [20, 9], [[(5, 0)], [(3, 9)]]),
+    "thin gru": lambda: FactorisedGRU(12, [[20, 9]], [[(0, 4), (12, 1)]], bidirectional=True),
 }
 
 
 class Stacked(nn.Module):
     def __init__(self, rnn: nn.Module) -> None:
         super().__init__()
-        self.rnn, self.head = rnn, nn.Linear(rnn(torch.zeros(1, 3, 12))[0].shape[-1], 7)
+        width = rnn(torch.zeros(1, 3, 12))[0].shape[-1]
+        thin = isinstance(rnn, FactorisedLSTM | FactorisedGRU)
+        self.rnn, self.head = rnn, FactorisedLinear(width, 7, 3) if thin else nn.Linear(width, 7)
 
     def forward(self, x, hx):
         return self.head(self.rnn(x, hx)[0])

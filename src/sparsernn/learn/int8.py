@@ -7,7 +7,7 @@ added. Backward, rounding counts as the identity (straight-through: Bengio et al
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,8 +69,12 @@ class Rounding:
         self._chosen, self._bits, self._inputs = chosen, bits, inputs
         self._grids: dict[int, Grid] = {}
 
-    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """x (..., columns) times weight (rows, columns), plus the bias."""
+    def product(self, x: Tensor, weight: Tensor | Sequence[Tensor], bias: Tensor | None) -> Tensor:
+        """x (..., columns) times weight (rows, columns), or its factors (rows, r) and (r, columns) each for itself, plus
+        the bias."""
+        if not isinstance(weight, Tensor):
+            outer, inner = weight
+            return self.product(self.product(x, inner, None), outer, bias)
         if id(weight) not in self._chosen:
             return F.linear(x, weight, bias)
         if id(weight) not in self._grids:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.equations import step
+from ..nn.factorised import FACTORISED
+from ..nn.factorised_linear import FactorisedLinear
 from ..nn.layers import LayeredRecurrent, States
 from ..nn.packing import mode_of, packing_of
+from ..nn.protocol import Packing
 from ..nn.ragged import RAGGED
 from ..nn.time_loop import flattened, run_cell
 from ..structure.cells import MODES
@@ -19,8 +22,9 @@ from .int8 import Rounding
 from .stand_in import StandIn
 from .swapped import Forward
 
-STACKS = (nn.LSTM, nn.GRU, nn.RNN, *RAGGED.values())
+STACKS = (nn.LSTM, nn.GRU, nn.RNN, *RAGGED.values(), *FACTORISED.values())
 CELLS = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
+LINEAR = (nn.Linear, FactorisedLinear)
 
 
 def forwards(model: nn.Module) -> dict[nn.Module, Callable[[Rounding], Forward]]:
@@ -28,9 +32,9 @@ def forwards(model: nn.Module) -> dict[nn.Module, Callable[[Rounding], Forward]]
     made: dict[nn.Module, Callable[[Rounding], Forward]] = {}
     within = {part for _, module in _others(model) for part in module.modules()}
     for module in model.modules():
-        if module in within or type(module) not in (*STACKS, *CELLS, nn.Linear) or not _is_plain(module):
+        if module in within or type(module) not in (*STACKS, *CELLS, *LINEAR) or not _is_plain(module):
             continue
-        if isinstance(module, nn.Linear):
+        if isinstance(module, LINEAR):
             made[module] = partial(_linear, module)
         else:
             made[module] = RoundedStack(module).drawing if type(module) in STACKS else partial(_cell, module)
@@ -51,14 +55,18 @@ def _others(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def _is_plain(module: nn.Module) -> bool:
     """Whether its matrices are parameters, and its forward the class's own."""
-    names = ["weight"] if isinstance(module, nn.Linear) else list(_packing(module))
+    names = _linear_names(module) if isinstance(module, LINEAR) else list(_packing(module).shapes)
     return all(module._parameters.get(name) is not None for name in names) and "forward" not in module.__dict__
 
 
-def _packing(module: nn.Module) -> Mapping[str, tuple[int, ...]]:
+def _packing(module: nn.Module) -> Packing:
     found = packing_of(module)
     assert found is not None
-    return found.shapes
+    return found
+
+
+def _linear_names(module: nn.Linear | FactorisedLinear) -> tuple[str, ...]:
+    return ("weight",) if isinstance(module, nn.Linear) else module.linear
 
 
 class RoundedStack(StandIn):
@@ -66,13 +74,16 @@ class RoundedStack(StandIn):
 
     def _run_direction(self, end: str, x: Tensor, batch_sizes: Tensor | None, states: States) -> tuple[Tensor, States]:
         names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh", *(["weight_hr"] if self.proj_sizes else [])]
-        weights = [self._source[0]._parameters.get(name + end) for name in names]
+        factors, own = _packing(self._source[0]).factors, self._source[0]._parameters
+        names = [name + end for name in names]
+        weights = [[own[half] for half in factors[n]] if n in factors else own.get(n) for n in names]
         run = partial(run_cell, self.cell, weights, states=states, product=self._draw.product)
         return flattened(run, x, batch_sizes, len(states[0]), self.batch_first)
 
 
-def _linear(module: nn.Linear, rounding: Rounding) -> Forward:
-    return lambda input: rounding.product(input, module.weight, module.bias)
+def _linear(module: nn.Linear | FactorisedLinear, rounding: Rounding) -> Forward:
+    weights: list[Any] = [getattr(module, name) for name in _linear_names(module)]
+    return lambda input: rounding.product(input, weights if weights[1:] else weights[0], module.bias)
 
 
 def _cell(module: Any, rounding: Rounding) -> Forward:

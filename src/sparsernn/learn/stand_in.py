@@ -40,7 +40,7 @@ class StandIn(LayeredRecurrent):
         return self.forward
 
     def _check_input(self, x: Tensor, packed: bool) -> None:
-        dtype = self._source[0].weight_hh_l0.dtype
+        dtype = next(self._source[0].parameters()).dtype
         if x.dtype != dtype and not torch._C._is_any_autocast_enabled():
             raise ValueError(f"{self.kind} got an input of {x.dtype}, its weights are {dtype}: convert one of them.")
         if x.dim() != (2 if packed else 3) or x.size(-1) != self.input_size:

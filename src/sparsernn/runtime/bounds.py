@@ -49,7 +49,7 @@ def error_bound(model: Any, example: Any) -> float | None:
     return bound if bound < torch.inf else None
 
 
-def _after(part: nn.Module | str, size: Tensor, error: Tensor) -> Reach:
+def _after(part: Any, size: Tensor, error: Tensor) -> Reach:
     if part == "relu":
         return size, error
     if part == "tanh":
@@ -60,9 +60,8 @@ def _after(part: nn.Module | str, size: Tensor, error: Tensor) -> Reach:
         size = part.weight.detach().double().abs().amax(0)
         return size, torch.zeros_like(size)
     if linear_names(part):
-        assert isinstance(part, nn.Module)
-        precision = part._engine.precision if isinstance(part, Accelerated) else "float32"
         bias = None if part.bias is None else part.bias.detach()
+        precision = part._engine.precision if isinstance(part, Accelerated) else "float32"
         outer, *inner = map(dense, parts_of(linear_weight(part)))
         for weight in inner:
             size, error = _product(weight, None, size, error, precision)

@@ -18,7 +18,7 @@ from .costs import Matrix
 from .held import precision_of
 from .pack import WIDTH, Packed, blocks_of, living, starts_of
 from .precision import Unit, units
-from .thin import ThinMatrix, thin_product
+from .thin import AnyMatrix, thin_product
 from .weights import layer_weights, linear_names
 
 Threshold = float | Tensor
@@ -99,7 +99,7 @@ class Matrices:
         self.places: list[tuple[str, int]] = []  # whose they are: name of the layer, 0 of its inputs, 1 of its state
         self._whole = self._plain = 0
 
-    def packed(self, module: nn.Module, layer: str, place: int, matrix: Matrix | ThinMatrix, plain: Packed) -> Packed:
+    def packed(self, module: nn.Module, layer: str, place: int, matrix: AnyMatrix, plain: Packed) -> Packed:
         """What multiplies with `matrix`, which a plain stream has as `plain`: place 0 with inputs, 1 with the state.
 
         Of two factors the inner one, which multiplies them, skips columns; the outer one is read whole.

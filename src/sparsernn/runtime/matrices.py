@@ -17,10 +17,10 @@ from .layouts import LAYOUTS, offered
 from .order import patterns, similar_order
 from .pack import WIDTH, Arrangement, slot_row, unit_rows
 from .packed_layer import PackedLayer, places
-from .thin import ThinMatrix, matrix_of
+from .thin import AnyMatrix, matrix_of
 from .weights import LayerWeights, parts_of
 
-Matrices = dict[str, Matrix | ThinMatrix]  # by the names that `LayerWeights.matrices` has
+Matrices = dict[str, AnyMatrix]  # by the names that `LayerWeights.matrices` has
 
 
 class LayerMatrices:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from .compiled import address, function
-from .costs import Matrix
 from .delta import Found, Matrices, Read
 from .fields import Field
 from .memory import check, eager, signature, undisturbed
@@ -19,7 +18,7 @@ from .pack import WIDTH, Arrangement, Packed, unit_rows
 from .packed_layer import PackedLayer, Workspace
 from .program.rows import mask_of
 from .recording import NotAChain, Part
-from .thin import ThinMatrix, matrix_of
+from .thin import AnyMatrix, matrix_of
 from .weights import layer_weights, linear_names, linear_weight
 
 TABLE_BYTES = 8 << 20  # an embedding and the product behind it become one table up to this size
@@ -72,7 +71,7 @@ class Stream:
                 fields += [out.shape[1] * 4, self._scratch(packed)]
                 place = 2 if buffer is None and waiting is None else -1
                 operations += self._operation(address("chain.product"), fields, place)
-                buffer, width, waiting = out, part.out_features, None
+                buffer, width, waiting = out, linear_weight(part).shape[0], None
             elif isinstance(part, Accelerated):
                 module: Any = part
                 for layers, own in zip(module._engine.layers(part, batch, 1), module._engine.matrices(part)):
@@ -197,13 +196,7 @@ class Stream:
         return packed, out
 
     def _first(
-        self,
-        part: nn.Module,
-        layer: str,
-        matrix: Matrix | ThinMatrix,
-        plain: Packed,
-        waiting: nn.Embedding | None,
-        width: int,
+        self, part: Any, layer: str, matrix: AnyMatrix, plain: Packed, waiting: nn.Embedding | None, width: int
     ) -> Packed:
         """What multiplies with the inputs of a layer; behind an embedding a table of its products."""
         if waiting is None:
@@ -211,7 +204,7 @@ class Stream:
         return self._matrices.whole(self._table(waiting, plain, width), 4 * width * self.batch)
 
     def _layer(
-        self, part: nn.Module, layer: PackedLayer, matrices: Mapping[str, Matrix | ThinMatrix], buffer: Tensor | None,
+        self, part: nn.Module, layer: PackedLayer, matrices: Mapping[str, AnyMatrix], buffer: Tensor | None,
         waiting: nn.Embedding | None, operations: list[int],
     ) -> tuple[Tensor, int]:  # fmt: skip
         space = Workspace(layer, self.batch, self.batch)
@@ -254,7 +247,7 @@ class Stream:
         return Packed("table", "chain.table", plan.data_ptr(), rows.numel() * 4, 0, ())
 
 
-def _table_fits(embedding: nn.Embedding, following: Part) -> bool:
+def _table_fits(embedding: nn.Embedding, following: Any) -> bool:
     if linear_names(following):
         width = following.out_features
     elif isinstance(following, Accelerated):
@@ -264,7 +257,7 @@ def _table_fits(embedding: nn.Embedding, following: Part) -> bool:
     return embedding.num_embeddings * width * 4 <= TABLE_BYTES
 
 
-def input_size(part: Part) -> int:
+def input_size(part: Any) -> int:
     """Features that a layer reads; 0 where it does not say."""
     if linear_names(part):
         return part.in_features

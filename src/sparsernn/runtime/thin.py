@@ -34,7 +34,10 @@ class ThinMatrix:
         return self._packed[layout]
 
 
-def matrix_of(weight: Weight | Factors, arrangement: Arrangement, precision: Precision) -> Matrix | ThinMatrix:
+AnyMatrix = Matrix | ThinMatrix
+
+
+def matrix_of(weight: Weight | Factors, arrangement: Arrangement, precision: Precision) -> AnyMatrix:
     kind = ThinMatrix if isinstance(weight, Factors) else Matrix
     return kind(weight, arrangement, precision)  # type: ignore[arg-type]
 

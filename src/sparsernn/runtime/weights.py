@@ -133,7 +133,7 @@ def linear_names(module: object) -> tuple[str, ...]:
     return ("weight",) if isinstance(module, nn.Linear) else module.linear if isinstance(module, Layer) else ()
 
 
-def linear_weight(module: nn.Module) -> Weight | Factors:
+def linear_weight(module: Any) -> Weight | Factors:
     """The matrix of a linear layer."""
     parts = [weight_of(module, name) for name in linear_names(module)]
     return Factors(*parts) if parts[1:] else parts[0]
