@@ -70,7 +70,7 @@ class Rounding:
         self._grids: dict[int, Grid] = {}
 
     def product(self, x: Tensor, weight: Tensor | Sequence[Tensor], bias: Tensor | None) -> Tensor:
-        """x (..., columns) times weight (rows, columns), or times its factors (rows, r) and (r, columns) one by one, plus
+        """x (..., columns) times weight (rows, columns), or its factors (rows, r) and (r, columns) in turn, plus
         the bias."""
         if not isinstance(weight, Tensor):
             outer, inner = weight

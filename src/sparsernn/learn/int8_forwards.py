@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from ..nn.equations import step
 from ..nn.factorised import FACTORISED
-from ..nn.factorised_linear import FactorisedLinear
 from ..nn.layers import LayeredRecurrent, States
 from ..nn.packing import mode_of, packing_of
-from ..nn.protocol import Packing
+from ..nn.protocol import LAYERS, Layer, Packing
 from ..nn.ragged import RAGGED
 from ..nn.time_loop import flattened, run_cell
 from ..structure.cells import MODES
@@ -24,7 +23,6 @@ from .swapped import Forward
 
 STACKS = (nn.LSTM, nn.GRU, nn.RNN, *RAGGED.values(), *FACTORISED.values())
 CELLS = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
-LINEAR = (nn.Linear, FactorisedLinear)
 
 
 def forwards(model: nn.Module) -> dict[nn.Module, Callable[[Rounding], Forward]]:
@@ -32,9 +30,14 @@ def forwards(model: nn.Module) -> dict[nn.Module, Callable[[Rounding], Forward]]
     made: dict[nn.Module, Callable[[Rounding], Forward]] = {}
     within = {part for _, module in _others(model) for part in module.modules()}
     for module in model.modules():
-        if module in within or type(module) not in (*STACKS, *CELLS, *LINEAR) or not _is_plain(module):
+        if (
+            module in within
+            or type(module) not in (*STACKS, *CELLS)
+            and not _linear_names(module)
+            or not _is_plain(module)
+        ):
             continue
-        if isinstance(module, LINEAR):
+        if _linear_names(module):
             made[module] = partial(_linear, module)
         else:
             made[module] = RoundedStack(module).drawing if type(module) in STACKS else partial(_cell, module)
@@ -55,7 +58,7 @@ def _others(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def _is_plain(module: nn.Module) -> bool:
     """Whether its matrices are parameters, and its forward the class's own."""
-    names = _linear_names(module) if isinstance(module, LINEAR) else list(_packing(module).shapes)
+    names = _linear_names(module) or list(_packing(module).shapes)
     return all(module._parameters.get(name) is not None for name in names) and "forward" not in module.__dict__
 
 
@@ -65,8 +68,11 @@ def _packing(module: nn.Module) -> Packing:
     return found
 
 
-def _linear_names(module: nn.Linear | FactorisedLinear) -> tuple[str, ...]:
-    return ("weight",) if isinstance(module, nn.Linear) else module.linear
+def _linear_names(module: nn.Module) -> tuple[str, ...]:
+    """Of the matrix of a linear layer, or of both its factors; nothing for other modules and derived classes."""
+    if type(module) is nn.Linear:
+        return ("weight",)
+    return module.linear if isinstance(module, Layer) and type(module) in LAYERS.values() else ()
 
 
 class RoundedStack(StandIn):
@@ -81,7 +87,7 @@ class RoundedStack(StandIn):
         return flattened(run, x, batch_sizes, len(states[0]), self.batch_first)
 
 
-def _linear(module: nn.Linear | FactorisedLinear, rounding: Rounding) -> Forward:
+def _linear(module: Any, rounding: Rounding) -> Forward:
     weights: list[Any] = [getattr(module, name) for name in _linear_names(module)]
     return lambda input: rounding.product(input, weights if weights[1:] else weights[0], module.bias)
 
