@@ -30,14 +30,10 @@ def forwards(model: nn.Module) -> dict[nn.Module, Callable[[Rounding], Forward]]
     made: dict[nn.Module, Callable[[Rounding], Forward]] = {}
     within = {part for _, module in _others(model) for part in module.modules()}
     for module in model.modules():
-        if (
-            module in within
-            or type(module) not in (*STACKS, *CELLS)
-            and not _linear_names(module)
-            or not _is_plain(module)
-        ):
+        linear = bool(_linear_names(module))
+        if module in within or not (linear or type(module) in (*STACKS, *CELLS)) or not _is_plain(module):
             continue
-        if _linear_names(module):
+        if linear:
             made[module] = partial(_linear, module)
         else:
             made[module] = RoundedStack(module).drawing if type(module) in STACKS else partial(_cell, module)
