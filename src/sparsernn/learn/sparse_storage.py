@@ -91,7 +91,7 @@ class SparseStorage:
         return {name: matrix.mask() for name, matrix in self.matrices.items()}
 
     def magnitudes(self) -> dict[str, Tensor]:
-        return {name: matrix.dense().abs_() for name, matrix in self.matrices.items()}
+        return {name: matrix.spread(matrix.parameter.detach()).abs_() for name, matrix in self.matrices.items()}
 
     def gradients(self) -> dict[str, Tensor]:
         """The gradients of the whole matrices, where they were watched, once."""
@@ -119,7 +119,7 @@ class SparseStorage:
     def forget(self) -> None:
         """A step is done: the values are those of the training."""
         for matrix in self.matrices.values():
-            matrix.given = None
+            matrix.given = matrix.loaded = None
 
     def release(self) -> None:
         """Make the model and the optimizers' states what they would be without."""

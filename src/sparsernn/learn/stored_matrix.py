@@ -25,6 +25,7 @@ class Matrix:
         self.shape = parameter.shape
         self.places = torch.empty(0, dtype=torch.int32)
         self.given: Tensor | None = None  # until the next step: the matrix as it was loaded, or before it was stored
+        self.loaded: Tensor | None = None  # until then, what the model has: with dense storage masks act at a step
         self.seen: Tensor | None = None
         self._new: Tensor | None = None  # its gradient in the backward pass that runs
         self._again: tuple[int, Tensor] | None = None  # in a backward pass: the matrix of this version of the values
@@ -44,7 +45,7 @@ class Matrix:
         return matrix.reshape(-1)[self.places]
 
     def dense(self) -> Tensor:
-        return self.spread(self.parameter.detach())
+        return self.spread(self.parameter.detach()) if self.loaded is None else self.loaded.clone()
 
     def mask(self) -> Tensor:
         """Where there are values, bool."""
@@ -133,7 +134,7 @@ class Made(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, matrix: Matrix) -> Tensor:
         ctx.matrix, ctx.places = matrix, matrix.places
         matrix._again = None  # of a backward pass that did not come to this matrix
-        return matrix.spread(values)
+        return matrix.dense()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -49,6 +51,7 @@ class Owner:
     def __init__(self, module: nn.Module, matrices: list[Matrix]) -> None:
         self.module, self.matrices = module, matrices
         self._calls: list[tuple[list[tuple[Matrix, Tensor]], Any, dict[str, Any]]] = []
+        self._lock, self._thread = threading.Lock(), 0  # whose calls these are
         self._handles = [
             # First and last of the hooks, so that those of the user see the dense matrices.
             module.register_forward_pre_hook(Hook(self.enter, self), prepend=True),
@@ -59,10 +62,20 @@ class Owner:
         ]
 
     def detach(self) -> None:
+        self._tidy(0)
         for handle in self._handles:
             handle.remove()
 
     def enter(self, module: nn.Module, *_: Any) -> None:
+        own = threading.get_ident()
+        with self._lock:
+            if self._thread not in (0, own):
+                raise RuntimeError(
+                    f'Rewire(storage="sparse"): two threads call {type(module).__name__} at once, while it trains.\n'
+                    "Give each a copy, which is plain: copy.deepcopy(model)."
+                )
+            self._thread = own
+        self._tidy(1)
         there = []
         for matrix in self.matrices:
             # Something else in its place is a call on other weights (torch.func.functional_call).
@@ -74,7 +87,7 @@ class Owner:
                 view = _view(tensor, dense)
                 if view is not None:
                     return Remade(matrix, matrix.places, matrix.parameter._version, view)
-            return Kept(tensor, tensor._version)
+            return Kept(tensor.detach(), tensor._version)  # an output of its own operation would hold itself
 
         hooks = saved_tensors_hooks(pack, _unpack) if there else nullcontext()
         hooks.__enter__()  # raises under transforms of torch.func, before anything is changed
@@ -85,26 +98,50 @@ class Owner:
 
     def leave(self, module: nn.Module, *_: Any) -> None:
         """After the forward, also after one that raised."""
-        if not self._calls:
+        if self._thread != threading.get_ident():
             return
+        if self._calls:
+            self._put_back()
+        if not self._calls:
+            self._thread = 0
+
+    def _tidy(self, inside: int) -> None:
+        """Put back what calls left that Ctrl-C ended: torch runs no hooks then. inside: calls that really run."""
+        if self._calls and _calls_of(self.module) <= inside:
+            while self._calls:
+                self._put_back()
+            self._thread = threading.get_ident() if inside else 0
+
+    def _put_back(self) -> None:
         there, hooks, flat = self._calls.pop()
         hooks.__exit__(None, None, None)
         for matrix, _dense in there:
-            module._parameters[matrix.local] = matrix.parameter
-        vars(module).update(flat)  # torch's recurrent layers hold their weights a second time
+            self.module._parameters[matrix.local] = matrix.parameter
+        vars(self.module).update(flat)  # torch's recurrent layers hold their weights a second time
         there.clear()
 
     def save(self, module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        self._tidy(0)
         for matrix in self.matrices:
             if prefix + matrix.local in state:
                 state[prefix + matrix.local] = matrix.dense()
 
     def load(self, module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        self._tidy(0)
         for matrix in self.matrices:
             given = state.get(prefix + matrix.local)
             if isinstance(given, Tensor) and given.shape == matrix.shape:
-                matrix.given = given.detach().to(matrix.parameter, copy=True)
+                matrix.given = matrix.loaded = given.detach().to(matrix.parameter, copy=True)
                 state[prefix + matrix.local] = matrix.at(matrix.given)
+
+
+def _calls_of(module: nn.Module) -> int:
+    """How many calls of `module` run in this thread: several where its forward calls itself."""
+    count, frame = 0, sys._getframe(1)
+    while frame is not None:
+        count += frame.f_code is nn.Module._call_impl.__code__ and frame.f_locals.get("self") is module
+        frame = frame.f_back
+    return count
 
 
 def _view(tensor: Tensor, dense: Tensor) -> tuple[Any, Any, Any] | None:
