@@ -59,13 +59,12 @@ class Rewire(Sparsifier):
     With storage="sparse", from `attach` to `finish`, a governed parameter is the vector of its values, and the forward
     of the module that owns it sees the dense matrix, which is made for that call and once more in the backward pass.
     `state_dict`, copies and saved files of the model have dense matrices. The run is that of dense storage, in float32
-    and float64 to the bit with torch's optimizers but for fused ones, which round by the place in memory, and but for a
-    layer that is called several times in a step, whose gradients may be added in another order. What sees whole
-    gradients before the step sees less: `clip_grad_norm_` counts those of the weights that are there, in dense storage
-    the others too. Optimizers have to treat each weight by itself (SGD, Adam, ...). The model must not be wrapped, be
-    called by two threads at once, have one weight in two places, or read a module's weights outside of that module's
-    forward. A step that moves holds dense matrices for a moment, and where weights grow by gradients those too: the
-    gradients that reach the weights between two steps, also by `torch.autograd.grad`.
+    and float64 to the bit with torch's optimizers but for fused ones, which round by the place in memory, and for a
+    layer that is called several times in a step, whose gradients may be added in another order. `clip_grad_norm_`
+    counts the gradients of the weights that are there, in dense storage the others too. Optimizers have to treat each
+    weight by itself (SGD, Adam, ...). The model must not be wrapped, be called by two threads at once, have one weight
+    in two places, or read a module's weights outside of that module's forward. A step that moves holds dense matrices
+    for a moment, and where weights grow by gradients those of all that is differentiated between two steps.
 
     Raises ValueError for a value out of its range and for an `include` that selects nothing.
     """
