@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparsernn.nn.layering import INPUT
+
 
 class MaskedLayer(nn.Module):
     """One recurrent layer whose input weights are masked, a Python loop over time. x_TBI -> h_TBH."""
@@ -63,7 +65,8 @@ class OriginalGraphNet(nn.Module):
             own = nn.ModuleList()
             for part in range(parts):
                 mine = rows[:, part].flatten()
-                size = self.plan.widths[self.plan.sources[layer][part]] if layer else net.input_size
+                source = self.plan.sources[layer][part]
+                size = net.input_size if source == INPUT else self.plan.widths[source]
                 inputs, units = slice(begin, begin + size), slice(part * width, (part + 1) * width)
                 begin += size
                 ih, hh, b_ih, b_hh = (w[mine] for w in weights)
@@ -77,8 +80,8 @@ class OriginalGraphNet(nn.Module):
             self.layers.append(own)
 
     def forward(self, x_TBI: Tensor) -> Tensor:
-        heard: list[Tensor] = []
-        for own, sources in zip(self.layers, self.plan.sources):
-            inputs = [heard[source] for source in sources] or [x_TBI]
-            heard.append(torch.stack([part(x) for part, x in zip(own, inputs)]).sum(0))  # type: ignore[arg-type]
-        return torch.cat([y[..., list(units)] for y, units in zip(heard, self.plan.readout)], -1)
+        heard = {INPUT: x_TBI}
+        for layer, sources in enumerate(self.plan.sources):
+            own: Any = self.layers[layer]
+            heard[layer] = torch.stack([part(heard[source]) for part, source in zip(own, sources)]).sum(0)
+        return torch.cat([heard[n][..., list(units)] for n, units in enumerate(self.plan.readout)], -1)

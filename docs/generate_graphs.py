@@ -22,7 +22,7 @@ def text(results: Path = ROOT / "results") -> str:
     pruned = collect(results, "darji-prune-graphs", "cpu")
     if not any(r.row == "graphs" for r in graphs):
         raise LookupError("there are no results of darji-graphs: sparsernn run darji-graphs --scale cpu")
-    study = page.Study(graphs)
+    study, heard = page.Study(graphs), page.Study(graphs, "all")
     s, verdicts = study.settings, page.verdicts(study)
     every = [each for by in verdicts.values() for each in by]
     plain, controlled = (sum(each[n].startswith("holds") for each in every) for n in (1, 2))
@@ -33,9 +33,7 @@ def text(results: Path = ROOT / "results") -> str:
     out = {c: max(min(m[k]["held_out"].values()) for k in ("ridge", "forest", "adaboost")) for c, m in fitted.items()}
     listed = ", ".join(f"{page.CELLS[c]} {value:.2f}" for c, value in best.items())
     worst = ", ".join(f"{page.CELLS[c]} {value:.2f}" for c, value in out.items())
-    prune = page.prune_table(pruned, RECIPES["darji-prune-graphs"].labels)
-    if not pruned:
-        prune = "Not measured yet.\n"
+    prune = page.prune_table(pruned, RECIPES["darji-prune-graphs"].labels) if pruned else page.MISSING
     return f"""# Graphs as structure
 
 After this page you know whether the properties of a random graph tell how well a recurrent net of its structure learns.
@@ -53,8 +51,9 @@ What differs from the original: every gate of a unit has its node's edges (there
 scrambled, so its figures for both are of other graphs); padding is never read; valid and invalid strings have the same
 letters; the input is the same for every graph (there the number of sources set the width of the embedding); all sinks
 are read out; Barabási-Albert graphs have one source each by construction, so the number of sources tells families apart
-as well as graphs; an edge over several layers acts as any other edge; the rewiring probability of Watts-Strogatz graphs
-is {", ".join(map(str, s["rewirings"]))} in turn (there 1, which leaves no small world).
+as well as graphs, and all is done again with every node reading the input; an edge over several layers acts as any
+other edge; the rewiring probability of Watts-Strogatz graphs is {", ".join(map(str, s["rewirings"]))} in turn (there 1,
+which leaves no small world).
 
 As many strings of each length are valid as invalid: a guess by a string's length alone is right for
 {100 * alone:.1f}% of the test.
@@ -71,6 +70,9 @@ The original study's five questions, in our words, and what we find.
 Mean and deviation of test accuracy over graphs:
 
 {page.families_table(study)}
+The same graphs with every node reading the input:
+
+{page.families_table(heard)}
 The original has Watts-Strogatz ahead of Barabási-Albert for every cell (tanh .893 to .842, relu .829 to .728, LSTM .976
 to .915, GRU .984 to .928).
 
@@ -79,6 +81,9 @@ to .915, GRU .984 to .928).
 In brackets 95% intervals (Fisher); bold where they leave out zero.
 
 {page.correlations_table(study, "Pearson's r", study.pearson)}
+Where every node reads the input, how many sources there are decides no longer which nodes hear it:
+
+{page.correlations_table(heard, "Pearson's r, all nodes read", heard.pearson)}
 ## 3. Is it the property, or the size?
 
 The same with the logarithms of the number of weights, of sources and of layers controlled (a property that is itself
@@ -93,6 +98,9 @@ Of the original's {len(every)} correlations {plain} hold; with sizes controlled 
 Null models, trained in the same way, paired with the graphs that they were made from:
 
 {page.nulls_table(study)}
+And where every node reads the input:
+
+{page.nulls_table(heard)}
 ## 4. Can accuracy be predicted from properties?
 
 R² over ten folds; "sizes alone" sees the numbers of weights, sources and layers; the last column is fitted to two

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from sparsernn.nn import GraphGRU, GraphLSTM, GraphRNN, RaggedState
-from sparsernn.nn.layering import layers_of
+from sparsernn.nn.layering import INPUT, layers_of
 
 KINDS = {"LSTM": GraphLSTM, "GRU": GraphGRU, "RNN": GraphRNN}
 
@@ -44,28 +44,25 @@ def edge_by_edge(net, graph: nx.DiGraph, x_TBI: Tensor, skips: str, loops: nx.Di
         before = {key: state[0] for key, state in states.items()}
         for layer, nodes in enumerate(net.nodes):
             # In "added" form each pair of layers has units of its own; else one set of units reads everything.
-            groups = [[s] for s in net.layering.sources[layer]] if skips == "added" and layer else [None]
+            groups = [[s] for s in net.layering.sources[layer]] if skips == "added" else [None]
             width, parts = len(nodes), len(groups)
             w_ih, w_hh = (
                 getattr(net, f"{n}_l{layer}").view(net.gates, parts, width, -1) for n in ("weight_ih", "weight_hh")
             )
             b_ih, b_hh = (getattr(net, f"{n}_l{layer}").view(net.gates, parts, width) for n in ("bias_ih", "bias_hh"))
-            start = {
-                s: sum(len(net.nodes[q]) for q in net.layering.sources[layer][:n])
-                for n, s in enumerate(net.layering.sources[layer])
-            }
+            reads = net.layering.sources[layer]
+            start = {s: sum(len(net.nodes[q]) for q in reads[:n]) for n, s in enumerate(reads)}
             for v in nodes:
                 total = zero
                 for part, group in enumerate(groups):
                     k = place[v]
-                    if layer == 0:
-                        ins = [(column, x_BI[:, column]) for column in range(net.input_size)]
-                    else:
-                        ins = [
-                            (start[layer_of[u]] + place[u], values[u][-1])
-                            for u in graph.predecessors(v)
-                            if group is None or layer_of[u] in group
-                        ]
+                    ins = [
+                        (start[layer_of[u]] + place[u], values[u][-1])
+                        for u in graph.predecessors(v)
+                        if group is None or layer_of[u] in group
+                    ]
+                    if INPUT in (reads if group is None else group):
+                        ins += [(start[INPUT] + column, x_BI[:, column]) for column in range(net.input_size)]
                     back = [u for u in nodes if loops is None or loops.has_edge(u, v)]
                     pre_x = [
                         b_ih[g, part, k] + sum((w_ih[g, part, k, c] * a for c, a in ins), zero)
@@ -105,11 +102,12 @@ def graphs(draw) -> nx.Graph:
 @given(
     graphs(),
     st.sampled_from(["LSTM", "GRU", "RNN", "relu"]),
+    st.sampled_from(["sources", "all"]),
     st.sampled_from(["input", "added"]),
     st.booleans(),
     st.integers(0, 99),
 )
-def test_equals_a_loop_over_edges(graph, kind, skips, masked, seed):
+def test_equals_a_loop_over_edges(graph, kind, inputs, skips, masked, seed):
     torch.manual_seed(seed)
     loops = nx.gnp_random_graph(len(graph), 0.6, seed=seed, directed=True) if masked else None
     if loops is not None:
@@ -119,6 +117,7 @@ def test_equals_a_loop_over_edges(graph, kind, skips, masked, seed):
     net = KINDS["RNN" if kind == "relu" else kind](
         3,
         graph,
+        inputs=inputs,
         skips=skips,
         outputs="all",
         recurrent="dense" if loops is None else loops,
@@ -211,6 +210,7 @@ def test_only_edges_are_counted_as_weights():
     # Input and own feedback of the first node, then an edge and feedback for each.
     assert GraphRNN(3, graph).edge_weights() == (3 + 1) + 3 * (1 + 1)
     assert GraphLSTM(3, graph).edge_weights() == 4 * GraphRNN(3, graph).edge_weights()
+    assert GraphRNN(3, graph, inputs="all").edge_weights() == (3 + 1) + 3 * (3 + 1 + 1)
 
 
 def test_packed_sequences_equal_single_ones():
@@ -264,6 +264,9 @@ def test_dropout_acts_between_layers_and_not_in_eval_mode():
         ((3, nx.Graph()), {}, "no nodes"),
         ((3, nx.DiGraph([(0, 1), (1, 2), (2, 0)])), {}, "cycle"),
         ((0, nx.path_graph(2)), {}, "input_size"),
+        ((0, nx.path_graph(2)), {"inputs": "all"}, "input_size"),
+        (("3", nx.path_graph(2)), {"inputs": "all"}, "input_size"),
+        ((3, nx.path_graph(2)), {"inputs": "sinks"}, "inputs is 'sinks'"),
         ((3, nx.path_graph(2)), {"skips": "both"}, "skips is 'both'"),
         ((3, nx.path_graph(2)), {"outputs": ""}, "outputs"),
         ((3, nx.path_graph(2)), {"recurrent": "sparse"}, "recurrent"),

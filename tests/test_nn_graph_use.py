@@ -87,9 +87,18 @@ def thinned(kind: str, **options: object) -> tuple[Classifier, Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
-@pytest.mark.parametrize("skips, outputs", [("input", "sinks"), ("added", "last"), ("input", "all")])
-def test_compacts_and_comes_back_from_a_file(kind, skips, outputs, tmp_path):
-    model, x = thinned(kind, skips=skips, outputs=outputs)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"skips": "added", "outputs": "last"},
+        {"outputs": "all"},
+        {"inputs": "all"},
+        {"inputs": "all", "skips": "added"},
+    ],
+)
+def test_compacts_and_comes_back_from_a_file(kind, options, tmp_path):
+    model, x = thinned(kind, **options)
     small = srn.compact(model, x)
     assert type(small.graph) is KINDS[kind]
     assert sum(small.graph.layering.widths) < 16 and small.graph.edge_weights() < model.graph.edge_weights()
@@ -99,7 +108,7 @@ def test_compacts_and_comes_back_from_a_file(kind, skips, outputs, tmp_path):
     assert set(left) < set(range(16))
     srn.save(small, tmp_path / "small.safetensors")
     again = srn.load(
-        Classifier(kind, nx.barabasi_albert_graph(16, 3, seed=4), skips=skips, outputs=outputs),
+        Classifier(kind, nx.barabasi_albert_graph(16, 3, seed=4), **options),
         tmp_path / "small.safetensors",
     )
     assert torch.equal(again(longer), small(longer)) and again.graph.nodes == small.graph.nodes
@@ -118,9 +127,10 @@ def test_a_file_with_units_that_the_graph_lacks_is_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 @pytest.mark.parametrize("skips", ["input", "added"])
-def test_accelerated_equals_torch(kind, skips):
+@pytest.mark.parametrize("inputs", ["sources", "all"])
+def test_accelerated_equals_torch(kind, inputs, skips):
     torch.manual_seed(5)
-    model = Classifier(kind, nx.watts_strogatz_graph(14, 4, 0.5, seed=1), skips=skips).eval()
+    model = Classifier(kind, nx.watts_strogatz_graph(14, 4, 0.5, seed=1), inputs=inputs, skips=skips).eval()
     for name, mask in absent(model).items():
         model.get_parameter(name).data[mask] = 3.0  # of no account
     fast = srn.accelerate(model)

@@ -7,6 +7,7 @@ import torch
 
 from sparsernn_studies.darji.graphs import Settings
 from sparsernn_studies.graphs.properties import PROPERTIES
+from sparsernn_studies.graphs.study import SYMBOLS
 from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.results import collect
 from sparsernn_studies.runs import Run
@@ -26,15 +27,19 @@ def test_darji_graphs_writes_lists_over_all_graphs_and_resumes(tmp_path, capsys)
     out = capsys.readouterr().out
     assert recipe.labels["lstm"] in out or "lstm" in out
     rows = {r.row: r for r in collect(run.results)}
-    assert set(rows) == {"graphs", *run.settings.cells}
+    nets = [cell + ending for cell in run.settings.cells for ending in ("", "-all")]
+    assert set(rows) == {"graphs", *nets}
     count = run.settings.graphs + 2 * run.settings.nulls
     described = rows["graphs"].measured
     assert all(len(described[name]) == count for name in (*PROPERTIES, "family", "null", "graph_seed"))
-    for cell in run.settings.cells:
-        measured = rows[cell].measured
+    for name in nets:
+        measured = rows[name].measured
         assert len(measured["test_accuracy"]) == len(measured["weights"]) == count
         assert all(0 <= a <= 1 for a in measured["test_accuracy"])
-    assert rows["lstm"].measured["weights"] == [4 * n for n in rows["tanh"].measured["weights"]]
+    weights = {name: rows[name].measured["weights"] for name in nets}
+    assert all(weights[f"lstm{ending}"] == [4 * n for n in weights[f"tanh{ending}"]] for ending in ("", "-all"))
+    further = [SYMBOLS * (nodes - sources) for nodes, sources in zip(described["nodes"], described["source_nodes"])]
+    assert weights["tanh-all"] == [n + m for n, m in zip(weights["tanh"], further)]
     # Without one row's file and one chunk, only these are made again, and to the same figures.
     (run.results / "darji-graphs" / "smoke" / "tanh-seed0.json").unlink()
     (run.folder / "parts" / "tanh-1.json").unlink()
@@ -47,7 +52,7 @@ def test_darji_graphs_writes_lists_over_all_graphs_and_resumes(tmp_path, capsys)
 def test_models_of_a_run_are_the_first_graphs(tmp_path):
     run = make_run(tmp_path, "darji-graphs")
     found = RECIPES["darji-graphs"](run).loaded()
-    assert set(found.models) == set(run.settings.cells)
+    assert set(found.models) == {cell + ending for cell in run.settings.cells for ending in ("", "-all")}
     with torch.no_grad():
         assert found.models["lstm"](*found.example_inputs).shape == (8, 2)
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsernn.nn import GraphGRU, GraphLSTM, GraphRNN
-from sparsernn.nn.layering import directed, layers_of
-from sparsernn_studies.darji.graphs import RandomGraphs
+from sparsernn.nn.layering import INPUT, Inputs, directed, layers_of
+from sparsernn_studies.darji.graphs import Nets, RandomGraphs
 from sparsernn_studies.graphs import analysis
 from sparsernn_studies.graphs.families import FAMILIES, GraphSpec, rewired, shuffled, specs
 from sparsernn_studies.graphs.population import CELLS, GraphClassifier, accuracies, clip_each, fit
@@ -89,27 +89,30 @@ def test_properties_are_networkxs_own():
     assert found["sink_nodes"] == sum(d == 0 for _, d in dag.out_degree())
 
 
-def alone(population: GraphClassifier, number: int) -> GraphClassifier:
+def alone(population: GraphClassifier, number: int, inputs: Inputs) -> GraphClassifier:
     """One graph's net with the weights that it has in the population."""
     cell = next(
         c
         for c, (kind, o) in CELLS.items()
         if type(population.graph) is kind and o.items() <= vars(population.graph).items()
     )
-    net = GraphClassifier(cell, [GRAPHS[number]], population.symbols).double()
+    net = GraphClassifier(cell, [GRAPHS[number]], population.symbols, inputs=inputs).double()
     start = sum(len(g) for g in GRAPHS[:number])
     place = {v: start + n for n, v in enumerate(directed(GRAPHS[number]))}
     big, small = population.graph, net.graph
+    letters = [f"letter {n}" for n in range(population.symbols)]
     outputs = lambda g: [v for nodes, units in zip(g.nodes, g.layering.readout) for v in (nodes[k] for k in units)]  # noqa: E731
     with torch.no_grad():
         for layer, nodes in enumerate(small.nodes):
             rows = [
                 g * len(big.nodes[layer]) + big.nodes[layer].index(place[v]) for g in range(big.gates) for v in nodes
             ]
-            seen = [v for s in big.layering.sources[layer] for v in big.nodes[s]]
-            columns = [seen.index(place[u]) for s in small.layering.sources[layer] for u in small.nodes[s]]
-            ih = getattr(big, f"weight_ih_l{layer}")[rows]
-            getattr(small, f"weight_ih_l{layer}").copy_(ih[:, columns] if layer else ih)
+            seen, own = (
+                [v for s in g.layering.sources[layer] for v in (letters if s == INPUT else g.nodes[s])]
+                for g in (big, small)
+            )
+            columns = [seen.index(u if u in letters else place[u]) for u in own]
+            getattr(small, f"weight_ih_l{layer}").copy_(getattr(big, f"weight_ih_l{layer}")[rows][:, columns])
             own = [big.nodes[layer].index(place[v]) for v in nodes]
             getattr(small, f"weight_hh_l{layer}").copy_(getattr(big, f"weight_hh_l{layer}")[rows][:, own])
             for name in ("bias_ih", "bias_hh"):
@@ -121,11 +124,12 @@ def alone(population: GraphClassifier, number: int) -> GraphClassifier:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_nets_trained_side_by_side_are_those_trained_alone(cell):
+@pytest.mark.parametrize("inputs", ["sources", "all"])
+def test_nets_trained_side_by_side_are_those_trained_alone(cell, inputs):
     """Outputs, gradient clipping and several Adam steps, in float64."""
     data = strings(1600, 16, 0)
-    population = GraphClassifier(cell, GRAPHS, SYMBOLS, seed=4).double()
-    nets = [alone(population, n) for n in range(len(GRAPHS))]
+    population = GraphClassifier(cell, GRAPHS, SYMBOLS, 4, inputs).double()
+    nets = [alone(population, n, inputs) for n in range(len(GRAPHS))]
     x_TB, lengths_B, _ = data.objective(8, 0).batch(0)
     for n, net in enumerate(nets):
         assert torch.allclose(net(x_TB, lengths_B), population(x_TB, lengths_B)[:, n], rtol=0, atol=1e-12)
@@ -171,7 +175,9 @@ def test_chunks_that_are_done_are_not_trained_again(tmp_path, monkeypatch):
     study.graphs, study.data = GRAPHS, strings(1600, 12, 0)
 
     def parts() -> list:
-        return [study.part("tanh", number, members) for number, members in enumerate(chunks(GRAPHS, 2))]
+        return [
+            study.part(Nets.of("tanh", "sources"), number, members) for number, members in enumerate(chunks(GRAPHS, 2))
+        ]
 
     whole = in_order(parts())
     assert len(whole["test_accuracy"]) == len(GRAPHS)

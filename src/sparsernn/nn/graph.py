@@ -19,7 +19,7 @@ from torch.nn import init
 
 from ..structure.cells import GRU, LSTM, register_cell
 from ..tensors import short
-from .layering import Layering, Outputs, Skips, lay_out
+from .layering import INPUT, Inputs, Layering, Outputs, Skips, input_masks, lay_out, recurrent_masks
 from .layers import States, TanhOrRelu
 from .protocol import Kept, Misfit, Packing, Sides, check_size, register_layer
 from .ragged import _Ragged
@@ -34,6 +34,7 @@ class _Graph(_Ragged):
         input_size: int,
         graph: Any,
         *,
+        inputs: Inputs = "sources",
         skips: Skips = "input",
         recurrent: Any = "dense",
         outputs: Outputs = "sinks",
@@ -43,8 +44,8 @@ class _Graph(_Ragged):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        _check_options(skips, recurrent, outputs)
-        layering, masks_ih, masks_hh = lay_out(graph, skips, outputs, recurrent)
+        _check_options(inputs, skips, recurrent, outputs)
+        layering = lay_out(graph, inputs, skips, outputs)
         # Before the base makes the parameters, since their sizes follow from it.
         object.__setattr__(self, "layering", layering)
         super().__init__(
@@ -56,6 +57,7 @@ class _Graph(_Ragged):
             device=device,
             dtype=dtype,
         )
+        masks_ih, masks_hh = input_masks(graph, layering, input_size), recurrent_masks(layering, recurrent)
         for layer, masks in enumerate(zip(masks_ih, masks_hh)):
             for name, mask in zip(("mask_ih", "mask_hh"), masks):
                 # One block of rows for each gate: a unit's gates all have its edges.
@@ -74,7 +76,7 @@ class _Graph(_Ragged):
         return sum(len(units) for units in self.layering.readout)
 
     def layer_input_size(self, layer: int) -> int:
-        return self.layering.input_size(layer) if layer else self.input_size
+        return self.layering.input_size(layer, self.input_size)
 
     def reset_parameters(self) -> None:
         """Uniform in ±1/sqrt(nodes of the layer), as torch does; no weight where the graph has no edge."""
@@ -171,11 +173,11 @@ class _Graph(_Ragged):
         self, x: Tensor, batch_sizes: Tensor | None, states: list[States], backwards: Tensor | None
     ) -> tuple[Tensor, list[States]]:
         plan = self.layering
-        heard: list[Tensor] = []  # what each layer hands on to others
+        heard = {INPUT: x}  # and what each layer hands on to others
         out: list[Tensor] = []
         ends: list[States] = []
         for layer, sources in enumerate(plan.sources):
-            seen = x if not sources else _joined([heard[source] for source in sources])
+            seen = _joined([heard[source] for source in sources])
             y, last = self._run_layer(layer, seen, batch_sizes, [states[layer]], None)
             if plan.parts[layer] > 1:
                 y = y.unflatten(-1, (plan.parts[layer], -1)).sum(-2)
@@ -183,7 +185,7 @@ class _Graph(_Ragged):
             units = plan.readout[layer]
             if units:
                 out.append(y if len(units) == y.size(-1) else y[..., list(units)])
-            heard.append(F.dropout(y, self.dropout, self.training) if self.dropout else y)
+            heard[layer] = F.dropout(y, self.dropout, self.training) if self.dropout else y
         return _joined(out), ends
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
@@ -199,10 +201,11 @@ def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
-def _check_options(skips: object, recurrent: object, outputs: object) -> None:
+def _check_options(inputs: object, skips: object, recurrent: object, outputs: object) -> None:
     import networkx as nx
 
-    for name, value, known in (("skips", skips, get_args(Skips)), ("outputs", outputs, get_args(Outputs))):
+    words = (("inputs", inputs, Inputs), ("skips", skips, Skips), ("outputs", outputs, Outputs))
+    for name, value, known in ((name, value, get_args(kind)) for name, value, kind in words):
         if value not in known:
             raise ValueError(f"{name} is {value!r}; expected {' or '.join(map(repr, known))}.")
     if not (isinstance(recurrent, str) and recurrent == "dense") and not isinstance(recurrent, nx.Graph):
@@ -214,8 +217,8 @@ class GraphLSTM(_Graph):
     """An LSTM with the connections of a graph; call and results are those of torch.nn.LSTM.
 
     - `graph`: a networkx graph. Undirected edges lead from the earlier node (in the graph's own order) to the later
-      one; a directed graph has no cycles. A node's layer is the longest path to it from a source. Nodes without a
-      predecessor read the input.
+      one; a directed graph has no cycles. A node's layer is the longest path to it from a source.
+    - `inputs`: which nodes read the input, "sources" (nodes without a predecessor) or "all".
     - `skips`: how an edge over several layers acts. "input": as any other edge, a unit reads all its predecessors.
       "added": for each pair of layers that are not neighbours the target has recurrent units of its own, whose output
       is added to the layer's (Darji, arXiv 2407.20601).

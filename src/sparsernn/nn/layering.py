@@ -9,8 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+Inputs = Literal["sources", "all"]
 Skips = Literal["input", "added"]
 Outputs = Literal["sinks", "last", "all"]
+INPUT = -1  # the module's input, among the layers that a layer reads
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Layering:
     """
 
     nodes: tuple[tuple[Hashable, ...], ...]  # unit k of a layer's output is nodes[layer][k]
-    sources: tuple[tuple[int, ...], ...]  # the layers that each layer reads; (): the input
+    sources: tuple[tuple[int, ...], ...]  # the layers that each layer reads, or INPUT
     parts: tuple[int, ...]
     readout: tuple[tuple[int, ...], ...]  # the units of each layer that are outputs of the module
     kept: tuple[tuple[int, ...], ...]  # hidden units of the layer as it was built that are still there
@@ -35,9 +37,9 @@ class Layering:
     def hidden_sizes(self) -> tuple[int, ...]:
         return tuple(width * parts for width, parts in zip(self.widths, self.parts))
 
-    def input_size(self, layer: int) -> int:
-        """Width of what layers after the first read."""
-        return sum(self.widths[source] for source in self.sources[layer])
+    def input_size(self, layer: int, width: int) -> int:
+        """Width of what `layer` reads, where the module's input has `width` columns."""
+        return sum(width if source == INPUT else self.widths[source] for source in self.sources[layer])
 
     def narrowed(self, units: Sequence[Sequence[int]]) -> Layering:
         """With only these hidden units of each layer, given by their present numbers.
@@ -94,44 +96,50 @@ def layers_of(graph: Any) -> list[list[Hashable]]:
     return [sorted(layer, key=place.__getitem__) for layer in nx.topological_generations(dag)]
 
 
-def lay_out(
-    graph: Any, skips: Skips, outputs: Outputs, recurrent: Any
-) -> tuple[Layering, list[Tensor | None], list[Tensor | None]]:
-    """The layering of `graph`, and the masks (units x inputs, units x units; None: dense) of each layer's weights."""
+def lay_out(graph: Any, inputs: Inputs, skips: Skips, outputs: Outputs) -> Layering:
+    """The layering of `graph`."""
     dag, layers = directed(graph), layers_of(graph)
     layer_of = {node: n for n, layer in enumerate(layers) for node in layer}
     reads = [sorted({layer_of[u] for v in layer for u in dag.predecessors(v)}, reverse=True) for layer in layers]
-    parts = [max(1, len(found)) if skips == "added" else 1 for found in reads]
+    reads = [found + [INPUT] * (not found or inputs == "all") for found in reads]
+    parts = [len(found) if skips == "added" else 1 for found in reads]
     ends: dict[Outputs, Any] = {
         "sinks": lambda layer, v: dag.out_degree(v) == 0,
         "last": lambda layer, v: layer == len(layers) - 1,
         "all": lambda layer, v: True,
     }
-    plan = Layering(
+    return Layering(
         nodes=tuple(tuple(layer) for layer in layers),
         sources=tuple(tuple(found) for found in reads),
         parts=tuple(parts),
         readout=tuple(tuple(k for k, v in enumerate(nodes) if ends[outputs](n, v)) for n, nodes in enumerate(layers)),
         kept=tuple(tuple(range(len(nodes) * count)) for nodes, count in zip(layers, parts)),
     )
-    inputs = [_input_mask(dag, layers, n, found, count) for n, (found, count) in enumerate(zip(reads, parts))]
-    return plan, inputs, [_recurrent_mask(nodes, count, recurrent) for nodes, count in zip(layers, parts)]
 
 
-def _input_mask(dag: Any, layers: list[list[Hashable]], layer: int, reads: list[int], parts: int) -> Tensor | None:
-    def between(source: int) -> Tensor:
-        return torch.tensor([[dag.has_edge(u, v) for u in layers[source]] for v in layers[layer]], dtype=torch.bool)
+def input_masks(graph: Any, plan: Layering, width: int) -> list[Tensor | None]:
+    """The edges (units x columns; None: all) of each layer's input weights, where the input has `width` columns."""
+    dag = directed(graph)
 
-    if not reads:
-        return None
-    blocks = [between(source) for source in reads]
-    mask = torch.cat(blocks, 1) if parts == 1 else torch.block_diag(*blocks).bool()
-    return None if bool(mask.all()) else mask
+    def between(source: int, nodes: Sequence[Hashable]) -> Tensor:
+        if source == INPUT:
+            return torch.ones(len(nodes), width, dtype=torch.bool)
+        return torch.tensor([[dag.has_edge(u, v) for u in plan.nodes[source]] for v in nodes], dtype=torch.bool)
+
+    found = [[between(source, nodes) for source in reads] for nodes, reads in zip(plan.nodes, plan.sources)]
+    return [_mask(torch.cat(b, 1) if parts == 1 else torch.block_diag(*b)) for b, parts in zip(found, plan.parts)]
 
 
-def _recurrent_mask(nodes: list[Hashable], parts: int, recurrent: Any) -> Tensor | None:
-    own = torch.ones(len(nodes), len(nodes), dtype=torch.bool)
-    if recurrent != "dense":
-        own = torch.tensor([[recurrent.has_edge(u, v) for u in nodes] for v in nodes], dtype=torch.bool)
-    mask = torch.block_diag(*[own] * parts).bool()
-    return None if bool(mask.all()) else mask
+def recurrent_masks(plan: Layering, recurrent: Any) -> list[Tensor | None]:
+    """The same of the weights by which each layer's units feed back: units x units."""
+
+    def of(nodes: Sequence[Hashable]) -> Tensor:
+        if recurrent == "dense":
+            return torch.ones(len(nodes), len(nodes), dtype=torch.bool)
+        return torch.tensor([[recurrent.has_edge(u, v) for u in nodes] for v in nodes], dtype=torch.bool)
+
+    return [_mask(torch.block_diag(*[of(nodes)] * parts)) for nodes, parts in zip(plan.nodes, plan.parts)]
+
+
+def _mask(edges: Tensor) -> Tensor | None:
+    return None if bool(edges.all()) else edges.bool()

@@ -16,16 +16,22 @@ from .properties import EXTRAS, PROPERTIES
 
 FAMILY_NAMES = {"ba": "Barabási-Albert", "ws": "Watts-Strogatz", "er": "Erdős-Rényi"}
 CONTROLS = ("weights", "source_nodes", "layers")
+MISSING = "Not measured yet.\n"
 
 
 class Study:
-    """The results as arrays: accuracy of each cell and graph (mean over seeds), the graphs' properties."""
+    """The results as arrays: accuracy of each cell and graph (mean over seeds), the graphs' properties.
 
-    def __init__(self, results: Sequence[Result]) -> None:
-        rows = {r.row: [q for q in results if q.row == r.row] for r in results}
-        self.graphs: Mapping[str, Any] = rows["graphs"][0].measured
-        self.settings = rows["graphs"][0].settings
-        self.cells = [cell for cell in CELLS if cell in rows]
+    `inputs`: the nodes that read the input, "sources" or "all".
+    """
+
+    def __init__(self, results: Sequence[Result], inputs: str = "sources") -> None:
+        ending = "" if inputs == "sources" else f"-{inputs}"
+        rows = {cell: [r for r in results if r.row == cell + ending] for cell in CELLS}
+        described = next(r for r in results if r.row == "graphs")
+        self.graphs: Mapping[str, Any] = described.measured
+        self.settings = described.settings
+        self.cells = [cell for cell in CELLS if rows[cell]]
         self.seeds = sorted({r.seed for cell in self.cells for r in rows[cell]})
         self.accuracy = {c: np.mean([r.measured["test_accuracy"] for r in rows[c]], axis=0) for c in self.cells}
         self.weights = {c: np.array(rows[c][0].measured["weights"], dtype=float) for c in self.cells}
@@ -68,6 +74,8 @@ def shown(c: analysis.Correlation) -> str:
 
 
 def families_table(study: Study) -> str:
+    if not study.cells:
+        return MISSING
     rows = []
     for cell in study.cells:
         quality, family = study.quality(cell), study.family[study.plain]
@@ -84,6 +92,8 @@ def families_table(study: Study) -> str:
 
 def by_cell(study: Study, title: str, rows: Sequence[Sequence[str]]) -> str:
     """A table with a column for each cell."""
+    if not study.cells:
+        return MISSING
     return table([title, *(CELLS[c] for c in study.cells)], rows)
 
 

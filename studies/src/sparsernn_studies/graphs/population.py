@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsernn.nn.graph import GraphGRU, GraphLSTM, GraphRNN
-from sparsernn.nn.layering import directed
+from sparsernn.nn.layering import Inputs, directed
 
 from ..loop import Loop, Sparsify
 from ..train import Objective, Training
@@ -34,14 +34,16 @@ CELLS: dict[str, tuple[type[Any], dict[str, str]]] = {
 class GraphClassifier(nn.Module):
     """Two classes of a padded sequence by the nets of K graphs: (x_TB, lengths_B) -> logits_BKC (one graph: BC).
 
-    Each symbol enters as a vector of its own (one-hot), so that every graph's sources see the same input. The sinks
-    at each sequence's last step are read by a linear layer for each graph.
+    Each symbol enters as a vector of its own (one-hot), so that every graph's sources, or all its nodes (`inputs`), see
+    the same input. The sinks at each sequence's last step are read by a linear layer for each graph.
     """
 
     graph: Any
     mask: Tensor | None
 
-    def __init__(self, cell: str, graphs: Sequence[nx.Graph], symbols: int, seed: int = 0) -> None:
+    def __init__(
+        self, cell: str, graphs: Sequence[nx.Graph], symbols: int, seed: int = 0, inputs: Inputs = "sources"
+    ) -> None:
         super().__init__()
         kind, options = CELLS[cell]
         dags = [directed(graph) for graph in graphs]
@@ -54,7 +56,7 @@ class GraphClassifier(nn.Module):
             union.add_edges_from((number[u], number[v]) for u, v in dag.edges())
             own.add_edges_from((u, v) for u in number.values() for v in number.values())
         self.symbols, self.count = symbols, len(graphs)
-        self.graph = kind(symbols, union, recurrent=own, **options)
+        self.graph = kind(symbols, union, inputs=inputs, recurrent=own, **options)
         owner = torch.tensor([n for n, dag in enumerate(dags) for _ in dag])
         self.owners = [owner[list(nodes)] for nodes in self.graph.nodes]
         read = torch.cat([who[list(units)] for who, units in zip(self.owners, self.graph.layering.readout)])

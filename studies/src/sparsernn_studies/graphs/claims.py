@@ -1,0 +1,65 @@
+"""What Darji (arXiv 2407.20601) and Stier and Granitzer (arXiv 2107.12917) say of graphs, with its controls.
+
+Each number is of one seed's nets on the same graphs, so that its interval says how far weights and batches matter; how
+far the choice of graphs does, the page's intervals over the graphs say.
+"""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from ..claims import Claim, Measured, Value, greater, stands_out
+from .analysis import pearson
+from .families import NULLS
+from .paper import CELLS
+
+
+def correlation(row: str, name: str) -> Value:
+    """Pearson's r of a property of the graphs that are no null model and the accuracy of their nets."""
+
+    def value(rows: Measured) -> float:
+        described, accuracy = rows["graphs"], rows[row]["test_accuracy"]
+        plain = [n for n, null in enumerate(described["null"]) if null == 0]
+        return pearson([described[name][n] for n in plain], [accuracy[n] for n in plain]).r
+
+    return value
+
+
+def _ahead(row: str) -> Value:
+    """Points of accuracy by which Watts-Strogatz graphs are ahead of Barabási-Albert ones."""
+    return lambda rows: 100 * (rows[row]["accuracy_ws"] - rows[row]["accuracy_ba"])
+
+
+def _drawn_anew(row: str) -> Value:
+    """Points of accuracy that graphs lose where the edges between two layers join others of their nodes."""
+
+    def value(rows: Measured) -> float:
+        described, accuracy = rows["graphs"], rows[row]["test_accuracy"]
+        first = {seed: n for n, seed in enumerate(described["graph_seed"]) if described["null"][n] == 0}
+        twins = [n for n, null in enumerate(described["null"]) if NULLS[null] == "shuffled"]
+        if not twins:
+            raise KeyError("there is no such null model")
+        return 100 * fmean(accuracy[first[described["graph_seed"][n]]] - accuracy[n] for n in twins)
+
+    return value
+
+
+def _of(cell: str) -> tuple[Claim, ...]:
+    name, heard = CELLS[cell], ", where all nodes read the input"
+    found: list[Claim] = []
+    for row, words in ((cell, ""), (f"{cell}-all", heard)):
+        guards = (stands_out("accuracy", row, 0.5, "a guess", more=True),)
+        found += [
+            Claim(text, unit, value, at_least=0.0, guards=guards)
+            for text, unit, value in (
+                (f"{name}{words}: Watts-Strogatz graphs do better than Barabási-Albert ones", "points", _ahead(row)),
+                (f"{name}{words}: more sources go with more accuracy", "r", correlation(row, "source_nodes")),
+                (f"{name}{words}: more layers go with more accuracy", "r", correlation(row, "layers")),
+                (f"{name}{words}: other edges between the same layers do worse", "points", _drawn_anew(row)),
+            )
+        ]
+    sources = (correlation(row, "source_nodes") for row in (cell, f"{cell}-all"))
+    return *found, greater(f"{name}: the number of sources matters less{heard}", *sources, unit="of r less")
+
+
+OF_GRAPHS = tuple(claim for cell in CELLS for claim in _of(cell))
