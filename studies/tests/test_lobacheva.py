@@ -22,7 +22,13 @@ from sparsernn_studies.lobacheva.claims import all_of
 from sparsernn_studies.lobacheva.figures import as_sums, from_sums, structure_figures
 from sparsernn_studies.lobacheva.gates import Gates
 from sparsernn_studies.lobacheva.settings import TextSettings, WordSettings
-from sparsernn_studies.lobacheva.similarity import gate_overlap, gate_overlap_within, overlap
+from sparsernn_studies.lobacheva.similarity import (
+    gate_norms,
+    gate_overlap,
+    gate_overlap_within,
+    overlap,
+    size_overlap_within,
+)
 from sparsernn_studies.lobacheva.tasks import SymbolTask
 from sparsernn_studies.lobacheva.units import Survivors
 from sparsernn_studies.lobacheva.word import Words
@@ -173,6 +179,19 @@ def test_gates_are_compared_by_the_numbers_of_their_units():
     assert (found.first, found.second, found.both, found.population) == (2, 3, 1, 10)
     inner = gate_overlap_within(a, b, 0, "g")
     assert (inner.first, inner.second, inner.both, inner.population) == (1, 2, 1, 2)
+
+
+def test_a_net_is_compared_with_the_largest_gates_of_the_dense_one():
+    model = planted()
+    norms = gate_norms(model)
+    assert set(norms) == {f"layer0_norms_{gate}" for gate in "ifgo"}
+    ih, hh = (getattr(model.lstm, f"weight_{kind}_l0").detach() for kind in ("ih", "hh"))
+    assert norms["layer0_norms_f"] == pytest.approx(torch.cat([ih[4:8], hh[4:8]], 1).norm(dim=1).tolist(), rel=1e-5)
+    dense = {"layer0_norms_g": [1.0, 9.0, 3.0, 5.0, 4.0]}
+    a = {"layer0_units": [1, 2, 3, 4], "layer0_gates": [4, 0, 4, 0]}
+    b = {"layer0_units": [0, 2, 3, 4], "layer0_gates": [4, 8, 4, 4]}
+    found = size_overlap_within(dense, a, b, 0, "g")  # of 2, 3, 4 the largest two are 3 and 4
+    assert (found.first, found.second, found.both, found.population) == (1, 2, 1, 3)
 
 
 def test_a_gate_that_all_units_have_says_nothing_of_likeness():

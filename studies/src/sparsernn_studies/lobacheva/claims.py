@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..claims import Claim, Guard, Measured, beats, needs
-from .similarity import GATES, Overlap, gate_overlap_within
+from .similarity import GATES, Overlap, gate_overlap_within, size_overlap_within
 
 Worse = Callable[[Measured, str, str], float]  # rows, a row, another one -> by how much the first is worse
 
@@ -62,29 +62,36 @@ def of_quality(worse: Worse, unit: str, prefix: str = "", words: str = "") -> tu
 
 def of_likeness(layers: int = 1, prefix: str = "", words: str = "") -> tuple[Claim, ...]:
     """The same structure from both frameworks, and from weights alone: gate by gate, among the units that both nets
-    keep, since a gate lives only where its unit does. Against units permuted at random."""
+    keep, since a gate lives only where its unit does. Against units permuted at random, and against what the size of
+    the dense net's weights tells."""
     pairs = (("bayes-wgn", "prune-wgn", "Bayes and pruning"), ("bayes-w", "bayes-wgn", "W alone and W+G+N, Bayes,"))
     return tuple(
-        _alike(f"{prefix}{a}", f"{prefix}{b}", n, gate, f"{words}{said}", f" of layer {n + 1}" if layers > 1 else "")
+        claim
         for a, b, said in pairs
         for n in range(layers)
         for gate in GATES
+        for claim in _alike(prefix, (a, b), n, gate, f"{words}{said}", f" of layer {n + 1}" if layers > 1 else "")
     )
 
 
-def _alike(first: str, second: str, layer: int, gate: str, said: str, where: str) -> Claim:
+def _alike(prefix: str, pair: tuple[str, str], layer: int, gate: str, said: str, where: str) -> tuple[Claim, Claim]:
+    first, second = (f"{prefix}{row}" for row in pair)
+
     def common(rows: Measured) -> Overlap:
         return gate_overlap_within(rows[first], rows[second], layer, gate)
+
+    def beyond_size(rows: Measured) -> float:
+        size = size_overlap_within(rows[f"{prefix}dense"], rows[first], rows[second], layer, gate)
+        return common(rows).excess - size.excess
 
     def told_apart(rows: Measured) -> str:
         return "" if common(rows).deviation else "one of the nets has the gate in all of these units, or in none"
 
-    return Claim(
-        f"{said} agree about gate {gate} of the units{where} that both keep, more than chance",
-        "deviations above chance",
-        lambda rows: common(rows).excess,
-        at_least=0.0,
-        guards=(told_apart,),
+    what = f"{said} agree about gate {gate} of the units{where} that both keep, more than"
+    unit, guards = "deviations above chance", (told_apart,)
+    return (
+        Claim(f"{what} chance", unit, lambda rows: common(rows).excess, at_least=0.0, guards=guards),
+        Claim(f"{what} with the dense net's largest", "deviations more", beyond_size, at_least=0.0, guards=guards),
     )
 
 

@@ -32,6 +32,7 @@ from ..study import Row, Study
 from ..tables import figure
 from .figures import structure_figures
 from .settings import BASELINES, LABELS, LEVELS, Settings
+from .similarity import gate_norms
 from .tasks import Task
 from .units import Survivors
 
@@ -166,7 +167,7 @@ class Gates(Study[Settings, Net]):
             best = state if watched[-1] == min(watched) else best
         model.cpu().load_state_dict(best)
         save(model.eval(), self.file(row))
-        found = self.measured(row, model, Survivors.of(model, task.example_inputs))
+        found = self.measured(row, model, Survivors.of(model, task.example_inputs)) | gate_norms(model)
         for path in ends.values():
             path.unlink()
         return {**found, "best_epoch": watched.index(min(watched)) + 1, "of_epochs": epochs}

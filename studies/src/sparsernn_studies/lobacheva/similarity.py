@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
+from sparsernn.structure.cells import recurrent_layers
+
 GATES = ("i", "f", "g", "o")
 
 
@@ -69,3 +73,25 @@ def gate_overlap_within(first: Mapping[str, Any], second: Mapping[str, Any], lay
     """The same out of the units that both nets keep: do they agree about the gates once they agree about the units?"""
     kept = set(first[f"layer{layer}_units"]) & set(second[f"layer{layer}_units"])
     return overlap(living(first, layer, gate), living(second, layer, gate), kept)
+
+
+def gate_norms(dense: nn.Module) -> dict[str, list[float]]:
+    """For each layer n and gate the norm of each unit's weights of that gate: `layern_norms_GATE`."""
+    found = {}
+    for n, layer in enumerate(recurrent_layers(dense)):
+        rows = [dense.get_parameter(name).detach().unflatten(0, (len(layer.gates), -1)) for name in layer.matrices()]
+        for g, gate in enumerate(layer.gates):
+            squares_H = sum(weight[g].square().sum(1) for weight in rows)
+            found[f"layer{n}_norms_{gate}"] = [float(f"{norm:.6g}") for norm in squares_H.sqrt().tolist()]
+    return found
+
+
+def size_overlap_within(
+    dense: Mapping[str, Any], first: Mapping[str, Any], second: Mapping[str, Any], layer: int, gate: str
+) -> Overlap:
+    """What size alone tells of `first`: its units whose `gate` lives, against as many as `second` has among those that
+    both keep, but the ones where the dense net's weights of that gate are largest."""
+    kept = set(first[f"layer{layer}_units"]) & set(second[f"layer{layer}_units"])
+    norms = dense[f"layer{layer}_norms_{gate}"]
+    ranked = sorted(kept, key=lambda unit: -norms[unit])
+    return overlap(living(first, layer, gate), set(ranked[: len(living(second, layer, gate) & kept)]), kept)
