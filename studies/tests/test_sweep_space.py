@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from sparsernn_studies.recipes import RECIPES
-from sparsernn_studies.results import collect
+from sparsernn_studies.results import Result, collect
 from sparsernn_studies.sweeps.sampling import ask, points, sampler
 from sparsernn_studies.sweeps.space import Choice, Range, SpaceError, read_over
-from sparsernn_studies.sweeps.trial import Trial, judged
+from sparsernn_studies.sweeps.trial import SweepError, Trial, judged
 
 ROOT = Path(__file__).resolve().parents[2]
 REBER = RECIPES["reber"].at("smoke")
@@ -121,3 +121,17 @@ def test_what_a_recipe_is_judged_by_is_measured():
             rows = [r for r in found if (r.recipe, r.scale) == (name, scale)]
             outcome = judged(Trial(0, name, scale, 0, (), {}, "", None), recipe, rows)
             assert outcome.quality is not None and outcome.size
+
+
+def test_where_only_another_row_was_made_that_one_is_judged():
+    trial, recipe = Trial(0, "wen-ptb", "smoke", 0, (), {}, "", None), RECIPES["wen-ptb"]
+    dense, direct, iss = (
+        Result(
+            "wen-ptb", "smoke", row, 0, {}, {}, {"valid_perplexity": quality, "nonzero": 5}, {}, "", 1, 0.0, "", None
+        )
+        for row, quality in (("dense", 3.0), ("direct", 4.0), ("iss", 2.0))
+    )
+    assert judged(trial, recipe, [dense]).quality == 3.0
+    assert judged(trial, recipe, [dense, direct, iss]).quality == 2.0
+    with pytest.raises(SweepError, match="valid_perplexity in a row iss"):
+        judged(trial, recipe, [dense, direct])

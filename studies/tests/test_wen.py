@@ -12,10 +12,12 @@ from torch import nn
 from paper_steps import COMMANDS
 from sparsernn import L1, GroupLasso, Shrink, compact
 from sparsernn_studies.checkpoint import CheckpointError
+from sparsernn_studies.claims import judged
 from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.settings import SettingsError, with_changes
 from sparsernn_studies.softmax_loss import linear_cross_entropy
 from sparsernn_studies.tasks.text import bits_per_symbol
+from sparsernn_studies.wen.claims import OF_WORDS
 from sparsernn_studies.wen.ptb import verdict
 from sparsernn_studies.wen.ptb_settings import ROWS, SIZES, Settings
 from sparsernn_studies.word_model import StackedLSTM
@@ -203,6 +205,24 @@ def test_settings_that_do_not_go_together_are_refused():
         with pytest.raises(SettingsError, match=words):
             with_changes(settings, [change])
     assert with_changes(settings, ["rows=direct", "widths=373,315"]).widths == (373, 315)
+
+
+def test_each_kind_of_row_has_its_own_dropout_and_decay():
+    chosen = ["dense_keep=0.7", "direct_decay=1e-4", "sparse_keep=1", "sparse_decay=3e-5"]
+    s = with_changes(RECIPES["wen-ptb"].at("cpu"), ["size=medium", *chosen])
+    for name, keep, decay in (("dense", 0.7, 0.0), ("direct", 0.6, 1e-4), ("iss", 1.0, 3e-5), ("gradual", 1.0, 3e-5)):
+        assert s.regularised(ROWS[name]) == (keep, decay)
+        assert s.training(ROWS[name]).weight_decay == decay
+    assert s.training(ROWS["blocks-20"]).weight_decay == s.block_weight_decay
+
+
+def test_nets_are_compared_whose_regularisation_was_tuned_alike():
+    claim = next(c for c in OF_WORDS if c.text.startswith("ISS: less perplexity than nets of the learnt sizes"))
+    for tries, answer in ((1, "not answered"), (15, "holds")):
+        rows = {"iss": {"test_perplexity": 90.0, "tries": 15}, "direct": {"test_perplexity": 95.0, "tries": tries}}
+        [verdict] = judged([claim], [rows] * 3)
+        assert verdict.answer == answer
+        assert (verdict.why == "dropout and decay of direct and iss were not tuned") == (tries == 1)
 
 
 def test_the_verdict_names_the_fastest_blocks_that_are_no_worse_than_the_dense_net():

@@ -145,7 +145,10 @@ def perform(trial: Trial, show: Show) -> Outcome:
 def judged(trial: Trial, recipe: Any, rows: list[Result]) -> Outcome:
     """The outcome of a finished run. Raises SweepError if no row measured the recipe's metric."""
     judge = recipe.judge or _usual(rows)
-    fitting = [row for row in rows if judge and fnmatchcase(row.row, judge.rows) and judge.metric in row.measured]
+    having = [row for row in rows if judge and judge.metric in row.measured]
+    fitting = [row for row in having if judge and fnmatchcase(row.row, judge.rows)]
+    if not fitting and len(having) == 1:
+        fitting = having
     if judge is None or not fitting:
         wanted = f"measured {judge.metric} in a row {judge.rows}" if judge else "measured a quality"
         raise SweepError(f"Recipe {recipe.name} cannot be swept with these settings: nothing {wanted}.")

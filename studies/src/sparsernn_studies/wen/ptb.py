@@ -91,7 +91,8 @@ class Ptb(WordStudy[Settings]):
         s = self.settings
         torch.manual_seed(self.run.seed)
         widths = (s.widths or self.units_of("iss")) if row.kind == "direct" else (s.net.units, s.net.units)
-        return StackedLSTM(len(self.text.symbols), s.net.units, widths, s.keep(row), s.net.start)
+        keep, _ = s.regularised(row)
+        return StackedLSTM(len(self.text.symbols), s.net.units, widths, keep, s.net.start)
 
     def sparsifier(self, row: Net) -> Callable[..., Sparsifier] | None:
         """What learns the sparsity of `row`, attached to a training of so many steps."""
@@ -118,6 +119,13 @@ class Ptb(WordStudy[Settings]):
                     return Shrink(model, None, to=row.share, steps=steps, level="block", include=part)
 
         return None if row.kind in ("dense", "relaxed", "direct") else learner
+
+    def make(self, row: Net) -> Mapping[str, Any]:
+        found = super().make(row)
+        if row.kind == "bigram":
+            return found
+        keep, decay = self.settings.regularised(row)
+        return {**found, "keep": keep, "weight_decay": decay, "tries": self.settings.tries}
 
     def verdict(self, measured: Measured) -> str:
         return verdict(measured)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from ..precision import resolved
-from ..settings import Count, Is, NotNegative, Part, Positive, Some, Whole, settings
+from ..settings import Count, Fraction, Is, NotNegative, Part, Positive, Some, Whole, settings
 from ..word_training import WordTraining
 from .words import Net
 
@@ -78,6 +78,10 @@ class Settings:
     The rows of blocks train for `block_epochs` at the rate `block_rate`, halved with each of the last half, with
     `block_weight_decay` in the place of ISS's penalty.
 
+    `dense_keep`, `sparse_keep`, `direct_keep`: share kept by dropout in the rows that are dense, sparse, and direct; 0:
+    the size's own. `dense_decay` and so on: their weight decay. `tries`: from how many pairs of both each was chosen,
+    which the rows record: who is compared has to have as many.
+
     `words`: only so many of each part of the text, 0 for all; `measured_words`: of the validation and test parts.
     `precision`: of the products with the vocabulary's matrix; "auto": bfloat16 where the processor multiplies in it.
     `steps`: stop each training after so many, 0 never.
@@ -97,6 +101,13 @@ class Settings:
     left: Part = 0.33
     moves: Count = 100
     widths: tuple[Count, ...] = ()
+    dense_keep: Fraction = 0.0
+    sparse_keep: Fraction = 0.0
+    direct_keep: Fraction = 0.0
+    dense_decay: NotNegative = 0.0
+    sparse_decay: NotNegative = 0.0
+    direct_decay: NotNegative = 0.0
+    tries: Count = 1
     block_epochs: Count = 4
     block_rate: Positive = 0.5
     block_weight_decay: NotNegative = 3e-4
@@ -122,22 +133,30 @@ class Settings:
     def net(self) -> Size:
         return SIZES[self.size]
 
-    def keep(self, row: Net) -> float:
-        """Share that dropout keeps in the training of `row`."""
-        if row.kind == "dense":
-            return self.net.keep
-        return self.net.direct_keep if row.kind == "direct" else self.net.sparse_keep
+    def regularised(self, row: Net) -> tuple[float, float]:
+        """Share that dropout keeps in the training of `row`, and its weight decay."""
+        match row.kind:
+            case "dense":
+                return self.dense_keep or self.net.keep, self.dense_decay
+            case "direct":
+                return self.direct_keep or self.net.direct_keep, self.direct_decay
+            case _:
+                return self.sparse_keep or self.net.sparse_keep, self.sparse_decay
 
     def training(self, row: Net) -> WordTraining:
         net = self.net
         epochs, rate = self.epochs or net.epochs, 1.0
         third = max(1, epochs // 3)
-        course: Mapping[str, Any] = {"hold": net.hold, "decay": net.decay}
+        course: Mapping[str, Any] = {
+            "hold": net.hold,
+            "decay": net.decay,
+            "weight_decay": self.regularised(row)[1],
+        }
         if row.kind == "blocks":
             epochs, rate = self.block_epochs, self.block_rate
             course = {"hold": -(-epochs // 2), "decay": 0.5, "weight_decay": self.block_weight_decay}
         elif self.schedule == "code" and row.kind == "iss":
-            course = {"hold": third, "decay": 0.1, "decay_every": third}
+            course = {**course, "hold": third, "decay": 0.1, "decay_every": third}
         return WordTraining(
             epochs,
             rate,
