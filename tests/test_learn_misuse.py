@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from learn_models import tagger, tokens
+from sparsernn.learn.factorise import factorise
 from sparsernn.learn.l1 import L1
 from sparsernn.learn.lasso import GroupLasso
 from sparsernn.learn.paths.top_k import TopK
@@ -68,6 +69,11 @@ def test_misuse_of_the_model():
     no_change(model, lambda: Prune(model, None, 0.5, include="lstm.*"), ValueError, "matches no weight matrix")
     no_change(model, lambda: Prune(model, None, 0.5, include=3), TypeError)
     no_change(model, lambda: Prune("model", None, 0.5), TypeError, "got str".capitalize())
+    thin = factorise(model, [tokens() for _ in range(8)], to=0.5).model
+    no_change(thin, lambda: Prune(thin, None, 0.5), ValueError, "matrices of rnn are products", 'include="rnn.*"')
+    Prune(thin, None, 0.5, include="rnn.*")
+    alone = thin.rnn
+    no_change(alone, lambda: Prune(alone, None, 0.5), ValueError, "products of two factors", 'include="*"')
     sharded = FullyShardedDataParallel(model)
     no_change(model, lambda: Prune(sharded, None, 0.5), ValueError, "sharded by FSDP", "DistributedDataParallel")
     no_change(model, lambda: Prune(model, None, 0.5, level="unit"), ValueError, "give example_inputs")

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from ..nn.factorised import FACTORISED
 from ..structure.cells import RecurrentLayer, made_plain_by, recurrent_layers, unmanaged_modules
 from ..structure.notes import DECLARE
 
@@ -88,6 +89,14 @@ def _no_layers(model: nn.Module) -> str:
             f"The weights of {', '.join(unmanaged)} are not plain parameters, but computed at each call.\n"
             f"Make them plain before sparsifying by {made_plain_by(unmanaged[0], model.get_submodule(unmanaged[0]))}, "
             "or give include= patterns of plain weights."
+        )
+    thin = [path for path, module in model.named_modules() if isinstance(module, tuple(FACTORISED.values()))]
+    if thin:
+        return (
+            f"The matrices of {', '.join(thin) or type(model).__name__} are products of two factors, whose units and "
+            "gates can't be taken out.\n"
+            "Take out units, gates or weights first and call factorise() on what is left, or give name patterns of "
+            f'the factors: include="{thin[0] and thin[0] + "."}*".'
         )
     return (
         f"{type(model).__name__} has no recurrent layers that are declared (nn.LSTM, nn.GRU, nn.RNN, their cells or "
