@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sparsernn_studies.settings import SettingsError, with_changes
 from sparsernn_studies.tasks.text import bits_per_symbol
 from sparsernn_studies.wen.rhn import PAPER, TABLE_2
 from sparsernn_studies.wen.rhn_settings import iss
+from sparsernn_studies.wen.thresholds import GRID, largest_harmless
 from sparsernn_studies.word_training import WordTrainer, WordTraining
 
 WORDS = 13
@@ -214,3 +216,29 @@ def test_settings_that_cannot_be_are_refused(change: str, words: str) -> None:
 def test_rows_follow_the_strengths() -> None:
     changed = with_changes(RECIPES["wen-rhn"].at("cpu"), ["strengths=0.01,0.5", "target=0"])
     assert [row.name for row in changed.nets] == ["dense", "iss-0.01", "iss-0.5"]
+
+
+@pytest.mark.parametrize("most", [0.0, 1e-4, 1e-2, 1.0, 1e9])
+def test_the_largest_harmless_threshold_is_the_last_of_the_grid_that_fits(most: float) -> None:
+    net = model().eval()
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.mul_(10.0 ** torch.randint(-5, 1, weight.shape, generator=torch.Generator().manual_seed(1)))
+    x = TEXT[:40].view(10, 4)
+    whole = net(x)
+
+    def harm(other: HighwayModel) -> float:
+        return float((other(x) - whole).detach().abs().max())
+
+    found = largest_harmless(net, x, lambda other: harm(other) <= most)
+    names = {name for level in GroupLasso(copy.deepcopy(net), x, strength=1.0).levels for name in level.parameters}
+
+    def cut(threshold: float) -> float:
+        other = copy.deepcopy(net)
+        with torch.no_grad():
+            for name in names:
+                weight = other.get_parameter(name)
+                weight.mul_(weight.abs() >= threshold)
+        return harm(other)
+
+    assert found == max((t for t in GRID if cut(t) <= most), default=0.0)

@@ -197,13 +197,14 @@ def test_settings_that_do_not_go_together_are_refused():
         ("block_epochs=0", "at least 1"),
         ("block_weight_decay=-1", "a number from 0 on"),
         ("rows=dense,direct", "set widths"),
+        (("rows=iss", "threshold=0"), "the row dense is not among rows"),
         ("widths=373", "units of both layers"),
         ("target=1.5", "between 0 and 1"),
         ("rows=isss", "expected some of"),
         ("size=huge", "one of tiny, small"),
     ):
         with pytest.raises(SettingsError, match=words):
-            with_changes(settings, [change])
+            with_changes(settings, [change] if isinstance(change, str) else change)
     assert with_changes(settings, ["rows=direct", "widths=373,315"]).widths == (373, 315)
 
 

@@ -41,6 +41,7 @@ from .bidaf_model import SIX, BiDAF, Sizes, units, weights
 from .bidaf_settings import SCALES, AnsweringSettings, Net
 from .bidaf_times import timed
 from .claims import OF_QUESTIONS
+from .thresholds import largest_harmless
 
 BASELINE = Net("baseline", "the commonest span", "baseline")
 LARGEST = 1 << 20  # bytes of a text that questions are asked about
@@ -142,7 +143,7 @@ class Bidaf(Questions):
         s, x = self.settings, self.example_inputs
         if row.kind == "iss":
             return lambda model: GroupLasso(
-                model, x, strength=row.strength, update="subgradient", threshold=s.threshold, include=SIX
+                model, x, strength=row.strength, update="subgradient", threshold=self.threshold, include=SIX
             )
         if row.kind == "target":
             steps = s.training(row).steps
@@ -167,7 +168,9 @@ class Bidaf(Questions):
             small = compact(model, self.example_inputs)
         save(small, self.file(row, "-compact"))
         after = answers(small.to(device), self.vocabulary, valid)
+        further = {"harmless_threshold": self.harmless_threshold(small)} if row.kind == "dense" else {}
         return {
+            **further,
             **scores(valid, after),
             "questions": len(valid),
             "same_answers": sum(a[:2] == b[:2] for a, b in zip(before, after)),
@@ -177,6 +180,20 @@ class Bidaf(Questions):
             "steps": training.steps,
             "train_seconds": round(history.seconds, 1),
         }
+
+    def harmless_threshold(self, dense: nn.Module) -> float:
+        """The largest threshold that costs at most a tenth of a point of F1."""
+
+        def quality(model: nn.Module) -> float:
+            return scores(self.corpus.valid, answers(model, self.vocabulary, self.corpus.valid))["f1"]
+
+        least = quality(dense) - 0.1
+        return largest_harmless(dense, self.example_inputs, lambda model: quality(model) >= least, SIX)
+
+    @property
+    def threshold(self) -> float:
+        """That of ISS: the one that is set, else the one that is harmless to the dense net."""
+        return self.settings.threshold or self.result(self.named("dense")).measured["harmless_threshold"]
 
     def smallest(self) -> tuple[Net, BiDAF]:
         """The row whose compact net has the fewest parameters, and that net."""

@@ -32,8 +32,9 @@ class AnsweringSettings:
     folder, which are then not trained.
 
     `strengths`: of ISS, a row from the dense net and one from scratch for each; `threshold`: weights below it become
-    zero after each step. `target`: share of the weights of the six LSTMs behind the attention that two more rows keep,
-    and a row of that size trained directly; 0: no such rows.
+    zero after each step; 0: the largest that is harmless to the dense net, as the paper chooses it. `target`: share of
+    the weights of the six LSTMs behind the attention that two more rows keep, and a row of that size trained directly;
+    0: no such rows.
 
     `steps`: of a training from scratch, `tuned_steps`: of one from the dense net. `final_rate`: share of the learning
     rate that is left at the end. `dropout` and `sparse_dropout`: of the dense net and of those that are or become

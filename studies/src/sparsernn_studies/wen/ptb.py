@@ -97,7 +97,7 @@ class Ptb(WordStudy[Settings]):
     def sparsifier(self, row: Net) -> Callable[..., Sparsifier] | None:
         """What learns the sparsity of `row`, attached to a training of so many steps."""
         s, x, part = self.settings, self.example_inputs, ("layers.*", "head.*")  # every matrix but the embedding
-        lasso = {"update": "subgradient", "threshold": s.threshold}
+        lasso = {"update": "subgradient", "threshold": self.threshold}
 
         def learner(model: nn.Module, steps: int) -> Sparsifier:
             match row.kind:

@@ -70,7 +70,8 @@ class Settings:
 
     `schedule`: of the ISS rows, "paper": the dense net's, as the paper says; "code": the rate falls to a tenth after
     each third of the epochs, as the authors' code has it (1, 0.1 and 0.01 for 18 epochs each, 0.001 for the last).
-    `strength` and `threshold`: of ISS, for a loss summed over time; `l1_strength` and `l1_threshold`: of L1;
+    `strength` and `threshold`: of ISS, for a loss summed over time; threshold 0: the largest that is harmless to the
+    dense net, as the paper chooses it; `l1_strength` and `l1_threshold`: of L1;
     `lines_strength`: of the lasso on rows and columns of each layer's matrix, at the threshold of ISS. `target`: share
     of the recurrent weights that its row keeps. `widths`: of the row direct, where it shall not be those of ISS.
     `left`: share of the recurrent weights that the rows rewired and gradual keep, published for a net of 67% sparsity
@@ -124,6 +125,10 @@ class Settings:
         for row in map(ROWS.__getitem__, self.rows):
             if row.begins and row.begins not in self.rows:
                 raise ValueError(f"rows is {','.join(self.rows)!r}: {row.name} begins with the row {row.begins}.")
+        if not self.threshold and "dense" not in self.rows:
+            raise ValueError(
+                "threshold is 0, the one that is harmless to the dense net: the row dense is not among rows."
+            )
         if "direct" in self.rows and not self.widths and "iss" not in self.rows:
             raise ValueError("The row direct takes the widths of the row iss, which is not among rows; set widths.")
         if len(self.widths) not in (0, 2):

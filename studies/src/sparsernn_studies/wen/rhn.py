@@ -102,7 +102,7 @@ class Rhn(WordStudy[HighwaySettings]):
         def learner(model: nn.Module, steps: int) -> Sparsifier:
             if row.kind == "target":
                 return Shrink(model, x, to=s.target, steps=steps, score=as_recorded())
-            return GroupLasso(model, x, strength=row.strength, update="subgradient", threshold=s.threshold)
+            return GroupLasso(model, x, strength=row.strength, update="subgradient", threshold=self.threshold)
 
         return learner if row.kind in ("iss", "target") else None
 

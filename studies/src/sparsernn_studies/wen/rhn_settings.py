@@ -22,8 +22,9 @@ def iss(strength: float) -> Net:
 @settings
 class HighwaySettings:
     """`width`: of embedding, state and output; `depth`: highway layers in a time step. `strengths`: of the penalty, for
-    a loss summed over time, one row each; `threshold`: weights below it become zero after each step. `target`: share of
-    the recurrent weights that its row keeps; 0: no such row, and none of its size trained directly.
+    a loss summed over time, one row each; `threshold`: weights below it become zero after each step; 0: the largest
+    that is harmless to the dense net, as the paper chooses it. `target`: share of the recurrent weights that its row
+    keeps; 0: no such row, and none of its size trained directly.
 
     The learning rate holds for `hold` epochs and is divided by `fall` after each later one. `dropout` and
     `sparse_dropout`: factors of the published shares (words .25, input .75, state .25, output .75) for the dense net

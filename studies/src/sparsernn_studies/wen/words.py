@@ -25,6 +25,7 @@ from ..tables import Column, figure
 from ..tasks import ptb_word
 from ..tasks.text import Text, bits_per_symbol
 from ..word_training import WordTrainer
+from .thresholds import largest_harmless
 
 STEPS, BATCH = 30, 10  # of the paper's timing
 LONG = 256  # words of one stream that are read at once where nothing is learnt
@@ -127,8 +128,26 @@ class WordStudy(Study[S, Net]):
             **sizes(small),
             "mult_adds": self.mult_adds(small),
         }
+        if row.kind == "dense":
+            measured["harmless_threshold"] = self.harmless_threshold(small, training)
         # The best epoch need not be the last one, whose density was noted.
         return measured | ({"density": trainer.kept[-1]} if trainer.kept and not trainer.best.is_file() else {})
+
+    def harmless_threshold(self, dense: nn.Module, training: Any) -> float:
+        """The largest threshold that costs at most a thousandth of the bits of the validation part."""
+
+        def bits(model: Any) -> float:
+            return bits_per_symbol(model, self.text.valid, streams=training.batch, window=training.bptt)
+
+        most = 1.001 * bits(dense)
+        return largest_harmless(
+            dense, self.example_inputs.to(next(dense.parameters()).device), lambda m: bits(m) <= most
+        )
+
+    @property
+    def threshold(self) -> float:
+        """That of ISS: the one that is set, else the one that is harmless to the dense net."""
+        return self.settings.threshold or self.result(self.named("dense")).measured["harmless_threshold"]
 
     def mult_adds(self, model: Any) -> int:
         """Multiply-adds for one word: non-zero weights of all matrices but the embedding, where words are looked up."""
