@@ -96,6 +96,8 @@ class Ptb(WordStudy[Settings]):
 
     def sparsifier(self, row: Net) -> Callable[..., Sparsifier] | None:
         """What learns the sparsity of `row`, attached to a training of so many steps."""
+        if row.kind in ("dense", "relaxed", "direct"):
+            return None
         s, x, part = self.settings, self.example_inputs, ("layers.*", "head.*")  # every matrix but the embedding
         lasso = {"update": "subgradient", "threshold": self.threshold}
 
@@ -118,7 +120,7 @@ class Ptb(WordStudy[Settings]):
                 case _:
                     return Shrink(model, None, to=row.share, steps=steps, level="block", include=part)
 
-        return None if row.kind in ("dense", "relaxed", "direct") else learner
+        return learner
 
     def make(self, row: Net) -> Mapping[str, Any]:
         found = super().make(row)
