@@ -11,7 +11,7 @@ from torch import nn
 
 from sparsernn.learn.lasso import GroupLasso
 
-GRID = tuple(float(f"{10 ** (k / 4 - 6):.3g}") for k in range(17))  # 1e-6 to 1e-2, four a decade
+GRID = tuple(float(f"{10 ** (k / 4 - 6):.3g}") for k in range(21))  # 1e-6 to 0.1, four a decade
 
 
 def largest_harmless(
