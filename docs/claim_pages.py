@@ -43,9 +43,10 @@ open, and why.
 
 Every claim is a number that each seed gives, with the mean over the seeds and its 95% interval (Student's t). A claim
 *holds* or is *refuted* where at least three seeds are there, the dense net clearly beats a baseline that needs no net,
-both sides were trained by equal means (dropout and decay, say), and the interval leaves the limit out. Else it is *not
-answered*, and why is said. The intervals are not corrected for their number: of a hundred claims that are answered,
-some five may be so by chance.
+both sides were trained by equal means (dropout and decay, say), and the interval leaves the limit out; a claim that
+holds a net against the one that it was made from, which was not trained on, says so. Else it is *not
+answered*, and why is said. The intervals are not corrected for their number: of a hundred claims that are asked, up to
+five may be answered by chance. Those of one study share their dense nets, so their chances are not independent.
 """
 FOLD = f"""# Folded, in figures
 

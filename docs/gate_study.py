@@ -201,7 +201,7 @@ def sentences(name: str, about: str, seeds: Sequence[Rows]) -> list[str]:
     """What the claims of the kind `about` say, each with its number and whether it holds."""
     claims = OF[name].get(about, ())
     found = judged(claims, seeds)
-    said = [f"*{v.claim.text}*: {v.said}, {v.mean:.1f} ({v.claim.unit})." for v in found]
+    said = [f"*{v.claim.text}*: {v.said}, {v.number}." for v in found]
     answered = {v.claim.text for v in found}
     lacking = [claim.text for claim in claims if claim.text not in answered]
     return [*said, *(f"*{text}*: not answered, the net has no units of both kinds." for text in lacking)]
@@ -233,6 +233,8 @@ def section(results: Path, target: Path, name: str, scale: str) -> list[str]:
         "[results](results.md).\n",
         "\n".join(claim_lines(judged(all_of(name), seeds), len(seeds))) + "\n",
     ]
+    if len(seeds) > 1:
+        parts.append(f"Figures, units by kind, gates in common and times below are those of seed {first}.\n")
     for kind, drawn, caption, about in (
         ("gates", gates_of(rows, labels), "Which gates live, for each unit that is left.", "gates"),
         ("lag", lags_of(rows, labels), "Norm of the gradient of units with respect to an earlier input.", "memory"),

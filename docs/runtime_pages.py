@@ -28,6 +28,9 @@ curve has the same share of weights, and B inputs at once, as a batch has them i
 - *int8 16x4 blocks*: 16 rows of four columns, weights and inputs in int8.
 - *rows and columns gone*: what `compact` leaves, in torch and on our dense panels.
 
+Times are the thread's own. [How fast it is](speed.md) has single weights of the first shape from another run, by the
+clock: the ratios of the two runs differ by more than the spread within each.
+
 """
 STYLES = {
     "MKL CSR": ("#999999", "x", "-"),
@@ -65,8 +68,10 @@ After this page you know how fast models on our kernels are beside torch and onn
 {NOTE}
 
 Every figure is a ratio against another engine that computed the same in the same process, round by round in turn, on
-one thread: 2x is twice as fast. The aims were set before the first kernel was written, from prototypes in C and the
-roofline of one core. *The core allows* is the ratio that we would reach if each matrix took only the time of its bytes
+one thread: 2x is twice as fast. The aims were set beforehand, from prototypes in C and the roofline of one core. Here
+are the rows that an aim was set for; [results](results.md) has all others, among them parts that torch runs faster (a
+split LSTM, component by component) and aims of other pages that were missed (folding two layers of 1500 units, C in
+int8). *The core allows* is the ratio that we would reach if each matrix took only the time of its bytes
 at the bandwidth or of its multiplications at the peak of that core, measured in the same run, whichever takes longer,
 while gates, states and quantisation took no time. Single weights can't come near that peak: each multiplication waits
 for an index and a load of its own. The *spread* is the distance between the quartiles of a ratio's rounds.

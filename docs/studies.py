@@ -48,9 +48,16 @@ def by_seed(results: Sequence[Result]) -> list[dict[str, dict[str, Any]]]:
 
 
 def source(results: Sequence[Result], command: str) -> str:
-    last = max(results, key=lambda r: r.date)
+    """The command that repeats `results`, their seeds, and the machines with how many rows of each, where there are
+    several."""
     seeds = ", ".join(str(seed) for seed in sorted({r.seed for r in results}))
-    return f"Again: `{command}`. Seeds {seeds}; {last.device}, torch {last.versions['torch']}, {last.date}."
+    by_device = {d: [r for r in results if r.device == d] for d in dict.fromkeys(r.device for r in results)}
+    places = []
+    for device, own in sorted(by_device.items(), key=lambda pair: -len(pair[1])):
+        last = max(own, key=lambda r: r.date)
+        rows = f" ({len(own)} rows of {len(results)})" if len(by_device) > 1 else ""
+        places.append(f"{device}, torch {last.versions['torch']}, {last.date}{rows}")
+    return f"Again: `{command}`. Seeds {seeds}; {'; '.join(places)}."
 
 
 def svg(figure: Any, path: Path) -> None:
@@ -76,6 +83,9 @@ def claim_lines(verdicts: Sequence[Verdict], seeds: int) -> list[str]:
     lines = [line(["claim", "mean", "95% interval", "in", "verdict"]), line(["---", "---:", "---:", "---", "---"])]
     reasons = [reason for reason, often in Counter(v.why for v in verdicts if v.why).items() if often > 2]
     for v in verdicts:
+        if v.mean is None:
+            lines.append(line([v.claim.text, "-", "-", v.claim.unit, v.said]))
+            continue
         size = max(map(abs, (v.mean, *(v.interval or ()))))
         places = max(2, 1 - math.floor(math.log10(size))) if size else 2  # two digits of the largest
         mean = f"{v.mean:.{places}f}" + (f" ({v.seeds} seed{'s' if v.seeds > 1 else ''})" if v.seeds < seeds else "")

@@ -7,7 +7,18 @@ import pytest
 import torch
 
 from sparsernn_studies.baselines import bigram_bits, commonest_span, linear_bag, majority, unigram_bits
-from sparsernn_studies.claims import Claim, beats, interval, judged, lines, more, needs, percent_more, stands_out
+from sparsernn_studies.claims import (
+    Claim,
+    Control,
+    beats,
+    interval,
+    judged,
+    lines,
+    more,
+    percent_more,
+    stands_out,
+    table,
+)
 from sparsernn_studies.lobacheva.claims import OF
 from sparsernn_studies.tasks import squad
 
@@ -48,6 +59,19 @@ def test_what_no_seed_has_is_left_out():
     assert judged([Claim("lacking", "x", lambda r: r["other"]["x"], at_most=1.0)], [rows(0.5)] * 3) == []
 
 
+def test_what_lacks_a_control_alone_is_not_answered_and_has_no_number():
+    guard = Control("longer", "net", "the net was not trained on")
+    claim = Claim("less than trained on", "x", more("loss", "net", "longer"), at_most=0.0, guards=(guard,))
+    [verdict] = judged([claim], [{"net": {"loss": 1.0}}] * 3)
+    assert verdict.said == "not answered: the net was not trained on" and (verdict.mean, verdict.interval) == (
+        None,
+        None,
+    )
+    assert lines([verdict]).endswith("less than trained on: -") and table([verdict])[0]["measured"] == "-"
+    assert judged([claim], [{"dense": {"loss": 1.0}}] * 3) == []
+    assert judged([claim], [{"net": {"loss": 1.0}, "longer": {"loss": 2.0}}] * 3)[0].answer == "holds"
+
+
 def test_intervals_are_students():
     assert interval([1.0]) is None
     low, high = interval([1.0, 2.0, 3.0])
@@ -61,7 +85,12 @@ def test_known_figures_and_controls_guard_a_claim():
     weaker = stands_out("loss", "dense", 2.0, "chance", more=False)
     claims = [
         Claim("guarded", "x", more("loss", "net", "dense"), at_least=0.0, guards=(guard,))
-        for guard in (weaker, stronger, needs("net", "no net"), needs("direct", "no net of that size"))
+        for guard in (
+            weaker,
+            stronger,
+            Control("net", "dense", "no net"),
+            Control("direct", "net", "no net of that size"),
+        )
     ]
     assert [v.said for v in judged(claims, seeds)] == [
         "holds",

@@ -10,7 +10,6 @@ from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.results import Result, collect, write
 from sparsernn_studies.runs import Run
 from sparsernn_studies.settings import SettingsError, with_changes
-from sparsernn_studies.stories.targets import verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,17 +35,6 @@ def test_every_way_to_the_target_ends_at_one_size(tmp_path, capsys):
         assert abs(rows[f"{net}-direct"]["share"] - rows[f"{net}-target"]["share"]) < 0.05
     found = recipe(run).loaded()
     assert found.sparsified in found.models and (tmp_path / "run" / "report.html").is_file()
-
-
-def test_the_best_strength_is_one_that_came_down_to_the_size():
-    settings = dataclasses.replace(RECIPES["targets"].at("smoke"), nets=("gru",), strengths=(1.0, 2.0, 3.0))
-    rows = {f"gru-{way}": {"test_loss": loss, "share": share} for way, loss, share in (
-        ("target", 0.5, 0.249), ("direct", 0.6, 0.25), ("strength0", 0.1, 0.9), ("strength1", 0.4, 0.26),
-        ("strength2", 0.7, 0.1),
-    )}  # fmt: skip
-    assert "best strength of that size 0.4000" in verdict(rows, settings)
-    rows["gru-strength1"]["share"] = rows["gru-strength2"]["share"] = 0.8
-    assert "no strength came down to the size" in verdict(rows, settings)
 
 
 def test_settings_are_checked():

@@ -80,7 +80,7 @@ class Magnitude(Score):
 
     How large the weights are that read a layer's units depends on how large these are, so units of different layers are
     compared in shares of their layer's root mean square; `comparable=True` takes the weights as they are. For whole
-    units of a trained net that go at once it is no better than chance: small weights often read what varies most.
+    units of a trained net that go at once it is a poor guide: small weights often read what varies most.
     """
 
     def __init__(self, comparable: bool = False) -> None:

@@ -43,14 +43,19 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim over the seeds: mean, its 95% interval (Student's t; None for one seed), and what follows; `why` not."""
+    """A claim over the seeds: mean (None where a control is lacking), its 95% interval (Student's t; None for one
+    seed), and what follows; `why` not."""
 
     claim: Claim
-    mean: float
+    mean: float | None
     interval: tuple[float, float] | None
     seeds: int
     answer: Answer
     why: str = ""
+
+    @property
+    def number(self) -> str:
+        return "-" if self.mean is None else f"{self.mean:.2f} {self.claim.unit}"
 
     @property
     def said(self) -> str:
@@ -68,7 +73,8 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def judged(claims: Sequence[Claim], seeds: Sequence[Measured]) -> list[Verdict]:
-    """The claims over those of the `seeds` whose rows have the number; what none has is left out."""
+    """The claims over those of the `seeds` whose rows have the number; what none has is left out, unless it lacks a
+    control alone."""
     found = []
     for claim in claims:
         values, reasons = [], []
@@ -76,8 +82,11 @@ def judged(claims: Sequence[Claim], seeds: Sequence[Measured]) -> list[Verdict]:
             with contextlib.suppress(KeyError):  # a row or percentage that this seed or scale does not have
                 values.append(claim.value(rows))
                 reasons += [reason for guard in claim.guards if (reason := guard(rows))]
+        lacking = [why for guard in claim.guards if isinstance(guard, Control) and (why := guard(seeds[0]))]
         if values:
             found.append(_verdict(claim, values, reasons))
+        elif lacking:
+            found.append(Verdict(claim, None, None, 0, "not answered", lacking[0]))
     return found
 
 
@@ -96,13 +105,19 @@ def _verdict(claim: Claim, values: Sequence[float], reasons: Sequence[str]) -> V
 
 def lines(verdicts: Sequence[Verdict]) -> str:
     """The claims as text, one a line."""
-    return "\n".join(f"{v.said}  {v.claim.text}: {v.mean:.2f} {v.claim.unit}" for v in verdicts)
+    return "\n".join(f"{v.said}  {v.claim.text}: {v.number}" for v in verdicts)
 
 
 def table(verdicts: Sequence[Verdict]) -> list[dict[str, str | float]]:
     """The claims as rows of a report."""
     return [
-        {"claim": v.claim.text, "measured": round(v.mean, 2), "in": v.claim.unit, "verdict": v.said} for v in verdicts
+        {
+            "claim": v.claim.text,
+            "measured": "-" if v.mean is None else round(v.mean, 2),
+            "in": v.claim.unit,
+            "verdict": v.said,
+        }
+        for v in verdicts
     ]
 
 
@@ -131,9 +146,16 @@ def stands_out(metric: str, net: str, simple: float, name: str, *, more: bool) -
     return guard
 
 
-def needs(row: str, why: str) -> Guard:
-    """A guard: the control `row` has to be there; `why` says what without it is not known."""
-    return lambda rows: "" if row in rows else why
+@dataclass(frozen=True)
+class Control:
+    """A guard: where the row `beside` is, the control `row` has to be; `why` says what without it is not known."""
+
+    row: str
+    beside: str
+    why: str
+
+    def __call__(self, rows: Measured) -> str:
+        return self.why if self.beside in rows and self.row not in rows else ""
 
 
 def more(metric: str, row: str, other: str, scale: float = 1.0) -> Value:
@@ -151,6 +173,8 @@ def costs_little(text: str, lost: Value) -> Claim:
     return Claim(text, "points lost", lost, at_most=1.0)
 
 
-def greater(text: str, first: Value, second: Value, unit: str = "points lost less") -> Claim:
+def greater(
+    text: str, first: Value, second: Value, unit: str = "points lost less", guards: tuple[Guard, ...] = ()
+) -> Claim:
     """The claim that the first number is greater than the second, by so many of `unit`."""
-    return Claim(text, unit, lambda rows: first(rows) - second(rows), at_least=0.0)
+    return Claim(text, unit, lambda rows: first(rows) - second(rows), at_least=0.0, guards=guards)

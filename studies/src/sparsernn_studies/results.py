@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import platform
@@ -16,6 +17,7 @@ import torch
 
 from sparsernn import __version__
 from sparsernn.files import write_atomically
+from sparsernn.runtime.processor import processor
 
 from .errors import StudyError
 
@@ -102,13 +104,14 @@ def surroundings() -> dict[str, Any]:
 
 
 def _device() -> str:
-    try:
+    """The processor's name and what our kernels use of it."""
+    own = processor()
+    vectors = f"{own.width} floats a vector" + (", VNNI" if own.vnni else "")
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+                return f"{line.split(':', 1)[1].strip()} ({vectors})"
+    return f"{platform.processor() or platform.machine()} ({vectors})"
 
 
 def _commit() -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..claims import Claim, Measured, Value, costs_little, greater
+from ..claims import Claim, Guard, Measured, Value, costs_little, greater
 from .settings import CELL_NAMES
 
 GATED = ("lstm", "gru")
@@ -23,6 +23,16 @@ def dense_quality(rows: Measured, cell: str, task: str = "strings") -> float:
 def lost(cell: str, part: str, label: int | str, when: str = "after", task: str = "strings") -> Value:
     """Points lost against the dense net: "before" any retraining, after the "first" epoch or "after" the last."""
     return lambda rows: 100 * (dense_quality(rows, cell, task) - rows[f"{cell}-{task}-{part}"][f"{when}_{label}"])
+
+
+def _better_than_a_guess(cell: str) -> Guard:
+    """One of the two ways to prune has to leave a net that does more than guess, by a point."""
+
+    def guard(rows: Measured) -> str:
+        left = max(rows[f"{cell}-strings-{part}"]["before_70"] for part in ("both", "matrix"))
+        return "" if left > rows[f"{cell}-strings-dense"]["guess"] + 0.01 else "both nets only guess"
+
+    return guard
 
 
 def _one_epoch(cell: str, part: str, percent: int) -> Claim:
@@ -131,6 +141,7 @@ CLAIMS: tuple[Claim, ...] = (
             "(right after 70% are pruned)",
             lost(cell, "matrix", 70, "before"),
             lost(cell, "both", 70, "before"),
+            guards=(_better_than_a_guess(cell),),
         )
         for cell, name in CELL_NAMES.items()
     ),

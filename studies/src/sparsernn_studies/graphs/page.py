@@ -105,8 +105,8 @@ def correlations_table(study: Study, title: str, found: Callable[[str, str], ana
 
 
 def verdicts(study: Study) -> dict[str, list[tuple[str, str, str]]]:
-    """For each of the original's ten properties, cell by cell: its r; whether its sign holds; whether with sizes
-    controlled."""
+    """For each of the original's ten properties, cell by cell: its r; whether its sign is as there; whether with
+    sizes controlled."""
     return {
         name: [
             (f"{r:+.2f}", _held(r, study.pearson(name, cell)), _held(r, study.partial(name, cell)))
@@ -125,7 +125,7 @@ def verdicts_table(study: Study, found: Mapping[str, Sequence[tuple[str, str, st
 def _held(theirs: float, ours: analysis.Correlation) -> str:
     if not ours.certain:
         return f"not seen ({ours.r:+.2f})"
-    return f"holds ({ours.r:+.2f})" if ours.r * theirs > 0 else f"**reversed** ({ours.r:+.2f})"
+    return f"as there ({ours.r:+.2f})" if ours.r * theirs > 0 else f"**reversed** ({ours.r:+.2f})"
 
 
 def nulls_table(study: Study) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..claims import Claim, Guard, Measured, beats, needs
+from ..claims import Claim, Control, Guard, Measured, beats
 from .similarity import GATES, Overlap, gate_overlap_within, size_overlap_within
 
 Worse = Callable[[Measured, str, str], float]  # rows, a row, another one -> by how much the first is worse
@@ -38,15 +38,21 @@ def _of(part: int, whole: int) -> float:
 
 def of_quality(worse: Worse, unit: str, prefix: str = "", words: str = "") -> tuple[Claim, ...]:
     """What gates as a level of their own cost and save."""
-    wgn, wn, dense, longer = (f"{prefix}{row}" for row in ("bayes-wgn", "bayes-wn", "dense", "dense-longer"))
+    wgn, wn, longer = (f"{prefix}{row}" for row in ("bayes-wgn", "bayes-wn", "dense-longer"))
     return (
         Claim(f"{words}W+G+N, Bayes: under 1 worse than W+N", unit, lambda rows: worse(rows, wgn, wn), at_most=1.0),
         Claim(
             f"{words}W+G+N, Bayes: under 1 worse than the dense net, trained on for as long",
             unit,
-            lambda rows: worse(rows, wgn, longer if longer in rows else dense),
+            lambda rows: worse(rows, wgn, longer),
             at_most=1.0,
-            guards=(needs(longer, "the dense net was not trained on for as many epochs"),),
+            guards=(Control(longer, wgn, "the dense net was not trained on for as many epochs"),),
+        ),
+        Claim(
+            f"{words}W+G+N, Bayes, has at most as many weights left as W+N",
+            "% more weights",
+            lambda rows: 100 * (rows[wgn]["nonzero"] / rows[wn]["nonzero"] - 1),
+            at_most=0.0,
         ),
         *(
             Claim(
@@ -104,8 +110,9 @@ def mean_lag(row: Mapping[str, Any], layer: int, kinds: Sequence[str]) -> float:
 
 
 def of_memory(layers: int = 1, prefix: str = "", words: str = "") -> tuple[Claim, ...]:
-    """Units with all gates look further back than vanilla ones, and than all others."""
-    others = {"vanilla ones": ("vanilla",), "all others": ("partial", "leaky", "vanilla")}
+    """Units with all gates look further back than those of each other kind, and than these taken together."""
+    kinds = ("partial", "leaky", "vanilla")
+    others = {f"{kind} ones": (kind,) for kind in kinds} | {"the others taken together": kinds}
     return tuple(
         Claim(
             f"{words}W+G+N, Bayes: full units look further back than {said}"

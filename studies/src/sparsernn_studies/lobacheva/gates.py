@@ -37,7 +37,7 @@ from .tasks import Task
 from .units import Survivors
 
 COLUMNS = (
-    figure("compression", "compression", "{:,}x"),
+    figure("compression", "compression", "{:,.1f}x"),
     figure("words", "words", "{:,}"),
     figure("inputs", "inputs"),
     figure("units", "units"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from math import log
 
-from ..claims import Claim, more, needs, percent_more, stands_out
+from ..claims import Claim, Control, more, percent_more, stands_out
 
 BIGRAM = 3.5839  # bits of a smoothed bigram on the last tenth of tiny Shakespeare (`baselines.bigram_bits`)
 _SHAKESPEARE = (stands_out("test_bpc", "dense", BIGRAM, "a smoothed bigram", more=False),)
-_LONGER = needs("direct-longer", "a net of that size was not trained for as many multiply-adds")
+_LONGER = Control("direct-longer", "direct", "a net of that size was not trained for as many multiply-adds")
 OF_SHAKESPEARE = (
     Claim(
         "30% of the weights: at most 1.5% more bits than the dense net",
@@ -43,7 +43,7 @@ OF_BLOCKS = (
     Claim(
         "16x1 blocks, 10% of the weights: fewer bits than a dense net of that size and as much compute",
         "bits fewer",
-        more("test_bpc", "direct", "float32"),
+        more("test_bpc", "direct-longer", "float32"),
         at_least=0.0,
         guards=(*_SHAKESPEARE, _LONGER),
     ),
@@ -57,13 +57,13 @@ OF_BLOCKS = (
 )
 _CHANCE = stands_out("test_accuracy", "dense", 0.1, "chance", more=True)
 _LONGEST = "dense-longer"
-_TAUGHT = needs(_LONGEST, "the dense net was not trained on with the same teacher for as many steps")
+_TAUGHT = Control(_LONGEST, "dense", "the dense net was not trained on with the same teacher for as many steps")
 OF_DIGITS = (
     *(
         Claim(
             f"{said}: at most half a point worse than the dense net, trained on with the same teacher",
             "points worse",
-            lambda rows, row=row: more("test_accuracy", _LONGEST if _LONGEST in rows else "dense", row, 100)(rows),
+            more("test_accuracy", _LONGEST, row, 100),
             at_most=0.5,
             guards=(_CHANCE, _TAUGHT),
         )

@@ -119,7 +119,6 @@ class Targets(Study[Settings, Way]):
         figure("share of weights", "share", "{:.4f}"),
         figure("off the target", "off_target", "{:+.1%}"),
         figure("units", "units"),
-        figure("seconds", "train_seconds", "{:.0f}"),
     )
     labels: ClassVar = {f"{net}-{way}": f"{label}: {text}" for net, label in NETS.items() for way, text in WAYS.items()}
     judge = Judge("test_loss", more=False, rows="*-target")
@@ -246,21 +245,13 @@ class Targets(Study[Settings, Way]):
 
 
 def verdict(rows: Mapping[str, Mapping[str, Any]], settings: Settings) -> str:
-    """One line a net: how near its target it came, and who of those no larger has the least loss."""
+    """One line a net: how near its target it came, and the net of that size trained directly."""
     lines = []
     for net in settings.nets:
         found = rows[f"{net}-target"]
         direct = rows[f"{net}-direct"]
-        least = best_strength(net, rows, settings.target)
-        best = "none: no strength came down to the size" if least is None else f"{least:.4f}"
         lines.append(
             f"{NETS[net]}: {found['share']:.4f} of the weights for a target of {settings.target}; loss "
-            f"{found['test_loss']:.4f}, trained directly {direct['test_loss']:.4f}, best strength of that size {best}."
+            f"{found['test_loss']:.4f}, that size trained directly {direct['test_loss']:.4f}."
         )
     return "\n".join(lines)
-
-
-def best_strength(net: str, rows: Mapping[str, Mapping[str, Any]], target: float) -> float | None:
-    """The least loss of the strengths that came down to the target, or a tenth above it; None where none did."""
-    sweep = [row for name, row in rows.items() if name.startswith(f"{net}-strength")]
-    return min((row["test_loss"] for row in sweep if row["share"] <= 1.1 * target), default=None)
