@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from studies import NOTE, by_seed, claim_lines, line, source, spread, svg
+from studies import NOTE, by_seed, claim_lines, line, spread, svg
 
 from sparsernn.files import write_atomically
 from sparsernn_studies.claims import Verdict, judged
 from sparsernn_studies.recipes import RECIPES
-from sparsernn_studies.results import collect
+from sparsernn_studies.results import collect, source
 from sparsernn_studies.stories.folding.nets import NETS
 from sparsernn_studies.stories.folding.study import Fold, row_name
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from studies import NOTE, claim_lines, line, source, svg
+from studies import NOTE, claim_lines, line, svg
 
 from sparsernn.analysis.gates import unit_kinds
 from sparsernn.analysis.plots import gate_panels, lag_figure
@@ -19,7 +19,7 @@ from sparsernn_studies.lobacheva.figures import from_sums
 from sparsernn_studies.lobacheva.settings import BASELINES
 from sparsernn_studies.lobacheva.similarity import GATES, gate_overlap, gate_overlap_within
 from sparsernn_studies.recipes import RECIPES
-from sparsernn_studies.results import Result, collect
+from sparsernn_studies.results import Result, collect, source
 
 INTRODUCTION = f"""# What gates are for
 

@@ -8,12 +8,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from studies import source
-
 from sparsernn.files import write_atomically
 from sparsernn_studies.claims import SEEDS
 from sparsernn_studies.recipes import RECIPES
-from sparsernn_studies.results import Result, collect
+from sparsernn_studies.results import Result, collect, source
 from sparsernn_studies.stories.folding.nets import NETS
 from sparsernn_studies.stories.folding.study import row_name
 from sparsernn_studies.wen.bidaf import TABLE_3, TABLE_4

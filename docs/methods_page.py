@@ -9,11 +9,11 @@ from statistics import fmean
 from typing import Any
 
 from claim_pages import summary
-from studies import NOTE, by_seed, line, source, spread, svg
+from studies import NOTE, by_seed, line, spread, svg
 
 from sparsernn.files import write_atomically
 from sparsernn_studies.claims import SEEDS, judged
-from sparsernn_studies.results import collect
+from sparsernn_studies.results import collect, source
 from sparsernn_studies.stories.methods.settings import NETS, Settings
 from sparsernn_studies.stories.methods.study import Methods, row_name
 from sparsernn_studies.stories.methods.ways import GRADUAL, WAYS

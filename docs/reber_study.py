@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from studies import NOTE, by_seed, claim_lines, line, source, spread, svg
+from studies import NOTE, by_seed, claim_lines, line, spread, svg
 
 from sparsernn.files import write_atomically
 from sparsernn_studies.claims import judged
@@ -15,7 +15,7 @@ from sparsernn_studies.darji.claims import CLAIMS
 from sparsernn_studies.darji.figures import figures, of
 from sparsernn_studies.darji.settings import CELL_NAMES, PART_NAMES, TASK_NAMES
 from sparsernn_studies.graphs.study import balanced, length_alone
-from sparsernn_studies.results import Result, collect
+from sparsernn_studies.results import Result, collect, source
 from sparsernn_studies.tasks import reber
 
 Seeds = Sequence[dict[str, dict[str, Any]]]

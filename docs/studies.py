@@ -12,7 +12,7 @@ from typing import Any
 
 from sparsernn.files import write_atomically
 from sparsernn_studies.claims import Verdict, judged
-from sparsernn_studies.results import Result, collect
+from sparsernn_studies.results import Result, collect, source
 from sparsernn_studies.wang.claims import CLAIMS
 from sparsernn_studies.wang.figures import figures
 from sparsernn_studies.wang.rows import PART_NAMES, grouped
@@ -45,19 +45,6 @@ def by_seed(results: Sequence[Result]) -> list[dict[str, dict[str, Any]]]:
     """Row -> measured of each seed."""
     seeds = sorted({result.seed for result in results})
     return [{r.row: dict(r.measured) for r in results if r.seed == seed} for seed in seeds]
-
-
-def source(results: Sequence[Result], command: str) -> str:
-    """The command that repeats `results`, their seeds, and the machines with how many rows of each, where there are
-    several."""
-    seeds = ", ".join(str(seed) for seed in sorted({r.seed for r in results}))
-    by_device = {d: [r for r in results if r.device == d] for d in dict.fromkeys(r.device for r in results)}
-    places = []
-    for device, own in sorted(by_device.items(), key=lambda pair: -len(pair[1])):
-        last = max(own, key=lambda r: r.date)
-        rows = f" ({len(own)} rows of {len(results)})" if len(by_device) > 1 else ""
-        places.append(f"{device}, torch {last.versions['torch']}, {last.date}{rows}")
-    return f"Again: `{command}`. Seeds {seeds}; {'; '.join(places)}."
 
 
 def svg(figure: Any, path: Path) -> None:

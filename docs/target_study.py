@@ -7,11 +7,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from studies import NOTE, by_seed, line, source, spread
+from studies import NOTE, by_seed, line, spread
 
 from sparsernn.files import write_atomically
 from sparsernn_studies.claims import SEEDS, interval
-from sparsernn_studies.results import collect
+from sparsernn_studies.results import collect, source
 from sparsernn_studies.stories.targets import METHODS, NETS
 
 TEXT = f"""# To a size in one run

@@ -14,6 +14,7 @@ from statistics import fmean
 
 import pytest
 
+from sparsernn_studies.claims import interval
 from sparsernn_studies.results import collect
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +32,28 @@ def one_seed(recipe: str, row: str, metric: str) -> float:
     return found
 
 
+def per_seed(recipe: str, row: str, metric: str) -> list[float]:
+    found = (r for r in collect(ROOT / "results", recipe, "cpu") if r.row == row)
+    return [100 * r.measured[metric] for r in sorted(found, key=lambda r: r.seed)]
+
+
+def with_interval(more: list[float], less: list[float]) -> tuple[float, ...]:
+    gaps = [a - b for a, b in zip(more, less, strict=True)]
+    return fmean(gaps), *(interval(gaps) or ())
+
+
+def benchmark(name: str) -> dict:
+    return json.loads((ROOT / f"results/benchmarks/{name}.json").read_text(encoding="utf-8"))["rows"][0]
+
+
+def folded_by(how: str) -> list[float]:
+    """Bits that half of the weights cost: an LSTM, two layers of it, a GRU."""
+    return [
+        mean("fold", f"{net}-{how}-50-0", "test_loss") - mean("fold", f"{net}-dense", "test_loss")
+        for net in ("lstm", "stack", "gru")
+    ]
+
+
 def saved_by_sorting(kind: str) -> tuple[float, float]:
     rows = json.loads((ROOT / "results/benchmarks/resorting.json").read_text(encoding="utf-8"))["rows"]
     shares = [100 * row["saved"] for row in rows if kind in row["work"]]
@@ -46,8 +69,42 @@ MEASURED: list[tuple[str, str, Figures]] = [
     ),
     (
         "intrinsic-structures.md",
-        "with 40% of its blocks at a perplexity of {:.1f}, with 20% at {:.1f}; the dense net has {:.1f}",
-        lambda: tuple(one_seed("wen-ptb", row, "test_perplexity") for row in ("blocks-40", "blocks-20", "dense")),
+        "what ISS left ({:.1f} after 13 epochs) to a perplexity of {:.1f} with 40% of its blocks, and to {:.1f} with "
+        "20%; the dense net has {:.1f} after 13",
+        lambda: tuple(
+            one_seed("wen-ptb", row, "test_perplexity") for row in ("iss", "blocks-40", "blocks-20", "dense")
+        ),
+    ),
+    (
+        "sparse-from-the-start.md",
+        "A tenth of the numbers costs {:.1f} points ({:.1f} to {:.1f}), which is more than half a point",
+        lambda: with_interval(*(per_seed("demeester-pos", row, "test_accuracy") for row in ("dense", "sparse-0.1"))),
+    ),
+    (
+        "bidaf.md",
+        "a net with {:.0f}% of the weights is no faster",
+        lambda: (100 * one_seed("wen-bidaf", "target-tuned", "nonzero") / one_seed("wen-bidaf", "dense", "nonzero"),),
+    ),
+    (
+        "fold.md",
+        "{:.0f} seconds for one layer of 384 units, {:.0f} on one core for two of 1500",
+        lambda: (mean("shakespeare", "folded", "fold_seconds"), benchmark("fold")["CPU s"]),
+    ),
+    (
+        "what-should-go.md",
+        "half of a character LSTM {:.2f} bits, by the default {:.2f}, by [`fold`](fold.md), which also solves the "
+        "readers' weights anew, {:.2f}",
+        lambda: tuple(mean("fold", f"lstm-{how}-50-0", "test_loss") for how in ("magnitude", "prune", "fold")),
+    ),
+    (
+        "index.md",
+        "half of the weights cost {:.2f} bits in the LSTMs and {:.2f} in the GRU; by magnitude {:.2f} to {:.2f}",
+        lambda: (
+            fmean(folded_by("fold")[:2]),
+            folded_by("fold")[2],
+            min(folded_by("magnitude")),
+            max(folded_by("magnitude")),
+        ),
     ),
     ("run-it.md", "of weights at random {:.0f} to {:.0f}%", lambda: saved_by_sorting("single weights at random")),
     (

@@ -70,7 +70,7 @@ def test_misuse_of_the_model():
     no_change(model, lambda: Prune(model, None, 0.5, include=3), TypeError)
     no_change(model, lambda: Prune("model", None, 0.5), TypeError, "got str".capitalize())
     thin = factorise(model, [tokens() for _ in range(8)], to=0.5).model
-    no_change(thin, lambda: Prune(thin, None, 0.5), ValueError, "matrices of rnn are products", 'include="rnn.*"')
+    no_change(thin, lambda: Prune(thin, None, 0.5), ValueError, "Matrices of rnn are products", 'include="rnn.*"')
     Prune(thin, None, 0.5, include="rnn.*")
     alone = thin.rnn
     no_change(alone, lambda: Prune(alone, None, 0.5), ValueError, "products of two factors", 'include="*"')

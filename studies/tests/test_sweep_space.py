@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,5 +134,8 @@ def test_where_only_another_row_was_made_that_one_is_judged():
     )
     assert judged(trial, recipe, [dense]).quality == 3.0
     assert judged(trial, recipe, [dense, direct, iss]).quality == 2.0
-    with pytest.raises(SweepError, match="valid_perplexity in a row iss"):
-        judged(trial, recipe, [dense, direct])
+    bigram = replace(dense, row="bigram", measured={"valid_perplexity": 9.0})
+    assert judged(trial, recipe, [dense, bigram]).quality == 3.0
+    for rows in ([dense, direct], [bigram]):
+        with pytest.raises(SweepError, match="valid_perplexity in a row iss"):
+            judged(trial, recipe, rows)

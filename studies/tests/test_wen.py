@@ -17,7 +17,7 @@ from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.settings import SettingsError, with_changes
 from sparsernn_studies.softmax_loss import linear_cross_entropy
 from sparsernn_studies.tasks.text import bits_per_symbol
-from sparsernn_studies.wen.claims import OF_WORDS
+from sparsernn_studies.wen.claims import OF_SELFISH, OF_WORDS
 from sparsernn_studies.wen.ptb import verdict
 from sparsernn_studies.wen.ptb_settings import ROWS, SIZES, Settings
 from sparsernn_studies.word_model import StackedLSTM
@@ -209,12 +209,17 @@ def test_settings_that_do_not_go_together_are_refused():
 
 
 def test_each_kind_of_row_has_its_own_dropout_and_decay():
-    chosen = ["dense_keep=0.7", "direct_decay=1e-4", "sparse_keep=1", "sparse_decay=3e-5"]
-    s = with_changes(RECIPES["wen-ptb"].at("cpu"), ["size=medium", *chosen])
-    for name, keep, decay in (("dense", 0.7, 0.0), ("direct", 0.6, 1e-4), ("iss", 1.0, 3e-5), ("gradual", 1.0, 3e-5)):
-        assert s.regularised(ROWS[name]) == (keep, decay)
+    chosen = ["dense_keep=0.7", "direct_decay=1e-4", "sparse_keep=1", "sparse_decay=3e-5", "dense_tries=15"]
+    s = with_changes(RECIPES["wen-ptb"].at("cpu"), ["size=medium", "sparse_tries=7", *chosen])
+    for name, keep, decay, tries in (
+        ("dense", 0.7, 0.0, 15),
+        ("direct", 0.6, 1e-4, 1),
+        ("iss", 1.0, 3e-5, 7),
+        ("gradual", 1.0, 3e-5, 7),
+        ("blocks-20", 1.0, s.block_weight_decay, 1),
+    ):
+        assert s.regularised(ROWS[name]) == (keep, decay, tries)
         assert s.training(ROWS[name]).weight_decay == decay
-    assert s.training(ROWS["blocks-20"]).weight_decay == s.block_weight_decay
 
 
 def test_nets_are_compared_whose_regularisation_was_tuned_alike():
@@ -224,6 +229,16 @@ def test_nets_are_compared_whose_regularisation_was_tuned_alike():
         [verdict] = judged([claim], [rows] * 3)
         assert verdict.answer == answer
         assert (verdict.why == "dropout and decay of direct and iss were not tuned") == (tries == 1)
+
+
+def test_selfish_rnn_is_compared_with_nets_that_have_its_dropout():
+    rows = {"bigram": {"test_perplexity": 200.0}, "dense": {"test_perplexity": 100.0, "keep": 1.0, "weight_decay": 0.0}}
+    rows["gradual"] = {"test_perplexity": 104.0, "keep": 0.7, "weight_decay": 0.0}
+    rows["rewired"] = {"test_perplexity": 101.0, "keep": 1.0, "weight_decay": 0.0}
+    assert [v.said for v in judged(OF_SELFISH, [rows] * 3)] == [
+        "refuted",
+        "not answered: dropout or decay of gradual and rewired differ",
+    ]
 
 
 def test_the_verdict_names_the_fastest_blocks_that_are_no_worse_than_the_dense_net():

@@ -93,10 +93,9 @@ def _no_layers(model: nn.Module) -> str:
     thin = [path for path, module in model.named_modules() if isinstance(module, tuple(FACTORISED.values()))]
     if thin:
         return (
-            f"The matrices of {', '.join(thin) or type(model).__name__} are products of two factors, whose units and "
-            "gates can't be taken out.\n"
-            "Take out units, gates or weights first and call factorise() on what is left, or give name patterns of "
-            f'the factors: include="{thin[0] and thin[0] + "."}*".'
+            f"Matrices of {', '.join(thin) or type(model).__name__} are products of two factors.\n"
+            "Take out units, gates or weights first and call factorise() on what is left, or name the factors: "
+            f'include="{thin[0] and thin[0] + "."}*" governs units and single weights, but no gates.'
         )
     return (
         f"{type(model).__name__} has no recurrent layers that are declared (nn.LSTM, nn.GRU, nn.RNN, their cells or "

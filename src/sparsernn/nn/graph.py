@@ -220,8 +220,8 @@ class GraphLSTM(_Graph):
       one; a directed graph has no cycles. A node's layer is the longest path to it from a source.
     - `inputs`: which nodes read the input, "sources" (nodes without a predecessor) or "all".
     - `skips`: how an edge over several layers acts. "input": as any other edge, a unit reads all its predecessors.
-      "added": for each pair of layers that are not neighbours the target has recurrent units of its own, whose output
-      is added to the layer's (Darji, arXiv 2407.20601).
+      "added": for each layer that it reads, and for the input if it reads that too, a layer has recurrent units of its
+      own, whose outputs are added (Darji, arXiv 2407.20601).
     - `recurrent`: "dense", all units of a layer feed back into each other, or a networkx graph with an edge (u, v)
       for each unit u that feeds back into unit v of its layer; (u, u) is u itself.
     - `outputs`: the units whose values the module returns, layer by layer: "sinks" (nodes without a successor), the

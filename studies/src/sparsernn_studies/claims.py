@@ -135,13 +135,13 @@ def beats(metric: str, net: str, baseline: str, name: str, *, more: bool, by: fl
     return guard
 
 
-def stands_out(metric: str, net: str, simple: float, name: str, *, more: bool) -> Guard:
+def stands_out(metric: str, net: str, simple: float, name: str, *, more: bool, what: str = "the dense net") -> Guard:
     """A guard: `net` has to beat the known figure `simple` of `name` in `metric` by a tenth of it."""
 
     def guard(rows: Measured) -> str:
         ours = rows[net][metric]
         enough = ours > 1.1 * simple if more else ours < 0.9 * simple
-        return "" if enough else f"the dense net ({ours:.4g}) does not clearly beat {name} ({simple:.4g})"
+        return "" if enough else f"{what} ({ours:.4g}) does not clearly beat {name} ({simple:.4g})"
 
     return guard
 

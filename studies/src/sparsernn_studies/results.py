@@ -144,3 +144,16 @@ def as_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
         {"row": r.row, "seed": r.seed, "measured": dict(r.measured), "paper": dict(r.paper), "seconds": r.seconds}
         for r in results
     ]
+
+
+def source(results: Sequence[Result], command: str) -> str:
+    """The command that repeats `results`, their seeds, and the machines with how many rows of each, where there are
+    several."""
+    seeds = ", ".join(str(seed) for seed in sorted({r.seed for r in results}))
+    by_device = {d: [r for r in results if r.device == d] for d in dict.fromkeys(r.device for r in results)}
+    places = []
+    for device, own in sorted(by_device.items(), key=lambda pair: -len(pair[1])):
+        last = max(own, key=lambda r: r.date)
+        rows = f" ({len(own)} rows of {len(results)})" if len(by_device) > 1 else ""
+        places.append(f"{device}, torch {last.versions['torch']}, {last.date}{rows}")
+    return f"Again: `{command}`. Seeds {seeds}; {'; '.join(places)}."

@@ -28,7 +28,7 @@ class Loaded:
 @dataclass(frozen=True)
 class Judge:
     """What a sweep compares: the mean of `metric` over the rows whose names fit the pattern `rows` (as of file names),
-    or the one row that has it.
+    or of the one net that has it.
 
     `more`: whether more of it is better. `size`: the metric that quality is set against.
     """

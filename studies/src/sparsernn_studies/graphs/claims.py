@@ -6,9 +6,11 @@ far the choice of graphs does, the page's intervals over the graphs say.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
-from ..claims import Claim, Measured, Value, greater, stands_out
+from ..claims import Claim, Guard, Measured, Value, stands_out
 from .analysis import pearson
 from .families import NULLS
 from .paper import CELLS
@@ -19,10 +21,19 @@ def correlation(row: str, name: str) -> Value:
 
     def value(rows: Measured) -> float:
         described, accuracy = rows["graphs"], rows[row]["test_accuracy"]
+        _check(described, accuracy)
         plain = [n for n, null in enumerate(described["null"]) if null == 0]
-        return pearson([described[name][n] for n in plain], [accuracy[n] for n in plain]).r
+        values = [described[name][n] for n in plain]
+        if len(plain) < 4 or len(set(values)) == 1:
+            raise KeyError(f"{name} is the same in all graphs, or they are fewer than four")
+        return pearson(values, [accuracy[n] for n in plain]).r
 
     return value
+
+
+def _check(described: Mapping[str, Any], accuracy: Sequence[float]) -> None:
+    if len(described["null"]) != len(accuracy):
+        raise KeyError("these are the accuracies of other graphs")
 
 
 def _ahead(row: str) -> Value:
@@ -35,6 +46,7 @@ def _drawn_anew(row: str) -> Value:
 
     def value(rows: Measured) -> float:
         described, accuracy = rows["graphs"], rows[row]["test_accuracy"]
+        _check(described, accuracy)
         first = {seed: n for n, seed in enumerate(described["graph_seed"]) if described["null"][n] == 0}
         twins = [n for n, null in enumerate(described["null"]) if NULLS[null] == "shuffled"]
         if not twins:
@@ -44,13 +56,16 @@ def _drawn_anew(row: str) -> Value:
     return value
 
 
+def _learnt(row: str) -> tuple[Guard, ...]:
+    return (stands_out("accuracy", row, 0.5, "a guess", more=True, what="the mean net"),)
+
+
 def _of(cell: str) -> tuple[Claim, ...]:
     name, heard = CELLS[cell], ", where all nodes read the input"
     found: list[Claim] = []
     for row, words in ((cell, ""), (f"{cell}-all", heard)):
-        guards = (stands_out("accuracy", row, 0.5, "a guess", more=True),)
         found += [
-            Claim(text, unit, value, at_least=0.0, guards=guards)
+            Claim(text, f"{unit}, these graphs", value, at_least=0.0, guards=_learnt(row))
             for text, unit, value in (
                 (f"{name}{words}: Watts-Strogatz graphs do better than Barabási-Albert ones", "points", _ahead(row)),
                 (f"{name}{words}: more sources go with more accuracy", "r", correlation(row, "source_nodes")),
@@ -58,8 +73,16 @@ def _of(cell: str) -> tuple[Claim, ...]:
                 (f"{name}{words}: other edges between the same layers do worse", "points", _drawn_anew(row)),
             )
         ]
-    sources = (correlation(row, "source_nodes") for row in (cell, f"{cell}-all"))
-    return *found, greater(f"{name}: the number of sources matters less{heard}", *sources, unit="of r less")
+    less = Claim(
+        f"{name}: the number of sources matters less{heard}",
+        "of |r| less, these graphs",
+        lambda rows: (
+            abs(correlation(cell, "source_nodes")(rows)) - abs(correlation(f"{cell}-all", "source_nodes")(rows))
+        ),
+        at_least=0.0,
+        guards=_learnt(cell) + _learnt(f"{cell}-all"),
+    )
+    return *found, less
 
 
 OF_GRAPHS = tuple(claim for cell in CELLS for claim in _of(cell))

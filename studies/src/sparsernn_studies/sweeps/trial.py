@@ -147,8 +147,9 @@ def judged(trial: Trial, recipe: Any, rows: list[Result]) -> Outcome:
     judge = recipe.judge or _usual(rows)
     having = [row for row in rows if judge and judge.metric in row.measured]
     fitting = [row for row in having if judge and fnmatchcase(row.row, judge.rows)]
-    if not fitting and len(having) == 1:
-        fitting = having
+    nets = [row for row in having if judge and judge.size in row.measured]  # what needs no net has no size
+    if not fitting and len(nets) == 1:
+        fitting = nets
     if judge is None or not fitting:
         wanted = f"measured {judge.metric} in a row {judge.rows}" if judge else "measured a quality"
         raise SweepError(f"Recipe {recipe.name} cannot be swept with these settings: nothing {wanted}.")

@@ -168,7 +168,8 @@ class Bidaf(Questions):
             small = compact(model, self.example_inputs)
         save(small, self.file(row, "-compact"))
         after = answers(small.to(device), self.vocabulary, valid)
-        further = {"harmless_threshold": self.harmless_threshold(small)} if row.kind == "dense" else {}
+        chosen = row.kind == "dense" and s.threshold == 0
+        further = {"harmless_threshold": self.harmless_threshold(small)} if chosen else {}
         return {
             **further,
             **scores(valid, after),
@@ -188,7 +189,9 @@ class Bidaf(Questions):
             return scores(self.corpus.valid, answers(model, self.vocabulary, self.corpus.valid))["f1"]
 
         least = quality(dense) - 0.1
-        return largest_harmless(dense, self.example_inputs, lambda model: quality(model) >= least, SIX)
+        device = next(dense.parameters()).device
+        inputs = tuple(each.to(device) for each in self.example_inputs)
+        return largest_harmless(dense, inputs, lambda model: quality(model) >= least, SIX)
 
     @property
     def threshold(self) -> float:

@@ -91,7 +91,7 @@ class Ptb(WordStudy[Settings]):
         s = self.settings
         torch.manual_seed(self.run.seed)
         widths = (s.widths or self.units_of("iss")) if row.kind == "direct" else (s.net.units, s.net.units)
-        keep, _ = s.regularised(row)
+        keep, _, _ = s.regularised(row)
         return StackedLSTM(len(self.text.symbols), s.net.units, widths, keep, s.net.start)
 
     def sparsifier(self, row: Net) -> Callable[..., Sparsifier] | None:
@@ -126,8 +126,7 @@ class Ptb(WordStudy[Settings]):
         found = super().make(row)
         if row.kind == "bigram":
             return found
-        keep, decay = self.settings.regularised(row)
-        return {**found, "keep": keep, "weight_decay": decay, "tries": self.settings.tries}
+        return {**found, **dict(zip(("keep", "weight_decay", "tries"), self.settings.regularised(row)))}
 
     def verdict(self, measured: Measured) -> str:
         return verdict(measured)

@@ -80,8 +80,8 @@ class Settings:
     `block_weight_decay` in the place of ISS's penalty.
 
     `dense_keep`, `sparse_keep`, `direct_keep`: share kept by dropout in the rows that are dense, sparse, and direct; 0:
-    the size's own. `dense_decay` and so on: their weight decay. `tries`: from how many pairs of both each was chosen,
-    which the rows record: who is compared has to have as many.
+    the size's own. `dense_decay` and so on: their weight decay. `dense_tries` and so on: from how many pairs of both
+    each was chosen, which the rows record: who is compared has to have as many.
 
     `words`: only so many of each part of the text, 0 for all; `measured_words`: of the validation and test parts.
     `precision`: of the products with the vocabulary's matrix; "auto": bfloat16 where the processor multiplies in it.
@@ -108,7 +108,9 @@ class Settings:
     dense_decay: NotNegative = 0.0
     sparse_decay: NotNegative = 0.0
     direct_decay: NotNegative = 0.0
-    tries: Count = 1
+    dense_tries: Count = 1
+    sparse_tries: Count = 1
+    direct_tries: Count = 1
     block_epochs: Count = 4
     block_rate: Positive = 0.5
     block_weight_decay: NotNegative = 3e-4
@@ -138,15 +140,17 @@ class Settings:
     def net(self) -> Size:
         return SIZES[self.size]
 
-    def regularised(self, row: Net) -> tuple[float, float]:
-        """Share that dropout keeps in the training of `row`, and its weight decay."""
+    def regularised(self, row: Net) -> tuple[float, float, int]:
+        """Share that dropout keeps in the training of `row`, its weight decay, and from how many pairs both are."""
         match row.kind:
             case "dense":
-                return self.dense_keep or self.net.keep, self.dense_decay
+                return self.dense_keep or self.net.keep, self.dense_decay, self.dense_tries
             case "direct":
-                return self.direct_keep or self.net.direct_keep, self.direct_decay
+                return self.direct_keep or self.net.direct_keep, self.direct_decay, self.direct_tries
+            case "blocks":
+                return self.sparse_keep or self.net.sparse_keep, self.block_weight_decay, 1
             case _:
-                return self.sparse_keep or self.net.sparse_keep, self.sparse_decay
+                return self.sparse_keep or self.net.sparse_keep, self.sparse_decay, self.sparse_tries
 
     def training(self, row: Net) -> WordTraining:
         net = self.net
@@ -159,7 +163,7 @@ class Settings:
         }
         if row.kind == "blocks":
             epochs, rate = self.block_epochs, self.block_rate
-            course = {"hold": -(-epochs // 2), "decay": 0.5, "weight_decay": self.block_weight_decay}
+            course = {**course, "hold": -(-epochs // 2), "decay": 0.5}
         elif self.schedule == "code" and row.kind == "iss":
             course = {**course, "hold": third, "decay": 0.1, "decay_every": third}
         return WordTraining(

@@ -10,6 +10,9 @@ import torch
 from torch import nn
 
 from sparsernn.learn.lasso import GroupLasso
+from sparsernn.learn.levels import scored
+
+from ..runs import RunError
 
 GRID = tuple(float(f"{10 ** (k / 4 - 6):.3g}") for k in range(21))  # 1e-6 to 0.1, four a decade
 
@@ -18,9 +21,9 @@ def largest_harmless(
     model: nn.Module, example_inputs: Any, harmless: Callable[[Any], bool], include: str | tuple[str, ...] = "recurrent"
 ) -> float:
     """The largest threshold of GRID below which every weight that ISS learns can be set to zero so that the net stays
-    `harmless`; 0.0 where none is. By bisection: a threshold is taken to do more harm than a smaller one."""
+    `harmless`. By bisection: a threshold is taken to do more harm than a smaller one. Raises RunError where none is."""
     levels = GroupLasso(copy.deepcopy(model), example_inputs, strength=1.0, include=include).levels
-    names = {name for level in levels for name in level.parameters}
+    names = {name for level in levels for name in scored(level)}
 
     def fits(threshold: float) -> bool:
         other = copy.deepcopy(model)
@@ -34,4 +37,8 @@ def largest_harmless(
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(GRID[middle]) else (low, middle)
-    return GRID[low] if low >= 0 else 0.0
+    if low < 0:
+        raise RunError(
+            f"No threshold from {GRID[0]:g} on is harmless to the dense net: set threshold to one that may cost."
+        )
+    return GRID[low]
