@@ -19,6 +19,7 @@ from sparsernn.learn.prune import Prune
 from sparsernn.learn.schedules import Gradual
 from sparsernn.surgery.checkpoint import save
 
+from ..graphs.claims import OF_PRUNED
 from ..graphs.families import FAMILIES, specs
 from ..graphs.paper import CELLS
 from ..graphs.population import GraphCell, GraphClassifier, accuracies, fit
@@ -92,6 +93,7 @@ class PrunedGraphs(Study[Settings, Net]):
         f"{cell}-{method}": f"{name}: {text}" for cell, name in CELLS.items() for method, text in METHODS.items()
     }
     judge = Judge("test_accuracy", more=True, rows="*-both")
+    claims = OF_PRUNED
 
     @classmethod
     def rows_of(cls, settings: Settings) -> list[Net]:

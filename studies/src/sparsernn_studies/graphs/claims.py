@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from ..claims import Claim, Guard, Measured, Value, stands_out
+from ..claims import Claim, Guard, Measured, Value, more, stands_out
 from .analysis import pearson
 from .families import NULLS
 from .paper import CELLS
@@ -86,3 +86,25 @@ def _of(cell: str) -> tuple[Claim, ...]:
 
 
 OF_GRAPHS = tuple(claim for cell in CELLS for claim in _of(cell))
+
+
+def _of_pruned(cell: str) -> tuple[Claim, ...]:
+    name = CELLS[cell]
+    guards = (stands_out("test_accuracy", f"{cell}-dense", 0.5, "a guess", more=True),)
+    return tuple(
+        Claim(
+            f"{name}: {text}",
+            "points, these graphs",
+            more("test_accuracy", f"{cell}-{first}", f"{cell}-{second}", 100),
+            at_least=0.0,
+            guards=guards,
+        )
+        for text, first, second in (
+            ("graphs do better than a dense stack with as many weights", "graph", "small"),
+            ("a dense stack pruned to as many weights does better than the graphs", "pruned", "graph"),
+            ("of pruned graphs and dense stacks pruned as far, the graphs do better", "both", "fewer"),
+        )
+    )
+
+
+OF_PRUNED = tuple(claim for cell in CELLS for claim in _of_pruned(cell))
