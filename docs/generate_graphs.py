@@ -28,6 +28,8 @@ def text(results: Path = ROOT / "results") -> str:
     plain, controlled = (sum(each[n].startswith("as there") for each in every) for n in (1, 2))
     fitted = page.regressions(study)
     alone = length_alone(strings(s["strings"], s["longest"], s["graph_seed"]))
+    lacking = [name for cell, name in page.CELLS.items() if cell not in study.cells]
+    owed = f" Owed, by the same command, which takes `--set cells=...`: {', '.join(lacking)}." if lacking else ""
     nodes, words = s["nodes"], ", ".join(page.CELLS[c] for c in study.cells)
     best = {c: max(m[k]["all"] for k in ("ridge", "forest", "adaboost")) for c, m in fitted.items()}
     out = {c: max(min(m[k]["held_out"].values()) for k in ("ridge", "forest", "adaboost")) for c, m in fitted.items()}
@@ -45,7 +47,7 @@ nets and asked which of their properties go with accuracy. Here is the study aga
 of {nodes[0]} to {nodes[1]} nodes and {int((study.null > 0).sum())} null models, with {words}; weights and batches of
 seeds {", ".join(map(str, study.seeds))}.
 Each net trains for {s["steps"]} steps of {s["batch"]} strings, so accuracy says how quickly a net learns as well as how
-well. `sparsernn run darji-graphs --scale cpu` does it again.
+well. `sparsernn run darji-graphs --scale cpu --seed N` does it again.{owed}
 
 What differs from the original: every gate of a unit has its node's edges (there the masks of LSTM and GRU were
 scrambled, so its figures for both are of other graphs); padding is never read; valid and invalid strings have the same

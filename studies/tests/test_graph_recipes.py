@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparsernn_studies.claims import judged
 from sparsernn_studies.darji.graphs import Settings
+from sparsernn_studies.graphs.claims import OF_GRAPHS
 from sparsernn_studies.graphs.properties import PROPERTIES
 from sparsernn_studies.graphs.study import SYMBOLS
 from sparsernn_studies.recipes import RECIPES
@@ -75,3 +77,21 @@ def test_darji_prune_graphs_compares_at_equal_numbers_of_weights(tmp_path, capsy
 def test_settings_that_make_no_sense_are_refused(changes):
     with pytest.raises(ValueError, match=r"expected|at least"):
         Settings(**{"graphs": 8, "nulls": 2, **changes})
+
+
+def rows_of(accuracy: list[float], sources: list[float]) -> dict:
+    described = {"null": [0] * len(sources), "graph_seed": list(range(len(sources))), "source_nodes": sources}
+    return {"graphs": described, "gru": {"test_accuracy": accuracy, "accuracy": sum(accuracy) / len(accuracy)}}
+
+
+def test_claims_about_graphs_hold_over_seeds_and_over_graphs():
+    [claim] = [c for c in OF_GRAPHS if c.text == "GRU: more sources go with more accuracy"]
+    sources = [float(n % 5) for n in range(40)]
+    clear = [0.8 + 0.03 * s + 0.01 * (-1) ** n for n, s in enumerate(sources)]
+    faint = [0.8 + 0.001 * s + 0.05 * (-1) ** n for n, s in enumerate(sources)]
+    assert judged([claim], [rows_of(clear, sources)] * 3)[0].said == "holds"
+    assert "over the graphs r may be zero" in judged([claim], [rows_of(faint, sources)] * 3)[0].said
+    guess = judged([claim], [rows_of([a - 0.35 for a in clear], sources)] * 3)[0].said
+    assert guess.startswith("not answered: the mean net") and guess.endswith("clearly beat a guess (0.5)")
+    assert judged([claim], [rows_of(clear, [1.0] * 40)] * 3) == []  # all graphs have as many
+    assert judged([claim], [rows_of(clear[:30], sources)] * 3) == []  # the accuracies of other graphs

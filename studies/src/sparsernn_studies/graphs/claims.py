@@ -6,29 +6,41 @@ far the choice of graphs does, the page's intervals over the graphs say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from ..claims import Claim, Guard, Measured, Value, more, stands_out
-from .analysis import pearson
+from .analysis import Correlation, pearson
 from .families import NULLS
 from .paper import CELLS
 
 
-def correlation(row: str, name: str) -> Value:
-    """Pearson's r of a property of the graphs that are no null model and the accuracy of their nets."""
+def correlation(row: str, name: str) -> Callable[[Measured], Correlation]:
+    """Of a property of the graphs that are no null model and the accuracy of their nets."""
 
-    def value(rows: Measured) -> float:
+    def value(rows: Measured) -> Correlation:
         described, accuracy = rows["graphs"], rows[row]["test_accuracy"]
         _check(described, accuracy)
         plain = [n for n, null in enumerate(described["null"]) if null == 0]
         values = [described[name][n] for n in plain]
         if len(plain) < 4 or len(set(values)) == 1:
             raise KeyError(f"{name} is the same in all graphs, or they are fewer than four")
-        return pearson(values, [accuracy[n] for n in plain]).r
+        return pearson(values, [accuracy[n] for n in plain])
 
     return value
+
+
+def _together(row: str, name: str, text: str) -> Claim:
+    """The claim that more of a property goes with more accuracy, over seeds and over graphs."""
+    found = correlation(row, name)
+
+    def over_graphs(rows: Measured) -> str:
+        r = found(rows)
+        return "" if r.certain else f"over the graphs r may be zero ({r.low:.2f} to {r.high:.2f})"
+
+    guards = (*_learnt(row), over_graphs)
+    return Claim(text, "r, these graphs", lambda rows: found(rows).r, at_least=0.0, guards=guards)
 
 
 def _check(described: Mapping[str, Any], accuracy: Sequence[float]) -> None:
@@ -65,19 +77,21 @@ def _of(cell: str) -> tuple[Claim, ...]:
     found: list[Claim] = []
     for row, words in ((cell, ""), (f"{cell}-all", heard)):
         found += [
+            _together(row, "source_nodes", f"{name}{words}: more sources go with more accuracy"),
+            _together(row, "layers", f"{name}{words}: more layers go with more accuracy"),
+        ]
+        found += [
             Claim(text, f"{unit}, these graphs", value, at_least=0.0, guards=_learnt(row))
             for text, unit, value in (
                 (f"{name}{words}: Watts-Strogatz graphs do better than Barabási-Albert ones", "points", _ahead(row)),
-                (f"{name}{words}: more sources go with more accuracy", "r", correlation(row, "source_nodes")),
-                (f"{name}{words}: more layers go with more accuracy", "r", correlation(row, "layers")),
                 (f"{name}{words}: other edges between the same layers do worse", "points", _drawn_anew(row)),
             )
         ]
     less = Claim(
         f"{name}: the number of sources matters less{heard}",
-        "of |r| less, these graphs",
+        "less of r's size, these graphs",
         lambda rows: (
-            abs(correlation(cell, "source_nodes")(rows)) - abs(correlation(f"{cell}-all", "source_nodes")(rows))
+            abs(correlation(cell, "source_nodes")(rows).r) - abs(correlation(f"{cell}-all", "source_nodes")(rows).r)
         ),
         at_least=0.0,
         guards=_learnt(cell) + _learnt(f"{cell}-all"),
