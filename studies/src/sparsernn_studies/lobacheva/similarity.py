@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from sparsernn.structure.cells import recurrent_layers
@@ -81,8 +82,8 @@ def gate_norms(dense: nn.Module) -> dict[str, list[float]]:
     for n, layer in enumerate(recurrent_layers(dense)):
         rows = [dense.get_parameter(name).detach().unflatten(0, (len(layer.gates), -1)) for name in layer.matrices()]
         for g, gate in enumerate(layer.gates):
-            squares_H = sum(weight[g].square().sum(1) for weight in rows)
-            found[f"layer{n}_norms_{gate}"] = [float(f"{norm:.6g}") for norm in squares_H.sqrt().tolist()]
+            norms_H = torch.cat([weight[g] for weight in rows], 1).norm(dim=1)
+            found[f"layer{n}_norms_{gate}"] = [float(f"{norm:.6g}") for norm in norms_H.tolist()]
     return found
 
 

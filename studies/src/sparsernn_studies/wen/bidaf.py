@@ -190,7 +190,7 @@ class Bidaf(Questions):
 
         least = quality(dense) - 0.1
         device = next(dense.parameters()).device
-        inputs = tuple(each.to(device) for each in self.example_inputs)
+        inputs = [tuple(each.to(device) for each in example) for example in self.example_inputs]
         return largest_harmless(dense, inputs, lambda model: quality(model) >= least, SIX)
 
     @property
