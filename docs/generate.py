@@ -120,9 +120,9 @@ def demo_section(found: Sequence[Result]) -> str:
     if len({r.seed for r in rows}) < SEEDS:
         text += "\nOne seed, so take differences of some hundredths for noise."
     text += (
-        "\nSteps and CPU time are all that went into a row, the dense training included. Times: one thread; a batch of"
+        "\nSteps and CPU time are all that went into a row, the dense training included. Times: one thread; a batch "
     )
-    text += "\n10 x 30 characters, a step of one; 1.0x is torch, in a step the faster of LSTM and LSTMCell."
+    text += "of\n10 x 30 characters, a step of one; 1.0x is torch, in a step the faster of LSTM and LSTMCell."
     took = {r.row: r.measured.get("ms_step", 0.0) for r in rows}
     if took.get("int8", 0.0) > 0.9 * took.get("fast", 0.0) > 0:
         text += " On a processor without\nint8 products (AVX-512 VNNI), as here, int8 saves bytes and no time."

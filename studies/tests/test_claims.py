@@ -68,7 +68,7 @@ def test_what_lacks_a_control_alone_is_not_answered_and_has_no_number():
         None,
     )
     assert lines([verdict]).endswith("less than trained on: -") and table([verdict])[0]["measured"] == "-"
-    assert judged([claim], [{"dense": {"loss": 1.0}}] * 3) == []
+    assert judged([claim], [{"dense": {"loss": 1.0}}] * 3) == [] == judged([claim], [])
     assert judged([claim], [{"net": {"loss": 1.0}, "longer": {"loss": 2.0}}] * 3)[0].answer == "holds"
 
 

@@ -82,7 +82,8 @@ def judged(claims: Sequence[Claim], seeds: Sequence[Measured]) -> list[Verdict]:
             with contextlib.suppress(KeyError):  # a row or percentage that this seed or scale does not have
                 values.append(claim.value(rows))
                 reasons += [reason for guard in claim.guards if (reason := guard(rows))]
-        lacking = [why for guard in claim.guards if isinstance(guard, Control) and (why := guard(seeds[0]))]
+        controls = [guard for guard in claim.guards if isinstance(guard, Control)]
+        lacking = [why for rows in seeds for control in controls if (why := control(rows))]
         if values:
             found.append(_verdict(claim, values, reasons))
         elif lacking:

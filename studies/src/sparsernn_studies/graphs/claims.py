@@ -1,7 +1,7 @@
 """What Darji (arXiv 2407.20601) and Stier and Granitzer (arXiv 2107.12917) say of graphs, with its controls.
 
-Each number is of one seed's nets on the same graphs, so that its interval says how far weights and batches matter; how
-far the choice of graphs does, the page's intervals over the graphs say.
+Each number is of one seed's nets on the same graphs, so that its interval says how far weights and batches matter. A
+claim about a property has to hold over the graphs as well.
 """
 
 from __future__ import annotations
@@ -79,13 +79,13 @@ def _of(cell: str) -> tuple[Claim, ...]:
         found += [
             _together(row, "source_nodes", f"{name}{words}: more sources go with more accuracy"),
             _together(row, "layers", f"{name}{words}: more layers go with more accuracy"),
-        ]
-        found += [
-            Claim(text, f"{unit}, these graphs", value, at_least=0.0, guards=_learnt(row))
-            for text, unit, value in (
-                (f"{name}{words}: Watts-Strogatz graphs do better than Barabási-Albert ones", "points", _ahead(row)),
-                (f"{name}{words}: other edges between the same layers do worse", "points", _drawn_anew(row)),
-            )
+            *(
+                Claim(f"{name}{words}: {text}", "points, these graphs", value, at_least=0.0, guards=_learnt(row))
+                for text, value in (
+                    ("Watts-Strogatz graphs do better than Barabási-Albert ones", _ahead(row)),
+                    ("other edges between the same layers do worse", _drawn_anew(row)),
+                )
+            ),
         ]
     less = Claim(
         f"{name}: the number of sources matters less{heard}",
