@@ -21,6 +21,7 @@ PAPERS = {
     "wen": "Wen et al., Learning intrinsic sparse structures within LSTM (arXiv 1709.05027)",
     "lobacheva": "Lobacheva et al., Structured sparsification of gated RNNs (arXiv 1911.05585)",
     "demeester": "Demeester et al., Predefined sparseness in recurrent sequence models (arXiv 1808.08720)",
+    "liu": "Liu et al., Selfish sparse RNN training (arXiv 2101.09048)",
     "wang": "Wang, Weights pruning for RNNs",
     "darji": "Darji, Pruned and structural sparsity in RNNs (arXiv 2407.20601)",
     "stories": "Ours",

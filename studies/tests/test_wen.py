@@ -13,13 +13,15 @@ from paper_steps import COMMANDS
 from sparsernn import L1, GroupLasso, Shrink, compact
 from sparsernn_studies.checkpoint import CheckpointError
 from sparsernn_studies.claims import judged
+from sparsernn_studies.liu.ptb import Selfish
 from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.settings import SettingsError, with_changes
 from sparsernn_studies.softmax_loss import linear_cross_entropy
 from sparsernn_studies.tasks.text import bits_per_symbol
-from sparsernn_studies.wen.claims import OF_SELFISH, OF_WORDS
+from sparsernn_studies.wen.claims import OF_WORDS
 from sparsernn_studies.wen.ptb import verdict
-from sparsernn_studies.wen.ptb_settings import ROWS, SIZES, Settings
+from sparsernn_studies.wen.ptb_settings import ROWS, Settings
+from sparsernn_studies.wen.zaremba import SIZES
 from sparsernn_studies.word_model import StackedLSTM
 from sparsernn_studies.word_training import WordTrainer, WordTraining
 
@@ -215,7 +217,7 @@ def test_each_kind_of_row_has_its_own_dropout_and_decay():
         ("dense", 0.7, 0.0, 15),
         ("direct", 0.6, 1e-4, 1),
         ("iss", 1.0, 3e-5, 7),
-        ("gradual", 1.0, 3e-5, 7),
+        ("target", 1.0, 3e-5, 7),
         ("blocks-20", 1.0, s.block_weight_decay, 1),
     ):
         assert s.regularised(ROWS[name]) == (keep, decay, tries)
@@ -235,7 +237,7 @@ def test_selfish_rnn_is_compared_with_nets_that_have_its_dropout():
     rows = {"bigram": {"test_perplexity": 200.0}, "dense": {"test_perplexity": 100.0, "keep": 1.0, "weight_decay": 0.0}}
     rows["gradual"] = {"test_perplexity": 104.0, "keep": 0.7, "weight_decay": 0.0}
     rows["rewired"] = {"test_perplexity": 101.0, "keep": 1.0, "weight_decay": 0.0}
-    assert [v.said for v in judged(OF_SELFISH, [rows] * 3)] == [
+    assert [v.said for v in judged(Selfish.claims, [rows] * 3)] == [
         "refuted",
         "not answered: dropout or decay of gradual and rewired differ",
     ]

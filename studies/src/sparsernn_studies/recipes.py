@@ -11,6 +11,7 @@ from .darji.prune_graphs import PrunedGraphs
 from .demeester.lm import LanguageModel
 from .demeester.pos import Pos
 from .demeester.recite import Recite
+from .liu.ptb import Selfish
 from .lobacheva.agnews import AgNews
 from .lobacheva.char import Characters
 from .lobacheva.imdb import Imdb
@@ -43,6 +44,7 @@ _ALL: tuple[type[Study[Any, Any]], ...] = (
     AgNews,
     Wang,
     Ptb,
+    Selfish,
     Rhn,
     Bidaf,
     Targets,

@@ -56,35 +56,6 @@ OF_WORDS = (
         for row, said in (("iss", "ISS"), ("blocks-20", "Blocks at 20%"), ("blocks-40", "Blocks at 40%"))
     ),
 )
-
-
-def _alike(*rows: str) -> Guard:
-    """A guard: these rows have the same dropout and decay."""
-
-    def guard(found: Measured) -> str:
-        used = {(found[row].get("keep"), found[row].get("weight_decay")) for row in rows}
-        return "" if len(used) == 1 else f"dropout or decay of {' and '.join(rows)} differ"
-
-    return guard
-
-
-_BIGRAM = beats("test_perplexity", "dense", "bigram", "a smoothed bigram", more=False, by=0.1)
-OF_SELFISH = (  # Liu et al. (arXiv 2101.09048)
-    Claim(
-        "Selfish-RNN: no more perplexity than the dense net, as many steps",
-        "% more",
-        percent_more("test_perplexity", "rewired", "dense"),
-        at_most=0.0,
-        guards=(_BIGRAM, _alike("dense", "rewired")),
-    ),
-    Claim(
-        "Selfish-RNN: less perplexity than gradual pruning to as many weights, as many steps",
-        "less perplexity",
-        more("test_perplexity", "gradual", "rewired"),
-        at_least=0.0,
-        guards=(_BIGRAM, _alike("gradual", "rewired")),
-    ),
-)
 _SPAN = (beats("f1", "dense", "baseline", "the commonest span", more=True, by=0.1, best=100.0),)
 OF_QUESTIONS = (
     Claim(

@@ -3,8 +3,7 @@
 Rows: the dense net; the same with the sparse rows' weaker dropout and no penalty, which over-fits; ISS (group lasso on
 units, subgradient and threshold) from scratch and from the dense net; units to a target; L1 on single weights (appendix
 A); a dense net of the sizes that ISS found, trained directly; and what ISS left, with most of its 16x1 blocks taken out
-as well. Beside them, for as many steps as the dense net: single weights that are sparse from the first step and move
-(Selfish-RNN, Liu et al., arXiv 2101.09048), and as many that are pruned in the course.
+as well.
 """
 
 from __future__ import annotations
@@ -12,15 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
 from sparsernn.analysis.sparsity import inspect
 from sparsernn.learn.l1 import L1
 from sparsernn.learn.lasso import GroupLasso
-from sparsernn.learn.prune import Prune
-from sparsernn.learn.rewire import Rewire
-from sparsernn.learn.schedules import Gradual
 from sparsernn.learn.shrink import Shrink
 from sparsernn.learn.sparsifier import Sparsifier
 
@@ -28,10 +23,10 @@ from ..claims import Measured
 from ..results import Result
 from ..scores import as_recorded
 from ..study import Judge
-from ..word_model import StackedLSTM
-from .claims import OF_SELFISH, OF_WORDS
+from .claims import OF_WORDS
 from .ptb_settings import ROWS, Settings
-from .words import Net, WordStudy
+from .words import Net
+from .zaremba import ZarembaStudy
 
 # Validation and test perplexity of Zaremba et al. (table 1), and Wen's table 1 with all parameters and milliseconds.
 PAPER: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -57,7 +52,7 @@ PAPER: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-class Ptb(WordStudy[Settings]):
+class Ptb(ZarembaStudy[Settings]):
     name = "wen-ptb"
     summary = "Intrinsic sparse structures in Zaremba's LSTMs on Penn Treebank: ISS, target, L1, blocks, direct design."
     title = "Penn Treebank, {size} LSTM"
@@ -73,7 +68,7 @@ class Ptb(WordStudy[Settings]):
     }
     labels: ClassVar = {row.name: row.label for row in ROWS.values()}
     judge = Judge("valid_perplexity", more=False, rows="iss")
-    claims = (*OF_WORDS, *OF_SELFISH)
+    claims = OF_WORDS
 
     @classmethod
     def rows_of(cls, settings: Settings) -> list[Net]:
@@ -87,12 +82,10 @@ class Ptb(WordStudy[Settings]):
     def paper(self, row: Net) -> Mapping[str, Any]:
         return PAPER.get(self.settings.size, {}).get(row.name, {})
 
-    def model(self, row: Net) -> StackedLSTM:
-        s = self.settings
-        torch.manual_seed(self.run.seed)
-        widths = (s.widths or self.units_of("iss")) if row.kind == "direct" else (s.net.units, s.net.units)
-        keep, _, _ = s.regularised(row)
-        return StackedLSTM(len(self.text.symbols), s.net.units, widths, keep, s.net.start)
+    def widths(self, row: Net) -> tuple[int, ...]:
+        if row.kind != "direct":
+            return super().widths(row)
+        return self.settings.widths or self.units_of("iss")
 
     def sparsifier(self, row: Net) -> Callable[..., Sparsifier] | None:
         """What learns the sparsity of `row`, attached to a training of so many steps."""
@@ -110,23 +103,12 @@ class Ptb(WordStudy[Settings]):
                     return L1(model, x, **both, update="subgradient", include=part)
                 case "lines":  # Wen's matrix has the rows of all four gates as its columns
                     return GroupLasso(model, None, strength=s.lines_strength, level=("gate", "column"), **lasso)
-                case "rewired":
-                    return Rewire(model, None, 1 - s.left, steps=steps, share=0.8, every=max(1, steps // s.moves))
-                case "gradual":  # as sparse after six tenths of the steps
-                    ramp = Gradual(end=max(2, round(0.6 * steps)), every=max(1, steps // s.moves))
-                    return Prune(model, None, 1 - s.left, schedule=ramp)
                 case "target":
                     return Shrink(model, x, to=s.target, steps=steps, score=as_recorded())
                 case _:
                     return Shrink(model, None, to=row.share, steps=steps, level="block", include=part)
 
         return learner
-
-    def make(self, row: Net) -> Mapping[str, Any]:
-        found = super().make(row)
-        if row.kind == "bigram":
-            return found
-        return {**found, **dict(zip(("keep", "weight_decay", "tries"), self.settings.regularised(row)))}
 
     def verdict(self, measured: Measured) -> str:
         return verdict(measured)

@@ -128,7 +128,7 @@ class WordStudy(Study[S, Net]):
             **sizes(small),
             "mult_adds": self.mult_adds(small),
         }
-        if row.kind == "dense" and self.settings.threshold == 0:
+        if row.kind == "dense" and getattr(self.settings, "threshold", None) == 0:  # where there is ISS
             measured["harmless_threshold"] = self.harmless_threshold(small, training)
         # The best epoch need not be the last one, whose density was noted.
         return measured | ({"density": trainer.kept[-1]} if trainer.kept and not trainer.best.is_file() else {})
