@@ -47,10 +47,10 @@ PLANTED = """## Planted bugs
 
 A test suite is worth what it catches. Each line is a mistake that is easy to make, planted in the source alone; the
 tests that are named for it pass without it, and the one shown fails with it."""
-ELSEWHERE = """## Other machines
+ELSEWHERE = """## Other machines, other Pythons
 
-Tests of kernels, contracts, files, streams and C on other processors and with narrower vectors. aarch64 is emulated:
-NEON kernels really run, but times would mean nothing. "1 in 12" is every twelfth test.
+Tests of kernels, contracts, files, streams and C on other processors, with narrower vectors, and in other Pythons.
+aarch64 is emulated: NEON kernels really run, but times would mean nothing. "1 in 12" is every twelfth test.
 
 | machine | floats in a vector | Python, torch | tests | passed | failed | skipped | when, at | again |
 | --- | ---: | --- | ---: | ---: | ---: | ---: | --- | --- |"""
@@ -133,9 +133,11 @@ def _planted(content: dict[str, Any]) -> str:
 def _elsewhere(content: dict[str, Any]) -> str:
     files, versions, share = content["files"], content["versions"], content["share"]
     passed, failed, skipped = (sum(file[of] for file in files.values()) for of in ("passed", "failed", "skipped"))
-    again = "python tests/elsewhere.py --record FOLDER"
+    again, debian = "python tests/elsewhere.py --record FOLDER", {"3.13": "trixie", "3.14": "sid"}
     if content["machine"] == "aarch64":
         again = "sudo tools/aarch64.sh FOLDER"
+    elif release := debian.get(versions["python"].rpartition(".")[0]):
+        again = f"sudo tools/python.sh FOLDER {release}"
     elif content["machine"] == "x86_64":
         again = f"SPARSERNN_VECTOR_WIDTH={content['width']} {again}"
     again += f" --share {share}" if share > 1 else ""

@@ -3,8 +3,9 @@
     python tests/elsewhere.py --record results/checks [PART ...]
     SPARSERNN_VECTOR_WIDTH=4 python tests/elsewhere.py --record results/checks
 
-FOLDER/elsewhere-MACHINE-WIDTH.json has what each file's tests came to. Goes on where that ends, if it is of the same
-commit. `--share 10` runs every tenth test of a file only: for emulated processors (tools/aarch64.sh).
+FOLDER/elsewhere-MACHINE-WIDTH-PYTHON.json has what each file's tests came to. Goes on where that ends, if it is of the
+same commit. `--share 10` runs every tenth test of a file only: for emulated processors (tools/aarch64.sh). Other
+Pythons: tools/python.sh.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def main() -> int:
     parser.add_argument("--record", type=Path, required=True, help="the folder of records")
     parser.add_argument("--share", type=int, default=1, help="run every n-th test")
     chosen = parser.parse_args()
-    name = f"elsewhere-{platform.machine()}-{processor().width}.json"
+    python = ".".join(platform.python_version_tuple()[:2])
+    name = f"elsewhere-{platform.machine()}-{processor().width}-{python}.json"
     recorder = Recorder(chosen.record.resolve() / name, chosen.share)
     files = [str(path) for part in chosen.parts for path in sorted((TOP / "tests").glob(part))]
     chosen.record.mkdir(parents=True, exist_ok=True)
