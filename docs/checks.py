@@ -133,13 +133,12 @@ def _planted(content: dict[str, Any]) -> str:
 def _elsewhere(content: dict[str, Any]) -> str:
     files, versions, share = content["files"], content["versions"], content["share"]
     passed, failed, skipped = (sum(file[of] for file in files.values()) for of in ("passed", "failed", "skipped"))
-    again, debian = "python tests/elsewhere.py --record FOLDER", {"3.13": "trixie", "3.14": "sid"}
+    debian = {"3.13": "trixie", "3.14": "sid"}.get(versions["python"].rpartition(".")[0])
+    again = f"SPARSERNN_VECTOR_WIDTH={content['width']} python tests/elsewhere.py --record FOLDER"
     if content["machine"] == "aarch64":
         again = "sudo tools/aarch64.sh FOLDER"
-    elif release := debian.get(versions["python"].rpartition(".")[0]):
-        again = f"sudo tools/python.sh FOLDER {release}"
-    elif content["machine"] == "x86_64":
-        again = f"SPARSERNN_VECTOR_WIDTH={content['width']} {again}"
+    elif debian:
+        again = f"sudo tools/python.sh FOLDER {debian}"
     again += f" --share {share}" if share > 1 else ""
     of = "all" if share == 1 else f"1 in {share}"
     cells = [content["machine"], content["width"], f"{versions['python']}, {versions['torch']}"]

@@ -3,8 +3,8 @@
     python tests/elsewhere.py --record results/checks [PART ...]
     SPARSERNN_VECTOR_WIDTH=4 python tests/elsewhere.py --record results/checks
 
-FOLDER/elsewhere-MACHINE-WIDTH-PYTHON.json has what each file's tests came to. Goes on where that ends, if it is of the
-same commit. `--share 10` runs every tenth test of a file only: for emulated processors (tools/aarch64.sh). Other
+FOLDER/elsewhere-MACHINE-WIDTH-PYTHON-TORCH.json has what each file's tests came to. Goes on where that ends, if it is
+of the same commit. `--share 10` runs every tenth test of a file only: for emulated processors (tools/aarch64.sh). Other
 Pythons: tools/python.sh.
 """
 
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sparsernn.files import write_atomically
 from sparsernn.runtime.processor import processor
@@ -79,9 +80,9 @@ def main() -> int:
     parser.add_argument("--record", type=Path, required=True, help="the folder of records")
     parser.add_argument("--share", type=int, default=1, help="run every n-th test")
     chosen = parser.parse_args()
-    python = ".".join(platform.python_version_tuple()[:2])
-    name = f"elsewhere-{platform.machine()}-{processor().width}-{python}.json"
-    recorder = Recorder(chosen.record.resolve() / name, chosen.share)
+    versions = [".".join(v.split(".")[:2]) for v in (platform.python_version(), torch.__version__)]
+    name = "-".join(["elsewhere", platform.machine(), str(processor().width), *versions])
+    recorder = Recorder(chosen.record.resolve() / f"{name}.json", chosen.share)
     files = [str(path) for part in chosen.parts for path in sorted((TOP / "tests").glob(part))]
     chosen.record.mkdir(parents=True, exist_ok=True)
     return pytest.main([*files, f"--rootdir={TOP}", "-m", "not nightly", "--timeout=3600"], plugins=[recorder])
