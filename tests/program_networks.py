@@ -111,10 +111,12 @@ class Loop(nn.Module):
 
 
 class Filled(nn.Module):
-    """Two loops: a cell written out over unbound steps, and one that fills a tensor; the last state as well."""
+    """Two loops: a cell written out over unbound steps, and one that fills a tensor, or a view of it; the last state as
+    well."""
 
-    def __init__(self) -> None:
+    def __init__(self, view: bool = False) -> None:
         super().__init__()
+        self.view = view
         self.w, self.u = nn.Linear(4, 6), nn.Linear(6, 6, bias=False)
         self.cell = nn.GRUCell(6, 5)
 
@@ -127,8 +129,8 @@ class Filled(nn.Module):
         out, g = x.new_zeros(x.shape[0], x.shape[1], 5), x.new_zeros(x.shape[0], 5)
         for t in range(x.shape[1]):
             g = self.cell(y[:, t], g)
-            out[:, t] = g + 1
-        return F.relu(out), g
+            (out[:] if self.view else out)[:, t] = g + 1
+        return F.relu(out[0:]), g
 
 
 class Custom(nn.Module):
@@ -228,6 +230,7 @@ NETWORKS: dict[str, tuple[Any, ...]] = {
     "features padded with themselves": (Mirrored, lambda: R(2, 9, 6)),
     "loop over a cell": (Loop, lambda: R(2, 9, 4)),
     "two loops": (Filled, lambda: R(2, 9, 4)),
+    "two loops, a view": (lambda: Filled(True), lambda: R(2, 9, 4)),
     "layers of a cell of one's own": (Custom, lambda: R(2, 9, 3)),
     "its own output": (Previous, lambda: R(2, 9, 4)),
     "TCN and GRU": (Tcn, lambda: R(2, 9, 6)),

@@ -100,6 +100,9 @@ class Recorder(ProxyTorchDispatchMode):
                 fixed, made = True, [Ref(-1)]
             noted = by_name(func, self.ref(args), {name: self.ref(value) for name, value in kwargs.items()})
             result = func(*args, **kwargs)
+            if _shows_all(func, noted) and isinstance(whole := self.ref(args[0]), Ref):
+                self._refs[result] = whole
+                return result
             if func._schema.is_mutable and not fixed:
                 self._numbers.clear()  # whatever may show the memory that was written to
             self.calls.append(Call(func, noted, _snapshot(result), line_among(walk_stack(sys._getframe(1)))))
@@ -131,6 +134,14 @@ class _Switches(PreDispatchTorchFunctionMode):
             if autocast:
                 self.refused = f"forward switches autocast on{where}: a step computes in float32, without it."
         return None if autocast else func(*args, **(kwargs or {}))  # torch has switched it already
+
+
+def _shows_all(func: Any, noted: dict[str, Any]) -> bool:
+    """Whether it is `x[:]`, of which earlier releases of torch make one for each ":" of `x[:, t]`."""
+    if func is torch.ops.aten.alias.default:
+        return True
+    every = func is torch.ops.aten.slice.Tensor and not noted["start"] and noted["step"] == 1
+    return every and (noted["end"] is None or noted["end"] == sys.maxsize)
 
 
 def _flat(values: Any) -> list[Any]:
