@@ -18,9 +18,9 @@ from sparsernn_studies.recipes import RECIPES
 from sparsernn_studies.runs import RunError
 from sparsernn_studies.settings import SettingsError, with_changes
 from sparsernn_studies.tasks.text import bits_per_symbol
+from sparsernn_studies.thresholds import GRID, largest_harmless
 from sparsernn_studies.wen.rhn import PAPER, TABLE_2
 from sparsernn_studies.wen.rhn_settings import iss
-from sparsernn_studies.wen.thresholds import GRID, largest_harmless
 from sparsernn_studies.word_training import WordTrainer, WordTraining
 
 WORDS = 13

@@ -21,9 +21,9 @@ from sparsernn_studies.tasks.text import bits_per_symbol
 from sparsernn_studies.wen.claims import OF_WORDS
 from sparsernn_studies.wen.ptb import verdict
 from sparsernn_studies.wen.ptb_settings import ROWS, Settings
-from sparsernn_studies.wen.zaremba import SIZES
 from sparsernn_studies.word_model import StackedLSTM
 from sparsernn_studies.word_training import WordTrainer, WordTraining
+from sparsernn_studies.zaremba import SIZES
 
 WORDS = 13
 TEXT = torch.randint(WORDS, (400,), generator=torch.Generator().manual_seed(1))

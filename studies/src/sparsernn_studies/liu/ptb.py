@@ -19,8 +19,8 @@ from sparsernn.learn.sparsifier import Sparsifier
 from ..claims import Claim, Guard, Measured, beats, more, percent_more
 from ..settings import Count, Is, Part, Some, settings
 from ..study import Judge
-from ..wen.words import Net
-from ..wen.zaremba import ZarembaSettings, ZarembaStudy
+from ..word_study import Net
+from ..zaremba import ZarembaSettings, ZarembaStudy
 
 ROWS = {
     row.name: row

@@ -36,12 +36,12 @@ from ..tables import Column, figure
 from ..tasks.passages import Passage
 from ..tasks.reading import Answering, answers, scores
 from ..tasks.squad import Question
+from ..thresholds import largest_harmless
 from .bidaf_data import Questions
 from .bidaf_model import SIX, BiDAF, Sizes, units, weights
 from .bidaf_settings import SCALES, AnsweringSettings, Net
 from .bidaf_times import timed
 from .claims import OF_QUESTIONS
-from .thresholds import largest_harmless
 
 BASELINE = Net("baseline", "the commonest span", "baseline")
 LARGEST = 1 << 20  # bytes of a text that questions are asked about

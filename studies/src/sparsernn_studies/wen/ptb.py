@@ -23,10 +23,10 @@ from ..claims import Measured
 from ..results import Result
 from ..scores import as_recorded
 from ..study import Judge
+from ..word_study import Net
+from ..zaremba import ZarembaStudy
 from .claims import OF_WORDS
 from .ptb_settings import ROWS, Settings
-from .words import Net
-from .zaremba import ZarembaStudy
 
 # Validation and test perplexity of Zaremba et al. (table 1), and Wen's table 1 with all parameters and milliseconds.
 PAPER: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

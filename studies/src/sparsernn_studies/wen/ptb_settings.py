@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from ..settings import Count, Fraction, Is, NotNegative, Part, Positive, Some, settings
-from .words import Net
-from .zaremba import ZarembaSettings
+from ..word_study import Net
+from ..zaremba import ZarembaSettings
 
 # In the order in which they are made, what answers most first.
 ROWS = {

@@ -19,8 +19,8 @@ from sparsernn.learn.sparsifier import Sparsifier
 from ..claims import Measured
 from ..highway_model import HighwayModel
 from ..scores import as_recorded
+from ..word_study import Net, WordStudy
 from .rhn_settings import HighwaySettings, iss
-from .words import Net, WordStudy
 
 # Strength: validation and test perplexity, units, parameters in millions (table 2; strength 0 is the dense net).
 TABLE_2 = {

@@ -7,8 +7,8 @@ from typing import Literal
 from ..highway_model import HighwayDrop
 from ..precision import resolved
 from ..settings import Count, Fraction, NotNegative, Positive, Share, Whole, settings
+from ..word_study import Net
 from ..word_training import WordTraining
-from .words import Net
 
 # Shares of Zilly et al. (arXiv 1607.03474) for the network of depth 10 and width 830 with a tied embedding.
 DROP = HighwayDrop(words=0.25, input=0.75, state=0.25, output=0.75)

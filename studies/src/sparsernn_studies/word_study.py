@@ -1,4 +1,4 @@
-"""What Wen's studies of word models share: how a net is trained, made small, measured and timed on Penn Treebank."""
+"""What studies of word models share: how a net is trained, made small, measured and timed on Penn Treebank."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sparsernn.surgery.checkpoint import save
 from sparsernn.surgery.compact import compact
 from sparsernn.timing import benchmark
 
-from ..baselines import bigram_bits
-from ..results import Result, sizes
-from ..study import Row, Study
-from ..tables import Column, figure
-from ..tasks import ptb_word
-from ..tasks.text import Text, bits_per_symbol
-from ..word_training import WordTrainer
+from .baselines import bigram_bits
+from .results import Result, sizes
+from .study import Row, Study
+from .tables import Column, figure
+from .tasks import ptb_word
+from .tasks.text import Text, bits_per_symbol
 from .thresholds import largest_harmless
+from .word_training import WordTrainer
 
 STEPS, BATCH = 30, 10  # of the paper's timing
 LONG = 256  # words of one stream that are read at once where nothing is learnt

@@ -12,7 +12,7 @@ from torch import nn
 from sparsernn.learn.lasso import GroupLasso
 from sparsernn.learn.levels import scored
 
-from ..runs import RunError
+from .runs import RunError
 
 GRID = tuple(float(f"{10 ** (k / 4 - 6):.3g}") for k in range(21))  # 1e-6 to 0.1, four a decade
 

@@ -8,11 +8,11 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from ..precision import resolved
-from ..settings import Count, Fraction, NotNegative, Whole, settings
-from ..word_model import StackedLSTM
-from ..word_training import WordTraining
-from .words import Net, WordStudy
+from .precision import resolved
+from .settings import Count, Fraction, NotNegative, Whole, settings
+from .word_model import StackedLSTM
+from .word_study import Net, WordStudy
+from .word_training import WordTraining
 
 
 @dataclass(frozen=True)
