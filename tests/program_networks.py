@@ -133,6 +133,27 @@ class Filled(nn.Module):
         return F.relu(out[0:]), g
 
 
+def _places(m: Any, x: Tensor) -> Any:
+    """Steps of tensors as a loop fills them: by a slice, by parts, by numbers, in place, after what stood there."""
+    batch, steps, _ = x.shape
+    h, g = x.new_zeros(batch, 5), x.new_zeros(batch, 5)
+    one, two = torch.zeros(batch, steps, 5), torch.ones(batch, steps, 5)
+    three, four = torch.zeros(batch, 5, steps) + 0.5, torch.empty(steps, batch, 5)
+    for t in range(steps):
+        h = m.cell(x[:, t], h)
+        one[:, t : t + 1] = h.unsqueeze(1)
+        one[:, t, 0] = 1.5
+        two[:, t] *= h
+        two[:, t, 3:] = h[:, :2] * 2
+        two[:, t].sub_(0.25)
+        g = three[..., t] + g
+        three.narrow(2, t, 1).copy_(torch.sigmoid(h + g).unsqueeze(2))
+        four[t].fill_(0.5)
+        four[t, :, :2] = h.mean(-1, keepdim=True)
+        h = h + four[t] + three[:, :, t]
+    return one, two, three.transpose(1, 2), four.transpose(0, 1)
+
+
 class Custom(nn.Module):
     """A coupled-gate LSTM after a valid convolution, its gates chunked; layers in an outer loop."""
 
@@ -230,6 +251,7 @@ NETWORKS: dict[str, tuple[Any, ...]] = {
     "features padded with themselves": (Mirrored, lambda: R(2, 9, 6)),
     "loop over a cell": (Loop, lambda: R(2, 9, 4)),
     "two loops": (Filled, lambda: R(2, 9, 4)),
+    "steps filled by parts": (lambda: Function(_places, cell=nn.GRUCell(4, 5)), lambda: R(2, 9, 4)),
     "two loops, a view": (lambda: Filled(True), lambda: R(2, 9, 4)),
     "layers of a cell of one's own": (Custom, lambda: R(2, 9, 3)),
     "its own output": (Previous, lambda: R(2, 9, 4)),

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .calls import NotAProgram
-from .operations import BINARY, UNARY
-from .program import BOOL, CONSTANT, FLOAT, INPUT, INT, STATE, WORK, Buffer, Clock, Operation, Port, Program, View
+from .program import (
+    BOOL,
+    CONSTANT,
+    FLOAT,
+    INPUT,
+    INT,
+    STATE,
+    WORK,
+    Buffer,
+    Clock,
+    Operation,
+    Port,
+    Program,
+    View,
+    crossing,
+)
 
 Operand = Tensor | float | None
 
@@ -105,29 +118,22 @@ class Builder:
         written = tuple(map(self.view, outputs))
         self.operations.append(Operation(kind, read, written, dict(options or {}), clock, self.source))
 
-    def overwrite(self, value: Operand, target: Tensor, clock: Clock) -> None:
-        """`target` shows `value` from now on: written there at once if the last operation made it for nothing else."""
-        last = self.operations[-1] if self.operations else None
-        if last is not None and isinstance(value, Tensor) and last.outputs == (self.view(value),):
-            direct = last.kind in UNARY or last.kind in BINARY or last.kind == "where"
-            apart = not any(self.crosses(v, target) for v in last.inputs)
-            if direct and apart and last.clock == clock and self.kind(value) == WORK and value.shape == target.shape:
-                self.operations[-1] = replace(last, outputs=(self.view(target),))
-                self.pasts.clear()
-                return
+    def overwrite(self, value: Tensor | float, target: Tensor, clock: Clock) -> None:
+        """`target` shows `value` from now on."""
+        if not isinstance(value, Tensor):
+            value = self.constant(torch.tensor(value, dtype=target.dtype, device="cpu"))
+        value = value.expand(target.shape)
+        if self.view(value) == self.view(target):
+            return
         if self.crosses(value, target):
-            value = self.copied(value, clock)  # type: ignore[arg-type]
+            value = self.copied(value, clock)
         self.emit("copy", (value,), (target,), clock)
         self.pasts.clear()  # what was kept may be another content now
 
-    def crosses(self, value: Any, target: Tensor) -> bool:
+    def crosses(self, value: Tensor, target: Tensor) -> bool:
         """Whether `value`, another view of the memory of `target`, shows some of its elements at other places."""
-        view = value if isinstance(value, View) else self.view(value) if isinstance(value, Tensor) else None
         mine = self.view(target)
-        if view is None or view.buffer != mine.buffer or view == mine:
-            return False
-        places = torch.arange(self.buffers[mine.buffer].size, dtype=torch.int64, device="cpu")
-        return bool(torch.isin(view.of(places).reshape(-1), mine.of(places).reshape(-1)).any())
+        return crossing(self.view(value), mine, self.buffers[mine.buffer].size)
 
     def made(
         self,

@@ -272,8 +272,7 @@ class Elimination:
             step.fail("writes in place over what it reads, which torch leaves undefined: clone() what it reads.")
         if self.build.kind(target.tensor) == INPUT:
             step.fail("changes an input in place: write `x = x + y`, not `x += y`.")
-        shown = tensor.expand(target.tensor.shape) if isinstance(tensor, Tensor) else float(tensor)
-        self.build.overwrite(shown, target.tensor, target.clock)
+        self.build.overwrite(tensor, target.tensor, target.clock)
         return target
 
 

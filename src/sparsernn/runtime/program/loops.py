@@ -95,14 +95,6 @@ Carry = tuple[int, int | None, tuple[Any, ...]]  # a leaf's place, part and star
 
 
 @dataclass
-class _Slot:
-    """One step's place in a tensor that the loop fills."""
-
-    call: int
-    dim: int
-
-
-@dataclass
 class _Round:
     """The one round that stands for all."""
 
@@ -110,7 +102,7 @@ class _Round:
     loop: Loop
     values: list[Any] = field(default_factory=list)
     carried: dict[Carry, list[Tensor]] = field(default_factory=dict)  # of one round back, of two, ...
-    filled: dict[int, tuple[int, Value]] = field(default_factory=dict)
+    filled: dict[int, tuple[int, Tensor]] = field(default_factory=dict)  # by call, the time axis, a step with that axis
     clock: Clock = EACH_STEP
 
     def run(self) -> None:
@@ -129,10 +121,8 @@ class _Round:
             for place in range(loop.size):
                 work.rounds[loop.start + n * loop.size + place] = (n, loop.rounds)
                 work.results.append(self.values[place] if n == loop.rounds[0] - 1 else None)
-        for number, (dim, value) in self.filled.items():
-            assert value.tensor is not None
-            tensor = value.tensor.unsqueeze(dim)
-            work.results[number] = Value(SEQUENCE, tensor, dim, self.clock, loop.rounds)
+        for number, (axis, tensor) in self.filled.items():
+            work.results[number] = Value(SEQUENCE, tensor, axis, self.clock, loop.rounds)
 
     def _keep_written(self) -> None:
         """A constant made before the loop, parts of which a round writes, is a state."""
@@ -233,15 +223,6 @@ class _Round:
         numbered = {key: leaf.item for key, leaf in body.items() if leaf.kind == "index"}
         if numbered:
             return self._read(call, name, body, numbered)
-        target = self._argument(body[next(iter(body))]) if body else None
-        if isinstance(target, _Slot):
-            if name != "copy_":
-                raise NotAProgram(f"{name} ({call.source}) changes a step of a tensor: assign the step as a whole.")
-            value = self._argument(body["src"])
-            if target.call in self.filled:
-                raise NotAProgram(f"{name} ({call.source}) writes a step of the same tensor twice.")
-            self.filled[target.call] = target.dim, value
-            return target
         return self.work.call(call, other, lambda key: self._argument(body[key]))
 
     def _read(self, call: Call, name: str, body: dict[str, Leaf], numbered: dict[str, int]) -> Any:
@@ -252,12 +233,23 @@ class _Round:
         one = one and (name != "narrow" or body["length"].item == 1)
         if not one or name not in ("select", "slice", "narrow") or not isinstance(value, Value):
             raise NotAProgram(f"{name} ({call.source}) uses the number of the step in another way than as x[:, t].")
-        dim = body["dim"].item
-        if value.kind == SEQUENCE and value.tensor is not None and value.axis == dim % value.tensor.dim():
-            return self._current(value, name != "select")
-        if value.kind == CONST and source.kind == "outer" and isinstance(source.item, Ref) and name == "select":
-            return _Slot(source.item.call, dim)
+        shown = value.tensor if value.kind == SEQUENCE else value.data
+        if shown is not None and value.axis == body["dim"].item % shown.dim():
+            if value.kind == SEQUENCE:
+                return self._current(value, name != "select")
+            if value.kind == CONST and source.kind == "outer" and isinstance(source.item, Ref):
+                return self._place(source.item.call, value, name != "select")
         raise NotAProgram(f"{name} ({call.source}) reads a place by the number of the step that is not the step's own.")
+
+    def _place(self, call: int, whole: Value, keep: bool) -> Value:
+        """The place of this round in a constant, with its time axis or without: memory of its own."""
+        assert whole.axis is not None and whole.data is not None
+        axis, build = whole.axis, self.work.build
+        if call not in self.filled:
+            made = build.copied(build.constant(whole.data if keep else whole.data.select(axis, 0)), self.clock)
+            self.filled[call] = axis, made if keep else made.unsqueeze(axis)
+        tensor = self.filled[call][1]
+        return Value(NOW, tensor if keep else tensor.select(axis, 0), None, self.clock)
 
     def _hand_over(self) -> None:
         """What the round made becomes what the next one reads, all at once."""

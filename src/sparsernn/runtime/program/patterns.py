@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from .calls import Call, Ref
 
@@ -95,6 +96,12 @@ def _numbered(leaves: Sequence[Leaf | None], given: Sequence[Any]) -> Leaf | Non
 def _equal(one: Leaf | None, two: Leaf) -> bool:
     if one is None or (one.kind, one.place, one.part, one.back) != (two.kind, two.place, two.part, two.back):
         return False
-    if isinstance(one.item, Tensor) or isinstance(two.item, Tensor):
-        return one.item is two.item
+    if isinstance(one.item, Tensor) and isinstance(two.item, Tensor):
+        return one.item is two.item or _same_numbers(one.item, two.item)
     return type(one.item) is type(two.item) and one.item == two.item
+
+
+def _same_numbers(one: Tensor, two: Tensor) -> bool:
+    """Whether both are the same numbers in the code, of which torch makes a tensor in each round."""
+    weights = isinstance(one, nn.Parameter) or isinstance(two, nn.Parameter)
+    return not weights and one.dtype == two.dtype and torch.equal(one, two)

@@ -49,6 +49,14 @@ class View:
         return flat.as_strided(self.shape, self.strides, flat.storage_offset() + self.offset)
 
 
+def crossing(one: View, two: View, size: int) -> bool:
+    """Whether two views of a buffer of that size show some of its elements at different places."""
+    if one.buffer != two.buffer or one == two:
+        return False
+    places = torch.arange(size, dtype=torch.int64, device="cpu")
+    return bool(torch.isin(one.of(places).reshape(-1), two.of(places).reshape(-1)).any())
+
+
 @dataclass(frozen=True)
 class Buffer:
     """`size` elements of memory. dtype: "float" (of the precision that the program is run in), "int" or "bool".

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 from .interpreter import Interpreter
-from .program import CONSTANT, INPUT, STATE, WORK, Buffer, Operation, Port, Program, View, whole
+from .operations import BINARY, UNARY
+from .program import CONSTANT, INPUT, STATE, WORK, Buffer, Operation, Port, Program, View, crossing, whole
 
 
 def without_dead(program: Program) -> Program:
@@ -83,7 +85,38 @@ def in_place(program: Program) -> Program:
         operations = [_renamed(o, source, target) for o in operations]
         outputs = tuple(replace(p, view=target) if p.view == source else p for p in program.outputs)
         program = replace(program, outputs=outputs)
-    return without_dead(replace(program, operations=tuple(operations)))
+    return without_dead(_written_at_once(replace(program, operations=tuple(operations))))
+
+
+def _written_at_once(program: Program) -> Program:
+    """What an elementwise operation made for a copy alone, which follows it, is written to the copy's place. What was
+    copied there just before, and nobody has read, is left out."""
+    readers = Counter(name for o in program.operations for name in {v.buffer for v in o.inputs if isinstance(v, View)})
+    readers.update(p.view.buffer for p in program.outputs)
+    kept: list[Operation] = []
+    for o in program.operations:
+        if o.kind == "copy" and isinstance(o.inputs[0], View):
+            source, target = o.inputs[0], o.outputs[0]
+            if kept and source.buffer != target.buffer and _is(kept[-1], "copy", target, o):
+                kept.pop()
+            made = kept[-1] if kept and program.buffers[source.buffer].kind == WORK else None
+            if (
+                made
+                and readers[source.buffer] == 1
+                and source.shape == target.shape
+                and _is(made, made.kind, source, o)
+            ):
+                size = program.buffers[target.buffer].size
+                apart = not any(isinstance(v, View) and crossing(v, target, size) for v in made.inputs)
+                if apart and (made.kind in UNARY or made.kind in BINARY or made.kind == "where"):
+                    o = replace(kept.pop(), outputs=(target,))
+        kept.append(o)
+    return replace(program, operations=tuple(kept))
+
+
+def _is(operation: Operation, kind: str, made: View, other: Operation) -> bool:
+    """Whether it is of that kind and makes that, whenever the other one is due."""
+    return (operation.kind, operation.outputs, operation.clock) == (kind, (made,), other.clock)
 
 
 def _renamed(operation: Operation, old: View, new: View) -> Operation:
