@@ -81,6 +81,17 @@ MEASURED: list[tuple[str, str, Figures]] = [
         lambda: with_interval(*(per_seed("demeester-pos", row, "test_accuracy") for row in ("dense", "sparse-0.1"))),
     ),
     (
+        "what-should-go.md",
+        "has {:.1f}% more perplexity than the dense net ({:.1f} to {:.1f}, three seeds, as many steps)",
+        lambda: with_interval(
+            [
+                100 * a / b
+                for a, b in zip(*(per_seed("liu-ptb", row, "test_perplexity") for row in ("rewired", "dense")))
+            ],
+            [100.0] * 3,
+        ),
+    ),
+    (
         "bidaf.md",
         "a net with {:.0f}% of the weights is no faster",
         lambda: (100 * one_seed("wen-bidaf", "target-tuned", "nonzero") / one_seed("wen-bidaf", "dense", "nonzero"),),
