@@ -118,6 +118,7 @@ SCALES = {
         filters=32,
         corpus="subset",
         piece=60,
+        strengths=(3e-3,),
         target=0.25,
         steps=1500,
         tuned_steps=900,
