@@ -147,6 +147,19 @@ def test_results_follow_the_schema_and_keep_no_path(tmp_path):
     assert write(tmp_path / "other", again).read_text() == path.read_text()
 
 
+def test_results_of_other_settings_are_not_taken_together(tmp_path):
+    common = dict.fromkeys(FIELDS) | {"recipe": "reber", "scale": "cpu", "row": "dense", "paper": {}, "measured": {}}
+    common |= {"seconds": 0.0, "versions": {}}
+    for seed, settings in enumerate(
+        ({"steps": 4, "rows": ["dense"]}, {"steps": 4, "rows": ["dense", "prune"], "new": 1})
+    ):
+        write(tmp_path, Result(**{**common, "seed": seed, "settings": settings}))
+    assert [r.seed for r in collect(tmp_path)] == [0, 1]  # which rows were asked for says nothing of how one was made
+    write(tmp_path, Result(**{**common, "seed": 2, "settings": {"steps": 8, "rows": ["dense"]}}))
+    with pytest.raises(ResultError, match=r"reber: the row dense has steps = 4 at seed 0 and 8 at seed 2.*two folders"):
+        collect(tmp_path)
+
+
 def test_rows_of_other_settings_are_made_anew(tmp_path):
     run = make_run(tmp_path, "reber")
     assert run.row("a", lambda: {"x": 1}).measured == {"x": 1}

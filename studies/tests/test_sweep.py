@@ -78,7 +78,7 @@ def test_a_sweep_from_the_command_line(capsys):
     out = capsys.readouterr().out
     assert "test accuracy" in out and "Report: swept/report.html" in out
     trials = json.loads(Path("swept/table.json").read_text())["trials"]
-    assert trials == json.loads(Path("kept/sweeps/reber-smoke.json").read_text())["trials"]
+    assert trials == json.loads(Path("kept/sweeps/reber-smoke-learning_rate.json").read_text())["trials"]
     assert [trial["number"] for trial in trials] == [0, 1]
     by_rate = {trial["settings"]["learning_rate"]: trial for trial in trials}
     assert by_rate[1e38]["state"] == "failed" and "The loss is nan at step" in by_rate[1e38]["reason"]

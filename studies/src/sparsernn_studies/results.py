@@ -85,8 +85,21 @@ def read(path: Path) -> Result:
 
 
 def collect(folder: Path, recipe: str = "*", scale: str = "*") -> list[Result]:
-    """All results under `folder`, or those of a recipe and scale; by recipe, scale, row and seed."""
-    return [read(path) for path in sorted(folder.glob(f"{recipe}/{scale}/*-seed*.json"))]
+    """All results under `folder`, or those of a recipe and scale; by recipe, scale, row and seed. Raises ResultError
+    where a row was made by other settings at another seed: their mean would be of two things."""
+    found = [read(path) for path in sorted(folder.glob(f"{recipe}/{scale}/*-seed*.json"))]
+    first: dict[tuple[str, str, str], Result] = {}
+    for result in found:
+        one = first.setdefault((result.recipe, result.scale, result.row), result)
+        for name in one.settings.keys() & result.settings.keys():
+            here, there = result.settings[name], one.settings[name]
+            chosen = isinstance(here, list) and all(isinstance(v, str) for v in here)  # which rows are made, say
+            if here != there and not chosen:
+                raise ResultError(
+                    f"{result.recipe}: the row {result.row} has {name} = {json.dumps(there)} at seed {one.seed} and "
+                    f"{json.dumps(here)} at seed {result.seed}: one table can't hold both, keep them in two folders."
+                )
+    return found
 
 
 def surroundings() -> dict[str, Any]:

@@ -41,7 +41,7 @@ def sweep_recipe(
         data: folder with data sets; SPARSERNN_DATA otherwise.
         folder: the sweep's folder; one under `runs` otherwise. All machines of a cluster have to see it.
         runs: folder for what sweeps leave.
-        results: folder for the table as JSON, as sweeps/RECIPE-SCALE.json; inside the sweep's folder otherwise.
+        results: folder for the table as JSON, as sweeps/RECIPE-SCALE-SWEPT.json; inside the sweep's folder otherwise.
     """
     from ..sweep import sweep
     from .table import as_table, write_json, write_report
@@ -65,6 +65,7 @@ def sweep_recipe(
     console.print(as_table(made.plan, outcomes))
     write_json(made.folder / "table.json", made.plan, outcomes)
     if results is not None:
-        write_json(results / "sweeps" / f"{recipe}-{scale}.json", made.plan, outcomes)
+        swept = "-".join(axis.key for axis in made.plan.axes)  # a recipe may be swept over several things
+        write_json(results / "sweeps" / f"{recipe}-{scale}-{swept}.json", made.plan, outcomes)
     path = write_report(made, outcomes, made.plan.command)
     console.print("No trial was done, so there is no report." if path is None else f"Report: {path}", soft_wrap=True)

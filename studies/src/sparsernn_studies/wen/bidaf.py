@@ -80,7 +80,7 @@ class Bidaf(Questions):
     scales: ClassVar = SCALES
     minutes: ClassVar = {
         "smoke": "seconds",
-        "cpu": "about 12 minutes, estimated",
+        "cpu": "about 20 minutes",
         "paper": "hours a row on a GPU, not yet run",
     }
     columns = (
