@@ -146,12 +146,21 @@ def _places(m: Any, x: Tensor) -> Any:
         two[:, t] *= h
         two[:, t, 3:] = h[:, :2] * 2
         two[:, t].sub_(0.25)
+        two[:, t][h > 0.1] = 3.0
         g = three[..., t] + g
         three.narrow(2, t, 1).copy_(torch.sigmoid(h + g).unsqueeze(2))
         four[t].fill_(0.5)
         four[t, :, :2] = h.mean(-1, keepdim=True)
         h = h + four[t] + three[:, :, t]
     return one, two, three.transpose(1, 2), four.transpose(0, 1)
+
+
+def _by_masks(m: Any, x: Tensor) -> Tensor:
+    y, marks = m.g(x)[0], torch.zeros_like(x)
+    y[y < 0] = 0.0
+    y[:, 1:][x.sum(-1)[:, 1:] > 1] = -1.0  # all features of a step
+    marks[x > 0.5] = 1
+    return torch.cat([y, marks], -1)
 
 
 class Custom(nn.Module):
@@ -251,6 +260,7 @@ NETWORKS: dict[str, tuple[Any, ...]] = {
     "features padded with themselves": (Mirrored, lambda: R(2, 9, 6)),
     "loop over a cell": (Loop, lambda: R(2, 9, 4)),
     "two loops": (Filled, lambda: R(2, 9, 4)),
+    "numbers by masks": (lambda: Function(_by_masks, g=nn.GRU(4, 5, batch_first=True)), lambda: R(2, 9, 4)),
     "steps filled by parts": (lambda: Function(_places, cell=nn.GRUCell(4, 5)), lambda: R(2, 9, 4)),
     "two loops, a view": (lambda: Filled(True), lambda: R(2, 9, 4)),
     "layers of a cell of one's own": (Custom, lambda: R(2, 9, 3)),

@@ -176,6 +176,8 @@ def index(step: Step) -> Value:
     x, given = step["self"], [i for i in step["indices"] if i is not None]
     rows = given[0] if len(given) == 1 and step["indices"][0] is not None else None
     numbers = None if rows is None else step.tensor(rows)
+    if any(i.moves and step.tensor(i).dtype == torch.bool for i in given):
+        step.fail("picks as many elements as a mask has, which changes from step to step: use torch.where.")
     if rows is None or not rows.moves or numbers is None or numbers.dtype != torch.int64 or step.dim(x) > 2:
         return by_constants(step)
     if step.dim(x) == 1 and x.data is not None:  # a table with one column

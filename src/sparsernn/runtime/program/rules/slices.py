@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..eliminate import Rule, Step, joined
@@ -12,7 +13,7 @@ from ..program import Clock
 from ..values import CONST, NOW, SEQUENCE, Elements, Value
 from ..windows import delayed, ends_early, first, past
 from .moves import picked
-from .pointwise import aligned
+from .pointwise import aligned, pointwise
 
 LAST = "puts something in the place of the last steps, which a stream does not know for such: fill in front."
 
@@ -239,7 +240,20 @@ def _roll(step: Step) -> Value:
     return x.but(tensor, data=None)
 
 
+def _put(step: Step) -> Value:
+    """x[mask] = number, the mask over the first axes of x or all of them."""
+    x, places, value = step["self"], step["indices"], step["values"]
+    mask = places[0] if len(places) == 1 else None
+    one = not isinstance(value, Value) or step.tensor(value).numel() == 1
+    if not isinstance(mask, Value) or step.tensor(mask).dtype != torch.bool or not one or step["accumulate"]:
+        step.fail("writes at places that it looks up, or what is no number: of those only x[mask] = number streams.")
+    last = step.dim(x) - step.dim(mask)
+    wide = mask.but(step.tensor(mask)[(..., *[None] * last)], data=None)
+    return pointwise(step, "where", [wide, value, x])
+
+
 RULES: dict[str, Rule] = {
     "select": select, "slice": cut, "narrow": cut, "unfold": unfold, "unbind": unbind, "cat": cat, "concat": cat,
     "concatenate": cat, "stack": stack, "roll": _roll,
+    "index_put": _put,
 }  # fmt: skip
