@@ -287,7 +287,10 @@ NOT_NEIGHBOURS: dict[str, tuple[Any, ...]] = {
         "active mode .* not registered" if TORCH_2_6 else "cond.*is not among the operations",
     ),
     "a mask's elements": (*_end(lambda x: x[x < 0]), "picks as many elements as a mask has"),
-    "places that are looked up": (*_end(lambda x: x.index_put((torch.arange(2),), x[:1])), "only x.mask. = number streams"),
+    "places that are looked up": (
+        *_end(lambda x: x.index_put((torch.arange(2),), x[:1])),
+        "only x.mask. = number streams",
+    ),
     "complex numbers": (*_end(lambda x: torch.complex(x, x).abs()), "complex"),
     "bits": (*_end(lambda x: (x > 0).int() & 1), "works on the bits"),
 }
