@@ -155,6 +155,22 @@ def _places(m: Any, x: Tensor) -> Any:
     return one, two, three.transpose(1, 2), four.transpose(0, 1)
 
 
+def _of_constants(m: Any, x: Tensor) -> Any:
+    """What depends on no input in a loop: numbers written and read, carried, stacked; memory that a round makes."""
+    one, two, stacked = torch.zeros_like(x), torch.zeros_like(x), []
+    before, start = torch.zeros(x.shape[0], 4), m.l.bias.expand(x.shape[0], 4)
+    for t in range(x.shape[1]):
+        one[:, t] = 0.5
+        room = torch.empty(x.shape[0], 4)
+        room[:, :2] = m.l(x[:, t])[:, 2:]
+        room[:, 2:].fill_(0.25)
+        two[:, t] = x[:, t] + one[:, t] * 0.3 + before
+        two[:, t] += room
+        before = torch.tanh(start)
+        stacked.append(start * 2)
+    return two, torch.stack(stacked, 1)
+
+
 def _by_masks(m: Any, x: Tensor) -> Tensor:
     y, marks = m.g(x)[0], torch.zeros_like(x)
     y[y < 0] = 0.0
@@ -261,6 +277,7 @@ NETWORKS: dict[str, tuple[Any, ...]] = {
     "loop over a cell": (Loop, lambda: R(2, 9, 4)),
     "two loops": (Filled, lambda: R(2, 9, 4)),
     "numbers by masks": (lambda: Function(_by_masks, g=nn.GRU(4, 5, batch_first=True)), lambda: R(2, 9, 4)),
+    "constants in a loop": (lambda: Function(_of_constants, l=L(4, 4)), lambda: R(2, 9, 4)),
     "steps filled by parts": (lambda: Function(_places, cell=nn.GRUCell(4, 5)), lambda: R(2, 9, 4)),
     "two loops, a view": (lambda: Filled(True), lambda: R(2, 9, 4)),
     "layers of a cell of one's own": (Custom, lambda: R(2, 9, 3)),

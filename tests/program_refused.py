@@ -12,6 +12,7 @@ from program_networks import Function
 
 R, L = torch.randn, nn.Linear
 TORCH_2_6 = torch.__version__.startswith("2.6.")  # refuses torch.cond before the recorder sees it
+COND = "active mode .* not registered" if TORCH_2_6 else "cond.*is not among the operations"
 
 
 class Counting(nn.Module):
@@ -214,6 +215,13 @@ def _end(write: Any) -> Any:
     return lambda: Function(lambda m, x: write(x), l=L(1, 1)), lambda: R(2, 9, 4), {}
 
 
+def _filled_through_views(x: Tensor) -> Any:
+    parts = torch.zeros_like(x).chunk(2, -1)
+    for t in range(x.shape[1]):
+        parts[0][:, t] = parts[1][:, t] = x[:, t, :2]
+    return parts
+
+
 def _written_but_the_last(x: Tensor) -> Tensor:
     y = torch.zeros_like(x)
     y[:, :-1] = x[:, :-1]
@@ -282,15 +290,10 @@ NOT_NEIGHBOURS: dict[str, tuple[Any, ...]] = {
         {},
         "reads a tensor.s value into Python",
     ),
-    "cond": (
-        *_end(lambda x: torch.cond(x.sum() > 0, lambda z: z * 2, lambda z: z * 3, (x,))),
-        "active mode .* not registered" if TORCH_2_6 else "cond.*is not among the operations",
-    ),
-    "a mask's elements": (*_end(lambda x: x[x < 0]), "picks as many elements as a mask has"),
-    "places that are looked up": (
-        *_end(lambda x: x.index_put((torch.arange(2),), x[:1])),
-        "only x.mask. = number streams",
-    ),
+    "cond": (*_end(lambda x: torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))), COND),
+    "two views of what a loop fills": (*_end(_filled_through_views), "another view is used as well"),
+    "a mask's elements": (*_end(lambda x: x[x < 0]), "as many elements as a mask has"),
+    "places looked up": (*_end(lambda x: x.index_put((torch.arange(2),), x[:1])), "only x.mask. = number"),
     "complex numbers": (*_end(lambda x: torch.complex(x, x).abs()), "complex"),
     "bits": (*_end(lambda x: (x > 0).int() & 1), "works on the bits"),
 }

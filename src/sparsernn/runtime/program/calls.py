@@ -52,3 +52,11 @@ def by_name(target: Any, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """All arguments of the operation's schema, those not given with their defaults."""
     positional, defaults = _declared(target)
     return {**defaults, **dict(zip(positional, args)), **kwargs}
+
+
+def flat(values: Any) -> list[Any]:
+    """What stands in lists and in lists of lists."""
+    found = []
+    for value in values:
+        found += flat(value) if isinstance(value, (list, tuple)) else [value]
+    return found

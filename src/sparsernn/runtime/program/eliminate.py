@@ -163,9 +163,12 @@ class Elimination:
         if len({r.part for r in refs}) > 1 or numbers != [(n, rounds) for n in range(rounds[0])]:
             return None
         value: Value = self.value(refs[-1])
-        assert value.tensor is not None
-        dim = call.args["dim"] % (value.tensor.dim() + (call.name == "aten.stack"))
-        tensor = value.tensor.unsqueeze(dim) if call.name == "aten.stack" else value.tensor
+        tensor, stacked = value.data if value.tensor is None else value.tensor, call.name == "aten.stack"
+        assert tensor is not None
+        dim = call.args["dim"] % (tensor.dim() + stacked)
+        tensor = tensor.unsqueeze(dim) if stacked else tensor
+        if value.tensor is None:
+            return Value(CONST, axis=dim, lengths=rounds, data=tensor)
         return Value(SEQUENCE, tensor, dim, value.clock, rounds)
 
     def _module(self, call: Call) -> str:
@@ -231,8 +234,6 @@ class Elimination:
         def one(first: Any, second: Any) -> Any:
             if not isinstance(first, Tensor):
                 return first
-            if "empty" in step.name:  # whatever was there
-                first, second = torch.zeros_like(first), torch.zeros_like(second)
             if first.layout != torch.strided:
                 step.fail("gives a sparse tensor: make it dense.")
             axis = differing(first.shape, second.shape, step.fail)

@@ -59,7 +59,9 @@ def _without_constants(program: Program) -> Program:
             continue
         given = [None if v is None else _value(program, v) for v in o.inputs]
         result = OPERATIONS[o.kind](*given, **o.options)
-        buffers[out.buffer] = replace(buffers[out.buffer], kind=CONSTANT, value=result.double().reshape(-1))
+        buffers[out.buffer] = replace(
+            buffers[out.buffer], kind=CONSTANT, value=result.double().contiguous().reshape(-1)
+        )
     return replace(program, operations=tuple(operations), buffers=buffers)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .calls import Call, NotAProgram, Ref
+from .calls import Call, NotAProgram, Ref, flat
+from .constants import shown, written_calls
 from .eliminate import Elimination
 from .patterns import Leaf, patterns
 from .program import EACH_STEP, INPUT, Clock
@@ -102,7 +103,8 @@ class _Round:
     loop: Loop
     values: list[Any] = field(default_factory=list)
     carried: dict[Carry, list[Tensor]] = field(default_factory=dict)  # of one round back, of two, ...
-    filled: dict[int, tuple[int, Tensor]] = field(default_factory=dict)  # by call, the time axis, a step with that axis
+    filled: dict[Ref, tuple[int, Tensor]] = field(default_factory=dict)  # the time axis, and a step with that axis
+    late: set[str] = field(default_factory=set)  # buffers that hold what sequences were some steps before
     clock: Clock = EACH_STEP
 
     def run(self) -> None:
@@ -113,16 +115,20 @@ class _Round:
             for leaf in body.values():
                 for one in leaf.leaves():
                     self._carry(one)
+        written = self._written()
         for place, body in enumerate(loop.body):
             call, other = (work.first.calls[loop.start + n * loop.size + place] for n in (1, 2))
-            self.values.append(self._call(call, other, body))
+            value = self._call(call, other, body)
+            if place in written and isinstance(value, Value) and value.kind == CONST and value.data is not None:
+                value = Value(NOW, work.build.copied(work.build.constant(value.data), self.clock), None, self.clock)
+            self.values.append(value)
         self._hand_over()
         for n in range(loop.rounds[0]):
             for place in range(loop.size):
                 work.rounds[loop.start + n * loop.size + place] = (n, loop.rounds)
                 work.results.append(self.values[place] if n == loop.rounds[0] - 1 else None)
-        for number, (axis, tensor) in self.filled.items():
-            work.results[number] = Value(SEQUENCE, tensor, axis, self.clock, loop.rounds)
+        for ref, (axis, tensor) in self.filled.items():
+            work.replace(ref, Value(SEQUENCE, tensor, axis, self.clock, loop.rounds))
 
     def _keep_written(self) -> None:
         """A constant made before the loop, parts of which a round writes, is a state."""
@@ -141,6 +147,13 @@ class _Round:
                 tensor = work.build.state("written", value.data.shape, value.data, value.data)
                 if isinstance(leaf.item, Ref):
                     work.replace(leaf.item, Value(NOW, tensor, None, self.clock))
+
+    def _written(self) -> set[int]:
+        """The places in the round of what the round makes and writes into."""
+        calls, size = self.work.first.calls, self.loop.size
+        begin = self.loop.start + size
+        roots = written_calls(calls[: begin + size])
+        return {number - begin for number in roots if number >= begin}
 
     def _sequences(self) -> Iterator[Value]:
         for body in self.loop.body:
@@ -207,7 +220,9 @@ class _Round:
         if leaf.kind == "carry":
             return Value(NOW, self.carried[leaf.place, leaf.part, leaf.start][-1], None, self.clock)
         if leaf.kind == "element":
-            elements: Elements = self._outside(leaf)
+            elements = self._outside(leaf)
+            if not isinstance(elements, Elements):
+                raise NotAProgram("a loop takes the steps of a tensor that depends on no input one by one: index it.")
             return self._current(elements.sequence, elements.keep)
         return self._outside(leaf) if leaf.kind == "outer" else leaf.item
 
@@ -215,6 +230,8 @@ class _Round:
         """The element of this round."""
         value = delayed(self.work.build, sequence, self.clock)
         assert value.tensor is not None and value.axis is not None
+        if value.tensor is not sequence.tensor:
+            self.late.add(self.work.build.view(value.tensor).buffer)
         tensor = value.tensor if keep else value.tensor.select(value.axis, 0)
         return Value(NOW, tensor, None, self.clock)
 
@@ -223,6 +240,10 @@ class _Round:
         numbered = {key: leaf.item for key, leaf in body.items() if leaf.kind == "index"}
         if numbered:
             return self._read(call, name, body, numbered)
+        target = self._argument(next(iter(body.values()))) if name.endswith("_") and body else None
+        tensor = target.tensor if isinstance(target, Value) else None
+        if tensor is not None and self.work.build.view(tensor).buffer in self.late:
+            raise NotAProgram(f"{name} ({call.source}) changes a step of a sequence that came some steps before.")
         return self.work.call(call, other, lambda key: self._argument(body[key]))
 
     def _read(self, call: Call, name: str, body: dict[str, Leaf], numbered: dict[str, int]) -> Any:
@@ -238,18 +259,29 @@ class _Round:
             if value.kind == SEQUENCE:
                 return self._current(value, name != "select")
             if value.kind == CONST and source.kind == "outer" and isinstance(source.item, Ref):
-                return self._place(source.item.call, value, name != "select")
+                return self._place(source.item, value, name != "select", call.source)
         raise NotAProgram(f"{name} ({call.source}) reads a place by the number of the step that is not the step's own.")
 
-    def _place(self, call: int, whole: Value, keep: bool) -> Value:
+    def _place(self, ref: Ref, whole: Value, keep: bool, source: str) -> Value:
         """The place of this round in a constant, with its time axis or without: memory of its own."""
         assert whole.axis is not None and whole.data is not None
         axis, build = whole.axis, self.work.build
-        if call not in self.filled:
+        if ref not in self.filled:
+            if self._shown_otherwise(ref):
+                raise NotAProgram(
+                    f"a loop fills a tensor ({source}) of which another view is used as well: fill it whole."
+                )
             made = build.copied(build.constant(whole.data if keep else whole.data.select(axis, 0)), self.clock)
-            self.filled[call] = axis, made if keep else made.unsqueeze(axis)
-        tensor = self.filled[call][1]
+            self.filled[ref] = axis, made if keep else made.unsqueeze(axis)
+        tensor = self.filled[ref][1]
         return Value(NOW, tensor if keep else tensor.select(axis, 0), None, self.clock)
+
+    def _shown_otherwise(self, ref: Ref) -> bool:
+        """Whether the loop, or what comes after it, uses another view of the memory of `ref` that was made before."""
+        run, start = self.work.first, self.loop.start
+        used = [*run.outputs, *(v for call in run.calls[start:] for v in flat(call.args.values()))]
+        before = {v for v in used if isinstance(v, Ref) and not v.input and v.call < start and v != ref}
+        return any(shown(run.calls, v) == shown(run.calls, ref) for v in before)
 
     def _hand_over(self) -> None:
         """What the round made becomes what the next one reads, all at once."""
@@ -258,7 +290,7 @@ class _Round:
         made = []
         for (place, part, _), states in self.carried.items():
             value = self.values[place] if part is None else self.values[place][part]
-            new = value.tensor
+            new = build.constant(value.data.expand(states[0].shape)) if value.tensor is None else value.tensor
             made.append((states, build.copied(new, self.clock) if build.view(new).buffer in ours else new))
         for states, new in made:
             for tensor, newer in zip(reversed(states), [*reversed(states[:-1]), new]):

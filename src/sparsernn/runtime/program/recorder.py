@@ -21,7 +21,7 @@ from torch.fx.experimental.proxy_tensor import PreDispatchTorchFunctionMode, Pro
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .calls import Call, NotAProgram, Ref, by_name
+from .calls import Call, NotAProgram, Ref, by_name, flat
 
 _TORCH = os.path.dirname(torch.__file__)
 _HERE = os.path.dirname(__file__)
@@ -81,7 +81,7 @@ class Recorder(ProxyTorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        tensors = [value for value in _flat((*args, *kwargs.values())) if isinstance(value, Tensor)]
+        tensors = [value for value in flat((*args, *kwargs.values())) if isinstance(value, Tensor)]
         if any(type(value) not in (Tensor, nn.Parameter, nn.Buffer) for value in tensors):
             return NotImplemented
         if func.overloadpacket.__name__ in _COMPOSED and func._can_decompose():
@@ -103,6 +103,8 @@ class Recorder(ProxyTorchDispatchMode):
             if _shows_all(func, noted) and isinstance(whole := self.ref(args[0]), Ref):
                 self._refs[result] = whole
                 return result
+            if "empty" in func.overloadpacket.__name__:  # whatever was there: the same in each run
+                result.zero_()
             if func._schema.is_mutable and not fixed:
                 self._numbers.clear()  # whatever may show the memory that was written to
             self.calls.append(Call(func, noted, _snapshot(result), line_among(walk_stack(sys._getframe(1)))))
@@ -142,13 +144,6 @@ def _shows_all(func: Any, noted: dict[str, Any]) -> bool:
         return True
     every = func is torch.ops.aten.slice.Tensor and not noted["start"] and noted["step"] == 1
     return every and (noted["end"] is None or noted["end"] == sys.maxsize)
-
-
-def _flat(values: Any) -> list[Any]:
-    found = []
-    for value in values:
-        found += _flat(value) if isinstance(value, (list, tuple)) else [value]
-    return found
 
 
 def _equal(value: Tensor, then: Tensor) -> bool:
