@@ -183,6 +183,6 @@ def _same(name: str, got: Tensor, want: Tensor, near: float, step: int, one: boo
     if wrong:
         raise NotAProgram(
             f"step {step} gives another {name} than the whole call: the model does something that its operations "
-            "do not show (random numbers, a length in Python, a tensor changed through an earlier view), or reads the end "
-            "of the sequence: count steps by arange."
+            "do not show (random numbers, a length in Python, a tensor changed through an earlier view), or reads the "
+            "end of the sequence: count steps by arange."
         )
