@@ -9,22 +9,7 @@ import torch
 from torch import Tensor
 
 from .calls import NotAProgram
-from .program import (
-    BOOL,
-    CONSTANT,
-    FLOAT,
-    INPUT,
-    INT,
-    STATE,
-    WORK,
-    Buffer,
-    Clock,
-    Operation,
-    Port,
-    Program,
-    View,
-    crossing,
-)
+from .program import BOOL, CONSTANT, FLOAT, INPUT, INT, STATE, WORK, Buffer, Clock, Operation, Port, Program, View
 
 Operand = Tensor | float | None
 
@@ -133,7 +118,7 @@ class Builder:
     def crosses(self, value: Tensor, target: Tensor) -> bool:
         """Whether `value`, another view of the memory of `target`, shows some of its elements at other places."""
         mine = self.view(target)
-        return crossing(self.view(value), mine, self.buffers[mine.buffer].size)
+        return mine.crosses(self.view(value), self.buffers[mine.buffer].size)
 
     def made(
         self,

@@ -254,8 +254,8 @@ class _Round:
         one = one and (name != "narrow" or body["length"].item == 1)
         if not one or name not in ("select", "slice", "narrow") or not isinstance(value, Value):
             raise NotAProgram(f"{name} ({call.source}) uses the number of the step in another way than as x[:, t].")
-        shown = value.tensor if value.kind == SEQUENCE else value.data
-        if shown is not None and value.axis == body["dim"].item % shown.dim():
+        tensor = value.tensor if value.kind == SEQUENCE else value.data
+        if tensor is not None and value.axis == body["dim"].item % tensor.dim():
             if value.kind == SEQUENCE:
                 return self._current(value, name != "select")
             if value.kind == CONST and source.kind == "outer" and isinstance(source.item, Ref):

@@ -48,13 +48,12 @@ class View:
         """This window on `flat`, the memory of its buffer."""
         return flat.as_strided(self.shape, self.strides, flat.storage_offset() + self.offset)
 
-
-def crossing(one: View, two: View, size: int) -> bool:
-    """Whether two views of a buffer of that size show some of its elements at different places."""
-    if one.buffer != two.buffer or one == two:
-        return False
-    places = torch.arange(size, dtype=torch.int64, device="cpu")
-    return bool(torch.isin(one.of(places).reshape(-1), two.of(places).reshape(-1)).any())
+    def crosses(self, other: View, size: int) -> bool:
+        """Whether `other`, of the same buffer of that size, shows some of the elements at different places."""
+        if other.buffer != self.buffer or other == self:
+            return False
+        places = torch.arange(size, dtype=torch.int64, device="cpu")
+        return bool(torch.isin(self.of(places).reshape(-1), other.of(places).reshape(-1)).any())
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class Recorder(ProxyTorchDispatchMode):
             if _shows_all(func, noted) and isinstance(whole := self.ref(args[0]), Ref):
                 self._refs[result] = whole
                 return result
-            if "empty" in func.overloadpacket.__name__:  # whatever was there: the same in each run
+            if func.namespace == "aten" and "empty" in func.overloadpacket.__name__:  # the same in each run
                 result.zero_()
             if func._schema.is_mutable and not fixed:
                 self._numbers.clear()  # whatever may show the memory that was written to

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from .interpreter import Interpreter
 from .operations import BINARY, UNARY
-from .program import CONSTANT, INPUT, STATE, WORK, Buffer, Operation, Port, Program, View, crossing, whole
+from .program import CONSTANT, INPUT, STATE, WORK, Buffer, Operation, Port, Program, View, whole
 
 
 def without_dead(program: Program) -> Program:
@@ -97,26 +97,27 @@ def _written_at_once(program: Program) -> Program:
     for o in program.operations:
         if o.kind == "copy" and isinstance(o.inputs[0], View):
             source, target = o.inputs[0], o.outputs[0]
-            if kept and source.buffer != target.buffer and _is(kept[-1], "copy", target, o):
+            if source.buffer != target.buffer and kept and kept[-1].kind == "copy" and _makes(kept[-1], target, o):
                 kept.pop()
-            made = kept[-1] if kept and program.buffers[source.buffer].kind == WORK else None
-            if (
-                made
-                and readers[source.buffer] == 1
-                and source.shape == target.shape
-                and _is(made, made.kind, source, o)
-            ):
-                size = program.buffers[target.buffer].size
-                apart = not any(isinstance(v, View) and crossing(v, target, size) for v in made.inputs)
-                if apart and (made.kind in UNARY or made.kind in BINARY or made.kind == "where"):
-                    o = replace(kept.pop(), outputs=(target,))
+            maker = kept[-1] if kept and _makes(kept[-1], source, o) else None
+            if maker and readers[source.buffer] == 1 and _may_write(program, maker, source, target):
+                o = replace(kept.pop(), outputs=(target,))
         kept.append(o)
     return replace(program, operations=tuple(kept))
 
 
-def _is(operation: Operation, kind: str, made: View, other: Operation) -> bool:
-    """Whether it is of that kind and makes that, whenever the other one is due."""
-    return (operation.kind, operation.outputs, operation.clock) == (kind, (made,), other.clock)
+def _makes(operation: Operation, made: View, copy: Operation) -> bool:
+    """Whether it makes that alone, whenever the copy is due."""
+    return operation.outputs == (made,) and operation.clock == copy.clock
+
+
+def _may_write(program: Program, maker: Operation, source: View, target: View) -> bool:
+    """Whether an operation may write to `target` what it has written to `source`: it is elementwise, both are as large
+    and of the same numbers, and it reads of the target's memory at most the element that it writes."""
+    one, two = program.buffers[source.buffer], program.buffers[target.buffer]
+    elementwise = maker.kind in UNARY or maker.kind in BINARY or maker.kind == "where"
+    alike = one.kind == WORK and one.dtype == two.dtype and source.shape == target.shape
+    return elementwise and alike and not any(isinstance(v, View) and target.crosses(v, two.size) for v in maker.inputs)
 
 
 def _renamed(operation: Operation, old: View, new: View) -> Operation:
